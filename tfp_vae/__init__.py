@@ -1,0 +1,27 @@
+"""Variational autoencoders on TensorFlow Probability and Keras 3."""
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"tfp_vae needs Keras on TensorFlow, but the Keras backend is {_keras.backend.backend()!r}. "
+        "Set the environment variable KERAS_BACKEND=tensorflow before Python starts."
+    )
+
+from tfp_vae import layers, networks, objectives, priors
+from tfp_vae.vae import VAE  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VAE",
+    "datasets",
+    "evaluation",
+    "layers",
+    "load",
+    "networks",
+    "objectives",
+    "plots",
+    "priors",
+    "serving",
+]

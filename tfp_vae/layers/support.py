@@ -1,0 +1,83 @@
+"""Is this data possible under this likelihood? Asked before training, answered in words."""
+
+import warnings
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd = tfp.distributions
+
+ADVICE = {
+    tfd.Bernoulli: "Scale 8-bit images by x / 255 and binarize them (datasets.load does both), or choose another "
+    "likelihood.",
+    tfd.Binomial: "Raise total_count to the largest count, round the data, or choose another likelihood.",
+}
+
+
+def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
+    """Raise if `x` is empty, not finite, of another shape, or impossible under `likelihood`.
+
+    The range is judged by the rows that hold the smallest, the largest and the least whole value, by TFP's own
+    argument checks.
+
+    Args:
+        likelihood: a distribution p(x|z), batch shape `[1]`.
+        x: data, `[num_examples, *event_shape]`.
+
+    Raises:
+        ValueError: with what was received, what was expected and how to mend it.
+
+    Example:
+
+    >>> check_support(tfd.Independent(tfd.Bernoulli(logits=[[0.]]), 1), np.array([[255.]]))
+    Traceback (most recent call last):
+        ...
+    ValueError: x does not suit the likelihood Bernoulli: Sample must be less than or equal to `1`. x lies in [255, \
+255]. Scale 8-bit images by x / 255 and binarize them (datasets.load does both), or choose another likelihood.
+    """
+    x = np.asarray(x)
+    event_shape = tuple(likelihood.event_shape)
+    if not x.size:
+        raise ValueError(f"The data set is empty: x has shape {x.shape}. Expected at least one example.")
+    if x.shape[1:] != event_shape:
+        raise ValueError(f"Each example must have shape {event_shape}, received x of shape {x.shape}.")
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite. Remove or replace them."
+        )
+    base = likelihood
+    while isinstance(base, (tfd.Independent, tfd.BatchReshape)):
+        base = base.distribution
+    rows = _telling_rows(x)
+    if isinstance(base, tfd.Bernoulli) and 0 <= rows.min() and rows.max() <= 1:
+        if (rows % 1).any():
+            warnings.warn(
+                "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a cross-entropy, "
+                "not a log-likelihood. Binarize x, or use a likelihood of continuous values.",
+                stacklevel=3,
+            )
+        return
+    try:
+        _validating(likelihood).log_prob(tf.convert_to_tensor(rows, likelihood.dtype))
+    except tf.errors.InvalidArgumentError as error:
+        reason = error.message.splitlines()[0].rstrip(". ")
+        advice = next((text for kind, text in ADVICE.items() if isinstance(base, kind)), "Choose another likelihood.")
+        raise ValueError(
+            f"x does not suit the likelihood {type(base).__name__}: {reason}. "
+            f"x lies in [{x.min():g}, {x.max():g}]. {advice}"
+        ) from error
+
+
+def _telling_rows(x: np.ndarray) -> np.ndarray:
+    """Pick the examples with the smallest value, the largest and the one farthest from a whole number."""
+    flat = x.reshape(len(x), -1).astype("float64", copy=False)
+    lowest, highest, least_whole = flat.min(1), flat.max(1), (flat % 1).max(1)
+    return x[[lowest.argmin(), highest.argmax(), least_whole.argmax()]]
+
+
+def _validating(distribution: tfd.Distribution) -> tfd.Distribution:
+    """Copy a distribution so that it checks its arguments, also inside `Independent`."""
+    if isinstance(distribution, tfd.Independent):
+        return tfd.Independent(_validating(distribution.distribution), distribution.reinterpreted_batch_ndims)
+    return distribution.copy(validate_args=True)

@@ -1,0 +1,127 @@
+"""Objectives: what one stochastic pass produced goes in, loss terms for each example come out, in nats."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd = tfp.distributions
+
+
+@dataclasses.dataclass(frozen=True)
+class OnePass:
+    """What a VAE hands to its objective for one batch.
+
+    Args:
+        x: the data, `[batch, *event_shape]`.
+        posterior: q(z|x), batch shape `[batch]`.
+        prior: p(z), batch shape `[]`.
+        likelihood: function of z, `[*sample_shape, batch, latent]`, that gives p(x|z).
+        seed: int32 `[2]`, the stateless seed of every draw.
+        step: the optimizer's step in training, None in evaluation.
+    """
+
+    x: tf.Tensor
+    posterior: tfd.Distribution
+    prior: tfd.Distribution
+    likelihood: Callable[[tf.Tensor], tfd.Distribution]
+    seed: tf.Tensor
+    step: tf.Tensor | None = None
+
+    def log_densities(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Evaluate log p(x|z), log p(z) and log q(z|x), each `[*sample_shape, batch]`, at the given z."""
+        x = tf.broadcast_to(self.x, tf.concat([tf.shape(z)[:-1], tf.shape(self.x)[1:]], 0))
+        return self.likelihood(z).log_prob(x), self.prior.log_prob(z), self.posterior.log_prob(z)
+
+
+class Objective(keras.layers.Layer, abc.ABC):
+    """Base of all objectives.
+
+    To add one: subclass, implement `terms(one_pass)`, extend `get_config`, decorate with
+    `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row in `tests/test_objectives.py`.
+    It is a Keras layer, so it may own weights; `terms` is called directly.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.built = True
+
+    @abc.abstractmethod
+    def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
+        """Give `loss`, `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats."""
+
+    def call(self, *args):
+        raise TypeError(f"Call {type(self).__name__}.terms(one_pass): an objective is not a function of tensors.")
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class ELBO(Objective):
+    """The negative evidence lower bound, with the KL divergence weighted by beta in the loss.
+
+    The KL divergence is TFP's analytic one where TFP registers the pair of posterior and prior, else
+    log q(z|x) - log p(z) at the draw that is decoded; `kl_is_analytic` says which. The reported `elbo` has beta 1.
+
+    Reference: Kingma & Welling, 2014, arXiv:1312.6114; beta: Higgins et al., 2017, beta-VAE (ICLR).
+
+    Args:
+        beta: weight of the KL divergence in the loss, at least 0.
+
+    Raises:
+        ValueError: if `beta` is negative or not finite.
+
+    Example:
+
+    >>> ELBO(beta=4.0).get_config()["beta"]
+    4.0
+    """
+
+    def __init__(self, beta: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= beta < float("inf"):
+            raise ValueError(f"beta must be a finite number of at least 0, received {beta!r}.")
+        self.beta = float(beta)
+
+    def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
+        z = one_pass.posterior.sample(seed=one_pass.seed)
+        log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+        kl = analytic_kl(one_pass.posterior, one_pass.prior)
+        if kl is None:
+            kl = log_posterior - log_prior
+        return {
+            "loss": self.beta * kl - log_likelihood,
+            "elbo": log_likelihood - kl,
+            "log_likelihood": log_likelihood,
+            "kl": kl,
+        }
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "beta": self.beta}
+
+
+def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tensor | None:
+    """Give KL(posterior || prior), `[batch]`, in nats, or None where TFP has no closed form for the pair.
+
+    >>> analytic_kl(tfd.Normal(1., 1.), tfd.Normal(0., 1.)).numpy()
+    np.float32(0.5)
+    >>> analytic_kl(tfd.Normal(1., 1.), tfd.StudentT(3., 0., 1.)) is None
+    True
+    """
+    try:
+        return tfd.kl_divergence(posterior, prior)
+    except NotImplementedError:
+        return None
+
+
+def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool:
+    """Say whether `ELBO` uses a closed form (True) or Monte Carlo (False) for this pair.
+
+    >>> kl_is_analytic(tfd.Normal(1., 1.), tfd.Normal(0., 1.))
+    True
+    """
+    return analytic_kl(posterior, prior) is not None
+
+
+__all__ = ["ELBO", "Objective", "OnePass", "analytic_kl", "kl_is_analytic"]

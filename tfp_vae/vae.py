@@ -1,0 +1,311 @@
+"""The composition root: encoder, decoder, prior and objective become one Keras model."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import objectives, priors
+from tfp_vae.layers.support import check_support
+from tfp_vae.layers.tensor_like import unwrap
+
+tfd = tfp.distributions
+
+# Mean KL(q(z|x) || p(z)), in nats per example, below which the latent code says next to nothing about x.
+COLLAPSED_KL = 0.1
+# Rows of one decoder call in `log_prob`: enough for efficient matrix products, little memory.
+ROWS_PER_DRAW = 1024
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class VAE(keras.Model):
+    """A variational autoencoder: x -> q(z|x) -> z -> p(x|z), trained by `fit` to maximize the objective.
+
+    `vae(x)` gives the objective's terms for each example, a dict of `loss`, `elbo`, `log_likelihood` and `kl`, each
+    `[batch]`, in nats. `fit` and `evaluate` report their means; `predict` gives reconstructions.
+
+    Reference: Kingma & Welling, 2014, arXiv:1312.6114; Rezende et al., 2014, arXiv:1401.4082.
+
+    Args:
+        encoder: Keras model from x, `[batch, *event_shape]`, to a posterior: it ends in a distribution layer.
+        decoder: Keras model from z, `[batch, latent]`, to a likelihood of x: it ends in a distribution layer.
+        prior: a `priors.Prior`; None takes `priors.StandardNormal` of the posterior's size.
+        objective: an `objectives.Objective`; None takes `objectives.ELBO()`.
+        seed: int. Each draw has a stateless seed made of it and, in training, of the optimizer's step.
+        **kwargs: arguments of `keras.Model`, such as `name`.
+
+    Call arguments:
+        x: `[batch, *event_shape]`.
+
+    Raises:
+        TypeError: if encoder or decoder do not end in a distribution layer.
+        ValueError: if the shapes of encoder, decoder, prior and x do not fit each other.
+
+    Example:
+
+    >>> from tfp_vae import layers as tfpl
+    >>> encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
+    >>> decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)])
+    >>> vae = VAE(encoder, decoder)
+    >>> vae.compile("adam")
+    >>> history = vae.fit(np.ones([8, 3], "float32"), verbose=0)
+    >>> vae.encode(np.ones([8, 3], "float32"))
+    <tfp.distributions.MultivariateNormalDiag 'MultivariateNormalDiag' batch_shape=[8] event_shape=[2] dtype=float32>
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        *,
+        prior: priors.Prior | None = None,
+        objective: objectives.Objective | None = None,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.prior = prior
+        self.objective = objectives.ELBO() if objective is None else objective
+        self.seed = int(seed)
+        self.term_metrics = [keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")]
+        if encoder.built and isinstance(encoder, (keras.Sequential, keras.models.Model)) and encoder.inputs:
+            self.build(encoder.input_shape)
+
+    # Building and saving
+
+    def build(self, input_shape):
+        """Check that encoder, decoder and prior fit each other and x, and create what is not created yet."""
+        self.event_shape = tuple(input_shape[1:])
+        posterior = self._distribution(self.encoder, tf.zeros([1, *self.event_shape], self.variable_dtype))
+        self.latent_shape = tuple(posterior.event_shape)
+        if len(self.latent_shape) != 1:
+            raise ValueError(f"The encoder must end in a distribution over vectors, its event is {self.latent_shape}.")
+        if self.prior is None:
+            self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)
+        if tuple(self.prior(None).event_shape) != self.latent_shape:
+            raise ValueError(
+                f"The prior's event shape {tuple(self.prior(None).event_shape)} differs from the encoder's "
+                f"{self.latent_shape}."
+            )
+        likelihood = self._distribution(self.decoder, tf.zeros([1, *self.latent_shape], posterior.dtype))
+        if tuple(likelihood.event_shape) != self.event_shape:
+            raise ValueError(
+                f"The encoder takes examples of shape {self.event_shape}, but the decoder's distribution is over "
+                f"examples of shape {tuple(likelihood.event_shape)}. Make them equal."
+            )
+        super().build(input_shape)
+
+    def _distribution(self, network: keras.Model, inputs: tf.Tensor) -> tfd.Distribution:
+        """Call a network for the first time, with errors that name the cause."""
+        role = "encoder" if network is self.encoder else "decoder"
+        try:
+            output = network(inputs)
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"The {role} does not take inputs of shape {tuple(inputs.shape[1:])}"
+                + (
+                    f", the encoder's latent shape; it takes {tuple(network.input_shape[1:])}."
+                    if role == "decoder" and network.built and network.inputs
+                    else f": {error}"
+                )
+            ) from error
+        if not isinstance(output, tfd.Distribution):
+            raise TypeError(
+                f"The {role} must end in a distribution layer, such as tfp_vae.layers.MultivariateNormalDiag; its "
+                f"output is a {type(output).__name__}."
+            )
+        return unwrap(output)
+
+    def get_config(self) -> dict:
+        parts = {"encoder": self.encoder, "decoder": self.decoder, "prior": self.prior, "objective": self.objective}
+        serialized = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+        return {**super().get_config(), **serialized, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None):
+        config = dict(config)
+        for name in ("encoder", "decoder", "prior", "objective"):
+            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+        return cls(**config)
+
+    # Training: Keras's own fit, evaluate and train step
+
+    def compile(self, optimizer="adam", *, loss=None, metrics=None, weighted_metrics=None, **kwargs):
+        """Configure training as `keras.Model.compile` does; the loss is the objective's.
+
+        Raises:
+            ValueError: if a loss or metrics are given.
+        """
+        if loss is not None or metrics or weighted_metrics:
+            raise ValueError(
+                "A VAE's loss is its objective and its metrics are the objective's terms: compile takes no loss and no "
+                "metrics. Pass objective=tfp_vae.objectives.ELBO(beta=...) to VAE(...), or add a loss with add_loss in "
+                "a layer."
+            )
+        super().compile(optimizer, **kwargs)
+
+    def compile_from_config(self, config: dict):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+        """Train as `keras.Model.fit` does; labels `y` are ignored.
+
+        The data are checked first: arrays whole, a `tf.data.Dataset` by its first batch. A warning tells when the
+        posterior has collapsed onto the prior.
+
+        Args:
+            x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes.
+            validation_data: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, or any iterable input.
+
+        Raises:
+            ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood.
+        """
+        for data in (x, validation_data[0] if isinstance(validation_data, tuple) else validation_data):
+            self._check(data)
+        history = super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+        kl = history.history.get("kl", [np.inf])[-1]
+        if kl < COLLAPSED_KL:
+            warnings.warn(
+                f"The posterior has collapsed: KL(q(z|x) || p(z)) is {kl:.2g} nats per example, so z says next to "
+                "nothing about x. Try a smaller beta, a lower learning rate, or a weaker decoder.",
+                stacklevel=2,
+            )
+        return history
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
+        self._check(x)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def _check(self, data) -> None:
+        if isinstance(data, tf.data.Dataset):
+            data = next(iter(data.take(1)), None)
+            if data is None:
+                raise ValueError("The data set is empty. Expected at least one batch.")
+            data = data[0] if isinstance(data, tuple) else data
+        if isinstance(data, (np.ndarray, tf.Tensor)):
+            if not self.built:
+                self.build((None, *data.shape[1:]))
+            check_support(self.decode(tf.zeros([1, *self.latent_shape])), np.asarray(data))
+
+    def call(self, x, training=False):
+        return self.objective.terms(self._one_pass(x, training))
+
+    def _one_pass(self, x, training) -> objectives.OnePass:
+        x = self._cast(x)
+        seed, step = tf.constant([0, self.seed], tf.int32), None
+        if training:
+            step = tf.cast(self.optimizer.iterations, tf.int32) if self.compiled else tf.constant(0)
+            seed = tf.random.fold_in(tf.constant([1, self.seed], tf.int32), step)
+        replicas = tf.distribute.get_replica_context()
+        if replicas is not None and replicas.num_replicas_in_sync > 1:
+            seed = tf.random.fold_in(seed, replicas.replica_id_in_sync_group)
+        return objectives.OnePass(x, self.encode(x), self.prior(None), self.decode, seed, step)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Average the loss over the batch (weighted), and add regularizers and `add_loss` terms."""
+        for metric in self.term_metrics:
+            metric.update_state(y_pred[metric.name], sample_weight)
+        loss = y_pred["loss"]
+        weight = tf.ones_like(loss) if sample_weight is None else tf.cast(sample_weight, loss.dtype)
+        mean = tf.math.divide_no_nan(tf.reduce_sum(weight * loss), tf.reduce_sum(weight))
+        total = mean + sum(tf.cast(tf.reduce_sum(extra), loss.dtype) for extra in self.losses)
+        return total / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def predict_step(self, data):
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self._reconstruct(x)
+
+    # The distributions, and what is computed from them
+
+    def encode(self, x) -> tfd.Distribution:
+        """Give the posterior q(z|x), a plain tfd object: `[..., *event_shape]` -> batch shape `[...]`."""
+        return _fold(self.encoder, self._cast(x), len(self.event_shape))
+
+    def decode(self, z) -> tfd.Distribution:
+        """Give the likelihood p(x|z), a plain tfd object: `[..., latent]` -> batch shape `[...]`."""
+        return _fold(self.decoder, self._cast(z), 1)
+
+    def reconstruct(self, x) -> np.ndarray:
+        """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out."""
+        return self._reconstruct(x).numpy()
+
+    def _reconstruct(self, x) -> tf.Tensor:
+        return self.decode(self.encode(x).mean()).mean()
+
+    def generate(self, num_samples: int, seed: int = 0) -> np.ndarray:
+        """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`."""
+        z = self.prior(None).sample(num_samples, seed=tf.constant([2, seed], tf.int32))
+        return self.decode(z).mean().numpy()
+
+    def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
+        """Estimate log p(x) by importance sampling from the posterior: `[batch, *event_shape]` -> `[batch]`, in nats.
+
+        The estimate is log of the mean of p(x|z) p(z) / q(z|x) over `num_samples` draws of z: a lower bound in
+        expectation, tight as `num_samples` grows. Memory does not grow with `num_samples`.
+
+        Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
+
+        Raises:
+            ValueError: if `num_samples` is below 1.
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, received {num_samples}.")
+        return self._compiled_log_prob(self._cast(x), tf.constant(num_samples), tf.constant([3, seed], tf.int32))
+
+    @functools.cached_property
+    def _compiled_log_prob(self) -> Callable:
+        return tf.function(self._log_prob, jit_compile=self.jit_compile, reduce_retracing=True)
+
+    def _log_prob(self, x: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        one_pass = objectives.OnePass(x, self.encode(x), self.prior(None), self.decode, seed)
+        per_step = max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW))
+
+        def add_draws(step, log_sum):
+            z = one_pass.posterior.sample(per_step, seed=tf.random.fold_in(seed, step))
+            log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+            log_weights = log_likelihood + log_prior - log_posterior
+            wanted = step * per_step + tf.range(per_step) < num_samples
+            log_weights = tf.where(wanted[:, tf.newaxis], log_weights, -np.inf)
+            return step + 1, tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weights], 0), 0)
+
+        steps = (num_samples + per_step - 1) // per_step
+        start = tf.fill([tf.shape(x)[0]], tf.constant(-np.inf, one_pass.posterior.dtype))
+        _, log_sum = tf.while_loop(lambda step, _: step < steps, add_draws, [tf.constant(0), start])
+        return log_sum - tf.math.log(tf.cast(num_samples, log_sum.dtype))
+
+    def joint_distribution(self) -> tfd.JointDistribution:
+        """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`."""
+        return tfd.JointDistributionNamed({"z": self.prior(None), "x": lambda z: self.decode(z)})
+
+    def export(self, path, **kwargs) -> Path:
+        """Export a SavedModel for serving as the next version in folder `path`; see `tfp_vae.serving.export`."""
+        from tfp_vae import serving  # the one call against the flow of imports: a model is exported by its method
+
+        return serving.export(self, path, **kwargs)
+
+    def _cast(self, x) -> tf.Tensor:
+        return tf.cast(x, self.variable_dtype)
+
+
+def _fold(network: keras.Model, inputs: tf.Tensor, event_ndims: int) -> tfd.Distribution:
+    """Call a network on inputs with any number of leading axes: Keras's batch is all of them, flattened."""
+    if inputs.shape.rank == event_ndims + 1:
+        return unwrap(network(inputs))
+    shape = tf.shape(inputs)
+    cut = inputs.shape.rank - event_ndims
+    flat = tf.reshape(inputs, tf.concat([[-1], shape[cut:]], 0))
+    static = inputs.shape[:cut]
+    return tfd.BatchReshape(unwrap(network(flat)), static if static.is_fully_defined() else shape[:cut])
+
+
+__all__ = ["VAE"]
