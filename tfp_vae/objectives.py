@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -19,7 +20,7 @@ class OnePass:
         x: the data, `[batch, *event_shape]`.
         posterior: q(z|x), batch shape `[batch]`.
         prior: p(z), batch shape `[]`.
-        likelihood: function of z, `[*sample_shape, batch, latent]`, that gives p(x|z).
+        likelihood: function of z, `[any number, latent]`, that gives p(x|z), batch shape `[any number]`.
         seed: int32 `[2]`, the stateless seed of every draw.
         step: the optimizer's step in training, None in evaluation.
     """
@@ -33,8 +34,12 @@ class OnePass:
 
     def log_densities(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Evaluate log p(x|z), log p(z) and log q(z|x), each `[*sample_shape, batch]`, at the given z."""
-        x = tf.broadcast_to(self.x, tf.concat([tf.shape(z)[:-1], tf.shape(self.x)[1:]], 0))
-        return self.likelihood(z).log_prob(x), self.prior.log_prob(z), self.posterior.log_prob(z)
+        batch, event = tf.shape(z)[:-1], tf.shape(self.x)[1:]
+        # All sample axes are folded into the batch, which is what a Keras network takes; x is repeated along them.
+        flat_z = tf.reshape(z, [-1, z.shape[-1]])
+        flat_x = tf.reshape(tf.broadcast_to(self.x, tf.concat([batch, event], 0)), tf.concat([[-1], event], 0))
+        log_likelihood = tf.reshape(self.likelihood(flat_z).log_prob(flat_x), batch)
+        return log_likelihood, self.prior.log_prob(z), self.posterior.log_prob(z)
 
 
 class Objective(keras.layers.Layer, abc.ABC):
@@ -115,6 +120,39 @@ def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tens
         return None
 
 
+def importance_sampled_log_prob(
+    one_pass: OnePass,
+    num_samples: int | tf.Tensor,
+    *,
+    draws_per_step: int = 1,
+    draw: Callable[[tfd.Distribution, int, tf.Tensor], tf.Tensor] | None = None,
+) -> tf.Tensor:
+    """Estimate log p(x) as log of the mean of p(x|z) p(z) / q(z|x) over draws of z from q, `[batch]`, in nats.
+
+    Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
+
+    Args:
+        one_pass: the batch.
+        num_samples: draws for each example.
+        draws_per_step: draws held in memory at once.
+        draw: function (posterior, number, seed) -> z, `[number, batch, latent]`; None takes the posterior's `sample`.
+    """
+    draw = draw or tfd.Distribution.sample
+
+    def add_draws(step, log_sum):
+        z = draw(one_pass.posterior, draws_per_step, tf.random.fold_in(one_pass.seed, step))
+        log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+        log_weights = log_likelihood + log_prior - log_posterior
+        wanted = step * draws_per_step + tf.range(draws_per_step) < num_samples
+        log_weights = tf.where(wanted[:, tf.newaxis], log_weights, -np.inf)
+        return step + 1, tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weights], 0), 0)
+
+    steps = (num_samples + draws_per_step - 1) // draws_per_step
+    nothing = tf.fill([tf.shape(one_pass.x)[0]], tf.constant(-np.inf, one_pass.posterior.dtype))
+    _, log_sum = tf.while_loop(lambda step, _: step < steps, add_draws, [tf.constant(0), nothing])
+    return log_sum - tf.math.log(tf.cast(num_samples, log_sum.dtype))
+
+
 def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool:
     """Say whether `ELBO` uses a closed form (True) or Monte Carlo (False) for this pair.
 
@@ -124,4 +162,4 @@ def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool
     return analytic_kl(posterior, prior) is not None
 
 
-__all__ = ["ELBO", "Objective", "OnePass", "analytic_kl", "kl_is_analytic"]
+__all__ = ["ELBO", "Objective", "OnePass", "analytic_kl", "importance_sampled_log_prob", "kl_is_analytic"]

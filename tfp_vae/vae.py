@@ -243,9 +243,28 @@ class VAE(keras.Model):
         return self.decode(self.encode(x).mean()).mean()
 
     def generate(self, num_samples: int, seed: int = 0) -> np.ndarray:
-        """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`."""
-        z = self.prior(None).sample(num_samples, seed=tf.constant([2, seed], tf.int32))
-        return self.decode(z).mean().numpy()
+        """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
+
+        Row i depends on (seed, i) alone, so more samples keep the first ones.
+
+        Raises:
+            ValueError: if `num_samples` is below 1.
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, received {num_samples}.")
+        seeds = tf.stack([tf.fill([num_samples], seed), tf.range(num_samples)], axis=1)
+        return self._compiled_generate(seeds)["x"].numpy()
+
+    @functools.cached_property
+    def _compiled_generate(self) -> Callable:
+        return tf.function(self.sample_rows, reduce_retracing=True)
+
+    def sample_rows(self, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Draw one z from the prior for each row of stateless seeds, int32 `[num_samples, 2]`; x is the mean of p(x|z)."""
+        prior = self.prior(None)
+        spec = tf.TensorSpec(prior.event_shape, prior.dtype)
+        z = tf.map_fn(lambda seed: prior.sample(seed=seed), seeds, fn_output_signature=spec)
+        return {"z": z, "x": self.decode(z).mean()}
 
     def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
         """Estimate log p(x) by importance sampling from the posterior: `[batch, *event_shape]` -> `[batch]`, in nats.
@@ -268,20 +287,8 @@ class VAE(keras.Model):
 
     def _log_prob(self, x: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         one_pass = objectives.OnePass(x, self.encode(x), self.prior(None), self.decode, seed)
-        per_step = max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW))
-
-        def add_draws(step, log_sum):
-            z = one_pass.posterior.sample(per_step, seed=tf.random.fold_in(seed, step))
-            log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
-            log_weights = log_likelihood + log_prior - log_posterior
-            wanted = step * per_step + tf.range(per_step) < num_samples
-            log_weights = tf.where(wanted[:, tf.newaxis], log_weights, -np.inf)
-            return step + 1, tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weights], 0), 0)
-
-        steps = (num_samples + per_step - 1) // per_step
-        start = tf.fill([tf.shape(x)[0]], tf.constant(-np.inf, one_pass.posterior.dtype))
-        _, log_sum = tf.while_loop(lambda step, _: step < steps, add_draws, [tf.constant(0), start])
-        return log_sum - tf.math.log(tf.cast(num_samples, log_sum.dtype))
+        draws_per_step = max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW))
+        return objectives.importance_sampled_log_prob(one_pass, num_samples, draws_per_step=draws_per_step)
 
     def joint_distribution(self) -> tfd.JointDistribution:
         """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`."""

@@ -1,0 +1,38 @@
+# `make train` and `make test` set up everything they need in .venv; any other target is for developers.
+PYTHON ?= python3
+BIN := .venv/bin
+.DELETE_ON_ERROR:
+.PHONY: train test test-environment check format benchmark clean
+
+train: .venv/.package
+	$(BIN)/tfp-vae train
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+test-environment: .venv/.test
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: .venv/.benchmark
+	$(BIN)/python benchmarks/training_speed.py
+
+.venv/.package: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/.test .venv/.dev .venv/.benchmark: .venv/.%: .venv/.package
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,83 @@
+"""Pictures people look at: each function returns a `matplotlib.figure.Figure` to show or to save."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tfp_vae.evaluation import posterior_means
+from tfp_vae.vae import VAE
+
+
+def reconstructions(vae: VAE, x: np.ndarray, *, num_examples: int = 10) -> Figure:
+    """Show originals above the means of p(x|z) at the posterior's mean z."""
+    x = np.asarray(x[:num_examples])
+    return _grid(np.stack([x, vae.reconstruct(x)]), "Originals (above) and reconstructions")
+
+
+def samples(vae: VAE, *, num_rows: int = 6, num_columns: int = 10, seed: int = 0) -> Figure:
+    """Show means of p(x|z) for z drawn from the prior."""
+    x = vae.generate(num_rows * num_columns, seed=seed)
+    return _grid(x.reshape(num_rows, num_columns, *x.shape[1:]), "Samples from the prior")
+
+
+def latent_traversal(vae: VAE, x: np.ndarray, *, num_dims: int = 8, num_steps: int = 11, extent: float = 3.0) -> Figure:
+    """Show what each latent dimension does: one row a dimension, moved from -extent to extent, the others at 0.
+
+    The dimensions are those whose posterior mean varies most over `x`, the most active first.
+    """
+    activity = posterior_means(vae, x).var(axis=0)
+    dims = np.argsort(activity)[::-1][:num_dims]
+    z = np.zeros([len(dims), num_steps, len(activity)], "float32")
+    for row, dim in enumerate(dims):
+        z[row, :, dim] = np.linspace(-extent, extent, num_steps)
+    return _grid(
+        vae.decode(z).mean().numpy(),
+        f"Latent dimensions from {-extent:g} to {extent:g}",
+        row_labels=[f"z{dim}" for dim in dims],
+    )
+
+
+def learning_curves(history: dict[str, list[float]]) -> Figure:
+    """Show the ELBO and its two terms over the epochs, training and validation, in nats per example.
+
+    Args:
+        history: the attribute `history` of what `fit` returns.
+    """
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    panels = figure.subplots(1, 3)
+    titles = {"elbo": "ELBO", "log_likelihood": "log-likelihood", "kl": "KL divergence"}
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            if key in history:
+                axes.plot(range(1, len(history[key]) + 1), history[key], label=label)
+        later = [value for key in (name, f"val_{name}") for value in history.get(key, [])[1:]]
+        if len(later) > 2:  # the first epoch is far off and would flatten the rest
+            low, high = min(later), max(later)
+            axes.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
+        axes.set(title=title, xlabel="epoch", ylabel="nats per example")
+        axes.legend()
+    return figure
+
+
+def _grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Figure:
+    """Draw `[rows, columns, *event_shape]`: images where the event is one, else each event as a curve."""
+    num_rows, num_columns = x.shape[:2]
+    is_image = x.ndim == 4 or (x.ndim == 5 and x.shape[-1] in (1, 3))
+    figure = Figure(figsize=(0.8 * num_columns + 0.5, 0.8 * num_rows + 0.6), layout="constrained")
+    figure.suptitle(title)
+    low, high = float(x.min()), float(x.max())
+    for row, panels in enumerate(figure.subplots(num_rows, num_columns, squeeze=False)):
+        for column, axes in enumerate(panels):
+            axes.set(xticks=[], yticks=[])
+            if is_image and x.shape[-1] == 3 and x.ndim == 5:
+                axes.imshow((x[row, column] - low) / max(high - low, 1e-12))
+            elif is_image:
+                axes.imshow(x[row, column].reshape(x.shape[2:4]), cmap="gray", vmin=low, vmax=high)
+            else:
+                axes.plot(x[row, column].ravel(), linewidth=0.8)
+                axes.set_ylim(low, max(high, low + 1e-6))
+        if row_labels:
+            panels[0].set_ylabel(row_labels[row], rotation=0, ha="right", va="center")
+    return figure
+
+
+__all__ = ["latent_traversal", "learning_curves", "reconstructions", "samples"]

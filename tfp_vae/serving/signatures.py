@@ -1,0 +1,82 @@
+"""The served functions: plain tensors in and out, the batch first everywhere, each row independent of the others."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import objectives
+from tfp_vae.serving.distributions import describe
+from tfp_vae.vae import VAE
+
+tfd = tfp.distributions
+
+# The one seed of the deterministic estimates `score` and `log_prob`.
+ESTIMATE_SEED = (7, 0)
+# Draws of z held in memory at once for each row of a `log_prob` request.
+DRAWS_PER_STEP = 32
+
+
+def signatures(vae: VAE, *, score_samples: int, log_prob_samples: int) -> dict[str, tf.types.experimental.ConcreteFunction]:
+    """Trace every served function of a VAE; the keys are the signatures' names."""
+    x = tf.TensorSpec([None, *vae.event_shape], tf.float32, "x")
+    z = tf.TensorSpec([None, *vae.latent_shape], tf.float32, "z")
+    seed = tf.TensorSpec([None, 2], tf.int32, "seed")
+
+    def encode(x):
+        return _parameters(vae.encode(x), ["mean", "stddev"])
+
+    def decode(z):
+        return _parameters(vae.decode(z), ["mean"])
+
+    def reconstruct(x):
+        return {"mean": vae.decode(vae.encode(x).mean()).mean()}
+
+    def sample(seed):
+        return vae.sample_rows(seed)
+
+    def score(x):
+        one_pass = _one_pass(vae, x)
+        z = _draw_rows(one_pass.posterior, score_samples, one_pass.seed)
+        log_likelihood, log_prior, log_posterior = (tf.reduce_mean(term, 0) for term in one_pass.log_densities(z))
+        kl = objectives.analytic_kl(one_pass.posterior, one_pass.prior)
+        kl = log_posterior - log_prior if kl is None else kl
+        return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
+
+    def log_prob(x):
+        estimate = objectives.importance_sampled_log_prob(
+            _one_pass(vae, x),
+            log_prob_samples,
+            draws_per_step=min(DRAWS_PER_STEP, log_prob_samples),
+            draw=_draw_rows,
+        )
+        return {"log_prob": estimate}
+
+    functions = {encode: x, decode: z, reconstruct: x, sample: seed, score: x, log_prob: x}
+    traced = {function.__name__: _trace(function, spec) for function, spec in functions.items()}
+    return {"serving_default": traced["encode"], **traced}
+
+
+def _trace(function: Callable, spec: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
+    def as_float32(argument):
+        outputs = function(argument)
+        return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
+
+    return tf.function(as_float32, input_signature=[spec]).get_concrete_function()
+
+
+def _parameters(distribution: tfd.Distribution, statistics: list[str]) -> dict[str, tf.Tensor]:
+    _, tensors = describe(distribution)
+    return {**tensors, **{name: getattr(distribution, name)() for name in statistics}}
+
+
+def _one_pass(vae: VAE, x: tf.Tensor) -> objectives.OnePass:
+    return objectives.OnePass(x, vae.encode(x), vae.prior(None), vae.decode, tf.constant(ESTIMATE_SEED))
+
+
+def _draw_rows(posterior: tfd.Distribution, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
+    """Draw z, `[num_samples, batch, latent]`, each row from the same seed whatever its place in the batch."""
+    rows = tf.range(posterior.batch_shape_tensor()[0])
+    spec = tf.TensorSpec([num_samples, *posterior.event_shape], posterior.dtype)
+    z = tf.map_fn(lambda row: posterior[row].sample(num_samples, seed=seed), rows, fn_output_signature=spec)
+    return tf.transpose(z, [1, 0, 2])

@@ -1,0 +1,129 @@
+"""The command line `tfp-vae`: parses first, then imports TensorFlow, so that `--help` answers at once."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, judge and serve variational autoencoders.",
+)
+
+Model = Annotated[
+    Path | None,
+    typer.Argument(help="Run folder, .keras file or (sample only) SavedModel; default: the newest run under runs/."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of every draw; the same seed gives the same numbers.")]
+NumSamples = Annotated[int, typer.Option(min=1, help="Draws for each example in the importance-sampled NLL.")]
+SavedModels = Annotated[Path, typer.Option(help="Folder of exported models.")]
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    dataset: Annotated[str, typer.Option(help="digits, a TFDS image data set such as mnist, or an .npz file.")] = "digits",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in one training step.")] = 100,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Adam's first rate; it falls to 0 as a cosine.")] = 2e-3,
+    network: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp",
+    hidden_size: Annotated[int, typer.Option(min=1, help="Width of the mlp's hidden layer.")] = 500,
+    latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 50,
+    posterior: Annotated[str, typer.Option(help="Distribution layer of the encoder.")] = "MultivariateNormalDiag",
+    likelihood: Annotated[str, typer.Option(help="Distribution layer of the decoder; auto: what suits the data.")] = "auto",
+    beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0,
+    num_samples: NumSamples = 1000,
+    seed: Seed = 0,
+    run: Annotated[Path | None, typer.Option(help="New folder for the run; default: the next number under runs/.")] = None,
+    saved_models: SavedModels = Path("saved_models"),
+    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run, with the options it began with.")] = None,
+) -> None:
+    """Train a VAE, evaluate it, draw pictures, and export it for serving."""
+    options = {name: value for name, value in ctx.params.items() if name not in ("run", "resume")}
+    if resume is not None:
+        given = [name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"]
+        if given != ["resume"]:
+            others = ", ".join("--" + name.replace("_", "-") for name in given if name != "resume")
+            raise ValueError(f"--resume takes all options from the run's config.json. Leave out {others}.")
+        _cli().resume(resume)
+    else:
+        _cli().train(run, options)
+
+
+@app.command()
+def evaluate(
+    model: Model = None,
+    dataset: Annotated[str | None, typer.Option(help="Data to judge by; default: the run's own.")] = None,
+    num_samples: NumSamples = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples held in memory at once.")] = 500,
+    seed: Seed = 0,
+) -> None:
+    """Judge a model on its test data: -ELBO, log-likelihood, KL, NLL and active units."""
+    _cli().evaluate(model, dataset, num_samples=num_samples, batch_size=batch_size, seed=seed)
+
+
+@app.command()
+def sample(
+    model: Model = None,
+    num_examples: Annotated[int, typer.Option(min=1, help="How many.")] = 60,
+    seed: Seed = 0,
+    output: Annotated[Path, typer.Option(help="New file: .png for a picture, .npz for an array x.")] = Path("samples.png"),
+) -> None:
+    """Generate examples from the prior."""
+    _cli().sample(model, num_examples, seed, output)
+
+
+@app.command()
+def export(
+    model: Model = None,
+    name: Annotated[str | None, typer.Option(help="Name of the served model; default: the data set's.")] = None,
+    saved_models: SavedModels = Path("saved_models"),
+    score_samples: Annotated[int, typer.Option(min=1, help="Draws a row in the signature score.")] = 16,
+    log_prob_samples: Annotated[int, typer.Option(min=1, help="Draws a row in the signature log_prob.")] = 128,
+) -> None:
+    """Export a model as the next version of a SavedModel for TensorFlow Serving."""
+    _cli().export(model, name, saved_models, score_samples=score_samples, log_prob_samples=log_prob_samples)
+
+
+@app.command()
+def plot(
+    model: Model = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the run's.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Draw reconstructions, samples, latent traversals and learning curves of a run."""
+    _cli().plot(model, output, seed)
+
+
+def _cli():
+    """Import the package, TensorFlow with it, with its start-up log switched off."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from tfp_vae import cli
+
+    return cli
+
+
+def main() -> None:
+    """Run the command line: bad input ends in one line and exit code 2, Ctrl-C in exit code 130."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if os.environ.get("TFP_VAE_TRACEBACK"):
+            raise
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_one_line(error)}")
+        sys.exit(2)
+
+
+def _one_line(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(str(error).split()) or type(error).__name__)
+
+
+if __name__ == "__main__":
+    main()
