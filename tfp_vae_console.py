@@ -27,7 +27,9 @@ SavedModels = Annotated[Path, typer.Option(help="Folder of exported models.")]
 @app.command()
 def train(
     ctx: typer.Context,
-    dataset: Annotated[str, typer.Option(help="digits, a TFDS image data set such as mnist, or an .npz file.")] = "digits",
+    dataset: Annotated[
+        str, typer.Option(help="digits, a TFDS image data set such as mnist, or an .npz file.")
+    ] = "digits",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in one training step.")] = 100,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Adam's first rate; it falls to 0 as a cosine.")] = 2e-3,
@@ -35,13 +37,19 @@ def train(
     hidden_size: Annotated[int, typer.Option(min=1, help="Width of the mlp's hidden layer.")] = 500,
     latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 50,
     posterior: Annotated[str, typer.Option(help="Distribution layer of the encoder.")] = "MultivariateNormalDiag",
-    likelihood: Annotated[str, typer.Option(help="Distribution layer of the decoder; auto: what suits the data.")] = "auto",
+    likelihood: Annotated[
+        str, typer.Option(help="Distribution layer of the decoder; auto: what suits the data.")
+    ] = "auto",
     beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0,
     num_samples: NumSamples = 1000,
     seed: Seed = 0,
-    run: Annotated[Path | None, typer.Option(help="New folder for the run; default: the next number under runs/.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="New folder for the run; default: the next number under runs/.")
+    ] = None,
     saved_models: SavedModels = Path("saved_models"),
-    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run, with the options it began with.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with an interrupted run, with the options it began with.")
+    ] = None,
 ) -> None:
     """Train a VAE, evaluate it, draw pictures, and export it for serving."""
     options = {name: value for name, value in ctx.params.items() if name not in ("run", "resume")}
@@ -72,7 +80,9 @@ def sample(
     model: Model = None,
     num_examples: Annotated[int, typer.Option(min=1, help="How many.")] = 60,
     seed: Seed = 0,
-    output: Annotated[Path, typer.Option(help="New file: .png for a picture, .npz for an array x.")] = Path("samples.png"),
+    output: Annotated[Path, typer.Option(help="New file: .png for a picture, .npz for an array x.")] = Path(
+        "samples.png"
+    ),
 ) -> None:
     """Generate examples from the prior."""
     _cli().sample(model, num_examples, seed, output)

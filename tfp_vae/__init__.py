@@ -8,11 +8,10 @@ if _keras.backend.backend() != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before Python starts."
     )
 
-from tfp_vae import datasets, evaluation, layers, networks, objectives, plots, priors, serving  # noqa: E402
-from tfp_vae.serving import load  # noqa: E402
-from tfp_vae.vae import VAE  # noqa: E402
-
-from tfp_vae.version import __version__  # noqa: E402
+from tfp_vae import datasets, evaluation, layers, networks, objectives, plots, priors, serving
+from tfp_vae.serving import load
+from tfp_vae.vae import VAE
+from tfp_vae.version import __version__
 
 __all__ = [
     "VAE",

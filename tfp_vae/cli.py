@@ -28,7 +28,9 @@ def train(run: Path | None, options: dict) -> None:
     """Train in a new run folder."""
     run = run or _next_run(Path(options["dataset"]).stem)
     if run.exists():
-        raise FileExistsError(f"The run folder {run} exists already. Choose another --run, or go on with --resume {run}.")
+        raise FileExistsError(
+            f"The run folder {run} exists already. Choose another --run, or go on with --resume {run}."
+        )
     splits = datasets.load(options["dataset"], likelihood=_likelihood(options))
     vae = build(splits, options)
     _expect_writable(Path(options["saved_models"]))
@@ -79,9 +81,7 @@ def _fit(run: Path, options: dict, splits: datasets.Splits, vae: VAE) -> None:
     first_epoch = int(vae.optimizer.iterations) // steps
     recorder = RunRecorder(run, first_epoch)
     if first_epoch < epochs:
-        batches = splits.batches(
-            options["batch_size"], seed=options["seed"], first_epoch=first_epoch, epochs=epochs
-        )
+        batches = splits.batches(options["batch_size"], seed=options["seed"], first_epoch=first_epoch, epochs=epochs)
         try:
             vae.fit(
                 batches,
@@ -182,12 +182,18 @@ def sample(model: Path | None, num_examples: int, seed: int, output: Path) -> No
     if output.exists():
         raise FileExistsError(f"{output} exists already. Choose another --output.")
     _expect_writable(output.parent)
-    vae = serving.load(model) if model and model.is_dir() and not (model / "config.json").is_file() else open_vae(_find(model)[0])
+    vae = (
+        serving.load(model)
+        if model and model.is_dir() and not (model / "config.json").is_file()
+        else open_vae(_find(model)[0])
+    )
     if output.suffix == ".npz":
         np.savez_compressed(output, x=vae.generate(num_examples, seed=seed))
     else:
         columns = min(10, num_examples)
-        plots.samples(vae, num_rows=-(-num_examples // columns), num_columns=columns, seed=seed).savefig(output, dpi=150)
+        plots.samples(vae, num_rows=-(-num_examples // columns), num_columns=columns, seed=seed).savefig(
+            output, dpi=150
+        )
     console.print(f"Wrote {output}")
 
 

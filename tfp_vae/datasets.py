@@ -139,7 +139,6 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
         FileNotFoundError: if the file is not there, or a TFDS data set is neither prepared nor within reach.
 
     Example:
-
     >>> splits = load("digits")
     >>> splits.train.shape, splits.validation.shape, splits.test.shape
     ((1437, 8, 8, 1), (180, 8, 8, 1), (180, 8, 8, 1))
@@ -243,7 +242,7 @@ def _load_tfds(name: str) -> list[np.ndarray]:
     if not builder.is_prepared():
         _expect_network(name, builder)
         builder.download_and_prepare()
-    image = builder.info.features.get("image")
+    image = dict(builder.info.features).get("image")
     if image is None or None in image.shape:
         raise ValueError(f"The data set {name} has no images of one size: {builder.info.features}.")
     last = min(builder.info.splits["train"].num_examples // 10, 5_000)

@@ -34,7 +34,6 @@ def evaluate(
         ValueError: if `x` is empty or `batch_size` below 1.
 
     Example:
-
     >>> from tfp_vae import layers as tfpl
     >>> encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
     >>> decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)])
@@ -90,7 +89,7 @@ def posterior_means(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.nda
 
 
 def _compile(vae: VAE, function: Callable) -> Callable:
-    return tf.function(function, jit_compile=vae.jit_compile)
+    return tf.function(function, jit_compile=vae.uses_xla)
 
 
 def _over_batches(function: Callable, x: np.ndarray, batch_size: int, verbose: int = 0) -> dict[str, np.ndarray]:

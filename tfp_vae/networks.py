@@ -25,7 +25,6 @@ def mlp(
         activation: of the hidden layers.
 
     Example:
-
     >>> mlp((8, 8), 20, hidden_sizes=(64, 32)).output_shape
     (None, 20)
     """
@@ -57,7 +56,6 @@ def conv_encoder(
         ValueError: if the input is not an image whose sides can be halved once a stage.
 
     Example:
-
     >>> conv_encoder((28, 28, 1), 32).output_shape
     (None, 32)
     """
@@ -91,7 +89,6 @@ def conv_decoder(
         ValueError: if the output is not an image whose sides can be halved once a stage.
 
     Example:
-
     >>> conv_decoder(16, (28, 28, 1), 2).output_shape
     (None, 1568)
     """

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae import sampling
+
 tfd = tfp.distributions
 
 
@@ -78,7 +80,6 @@ class ELBO(Objective):
         ValueError: if `beta` is negative or not finite.
 
     Example:
-
     >>> ELBO(beta=4.0).get_config()["beta"]
     4.0
     """
@@ -90,7 +91,7 @@ class ELBO(Objective):
         self.beta = float(beta)
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        z = one_pass.posterior.sample(seed=one_pass.seed)
+        z = sampling.sample(one_pass.posterior, [], one_pass.seed)
         log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
         kl = analytic_kl(one_pass.posterior, one_pass.prior)
         if kl is None:
@@ -135,9 +136,9 @@ def importance_sampled_log_prob(
         one_pass: the batch.
         num_samples: draws for each example.
         draws_per_step: draws held in memory at once.
-        draw: function (posterior, number, seed) -> z, `[number, batch, latent]`; None takes the posterior's `sample`.
+        draw: function (posterior, number, seed) -> z, `[number, batch, latent]`; None takes `sampling.sample`.
     """
-    draw = draw or tfd.Distribution.sample
+    draw = draw or sampling.sample
 
     def add_draws(step, log_sum):
         z = draw(one_pass.posterior, draws_per_step, tf.random.fold_in(one_pass.seed, step))

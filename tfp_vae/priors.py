@@ -55,7 +55,6 @@ class StandardNormal(Prior):
         `tfd.MultivariateNormalDiag`, batch shape `[]`, event shape `[event_size]`.
 
     Example:
-
     >>> StandardNormal(2)(None).log_prob([0., 0.]).numpy().round(4)
     np.float32(-1.8379)
     """

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import objectives, priors
+from tfp_vae import objectives, priors, sampling
 from tfp_vae.layers.support import check_support
 from tfp_vae.layers.tensor_like import unwrap
 
@@ -47,7 +47,6 @@ class VAE(keras.Model):
         ValueError: if the shapes of encoder, decoder, prior and x do not fit each other.
 
     Example:
-
     >>> from tfp_vae import layers as tfpl
     >>> encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
     >>> decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)])
@@ -137,8 +136,16 @@ class VAE(keras.Model):
 
     # Training: Keras's own fit, evaluate and train step
 
-    def compile(self, optimizer="adam", *, loss=None, metrics=None, weighted_metrics=None, **kwargs):
+    def compile(
+        self, optimizer="adam", *, loss=None, metrics=None, weighted_metrics=None, jit_compile="auto", **kwargs
+    ):
         """Configure training as `keras.Model.compile` does; the loss is the objective's.
+
+        Args:
+            optimizer: name or `keras.optimizers.Optimizer`.
+            jit_compile: "auto" compiles with XLA, on the CPU too (where Keras's own "auto" does not), unless a layer
+                has `supports_jit = False`, or under a distribution strategy.
+            **kwargs: `steps_per_execution`, `run_eagerly`, `auto_scale_loss`.
 
         Raises:
             ValueError: if a loss or metrics are given.
@@ -149,7 +156,17 @@ class VAE(keras.Model):
                 "metrics. Pass objective=tfp_vae.objectives.ELBO(beta=...) to VAE(...), or add a loss with add_loss in "
                 "a layer."
             )
-        super().compile(optimizer, **kwargs)
+        if jit_compile == "auto":
+            jit_compile = self._supports_xla() and not kwargs.get("run_eagerly")
+        super().compile(optimizer, jit_compile=jit_compile, **kwargs)
+
+    @property
+    def uses_xla(self) -> bool:
+        """Whether training, evaluation and `log_prob` are compiled by XLA."""
+        return self.jit_compile if self.compiled else self._supports_xla()
+
+    def _supports_xla(self) -> bool:
+        return not tf.distribute.has_strategy() and all(layer.supports_jit for layer in self._flatten_layers())
 
     def compile_from_config(self, config: dict):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -263,7 +280,7 @@ class VAE(keras.Model):
         """Draw one z from the prior for each row of stateless seeds, int32 `[num_samples, 2]`; x is the mean of p(x|z)."""
         prior = self.prior(None)
         spec = tf.TensorSpec(prior.event_shape, prior.dtype)
-        z = tf.map_fn(lambda seed: prior.sample(seed=seed), seeds, fn_output_signature=spec)
+        z = tf.map_fn(lambda seed: sampling.sample(prior, [], seed), seeds, fn_output_signature=spec)
         return {"z": z, "x": self.decode(z).mean()}
 
     def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
@@ -283,7 +300,7 @@ class VAE(keras.Model):
 
     @functools.cached_property
     def _compiled_log_prob(self) -> Callable:
-        return tf.function(self._log_prob, jit_compile=self.jit_compile, reduce_retracing=True)
+        return tf.function(self._log_prob, jit_compile=self.uses_xla, reduce_retracing=True)
 
     def _log_prob(self, x: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         one_pass = objectives.OnePass(x, self.encode(x), self.prior(None), self.decode, seed)

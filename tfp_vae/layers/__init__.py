@@ -3,6 +3,7 @@
 Each is a Keras layer that returns a `tfd.Distribution`. The value works as a distribution and as a tensor, so it passes
 through Sequential and Functional models, losses and metrics.
 
+>>> import keras, tensorflow as tf
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), IndependentNormal(1)])
 >>> model.compile("adam", loss=lambda y, distribution: -distribution.log_prob(y))
 >>> model(tf.ones([3, 4])).event_shape

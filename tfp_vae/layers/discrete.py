@@ -31,15 +31,13 @@ class IndependentBernoulli(DistributionLayer):
         ValueError: if `event_shape` is not a shape, or `params` has another size.
 
     Example:
-
+    >>> import tensorflow as tf
     >>> p = IndependentBernoulli([2, 2])(tf.zeros([3, IndependentBernoulli.params_size([2, 2])]))
     >>> p.log_prob(tf.ones([3, 2, 2])).numpy().round(4)
     array([-2.7726, -2.7726, -2.7726], dtype=float32)
     """
 
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", sample_dtype=None, validate_args=False, **kwargs
-    ):
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", sample_dtype=None, validate_args=False, **kwargs):
         super().__init__(convert_to_tensor_fn, validate_args, **kwargs)
         self.event_shape = as_event_shape(event_shape)
         self.sample_dtype = None if sample_dtype is None else keras.backend.standardize_dtype(sample_dtype)
@@ -51,9 +49,7 @@ class IndependentBernoulli(DistributionLayer):
         return {**super().get_config(), "event_shape": self.event_shape, "sample_dtype": self.sample_dtype}
 
     @staticmethod
-    def new(
-        params, event_shape=(), dtype=None, validate_args=False, name="IndependentBernoulli"
-    ) -> tfd.Distribution:
+    def new(params, event_shape=(), dtype=None, validate_args=False, name="IndependentBernoulli") -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
         (logits,) = reshape_params(params, event_shape, 1)
         bernoulli = tfd.Bernoulli(logits, dtype=dtype or logits.dtype, validate_args=validate_args)
@@ -85,7 +81,7 @@ class IndependentBinomial(DistributionLayer):
         ValueError: if `event_shape` is not a shape, `total_count` is below 1, or `params` has another size.
 
     Example:
-
+    >>> import tensorflow as tf
     >>> p = IndependentBinomial([2], total_count=16)(tf.zeros([3, IndependentBinomial.params_size([2])]))
     >>> p.mean()[0].numpy()
     array([8., 8.], dtype=float32)

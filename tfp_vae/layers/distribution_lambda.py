@@ -77,7 +77,6 @@ class DistributionLambda(DistributionLayer):
         ValueError: when saving, if a function is not registered with Keras.
 
     Example:
-
     >>> layer = DistributionLambda(lambda t: tfd.Normal(t[..., 0], 1.), convert_to_tensor_fn="mean")
     >>> layer(tf.constant([[3.], [4.]])).numpy()
     array([3., 4.], dtype=float32)
@@ -114,12 +113,12 @@ def _to_config(function: Callable, argument: str) -> str | dict:
     for name, known in DRAW_SHAPED.items():
         if function is known:
             return name
-    registered = keras.saving.get_registered_name(function if isinstance(function, types.FunctionType) else type(function))
+    registered = keras.saving.get_registered_name(
+        function if isinstance(function, types.FunctionType) else type(function)
+    )
     if keras.saving.get_registered_object(registered) is None:
         raise ValueError(
             f"{argument}={function!r} cannot be saved. Decorate a named function with "
             '@keras.saving.register_keras_serializable(package="mine"), or subclass DistributionLayer.'
         )
     return keras.saving.serialize_keras_object(function)
-
-

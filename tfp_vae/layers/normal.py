@@ -37,7 +37,6 @@ class MultivariateNormalDiag(DistributionLayer):
         ValueError: if `event_size` is not a positive integer, or `params` has another size.
 
     Example:
-
     >>> q = MultivariateNormalDiag(2)(tf.zeros([3, MultivariateNormalDiag.params_size(2)]))
     >>> q.batch_shape, q.event_shape, q.stddev()[0, 0].numpy().round(4)
     (TensorShape([3]), TensorShape([2]), np.float32(0.6932))
@@ -86,7 +85,6 @@ class MultivariateNormalTriL(DistributionLayer):
         ValueError: if `event_size` is not a positive integer, or `params` has another size.
 
     Example:
-
     >>> q = MultivariateNormalTriL(2)(tf.zeros([3, MultivariateNormalTriL.params_size(2)]))
     >>> q.covariance()[0].numpy().round(3)
     array([[0.48, 0.  ],
@@ -138,7 +136,6 @@ class IndependentNormal(DistributionLayer):
         ValueError: if `event_shape` is not a shape, or `params` has another size.
 
     Example:
-
     >>> IndependentNormal([2, 2])(tf.zeros([3, IndependentNormal.params_size([2, 2])])).event_shape
     TensorShape([2, 2])
     """

@@ -29,7 +29,6 @@ def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
         ValueError: with what was received, what was expected and how to mend it.
 
     Example:
-
     >>> check_support(tfd.Independent(tfd.Bernoulli(logits=[[0.]]), 1), np.array([[255.]]))
     Traceback (most recent call last):
         ...
@@ -50,7 +49,7 @@ def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
     while isinstance(base, (tfd.Independent, tfd.BatchReshape)):
         base = base.distribution
     rows = _telling_rows(x)
-    if isinstance(base, tfd.Bernoulli) and 0 <= rows.min() and rows.max() <= 1:
+    if isinstance(base, tfd.Bernoulli) and rows.min() >= 0 and rows.max() <= 1:
         if (rows % 1).any():
             warnings.warn(
                 "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a cross-entropy, "

@@ -10,9 +10,7 @@ import tensorflow_probability as tfp
 tfd = tfp.distributions
 
 # Conversions whose result has the shape of one draw: their shape is known without making one.
-DRAW_SHAPED = {
-    name: getattr(tfd.Distribution, name) for name in ("sample", "mean", "mode", "stddev", "variance")
-}
+DRAW_SHAPED = {name: getattr(tfd.Distribution, name) for name in ("sample", "mean", "mode", "stddev", "variance")}
 
 
 class TensorLike(tfd.Distribution):
@@ -34,7 +32,6 @@ class TensorLike(tfd.Distribution):
         TypeError: if `distribution` is not a `tfd.Distribution`.
 
     Example:
-
     >>> q = TensorLike(tfd.Normal([1., 2.], 1.), tfd.Distribution.mean)
     >>> (q + 10.).numpy(), q.stddev().numpy(), isinstance(q, tfd.Distribution)
     (array([11., 12.], dtype=float32), array([1., 1.], dtype=float32), True)
@@ -119,7 +116,14 @@ class TensorLike(tfd.Distribution):
 
 
 # What the wrapper answers itself. Every other attribute, private ones included, is the inner distribution's.
-_OWN = frozenset(vars(TensorLike)) | {"tensor_distribution", "_convert_to_tensor_fn", "_graph", "_tensor", "__dict__", "__class__"}
+_OWN = frozenset(vars(TensorLike)) | {
+    "tensor_distribution",
+    "_convert_to_tensor_fn",
+    "_graph",
+    "_tensor",
+    "__dict__",
+    "__class__",
+}
 
 
 def _inside(graph: tf.Graph | None) -> contextlib.AbstractContextManager:

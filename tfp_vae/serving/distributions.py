@@ -16,7 +16,6 @@ def describe(distribution: tfd.Distribution) -> tuple[dict, dict[str, tf.Tensor]
         ValueError: if the parameters do not determine the distribution (flows, joint distributions).
 
     Example:
-
     >>> description, tensors = describe(tfd.Independent(tfd.Binomial(16., logits=tf.zeros([1, 2])), 1))
     >>> description["distribution"]["constants"], sorted(tensors)
     ({'total_count': 16.0}, ['logits'])
@@ -55,9 +54,7 @@ def rebuild(description: dict, tensors: dict[str, tf.Tensor]) -> tfd.Distributio
     <tfp.distributions.MultivariateNormalDiag 'MultivariateNormalDiag' batch_shape=[1] event_shape=[2] dtype=float32>
     """
     if description["class"] == "Independent":
-        return tfd.Independent(
-            rebuild(description["distribution"], tensors), description["reinterpreted_batch_ndims"]
-        )
+        return tfd.Independent(rebuild(description["distribution"], tensors), description["reinterpreted_batch_ndims"])
     arguments = {**tensors, **description["constants"]}
     if "dtype" in description:
         arguments["dtype"] = description["dtype"]

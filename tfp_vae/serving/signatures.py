@@ -5,7 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import objectives
+from tfp_vae import objectives, sampling
 from tfp_vae.serving.distributions import describe
 from tfp_vae.vae import VAE
 
@@ -17,7 +17,9 @@ ESTIMATE_SEED = (7, 0)
 DRAWS_PER_STEP = 32
 
 
-def signatures(vae: VAE, *, score_samples: int, log_prob_samples: int) -> dict[str, tf.types.experimental.ConcreteFunction]:
+def signatures(
+    vae: VAE, *, score_samples: int, log_prob_samples: int
+) -> dict[str, tf.types.experimental.ConcreteFunction]:
     """Trace every served function of a VAE; the keys are the signatures' names."""
     x = tf.TensorSpec([None, *vae.event_shape], tf.float32, "x")
     z = tf.TensorSpec([None, *vae.latent_shape], tf.float32, "z")
@@ -78,5 +80,5 @@ def _draw_rows(posterior: tfd.Distribution, num_samples: int, seed: tf.Tensor) -
     """Draw z, `[num_samples, batch, latent]`, each row from the same seed whatever its place in the batch."""
     rows = tf.range(posterior.batch_shape_tensor()[0])
     spec = tf.TensorSpec([num_samples, *posterior.event_shape], posterior.dtype)
-    z = tf.map_fn(lambda row: posterior[row].sample(num_samples, seed=seed), rows, fn_output_signature=spec)
+    z = tf.map_fn(lambda row: sampling.sample(posterior[row], num_samples, seed), rows, fn_output_signature=spec)
     return tf.transpose(z, [1, 0, 2])

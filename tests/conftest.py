@@ -1,0 +1,62 @@
+"""What all tests share: seeds, small models, real digits, and MNIST where it is prepared."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+
+import tfp_vae
+from tfp_vae import datasets, networks
+from tfp_vae import layers as tfpl
+
+
+def pytest_collection_modifyitems(items):
+    if os.environ.get("TFDS_DATA_DIR") and os.path.isdir(os.path.join(os.environ["TFDS_DATA_DIR"], "mnist")):
+        return
+    skip = pytest.mark.skip(reason="needs MNIST: prepare it with TFDS and set TFDS_DATA_DIR")
+    for item in items:
+        if "mnist" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return datasets.load("digits")
+
+
+def make_vae(
+    event_shape=(8, 8, 1), latent_size=4, likelihood=tfpl.IndependentBinomial, hidden_sizes=(32,), **kwargs
+) -> tfp_vae.VAE:
+    """A small VAE for digits, or for any other event shape and likelihood."""
+    arguments = {"total_count": 16} if likelihood is tfpl.IndependentBinomial else {}
+    posterior = tfpl.MultivariateNormalDiag
+    encoder = [
+        networks.mlp(event_shape, posterior.params_size(latent_size), hidden_sizes=hidden_sizes),
+        posterior(latent_size),
+    ]
+    decoder = [
+        networks.mlp((latent_size,), likelihood.params_size(event_shape), hidden_sizes=hidden_sizes),
+        likelihood(event_shape, **arguments),
+    ]
+    return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), **kwargs)
+
+
+@pytest.fixture
+def vae():
+    return make_vae()
+
+
+@pytest.fixture
+def trained_vae(vae, digits):
+    vae.compile(keras.optimizers.Adam(5e-3))
+    vae.fit(digits.train, epochs=2, batch_size=100, verbose=0)
+    return vae
