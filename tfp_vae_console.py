@@ -35,7 +35,7 @@ def train(
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Adam's first rate; it falls to 0 as a cosine.")] = 2e-3,
     network: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp",
     hidden_size: Annotated[int, typer.Option(min=1, help="Width of the mlp's hidden layer.")] = 500,
-    latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 50,
+    latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 24,
     posterior: Annotated[str, typer.Option(help="Distribution layer of the encoder.")] = "MultivariateNormalDiag",
     likelihood: Annotated[
         str, typer.Option(help="Distribution layer of the decoder; auto: what suits the data.")
@@ -54,7 +54,7 @@ def train(
     """Train a VAE, evaluate it, draw pictures, and export it for serving."""
     options = {name: value for name, value in ctx.params.items() if name not in ("run", "resume")}
     if resume is not None:
-        given = [name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"]
+        given = [name for name in ctx.params if "COMMANDLINE" in str(ctx.get_parameter_source(name))]
         if given != ["resume"]:
             others = ", ".join("--" + name.replace("_", "-") for name in given if name != "resume")
             raise ValueError(f"--resume takes all options from the run's config.json. Leave out {others}.")

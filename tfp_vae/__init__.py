@@ -15,6 +15,7 @@ from tfp_vae.version import __version__
 
 __all__ = [
     "VAE",
+    "__version__",
     "datasets",
     "evaluation",
     "layers",

@@ -2,6 +2,9 @@
 
 import json
 import os
+import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -90,13 +93,14 @@ def _fit(run: Path, options: dict, splits: datasets.Splits, vae: VAE) -> None:
                 epochs=epochs,
                 validation_data=(splits.validation,),
                 validation_batch_size=500,
+                shuffle=False,  # the batches are shuffled already
                 callbacks=[recorder, *([EpochProgress()] if console.is_terminal else [])],
                 verbose=0 if console.is_terminal else 2,
             )
         except KeyboardInterrupt:
             console.print(
                 f"\nInterrupted after {len(recorder.history.get('elbo', []))} of {epochs} epochs; the run is usable as "
-                f"it is. Go on with: tfp-vae train --resume {run}"
+                f"it is. Go on with: {_program('tfp-vae')} train --resume {_quote(run)}"
             )
             raise SystemExit(130) from None
     metrics = _evaluate(vae, splits, options["num_samples"], 500, options["seed"])
@@ -106,9 +110,12 @@ def _fit(run: Path, options: dict, splits: datasets.Splits, vae: VAE) -> None:
     version = vae.export(Path(options["saved_models"]) / splits.name)
     console.print(_table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
     console.print(f"Run: {run} (metrics.json, pictures/)   SavedModel: {_relative(version)}\n\nNext:")
-    console.print(f"  tfp-vae sample {run}    # a picture of new examples")
-    console.print(f"  tfp-vae evaluate {run} --num-samples 5000    # a tighter log-likelihood")
-    console.print(f"  saved_model_cli show --dir {_relative(version)} --all    # what TensorFlow Serving will offer")
+    console.print(f"  {_program('tfp-vae')} sample {_quote(run)}    # a picture of new examples")
+    console.print(f"  {_program('tfp-vae')} evaluate {_quote(run)} --num-samples 5000    # a tighter log-likelihood")
+    console.print(
+        f"  {_program('saved_model_cli')} show --dir {_quote(_relative(version))} --all    "
+        "# what TensorFlow Serving will offer"
+    )
 
 
 class RunRecorder(keras.callbacks.Callback):
@@ -132,7 +139,7 @@ class RunRecorder(keras.callbacks.Callback):
         _save(self.run, self.model, self.history)
 
     def speed(self, images_per_epoch: int) -> dict[str, float]:
-        """Give seconds of all epochs, and images per second without the first epoch (which compiles), if there are others."""
+        """Give seconds of all epochs, and images per second without the first, which compiles, if there are others."""
         times = np.diff(self.ends)
         if not len(times):
             return {}
@@ -250,7 +257,7 @@ def _find(model: Path | None) -> tuple[Path, dict]:
     if model is None:
         runs = sorted(RUNS.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
         if not runs:
-            raise FileNotFoundError(f"There is no run under {RUNS}/. Train one with: tfp-vae train")
+            raise FileNotFoundError(f"There is no run under {RUNS}/. Train one with: {_program('tfp-vae')} train")
         model = runs[-1].parent
     if model.suffix == ".keras":
         config = model.parent / "config.json"
@@ -357,6 +364,16 @@ def _table(metrics: dict, title: str) -> rich.table.Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _program(name: str) -> str:
+    """Spell a program of this environment so that it can be typed as it stands."""
+    beside = Path(sys.argv[0]).parent / name
+    return name if shutil.which(name) or not beside.is_file() else _quote(beside)
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _relative(path: Path) -> Path:

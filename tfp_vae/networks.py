@@ -116,7 +116,8 @@ def _check_image(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int
             f"A convolutional network of {len(filters)} stages needs images (height, width, channels) with sides "
             f"divisible by {side}, received {tuple(shape)}. Use networks.mlp, fewer stages, or padded images."
         )
-    return tuple(shape)
+    height, width, channels = shape
+    return height, width, channels
 
 
 __all__ = ["conv_decoder", "conv_encoder", "mlp"]

@@ -1,10 +1,19 @@
 """Pictures people look at: each function returns a `matplotlib.figure.Figure` to show or to save."""
 
+from typing import Protocol
+
 import numpy as np
 from matplotlib.figure import Figure
 
 from tfp_vae.evaluation import posterior_means
 from tfp_vae.vae import VAE
+
+
+class Generator(Protocol):
+    """What `samples` needs of a model: a `VAE`, or a `serving.ServedVAE`."""
+
+    def generate(self, num_samples: int, seed: int = 0) -> np.ndarray:
+        """Give `[num_samples, *event_shape]`."""
 
 
 def reconstructions(vae: VAE, x: np.ndarray, *, num_examples: int = 10) -> Figure:
@@ -13,8 +22,8 @@ def reconstructions(vae: VAE, x: np.ndarray, *, num_examples: int = 10) -> Figur
     return _grid(np.stack([x, vae.reconstruct(x)]), "Originals (above) and reconstructions")
 
 
-def samples(vae: VAE, *, num_rows: int = 6, num_columns: int = 10, seed: int = 0) -> Figure:
-    """Show means of p(x|z) for z drawn from the prior."""
+def samples(vae: Generator, *, num_rows: int = 6, num_columns: int = 10, seed: int = 0) -> Figure:
+    """Show means of p(x|z) for z drawn from the prior; of an exported model as well."""
     x = vae.generate(num_rows * num_columns, seed=seed)
     return _grid(x.reshape(num_rows, num_columns, *x.shape[1:]), "Samples from the prior")
 
@@ -49,8 +58,8 @@ def learning_curves(history: dict[str, list[float]]) -> Figure:
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             if key in history:
                 axes.plot(range(1, len(history[key]) + 1), history[key], label=label)
-        later = [value for key in (name, f"val_{name}") for value in history.get(key, [])[1:]]
-        if len(later) > 2:  # the first epoch is far off and would flatten the rest
+        later = [value for key in (name, f"val_{name}") for value in history.get(key, [])[len(history[name]) // 10 :]]
+        if len(later) > 2:  # the first epochs are far off and would flatten the rest
             low, high = min(later), max(later)
             axes.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
         axes.set(title=title, xlabel="epoch", ylabel="nats per example")

@@ -14,8 +14,8 @@ tfd = tfp.distributions
 class Prior(keras.layers.Layer, abc.ABC):
     """Base of all priors.
 
-    To add one: subclass, implement `call(inputs)` (inputs is None) so that it returns a `tfd.Distribution` built anew in
-    each call, make trainable parameters with `add_weight`, extend `get_config`, decorate with
+    To add one: subclass, implement `call(inputs)` (inputs is None) so that it returns a `tfd.Distribution` built anew
+    in each call, make trainable parameters with `add_weight`, extend `get_config`, decorate with
     `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row in `tests/test_priors.py`.
 
     Args:

@@ -4,6 +4,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -70,12 +71,12 @@ class VAE(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.encoder = encoder
         self.decoder = decoder
-        self.prior = prior
+        self.prior: Any = prior  # `build` makes the default one
         self.objective = objectives.ELBO() if objective is None else objective
         self.seed = int(seed)
         self.term_metrics = [keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")]
-        if encoder.built and isinstance(encoder, (keras.Sequential, keras.models.Model)) and encoder.inputs:
-            self.build(encoder.input_shape)
+        if _input_shape(encoder) is not None:
+            self.build(_input_shape(encoder))
 
     # Building and saving
 
@@ -103,18 +104,12 @@ class VAE(keras.Model):
 
     def _distribution(self, network: keras.Model, inputs: tf.Tensor) -> tfd.Distribution:
         """Call a network for the first time, with errors that name the cause."""
-        role = "encoder" if network is self.encoder else "decoder"
-        try:
-            output = network(inputs)
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
-            raise ValueError(
-                f"The {role} does not take inputs of shape {tuple(inputs.shape[1:])}"
-                + (
-                    f", the encoder's latent shape; it takes {tuple(network.input_shape[1:])}."
-                    if role == "decoder" and network.built and network.inputs
-                    else f": {error}"
-                )
-            ) from error
+        role, shape = ("encoder" if network is self.encoder else "decoder"), tuple(inputs.shape[1:])
+        expected = _input_shape(network)
+        if expected is not None and expected[1:] != shape:
+            source = "the latent shape of the encoder" if role == "decoder" else "the shape of the data"
+            raise ValueError(f"The {role} takes inputs of shape {expected[1:]}, but {source} is {shape}.")
+        output = network(inputs)
         if not isinstance(output, tfd.Distribution):
             raise TypeError(
                 f"The {role} must end in a distribution layer, such as tfp_vae.layers.MultivariateNormalDiag; its "
@@ -143,6 +138,9 @@ class VAE(keras.Model):
 
         Args:
             optimizer: name or `keras.optimizers.Optimizer`.
+            loss: refused.
+            metrics: refused.
+            weighted_metrics: refused.
             jit_compile: "auto" compiles with XLA, on the CPU too (where Keras's own "auto" does not), unless a layer
                 has `supports_jit = False`, or under a distribution strategy.
             **kwargs: `steps_per_execution`, `run_eagerly`, `auto_scale_loss`.
@@ -181,6 +179,9 @@ class VAE(keras.Model):
 
         Args:
             x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes.
+            y: labels, which are ignored.
+            *args: further arguments of `keras.Model.fit`.
+            **kwargs: further arguments of `keras.Model.fit`.
             validation_data: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, or any iterable input.
 
         Raises:
@@ -277,7 +278,7 @@ class VAE(keras.Model):
         return tf.function(self.sample_rows, reduce_retracing=True)
 
     def sample_rows(self, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Draw one z from the prior for each row of stateless seeds, int32 `[num_samples, 2]`; x is the mean of p(x|z)."""
+        """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`; `x` is the mean of p(x|z)."""
         prior = self.prior(None)
         spec = tf.TensorSpec(prior.event_shape, prior.dtype)
         z = tf.map_fn(lambda seed: sampling.sample(prior, [], seed), seeds, fn_output_signature=spec)
@@ -319,6 +320,11 @@ class VAE(keras.Model):
 
     def _cast(self, x) -> tf.Tensor:
         return tf.cast(x, self.variable_dtype)
+
+
+def _input_shape(network: keras.Model) -> tuple | None:
+    """Give the input shape of a Sequential or Functional model, batch included; None where it is not known yet."""
+    return network.input_shape if network.built and getattr(network, "inputs", None) else None
 
 
 def _fold(network: keras.Model, inputs: tf.Tensor, event_ndims: int) -> tfd.Distribution:

@@ -46,11 +46,10 @@ class TensorLike(tfd.Distribution):
                 "Return one from the function given to the distribution layer."
             )
         self = super().__new__(cls)
-        own = vars(self)
-        own["tensor_distribution"] = getattr(distribution, "tensor_distribution", distribution)
-        own["_convert_to_tensor_fn"] = convert_to_tensor_fn
-        own["_graph"] = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        own["_tensor"] = None
+        self.tensor_distribution = unwrap(distribution)
+        self._convert_to_tensor_fn = convert_to_tensor_fn
+        self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        self._tensor = None
         return self
 
     def __init__(self, *args, **kwargs):
@@ -89,7 +88,7 @@ class TensorLike(tfd.Distribution):
         if self._tensor is None:
             with _inside(self._graph):
                 converted = tf.convert_to_tensor(self._convert_to_tensor_fn(self.tensor_distribution))
-            vars(self)["_tensor"] = converted
+            self._tensor = converted
         return self._tensor
 
     def numpy(self) -> np.ndarray:

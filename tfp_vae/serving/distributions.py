@@ -29,7 +29,8 @@ def describe(distribution: tfd.Distribution) -> tuple[dict, dict[str, tf.Tensor]
     parameters = {key: distribution.parameters[key] for key in properties}
     if any(isinstance(value, tfd.Distribution) for value in parameters.values()) or not hasattr(tfd, name):
         raise ValueError(f"{name} is not determined by tensors, so it has no served form.")
-    description, tensors = {"class": name, "constants": {}}, {}
+    constants, tensors = {}, {}
+    description = {"class": name, "constants": constants}
     if "dtype" in distribution.parameters:
         description["dtype"] = tf.as_dtype(distribution.dtype).name
     for key, value in parameters.items():
@@ -38,7 +39,7 @@ def describe(distribution: tfd.Distribution) -> tuple[dict, dict[str, tf.Tensor]
         value = tf.convert_to_tensor(value)
         static = tf.get_static_value(value)
         if static is not None and static.ndim == 0:
-            description["constants"][key] = static.item()
+            constants[key] = static.item()
         else:
             cut = value.shape.rank - properties[key].event_ndims
             tensors[key] = tf.broadcast_to(
