@@ -1,5 +1,6 @@
 """The command line `tfp-vae`: parses first, then imports TensorFlow, so that `--help` answers at once."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def train(
         str, typer.Option(help="Distribution layer of the decoder; auto: what suits the data.")
     ] = "auto",
     beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0,
-    num_samples: NumSamples = 1000,
+    num_samples: NumSamples = 500,
     seed: Seed = 0,
     run: Annotated[
         Path | None, typer.Option(help="New folder for the run; default: the next number under runs/.")
@@ -111,10 +112,17 @@ def plot(
 
 
 def _cli():
-    """Import the package, TensorFlow with it, with its start-up log switched off."""
+    """Import the package, TensorFlow with it, without its start-up log (Python's own errors come through)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tfp_vae import cli
-
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        from tfp_vae import cli
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
     return cli
 
 

@@ -55,8 +55,11 @@ def vae():
     return make_vae()
 
 
-@pytest.fixture
-def trained_vae(vae, digits):
+@pytest.fixture(scope="session")
+def trained_vae(digits):
+    """A VAE trained for two epochs, shared by all tests: leave it as it is."""
+    keras.utils.set_random_seed(0)
+    vae = make_vae()
     vae.compile(keras.optimizers.Adam(5e-3))
     vae.fit(digits.train, epochs=2, batch_size=100, verbose=0)
     return vae

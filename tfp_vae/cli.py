@@ -93,7 +93,6 @@ def _fit(run: Path, options: dict, splits: datasets.Splits, vae: VAE) -> None:
                 epochs=epochs,
                 validation_data=(splits.validation,),
                 validation_batch_size=500,
-                shuffle=False,  # the batches are shuffled already
                 callbacks=[recorder, *([EpochProgress()] if console.is_terminal else [])],
                 verbose=0 if console.is_terminal else 2,
             )

@@ -45,7 +45,8 @@ class VAE(keras.Model):
 
     Raises:
         TypeError: if encoder or decoder do not end in a distribution layer.
-        ValueError: if the shapes of encoder, decoder, prior and x do not fit each other.
+        ValueError: if the shapes of encoder, decoder, prior and x do not fit each other, or the posterior is not
+            reparameterized.
 
     Example:
     >>> from tfp_vae import layers as tfpl
@@ -87,6 +88,11 @@ class VAE(keras.Model):
         self.latent_shape = tuple(posterior.event_shape)
         if len(self.latent_shape) != 1:
             raise ValueError(f"The encoder must end in a distribution over vectors, its event is {self.latent_shape}.")
+        if posterior.reparameterization_type is not tfd.FULLY_REPARAMETERIZED:
+            raise ValueError(
+                f"The posterior {type(posterior).__name__} is not reparameterized: no gradient would reach the encoder "
+                "through its draws. Use a continuous one, such as MultivariateNormalDiag."
+            )
         if self.prior is None:
             self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)
         if tuple(self.prior(None).event_shape) != self.latent_shape:
@@ -189,6 +195,12 @@ class VAE(keras.Model):
         """
         for data in (x, validation_data[0] if isinstance(validation_data, tuple) else validation_data):
             self._check(data)
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
+        if isinstance(validation_data, tuple) and len(validation_data) == 3:
+            x_val, y_val, weight = validation_data
+            validation_data = x_val, _labels(x_val, y_val, weight), weight
+        y = _labels(x, y, kwargs.get("sample_weight"))
         history = super().fit(x, y, *args, validation_data=validation_data, **kwargs)
         kl = history.history.get("kl", [np.inf])[-1]
         if kl < COLLAPSED_KL:
@@ -202,7 +214,7 @@ class VAE(keras.Model):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
         self._check(x)
-        return super().evaluate(x, y, *args, **kwargs)
+        return super().evaluate(x, _labels(x, y, kwargs.get("sample_weight")), *args, **kwargs)
 
     def _check(self, data) -> None:
         if isinstance(data, tf.data.Dataset):
@@ -320,6 +332,11 @@ class VAE(keras.Model):
 
     def _cast(self, x) -> tf.Tensor:
         return tf.cast(x, self.variable_dtype)
+
+
+def _labels(x, y, sample_weight):
+    """Give Keras labels to carry the weights along: without any it drops the weights, silently."""
+    return np.zeros(len(x), "int8") if y is None and sample_weight is not None else y
 
 
 def _input_shape(network: keras.Model) -> tuple | None:

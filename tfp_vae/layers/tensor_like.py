@@ -38,6 +38,7 @@ class TensorLike(tfd.Distribution):
     """
 
     is_tensor_like = True
+    _tensor: tf.Tensor | None
 
     def __new__(cls, distribution, convert_to_tensor_fn=tfd.Distribution.sample):
         if not isinstance(distribution, tfd.Distribution):

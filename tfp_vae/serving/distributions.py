@@ -29,7 +29,8 @@ def describe(distribution: tfd.Distribution) -> tuple[dict, dict[str, tf.Tensor]
     parameters = {key: distribution.parameters[key] for key in properties}
     if any(isinstance(value, tfd.Distribution) for value in parameters.values()) or not hasattr(tfd, name):
         raise ValueError(f"{name} is not determined by tensors, so it has no served form.")
-    constants, tensors = {}, {}
+    constants: dict[str, float] = {}
+    tensors = {}
     description = {"class": name, "constants": constants}
     if "dtype" in distribution.parameters:
         description["dtype"] = tf.as_dtype(distribution.dtype).name

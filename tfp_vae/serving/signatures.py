@@ -80,5 +80,6 @@ def _draw_rows(posterior: tfd.Distribution, num_samples: int, seed: tf.Tensor) -
     """Draw z, `[num_samples, batch, latent]`, each row from the same seed whatever its place in the batch."""
     rows = tf.range(posterior.batch_shape_tensor()[0])
     spec = tf.TensorSpec([num_samples, *posterior.event_shape], posterior.dtype)
-    z = tf.map_fn(lambda row: sampling.sample(posterior[row], num_samples, seed), rows, fn_output_signature=spec)
+    # The index is [..., row] because tfd.Independent cannot take [row] with a tensor.
+    z = tf.map_fn(lambda row: sampling.sample(posterior[..., row], num_samples, seed), rows, fn_output_signature=spec)
     return tf.transpose(z, [1, 0, 2])
