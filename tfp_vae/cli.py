@@ -36,6 +36,7 @@ def train(run: Path | None, options: dict) -> None:
         )
     splits = datasets.load(options["dataset"], likelihood=_likelihood(options))
     vae = build(splits, options)
+    vae.check_data(splits.validation)
     _expect_writable(Path(options["saved_models"]))
     run.mkdir(parents=True)
     _write_json(run / "config.json", options)
@@ -75,6 +76,7 @@ def build(splits: datasets.Splits, options: dict) -> VAE:
     steps = splits.steps_per_epoch(options["batch_size"])
     schedule = keras.optimizers.schedules.CosineDecay(options["learning_rate"], steps * options["epochs"])
     vae.compile(keras.optimizers.Adam(schedule), steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION))
+    vae.optimizer.build(vae.trainable_variables)  # so that the run can be resumed from before its first step
     return vae
 
 

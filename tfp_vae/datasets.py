@@ -219,7 +219,7 @@ def _load_npz(path: Path) -> list[np.ndarray]:
     try:
         with np.load(path) as file:
             arrays = dict(file)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not an .npz file of numeric arrays: {error}") from error
     if len(arrays) == 1:
         return _cut(*arrays.values())
@@ -238,7 +238,7 @@ def _load_tfds(name: str) -> list[np.ndarray]:
     if name.split("/")[0].split(":")[0] not in known:
         near = ", ".join(difflib.get_close_matches(name, ["digits", *known], 3)) or "digits, mnist, fashion_mnist"
         raise ValueError(f"There is no data set {name!r}. Did you mean: {near}? Or give the path of an .npz file.")
-    builder = tfds.builder(name)
+    builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     if not builder.is_prepared():
         _expect_network(name, builder)
         builder.download_and_prepare()

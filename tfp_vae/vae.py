@@ -194,7 +194,7 @@ class VAE(keras.Model):
             ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood.
         """
         for data in (x, validation_data[0] if isinstance(validation_data, tuple) else validation_data):
-            self._check(data)
+            self.check_data(data)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
         if isinstance(validation_data, tuple) and len(validation_data) == 3:
@@ -213,10 +213,19 @@ class VAE(keras.Model):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
-        self._check(x)
+        self.check_data(x)
         return super().evaluate(x, _labels(x, y, kwargs.get("sample_weight")), *args, **kwargs)
 
-    def _check(self, data) -> None:
+    def check_data(self, data) -> None:
+        """Check that data are possible under the likelihood; `fit` and `evaluate` do so before they begin.
+
+        Args:
+            data: array or tensor `[num_examples, *event_shape]`, or a `tf.data.Dataset`, of which the first batch is
+                looked at. Anything else is let through.
+
+        Raises:
+            ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood.
+        """
         if isinstance(data, tf.data.Dataset):
             data = next(iter(data.take(1)), None)
             if data is None:

@@ -1,0 +1,240 @@
+"""The command line as a user meets it: in processes of its own where that matters."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import typer.testing
+
+import tfp_vae
+import tfp_vae_console
+from tfp_vae import cli
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--hidden-size", "16", "--latent-size", "4", "--num-samples", "5"]
+
+
+def command(*arguments, cwd, **kwargs):
+    """Start `tfp-vae` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tfp_vae_console", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def invoke(*arguments):
+    """Run `tfp-vae` in this process; give exit code and what was printed to stderr."""
+    result = typer.testing.CliRunner().invoke(tfp_vae_console.app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, (ValueError, TypeError, OSError)):
+        return 2, str(result.exception)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run: the folder that holds runs/ and saved_models/, with spaces in its path."""
+    folder = tmp_path_factory.mktemp("a folder with spaces")
+    code, out, err = finish(command("train", "--epochs", "2", *SMALL, cwd=folder))
+    assert code == 0, err
+    (folder / "out.txt").write_text(out)
+    (folder / "err.txt").write_text(err)
+    return folder
+
+
+def test_train_leaves_everything_it_promises(run):
+    folder = run / "runs" / "digits-1"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "history.json",
+        "metrics.json",
+        "model.keras",
+        "pictures",
+    }
+    assert {path.stem for path in (folder / "pictures").iterdir()} == {
+        "reconstructions",
+        "samples",
+        "latent_traversal",
+        "learning_curves",
+    }
+    assert (run / "saved_models" / "digits" / "1" / "saved_model.pb").is_file()
+    assert [path.name for path in (run / "saved_models").iterdir()] == ["digits"]
+    metrics, history = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "history"))
+    assert len(history["elbo"]) == len(history["val_elbo"]) == 2
+    assert metrics["negative_elbo"] > metrics["nll"]
+    assert (metrics["num_samples"], metrics["latent_units"], metrics["num_examples"]) == (5, 4, 180)
+
+
+def test_train_closes_with_a_table_and_the_next_commands(run):
+    out = (run / "out.txt").read_text()
+    words = "-ELBO", "log-likelihood", "KL, analytic", "NLL, 5 samples", "active units", "seconds", "images per second"
+    assert all(word in out for word in words)
+    assert out.count("tfp-vae sample") == out.count("tfp-vae evaluate") == out.count("saved_model_cli") == 1
+    assert (run / "err.txt").read_text() == ""
+
+
+def test_the_run_is_judged_as_the_package_judges_it(run, digits):
+    vae = keras.models.load_model(run / "runs" / "digits-1" / "model.keras")
+    numbers = tfp_vae.evaluation.evaluate(vae, digits.test, num_samples=5)
+    metrics = json.loads((run / "runs" / "digits-1" / "metrics.json").read_text())
+    for name, value in numbers.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_evaluate_sample_export_and_plot(run, monkeypatch):
+    monkeypatch.chdir(run)
+    model = run / "runs" / "digits-1"
+    assert invoke("evaluate", "--num-samples", 5)[0] == 0  # the newest run
+    metrics, again = (json.loads((model / f"{name}.json").read_text()) for name in ("metrics", "evaluation"))
+    assert again["nll"] == pytest.approx(metrics["nll"], rel=1e-6)
+    assert invoke("sample", model, "--num-examples", 7, "--output", "seven.npz")[0] == 0
+    assert invoke("sample", run / "saved_models" / "digits", "--num-examples", 7, "--output", "served.npz")[0] == 0
+    live, served = np.load("seven.npz")["x"], np.load("served.npz")["x"]
+    assert live.shape == (7, 8, 8, 1)
+    np.testing.assert_allclose(live, served, rtol=1e-5, atol=1e-5)
+    assert invoke("sample", model / "model.keras", "--output", "seven.png")[0] == 0
+    assert invoke("export", "--name", "other")[0] == 0
+    assert tfp_vae.load("saved_models/other").event_shape == (8, 8, 1)
+    assert invoke("plot", model, "--output", "pictures")[0] == 0
+    assert len(list(Path("pictures").glob("*.png"))) == 4
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(tmp_path):
+    arguments = ["train", "--epochs", "30", *SMALL]
+    whole = command(*arguments, "--run", "whole", cwd=tmp_path)
+    assert finish(whole)[0] == 0
+    broken = command(*arguments, "--run", "broken", cwd=tmp_path)
+    history = tmp_path / "broken" / "history.json"
+    while not (history.is_file() and len(json.loads(history.read_text()).get("elbo", [])) >= 3):
+        assert broken.poll() is None
+        time.sleep(0.01)
+    broken.send_signal(signal.SIGINT)
+    code, out, _ = finish(broken)
+    assert (code, "--resume broken" in out) == (130, True)
+    done = len(json.loads(history.read_text())["elbo"])
+    assert 3 <= done < 30
+    assert isinstance(cli.open_vae(tmp_path / "broken" / "model.keras"), tfp_vae.VAE)
+    code, _, err = finish(command("train", "--resume", "broken", cwd=tmp_path))
+    assert code == 0, err
+    runs = [tmp_path / "whole", tmp_path / "broken"]
+    first, second = (keras.models.load_model(run / "model.keras") for run in runs)
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    first, second = (json.loads((run / "metrics.json").read_text()) for run in runs)
+    assert {name: first[name] == second[name] for name in ("negative_elbo", "nll", "kl")} == dict.fromkeys(
+        ("negative_elbo", "nll", "kl"), True
+    )
+    assert json.loads((runs[0] / "history.json").read_text()) == json.loads((runs[1] / "history.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+def test_mnist_reaches_its_number(here):
+    """At most 100.5 nats after 10 epochs with the default network."""
+    options = {"seed": 0, "latent_size": 24, "hidden_size": 500, "network": "mlp", "beta": 1.0, "batch_size": 100}
+    options |= {"posterior": "MultivariateNormalDiag", "likelihood": "auto", "learning_rate": 2e-3, "epochs": 10}
+    splits = tfp_vae.datasets.load("mnist")
+    vae = cli.build(splits, options)
+    vae.fit(splits.batches(100, epochs=10), steps_per_epoch=550, epochs=10, verbose=0)
+    assert -np.mean(tfp_vae.evaluation.elbo(vae, splits.test)["elbo"]) <= 100.5
+
+
+def test_help_needs_no_tensorflow():
+    code = "import sys, tfp_vae_console; assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert invoke("--help")[0] == 0
+    for name in ("train", "evaluate", "sample", "export", "plot"):
+        assert invoke(name, "--help")[0] == 0
+
+
+def test_an_error_is_one_line_with_exit_code_2(here):
+    code, out, err = finish(command("evaluate", "nowhere", cwd=here))
+    assert (code, out) == (2, "")
+    assert err == f"error: nowhere is not a run folder: there is no {Path('nowhere') / 'config.json'}.\n"
+
+
+BAD = {
+    "train --dataset mnst": "Did you mean: mnist",
+    "train --dataset none.npz": "no file none.npz",
+    "train --dataset empty.npz": "empty",
+    "train --dataset nan.npz": "NaN",
+    "train --dataset bytes.npz --likelihood IndependentBinomial --network conv": "divisible by 4",
+    "train --likelihood IndependentBernoulli": r"\[0, 16\]",
+    "train --likelihood Gamma": "--likelihood must be one of",
+    "train --posterior Gamma": "--posterior must be one of",
+    "train --posterior IndependentBernoulli": "not reparameterized",
+    "train --network foo": "--network must be mlp or conv",
+    "train --latent-size 0": "latent-size",
+    "train --latent-size -3": "latent-size",
+    "train --epochs 0": "epochs",
+    "train --epochs many": "epochs",
+    "train --beta -1": "beta",
+    "train --beta nan": "beta",
+    "train --batch-size 5000": "between 1 and the 1437",
+    "train --run taken": "exists already",
+    "train --run file/run": "file",
+    "train --saved-models file": "file",
+    "train --resume nowhere": "not a run folder",
+    "train --resume taken --epochs 3": "Leave out --epochs",
+    "evaluate": "no run under runs/",
+    "evaluate nowhere.keras": "no model file",
+    "evaluate broken.keras": "cannot be loaded|can be loaded",
+    "evaluate foreign.keras": "holds a Sequential",
+    "sample file --output x.png": "not a run folder",
+    "sample . --output x.png": "not a SavedModel written by tfp_vae",
+    "sample --output x.gif": "must end in .png or .npz",
+    "sample --output file.png": "exists already",
+    "export nowhere": "not a run folder",
+    "plot nowhere": "not a run folder",
+}
+
+
+@pytest.fixture(scope="module")
+def bad_things(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    np.savez(folder / "empty.npz", np.zeros([0, 4]))
+    np.savez(folder / "nan.npz", np.full([20, 4], np.nan))
+    np.savez(folder / "bytes.npz", np.random.RandomState(0).randint(0, 256, (20, 3, 3, 1)).astype("uint8"))
+    (folder / "file").write_text("precious")
+    (folder / "file.png").write_text("precious")
+    (folder / "broken.keras").write_text("precious")
+    (folder / "taken").mkdir()
+    (folder / "taken" / "config.json").write_text("{}")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(folder / "foreign.keras")
+    return folder
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input_is_refused_and_nothing_is_lost(line, bad_things, monkeypatch):
+    monkeypatch.chdir(bad_things)
+    before = {path: path.read_bytes() for path in bad_things.rglob("*") if path.is_file()}
+    code, message = invoke(*line.split())
+    assert code == 2
+    assert re.search(BAD[line], message), message
+    assert before == {path: path.read_bytes() for path in bad_things.rglob("*") if path.is_file()}

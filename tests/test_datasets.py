@@ -1,0 +1,162 @@
+"""Data sets: splits, likelihoods that suit, draws anew in each epoch, and clear refusals."""
+
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from tfp_vae import datasets
+
+
+def epochs_of(splits, batch_size=100, **kwargs):
+    return [batch.numpy() for batch in splits.batches(batch_size, **kwargs)]
+
+
+def test_digits_are_scikit_learns_and_disjoint(digits):
+    parts = digits.train, digits.validation, digits.test
+    assert [len(part) for part in parts] == [1437, 180, 180]
+    rows = sorted(map(tuple, np.concatenate(parts).reshape(1797, 64)))
+    assert rows == sorted(map(tuple, load_digits().data))
+    assert (digits.likelihood, digits.likelihood_config) == ("IndependentBinomial", {"total_count": 16})
+
+
+def test_batches_are_a_function_of_seed_and_epoch(digits):
+    steps = digits.steps_per_epoch(100)
+    two, second = epochs_of(digits, epochs=2), epochs_of(digits, first_epoch=1, epochs=2)
+    assert (steps, len(two), len(second)) == (14, 28, 14)
+    np.testing.assert_array_equal(two[steps:], second)
+    assert not np.array_equal(two[:steps], second)
+    assert not np.array_equal(epochs_of(digits, seed=1), two[:steps])
+
+
+def test_an_epoch_holds_each_example_once(digits):
+    epoch = np.concatenate(epochs_of(digits, batch_size=1437)).reshape(-1, 64)
+    assert sorted(map(tuple, epoch)) == sorted(map(tuple, digits.train.reshape(-1, 64)))
+
+
+def test_no_stateful_random_op_in_the_pipeline(digits):
+    """A pipeline with one cannot be told to be deterministic without a warning; look at its functions instead."""
+    graph = digits.batches(100)._as_serialized_graph().numpy()
+    names = tf.compat.v1.GraphDef.FromString(graph)
+    ops = {node.op for function in names.library.function for node in function.node_def}
+    assert "StatelessShuffle" in ops or any("Stateless" in op for op in ops)
+    assert not ops & {"RandomUniform", "RandomStandardNormal", "RandomShuffle", "RandomUniformInt", "ShuffleDatasetV3"}
+
+
+def pixels(channels=1, num=200):
+    return np.random.RandomState(0).randint(0, 256, (num, 4, 4, channels)).astype("uint8")
+
+
+@pytest.mark.parametrize(
+    ("array", "likelihood", "config", "draw"),
+    [
+        (pixels(1), "IndependentBernoulli", {}, datasets.binarize),
+        (pixels(3), "IndependentNormal", {}, datasets.dequantize),
+        (pixels(1) > 100, "IndependentBernoulli", {}, None),
+        (pixels(1).astype("int64") // 50, "IndependentBinomial", {"total_count": 5}, None),
+        (pixels(1) / 7.0, "IndependentNormal", {}, None),
+    ],
+)
+def test_the_likelihood_suits_the_values(array, likelihood, config, draw):
+    splits = datasets.load(array)
+    assert (splits.likelihood, splits.likelihood_config, splits.draw) == (likelihood, config, draw)
+    assert splits.test.dtype == np.float32
+    assert next(iter(splits.batches(10))).dtype == tf.float32
+
+
+def test_binarization_is_fresh_in_training_and_fixed_in_test():
+    splits = datasets.load(np.repeat(pixels(num=1), 200, axis=0))
+    first, second = (np.concatenate(epochs_of(splits, first_epoch=i, epochs=i + 1)) for i in (0, 1))
+    assert set(np.unique(first)) == {0.0, 1.0}
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(splits.test, datasets.load(np.repeat(pixels(num=1), 200, axis=0)).test)
+    rate = np.mean([np.concatenate(epochs_of(splits, first_epoch=i, epochs=i + 1)).mean(0) for i in range(40)], axis=0)
+    np.testing.assert_allclose(rate, pixels(num=1)[0] / 255.0, atol=5 * 0.5 / np.sqrt(40 * 100))
+
+
+def test_dequantization_stays_in_its_cell():
+    x = datasets.dequantize(tf.constant(pixels()), tf.constant([0, 1])).numpy()
+    np.testing.assert_array_equal(np.floor(x * 256), pixels())
+    assert np.mean(x * 256 - pixels()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_likelihood_of_choice():
+    assert datasets.load(pixels(), likelihood="IndependentNormal").draw is datasets.dequantize
+    splits = datasets.load(pixels(), likelihood="IndependentBinomial")
+    assert (splits.likelihood_config, splits.draw) == ({"total_count": 255}, None)
+    assert splits.test.max() > 200
+
+
+def test_npz_files(tmp_path):
+    x = np.random.RandomState(0).normal(size=(50, 3))
+    np.savez(tmp_path / "one.npz", data=x)
+    np.savez(tmp_path / "two.npz", x_train=x, x_test=x[:7])
+    np.savez(tmp_path / "three.npz", x_train=x, x_validation=x[:6], x_test=x[:7])
+    sizes = {
+        path.stem: [len(part) for part in (splits.train, splits.validation, splits.test)]
+        for path in tmp_path.glob("*.npz")
+        for splits in [datasets.load(path)]
+    }
+    assert sizes == {"one": [40, 5, 5], "two": [45, 5, 7], "three": [50, 6, 7]}
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros([0, 3]), "empty"),
+        (np.zeros([5, 3]), "at least ten"),
+        (np.full([20, 3], np.nan), "NaN"),
+        (np.full([20, 3], np.inf), "infinite"),
+        (np.full([20, 3], "a"), "numbers"),
+        (np.zeros([20]), "num_examples"),
+    ],
+)
+def test_bad_arrays(array, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load(array)
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file"):
+        datasets.load(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match="not an .npz"):
+        datasets.load(tmp_path / "text.npz")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3), b=np.zeros(3))
+    with pytest.raises(ValueError, match="x_train and x_test"):
+        datasets.load(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("batch_size", [0, 1438])
+def test_bad_batch_size(digits, batch_size):
+    with pytest.raises(ValueError, match="between 1 and the 1437"):
+        digits.batches(batch_size)
+
+
+def test_an_unknown_name_says_what_is_near():
+    with pytest.raises(ValueError, match="mnist"):
+        datasets.load("mnst")
+
+
+def test_unprepared_and_out_of_reach_is_said_soon(tmp_path, monkeypatch):
+    """Nothing answers on port 9 of this machine, through which all requests are sent."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError, match="TFDS_DATA_DIR"):
+        datasets.load("kmnist")
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.mnist
+def test_mnist_through_tfds():
+    splits = datasets.load("mnist")
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [55_000, 5_000, 10_000]
+    assert (splits.likelihood, splits.draw) == ("IndependentBernoulli", datasets.binarize)
+    assert splits.train.dtype == np.uint8
+    assert set(np.unique(splits.test)) == {0.0, 1.0}
+    assert splits.test.mean() == pytest.approx(0.1325, abs=0.002)  # mean intensity of MNIST's test images
+    np.testing.assert_array_equal(splits.test, datasets.load("mnist").test)

@@ -1,0 +1,107 @@
+"""Evaluation against exactly solvable models."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_probability as tfp
+
+from tests.conftest import make_vae
+from tfp_vae import evaluation
+from tfp_vae import layers as tfpl
+
+tfd = tfp.distributions
+ROOT = Path(__file__).parents[1]
+
+
+def load_example(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_linear_gaussian_vae_finds_probabilistic_pca(capsys):
+    result = load_example("exact_likelihood").main()
+    assert "probabilistic PCA" in capsys.readouterr().out
+    assert result["pca"] <= result["exact"] + 1e-3  # the optimum, up to float precision
+    assert result["negative_elbo"] - result["pca"] < 0.1
+    assert abs(result["importance"] - result["exact"]) < 0.02
+    assert result["active_units"] == 3
+
+
+@pytest.fixture(scope="module")
+def linear_vae():
+    """A linear VAE with arbitrary weights: its posterior is not exact, so the bounds have gaps."""
+    vae = load_example("exact_likelihood").make_vae()
+    # An encoder of small weights is near the prior, and with much noise so is the true posterior.
+    vae.encoder.set_weights([0.2 * weight for weight in vae.encoder.get_weights()])
+    vae.decoder.layers[1].scale.assign(2.0)
+    return vae
+
+
+def test_importance_weighted_bound_rises_to_the_exact_evidence(linear_vae):
+    example = load_example("exact_likelihood")
+    x = example.make_data()[:200]
+    exact = example.exact_log_prob(linear_vae, x).mean()
+    elbo = evaluation.elbo(linear_vae, x)["elbo"].mean()
+    bounds = [-evaluation.nll(linear_vae, x, num_samples=k, batch_size=64) for k in (5, 50, 500, 20_000)]
+    assert elbo < bounds[0] < bounds[1] < bounds[2] < bounds[3] < exact + 0.02
+    assert bounds[-1] == pytest.approx(exact, abs=0.05)
+
+
+def test_evaluate_gathers_the_numbers(trained_vae, digits):
+    numbers = evaluation.evaluate(trained_vae, digits.test, num_samples=20, batch_size=64)
+    terms = evaluation.elbo(trained_vae, digits.test, batch_size=64)
+    assert numbers["negative_elbo"] == pytest.approx(-terms["elbo"].mean(), rel=1e-5)
+    assert numbers["negative_elbo"] == pytest.approx(numbers["kl"] - numbers["log_likelihood"], rel=1e-5)
+    assert numbers["nll"] < numbers["negative_elbo"]
+    assert (numbers["num_examples"], numbers["num_samples"], numbers["latent_units"]) == (180, 20, 4)
+    assert numbers["kl_is_analytic"]
+
+
+def test_terms_of_every_example_whatever_the_batch(trained_vae, digits):
+    """The KL divergence has no noise: it must not depend on how the examples are cut into batches."""
+    x = digits.test[:50]
+    for batch_size in (1, 7, 50, 1000):
+        kl = evaluation.elbo(trained_vae, x, batch_size=batch_size)["kl"]
+        np.testing.assert_allclose(kl, tfd.kl_divergence(trained_vae.encode(x), trained_vae.prior(None)), rtol=1e-4)
+
+
+def test_active_units_counts_the_dimensions_that_move(digits):
+    vae = make_vae()
+    network = vae.encoder.layers[0].layers[-1]
+    kernel, bias = network.get_weights()
+    kernel[:, 1:4] *= 0  # of the four locations, the first alone depends on x
+    network.set_weights([kernel, bias])
+    assert evaluation.active_units(vae, digits.test) == 1
+    means = evaluation.posterior_means(vae, digits.test)
+    assert (means.var(axis=0) > 0.01).tolist() == [True, False, False, False]
+
+
+def test_nll_is_reproducible_and_follows_its_seed(trained_vae, digits):
+    first, again, other = (evaluation.nll(trained_vae, digits.test, num_samples=5, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_progress_is_shown_when_wanted(trained_vae, digits, capsys):
+    evaluation.nll(trained_vae, digits.test, num_samples=2, verbose=1)
+    assert "180/180" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("likelihood", [tfpl.IndependentNormal, tfpl.IndependentBernoulli])
+def test_other_likelihoods(likelihood):
+    x = np.random.RandomState(0).randint(0, 2, (30, 3)).astype("float32")
+    numbers = evaluation.evaluate(make_vae((3,), 2, likelihood), x, num_samples=10)
+    assert np.isfinite([numbers[name] for name in ("negative_elbo", "nll", "kl")]).all()
+
+
+def test_bad_input(trained_vae, digits):
+    with pytest.raises(ValueError, match="received 0"):
+        evaluation.evaluate(trained_vae, digits.test[:0])
+    with pytest.raises(ValueError, match="batch size"):
+        evaluation.evaluate(trained_vae, digits.test, batch_size=0)
