@@ -122,7 +122,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"):
         datasets.load(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match="not an .npz"):
+    with pytest.raises(ValueError, match=r"not an \.npz"):
         datasets.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3), b=np.zeros(3))
     with pytest.raises(ValueError, match="x_train and x_test"):

@@ -258,8 +258,8 @@ def test_backup_and_restore_goes_on_where_it_stopped(digits, tmp_path):
     straight.compile("adam")
     interrupted.compile("adam")
     straight.fit(digits.train[:300], **options)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     with pytest.raises(InterruptedError):
-        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
         interrupted.fit(digits.train[:300], callbacks=[backup, Stop()], **options)
     again = make_vae()
     again.compile("adam")

@@ -1,0 +1,40 @@
+"""README and examples say what is so."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    result = subprocess.run(
+        [sys.executable, "-c", code.replace("epochs=10", "epochs=1, verbose=0")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "saved_models" / "my_digits" / "1" / "saved_model.pb").is_file()
+
+
+def test_every_file_and_target_it_names_exists():
+    rooms = re.findall(r"^\| `([^`]+)`(?:, `([^`]+)`)?", README, re.MULTILINE)
+    for first, second in rooms:
+        assert (ROOT / first).exists(), first
+        assert not second or (ROOT / second).exists() or (ROOT / first).with_name(second).exists(), second
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE) or f" {target}" in makefile, target
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / picture).is_file(), picture
+
+
+def test_every_example_is_run_by_a_test():
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for example in (ROOT / "examples").glob("*.py"):
+        assert f'"{example.stem}"' in tests, f"no test runs {example.name}"
