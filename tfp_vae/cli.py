@@ -1,5 +1,6 @@
 """What the command line does: the only place where strings become objects."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -84,20 +85,21 @@ def _fit(run: Path, options: dict, splits: datasets.Splits, vae: VAE) -> None:
     """Train from the epoch that the optimizer has reached, then evaluate, draw and export."""
     steps, epochs = splits.steps_per_epoch(options["batch_size"]), options["epochs"]
     first_epoch = int(vae.optimizer.iterations) // steps
-    recorder = RunRecorder(run, first_epoch)
+    recorder, progress = RunRecorder(run, first_epoch), EpochProgress(first_epoch, epochs)
     if first_epoch < epochs:
         batches = splits.batches(options["batch_size"], seed=options["seed"], first_epoch=first_epoch, epochs=epochs)
         try:
-            vae.fit(
-                batches,
-                steps_per_epoch=steps,
-                initial_epoch=first_epoch,
-                epochs=epochs,
-                validation_data=(splits.validation,),
-                validation_batch_size=500,
-                callbacks=[recorder, *([EpochProgress()] if console.is_terminal else [])],
-                verbose=0 if console.is_terminal else 2,
-            )
+            with progress.bar if console.is_terminal else contextlib.nullcontext():
+                vae.fit(
+                    batches,
+                    steps_per_epoch=steps,
+                    initial_epoch=first_epoch,
+                    epochs=epochs,
+                    validation_data=(splits.validation,),
+                    validation_batch_size=500,
+                    callbacks=[recorder, progress],
+                    verbose=0 if console.is_terminal else 2,
+                )
         except KeyboardInterrupt:
             console.print(
                 f"\nInterrupted after {len(recorder.history.get('elbo', []))} of {epochs} epochs; the run is usable as "
@@ -128,30 +130,42 @@ class RunRecorder(keras.callbacks.Callback):
         path = run / "history.json"
         recorded = json.loads(path.read_text()) if path.is_file() else {}
         self.history = {name: values[:first_epoch] for name, values in recorded.items()}
-        self.ends: list[float] = []
+        self.total = self.start = 0.0
+        self.epoch_seconds: list[float] = []
 
     def on_train_begin(self, logs=None):
-        self.ends = [time.perf_counter()]
+        self.total = -time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_test_begin(self, logs=None):
+        self.epoch_seconds.append(time.perf_counter() - self.start)
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
-        self.ends.append(time.perf_counter())
         _save(self.run, self.model, self.history)
 
+    def on_train_end(self, logs=None):
+        self.total += time.perf_counter()
+
     def speed(self, images_per_epoch: int) -> dict[str, float]:
-        """Give seconds of all epochs, and images per second without the first, which compiles, if there are others."""
-        times = np.diff(self.ends)
-        if not len(times):
+        """Give seconds of the whole training, and images per second of an epoch's training steps.
+
+        The first epoch, which compiles, does not count where there are others.
+        """
+        if not self.epoch_seconds:
             return {}
-        steady = times[1:] if len(times) > 1 else times
-        return {"seconds": float(times.sum()), "images_per_second": float(images_per_epoch / np.mean(steady))}
+        steady = self.epoch_seconds[1:] or self.epoch_seconds
+        return {"seconds": self.total, "images_per_second": images_per_epoch * len(steady) / sum(steady)}
 
 
 class EpochProgress(keras.callbacks.Callback):
     """One progress bar over all epochs, with the latest ELBO."""
 
-    def on_train_begin(self, logs=None):
+    def __init__(self, first_epoch: int, epochs: int):
+        super().__init__()
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
             rich.progress.BarColumn(),
@@ -159,14 +173,11 @@ class EpochProgress(keras.callbacks.Callback):
             rich.progress.TimeRemainingColumn(),
             console=console,
         )
-        self.task = self.bar.add_task("compiling ...", total=self.params["epochs"])
-        self.bar.start()
+        self.task = self.bar.add_task("compiling ...", total=epochs, completed=first_epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         text = f"elbo {logs['elbo']:.2f}  val_elbo {logs['val_elbo']:.2f}  kl {logs['kl']:.2f}"
         self.bar.update(self.task, completed=epoch + 1, description=text)
-        if epoch + 1 == self.params["epochs"]:
-            self.bar.stop()
 
 
 # evaluate, sample, export, plot

@@ -44,6 +44,12 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
             params = tf.cast(params, self.variable_dtype)
         return TensorLike(self.make_distribution(params), self.convert_to_tensor_fn)
 
+    def compute_output_spec(self, params):
+        start, replay = _from_last_tensor(params)
+        if start is params:
+            return super().compute_output_spec(params)
+        return _Function(lambda tensor: self.call(replay(tensor))).compute_output_spec(start)
+
     def get_config(self) -> dict:
         return {
             **super().get_config(),
@@ -93,6 +99,31 @@ class DistributionLambda(DistributionLayer):
         config = super().get_config()
         config["make_distribution_fn"] = _to_config(self.make_distribution_fn, "make_distribution_fn")
         return config
+
+
+class _Function(keras.Operation):
+    """A function that Keras can trace for the shape of its output."""
+
+    def __init__(self, function: Callable):
+        super().__init__()
+        self.call = function
+
+
+def _from_last_tensor(symbolic):
+    """Go back from a symbolic distribution to the tensor it is made of.
+
+    Keras traces each layer on a placeholder, which is a tensor only; a layer that asks the distribution before it
+    needs that distribution. So the layers since the last plain tensor are called again, together with it.
+
+    Returns:
+        The plain symbolic tensor, and the function from its value to the distribution.
+    """
+    history = getattr(symbolic, "_keras_history", None)
+    if history is None or not isinstance(history.operation, (DistributionLayer, keras.Model)):
+        return symbolic, lambda value: value
+    arguments = history.operation._inbound_nodes[history.node_index].arguments
+    start, replay = _from_last_tensor(arguments.args[0])
+    return start, lambda value: history.operation(replay(value))
 
 
 def _to_function(identifier) -> Callable:

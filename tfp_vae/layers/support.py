@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.tensor_like import unwrap
+
 tfd = tfp.distributions
 
 ADVICE = {
@@ -35,7 +37,7 @@ def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
     ValueError: x does not suit the likelihood Bernoulli: Sample must be less than or equal to `1`. x lies in [255, \
 255]. Scale 8-bit images by x / 255 and binarize them (datasets.load does both), or choose another likelihood.
     """
-    x = np.asarray(x)
+    x, likelihood = np.asarray(x), unwrap(likelihood)
     event_shape = tuple(likelihood.event_shape)
     if not x.size:
         raise ValueError(f"The data set is empty: x has shape {x.shape}. Expected at least one example.")

@@ -38,6 +38,8 @@ class TensorLike(tfd.Distribution):
     """
 
     is_tensor_like = True
+    # NumPy arrays to the left of an operator leave the operation to the wrapper, as they do to a `tf.Tensor`.
+    __array_priority__ = tf.Tensor.__array_priority__
     _tensor: tf.Tensor | None
 
     def __new__(cls, distribution, convert_to_tensor_fn=tfd.Distribution.sample):
@@ -104,6 +106,9 @@ class TensorLike(tfd.Distribution):
 
     def __len__(self):
         return len(self.value())
+
+    def __bool__(self):
+        return True  # `if q:` asks whether there is a distribution, not what a draw of it says
 
     def __iter__(self):
         return iter(self.value())

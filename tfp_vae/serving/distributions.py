@@ -6,11 +6,12 @@ import tensorflow_probability as tfp
 tfd = tfp.distributions
 
 
-def describe(distribution: tfd.Distribution) -> tuple[dict, dict[str, tf.Tensor]]:
+def describe(distribution: tfd.Distribution, *, whole: bool = False) -> tuple[dict, dict[str, tf.Tensor]]:
     """Split a distribution into a description for json, and its parameters as tensors under their tfd names.
 
     Scalars that are known when the graph is made (a number of trials) go into the description; all other parameters
-    are broadcast to the batch shape, so that each has the batch as its first axis.
+    are broadcast to the batch shape, so that each has the batch as its first axis. With `whole`, for a prior, which
+    depends on nothing, all parameters go into the description.
 
     Raises:
         ValueError: if the parameters do not determine the distribution (flows, joint distributions).
@@ -22,14 +23,14 @@ def describe(distribution: tfd.Distribution) -> tuple[dict, dict[str, tf.Tensor]
     """
     name = type(distribution).__name__
     if isinstance(distribution, tfd.Independent):
-        inner, tensors = describe(distribution.distribution)
+        inner, tensors = describe(distribution.distribution, whole=whole)
         ndims = int(tf.get_static_value(distribution.reinterpreted_batch_ndims))
         return {"class": "Independent", "reinterpreted_batch_ndims": ndims, "distribution": inner}, tensors
     properties = type(distribution).parameter_properties()
     parameters = {key: distribution.parameters[key] for key in properties}
     if any(isinstance(value, tfd.Distribution) for value in parameters.values()) or not hasattr(tfd, name):
         raise ValueError(f"{name} is not determined by tensors, so it has no served form.")
-    constants: dict[str, float] = {}
+    constants: dict[str, float | list] = {}
     tensors = {}
     description = {"class": name, "constants": constants}
     if "dtype" in distribution.parameters:
@@ -39,8 +40,8 @@ def describe(distribution: tfd.Distribution) -> tuple[dict, dict[str, tf.Tensor]
             continue
         value = tf.convert_to_tensor(value)
         static = tf.get_static_value(value)
-        if static is not None and static.ndim == 0:
-            constants[key] = static.item()
+        if static is not None and (whole or static.ndim == 0):
+            constants[key] = static.tolist()
         else:
             cut = value.shape.rank - properties[key].event_ndims
             tensors[key] = tf.broadcast_to(

@@ -66,8 +66,7 @@ def _description(vae: VAE, score_samples: int, log_prob_samples: int) -> dict:
     """What `load` needs to give distributions back, and what a reader wants to know."""
     posterior, _ = describe(vae.encode(tf.zeros([1, *vae.event_shape])))
     likelihood, _ = describe(vae.decode(tf.zeros([1, *vae.latent_shape])))
-    prior, prior_parameters = describe(vae.prior(None))
-    prior["constants"] |= {name: value.numpy().tolist() for name, value in prior_parameters.items()}
+    prior, _ = describe(vae.prior(None), whole=True)
     return {
         "format": 1,
         "event_shape": vae.event_shape,

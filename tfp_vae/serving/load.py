@@ -57,7 +57,9 @@ class ServedVAE:
 
     def decode(self, z) -> tfd.Distribution:
         """Give the likelihood p(x|z): `[..., latent]` -> batch shape `[...]`."""
-        z = tf.convert_to_tensor(z, tf.float32)
+        z = tf.cast(z, tf.float32)
+        if z.shape[-1:] != self.latent_shape:
+            raise ValueError(f"decode takes z of shape [..., {self.latent_shape[0]}], received {z.shape}.")
         flat = self._distribution("likelihood", "decode", z=tf.reshape(z, [-1, *self.latent_shape]))
         return flat if z.shape.rank == 2 else tfd.BatchReshape(flat, z.shape[:-1])
 

@@ -19,7 +19,7 @@ def publish(write: Callable[[Path], None], base: Path) -> Path:
     Raises:
         OSError: if the folder cannot be written.
     """
-    base = base.absolute()
+    base = base.resolve()  # a link may lead to another file system
     base.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{base.name}-", dir=base.parent) as aside:
         finished = Path(aside) / "version"

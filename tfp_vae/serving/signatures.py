@@ -73,6 +73,7 @@ def _parameters(distribution: tfd.Distribution, statistics: list[str]) -> dict[s
 
 
 def _one_pass(vae: VAE, x: tf.Tensor) -> objectives.OnePass:
+    x = tf.cast(x, vae.variable_dtype)
     return objectives.OnePass(x, vae.encode(x), vae.prior(None), vae.decode, tf.constant(ESTIMATE_SEED))
 
 

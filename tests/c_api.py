@@ -1,0 +1,133 @@
+"""A client of TensorFlow's C API by ctypes: the loader and the session that TensorFlow Serving runs, without Python's.
+
+with c_api.Session(folder) as session:
+    outputs = session.run("encode", x=x)
+"""
+
+import ctypes
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+# TF_DataType, for the types that cross the border of a served model.
+CODES = {np.dtype("float32"): 1, np.dtype("int32"): 3}
+DTYPES = {code: dtype for dtype, code in CODES.items()}
+
+
+class _Output(ctypes.Structure):
+    _fields_ = [("operation", c_void_p), ("index", c_int)]
+
+
+FEEDS = FETCHES = [POINTER(_Output), POINTER(c_void_p), c_int]
+PROTOTYPES = {
+    "TF_NewStatus": (c_void_p, []),
+    "TF_GetCode": (c_int, [c_void_p]),
+    "TF_Message": (c_char_p, [c_void_p]),
+    "TF_DeleteStatus": (None, [c_void_p]),
+    "TF_NewGraph": (c_void_p, []),
+    "TF_DeleteGraph": (None, [c_void_p]),
+    "TF_GraphOperationByName": (c_void_p, [c_void_p, c_char_p]),
+    "TF_NewSessionOptions": (c_void_p, []),
+    "TF_DeleteSessionOptions": (None, [c_void_p]),
+    "TF_LoadSessionFromSavedModel": (
+        c_void_p,
+        [c_void_p, c_void_p, c_char_p, POINTER(c_char_p), c_int, c_void_p, c_void_p, c_void_p],
+    ),
+    "TF_SessionRun": (
+        None,
+        [c_void_p, c_void_p, *FEEDS, *FETCHES, c_void_p, c_int, c_void_p, c_void_p],
+    ),
+    "TF_DeleteSession": (None, [c_void_p, c_void_p]),
+    "TF_AllocateTensor": (c_void_p, [c_int, POINTER(c_int64), c_int, c_size_t]),
+    "TF_TensorData": (c_void_p, [c_void_p]),
+    "TF_TensorType": (c_int, [c_void_p]),
+    "TF_TensorByteSize": (c_size_t, [c_void_p]),
+    "TF_NumDims": (c_int, [c_void_p]),
+    "TF_Dim": (c_int64, [c_void_p, c_int]),
+    "TF_DeleteTensor": (None, [c_void_p]),
+}
+
+
+def _library() -> ctypes.CDLL:
+    folder = Path(tf.sysconfig.get_lib())
+    ctypes.CDLL(str(folder / "libtensorflow_framework.so.2"), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"))
+    for name, (result, arguments) in PROTOTYPES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def meta_graph(folder: Path):
+    """Read the one MetaGraphDef of a SavedModel from its file, without any loader."""
+    model = saved_model_pb2.SavedModel.FromString((Path(folder) / "saved_model.pb").read_bytes())
+    (graph,) = model.meta_graphs
+    return graph
+
+
+class Session:
+    """One loaded SavedModel.
+
+    Raises:
+        RuntimeError: with TensorFlow's message, if loading or running fails.
+    """
+
+    def __init__(self, folder: Path):
+        self._c = _library()
+        self._signatures = meta_graph(folder).signature_def
+        self._status, self._graph = self._c.TF_NewStatus(), self._c.TF_NewGraph()
+        options, tags = self._c.TF_NewSessionOptions(), (c_char_p * 1)(b"serve")
+        self._session = self._c.TF_LoadSessionFromSavedModel(
+            options, None, str(folder).encode(), tags, 1, self._graph, None, self._status
+        )
+        self._c.TF_DeleteSessionOptions(options)
+        self._check()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._c.TF_DeleteSession(self._session, self._status)
+        self._c.TF_DeleteGraph(self._graph)
+        self._c.TF_DeleteStatus(self._status)
+
+    def run(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Call a signature with arrays by its inputs' names; gives arrays by its outputs' names."""
+        definition = self._signatures[signature]
+        feeds = self._endpoints(definition.inputs[name].name for name in inputs)
+        fetches = self._endpoints(info.name for info in definition.outputs.values())
+        sent = (c_void_p * len(feeds))(*(self._to_tensor(value) for value in inputs.values()))
+        received = (c_void_p * len(fetches))()
+        self._c.TF_SessionRun(
+            self._session, None, feeds, sent, len(feeds), fetches, received, len(fetches), None, 0, None, self._status
+        )
+        for tensor in sent:
+            self._c.TF_DeleteTensor(tensor)
+        self._check()
+        return {name: self._to_array(tensor) for name, tensor in zip(definition.outputs, received, strict=True)}
+
+    def _check(self) -> None:
+        if self._c.TF_GetCode(self._status):
+            raise RuntimeError(self._c.TF_Message(self._status).decode())
+
+    def _endpoints(self, names) -> ctypes.Array:
+        parts = [name.rpartition(":") for name in names]
+        found = [_Output(self._c.TF_GraphOperationByName(self._graph, op.encode()), int(i)) for op, _, i in parts]
+        return (_Output * len(found))(*found)
+
+    def _to_tensor(self, value: np.ndarray) -> int:
+        value = np.ascontiguousarray(value)
+        dims = (c_int64 * value.ndim)(*value.shape)
+        tensor = self._c.TF_AllocateTensor(CODES[value.dtype], dims, value.ndim, value.nbytes)
+        ctypes.memmove(self._c.TF_TensorData(tensor), value.ctypes.data, value.nbytes)
+        return tensor
+
+    def _to_array(self, tensor: int) -> np.ndarray:
+        shape = [self._c.TF_Dim(tensor, axis) for axis in range(self._c.TF_NumDims(tensor))]
+        value = np.empty(shape, DTYPES[self._c.TF_TensorType(tensor)])
+        ctypes.memmove(value.ctypes.data, self._c.TF_TensorData(tensor), self._c.TF_TensorByteSize(tensor))
+        self._c.TF_DeleteTensor(tensor)
+        return value
