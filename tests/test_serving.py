@@ -168,7 +168,7 @@ def test_score_estimates_the_live_elbo(served):
 
 
 def test_log_prob_estimates_the_live_one(served):
-    x, num_samples = served.inputs["x"], SAMPLES["log_prob_samples"]
+    x, num_samples = served.inputs["x"][:20], SAMPLES["log_prob_samples"]
     live = np.stack([served.vae.log_prob(x, num_samples, seed) for seed in range(20)])
     assert (np.abs(served.loaded.log_prob(x) - live.mean(0)) < 6 * live.std(0)).all()
 

@@ -36,3 +36,19 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor) -> tf.
     )
     noise = tf.random.stateless_normal(shape, seed, dtype=distribution.dtype, alg="philox")
     return distribution.bijector.forward(noise)
+
+
+def row_seeds(num_samples: int, seed: int) -> tf.Tensor:
+    """Give the stateless seeds of `generate`, int32 `[num_samples, 2]`: row i is (seed, i).
+
+    Raises:
+        ValueError: if `num_samples` is below 1.
+
+    Example:
+
+    >>> row_seeds(2, seed=7).numpy().tolist()
+    [[7, 0], [7, 1]]
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, received {num_samples}.")
+    return tf.stack([tf.fill([num_samples], seed), tf.range(num_samples)], axis=1)

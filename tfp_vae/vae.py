@@ -271,7 +271,10 @@ class VAE(keras.Model):
         return _fold(self.encoder, self._cast(x), len(self.event_shape))
 
     def decode(self, z) -> tfd.Distribution:
-        """Give the likelihood p(x|z), a plain tfd object: `[..., latent]` -> batch shape `[...]`."""
+        """Give the likelihood p(x|z), a plain tfd object: `[..., latent]` -> batch shape `[...]`.
+
+        With several z for each x, repeat x along them before `log_prob`: the batch shapes must be equal.
+        """
         return _fold(self.decoder, self._cast(z), 1)
 
     def reconstruct(self, x) -> np.ndarray:
@@ -289,10 +292,7 @@ class VAE(keras.Model):
         Raises:
             ValueError: if `num_samples` is below 1.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, received {num_samples}.")
-        seeds = tf.stack([tf.fill([num_samples], seed), tf.range(num_samples)], axis=1)
-        return self._compiled_generate(seeds)["x"].numpy()
+        return self._compiled_generate(sampling.row_seeds(num_samples, seed))["x"].numpy()
 
     @functools.cached_property
     def _compiled_generate(self) -> Callable:

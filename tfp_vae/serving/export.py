@@ -15,6 +15,8 @@ from tfp_vae.vae import VAE
 
 # Beside the model, where TF Serving leaves room for other files.
 DESCRIPTION = Path("assets.extra") / "tfp_vae.json"
+# Of that file: raised when `load` has to read it in another way.
+FORMAT = 1
 
 
 def export(vae: VAE, path: str | os.PathLike, *, score_samples: int = 16, log_prob_samples: int = 128) -> Path:
@@ -68,7 +70,7 @@ def _description(vae: VAE, score_samples: int, log_prob_samples: int) -> dict:
     likelihood, _ = describe(vae.decode(tf.zeros([1, *vae.latent_shape])))
     prior, _ = describe(vae.prior(None), whole=True)
     return {
-        "format": 1,
+        "format": FORMAT,
         "event_shape": vae.event_shape,
         "latent_shape": vae.latent_shape,
         "posterior": posterior,

@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.sampling import row_seeds
 from tfp_vae.serving.distributions import rebuild
-from tfp_vae.serving.export import DESCRIPTION
+from tfp_vae.serving.export import DESCRIPTION, FORMAT
 from tfp_vae.serving.publish import versions
 
 tfd = tfp.distributions
@@ -47,6 +48,11 @@ class ServedVAE:
     def __init__(self, folder: Path):
         self.folder = folder
         self.description = json.loads((folder / DESCRIPTION).read_text())
+        if self.description["format"] != FORMAT:
+            raise ValueError(
+                f"{folder} has format {self.description['format']}, this version of tfp_vae reads format {FORMAT}. "
+                "Update tfp_vae, or export the model again."
+            )
         self.event_shape = tuple(self.description["event_shape"])
         self.latent_shape = tuple(self.description["latent_shape"])
         self._model = tf.saved_model.load(str(folder))
@@ -69,8 +75,7 @@ class ServedVAE:
 
     def generate(self, num_samples: int, seed: int = 0) -> np.ndarray:
         """Draw z from the prior and give the means of p(x|z), `[num_samples, *event_shape]`; as `VAE.generate`."""
-        seeds = tf.stack([tf.fill([num_samples], seed), tf.range(num_samples)], axis=1)
-        return self._call("sample", seed=seeds)["x"].numpy()
+        return self._call("sample", seed=row_seeds(num_samples, seed))["x"].numpy()
 
     def score(self, x) -> dict[str, np.ndarray]:
         """Give `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
