@@ -45,7 +45,6 @@ def row_seeds(num_samples: int, seed: int) -> tf.Tensor:
         ValueError: if `num_samples` is below 1.
 
     Example:
-
     >>> row_seeds(2, seed=7).numpy().tolist()
     [[7, 0], [7, 1]]
     """
