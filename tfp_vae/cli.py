@@ -30,8 +30,7 @@ console = rich.console.Console(highlight=False, soft_wrap=True)
 
 def train(run: Path | None, options: dict) -> None:
     """Train in a new run folder."""
-    run = run or _next_run(Path(options["dataset"]).stem)
-    if run.exists():
+    if run and run.exists():
         raise FileExistsError(
             f"The run folder {run} exists already. Choose another --run, or go on with --resume {run}."
         )
@@ -39,8 +38,9 @@ def train(run: Path | None, options: dict) -> None:
     vae = build(splits, options)
     vae.check_data(splits.validation)
     _expect_writable(Path(options["saved_models"]))
+    run = run or _next_run(splits.name)
     run.mkdir(parents=True)
-    _write_json(run / "config.json", options)
+    _write_json(run / "config.json", {**options, "name": splits.name})
     _save(run, vae, {})
     _fit(run, options, splits, vae)
 
@@ -219,7 +219,7 @@ def sample(model: Path | None, num_examples: int, seed: int, output: Path) -> No
 def export(model: Path | None, name: str | None, saved_models: Path, **numbers: int) -> None:
     """Export a model as the next version under `saved_models/name`."""
     path, options = _find(model)
-    name = name or Path(options["dataset"]).stem
+    name = name or options["name"]
     version = open_vae(path).export(saved_models / name, **numbers)
     console.print(
         f"Wrote {_relative(version)}\nServe it: docker run -p 8501:8501 -e MODEL_NAME={name} "
@@ -273,7 +273,7 @@ def _find(model: Path | None) -> tuple[Path, dict]:
         model = runs[-1].parent
     if model.suffix == ".keras":
         config = model.parent / "config.json"
-        return model, json.loads(config.read_text()) if config.is_file() else {"dataset": "digits"}
+        return model, json.loads(config.read_text()) if config.is_file() else {"dataset": "digits", "name": model.stem}
     return model / "model.keras", _read_config(model)
 
 

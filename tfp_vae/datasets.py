@@ -47,7 +47,7 @@ class Splits:
     """Train, validation and test data, and the likelihood that suits them.
 
     Args:
-        name: what was loaded.
+        name: of the data set, without the folders of a path; fit for a file name.
         train: `[num_examples, *event_shape]`; 8-bit pixels where `draw` is given, else final values.
         validation: final values, float32.
         test: final values, float32.
@@ -152,7 +152,7 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
     elif str(source) == "digits":
         name, parts = "digits", _load_digits()
     else:
-        name, parts = str(source), _load_tfds(str(source))
+        name, parts = str(source).replace("/", "-").replace(":", "-"), _load_tfds(str(source))
     for part in parts:
         _check(name, part)
     return _suit(name, parts, likelihood, seed)
