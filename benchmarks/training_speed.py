@@ -7,20 +7,22 @@ median over the rounds, with the smallest and the largest, of an epoch after the
 """
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 import tensorflow as tf
+from data import DIM, HIDDEN, LATENT, NUM_IMAGES, make_data
 
 import tfp_vae
 from tfp_vae import layers as tfpl
-
-NUM_IMAGES, DIM, HIDDEN, LATENT = 60_000, 784, 400, 20
 
 
 class EpochTimer(keras.callbacks.Callback):
@@ -77,75 +79,52 @@ def with_keras(model, x, batch_size, epochs, **kwargs):
     return timer.seconds[1:]
 
 
-def with_torch(x, batch_size, epochs, compiled):
-    import torch
-
-    torch.manual_seed(0)
-    encoder = torch.nn.Sequential(torch.nn.Linear(DIM, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 2 * LATENT))
-    decoder = torch.nn.Sequential(torch.nn.Linear(LATENT, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, DIM))
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3, fused=True)
-
-    def loss_of(batch):
-        loc, scale = encoder(batch).chunk(2, -1)
-        scale = torch.nn.functional.softplus(scale) + 1e-5
-        logits = decoder(loc + scale * torch.randn_like(loc))
-        nll = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch, reduction="sum")
-        return (nll + 0.5 * (loc**2 + scale**2 - 1 - 2 * scale.log()).sum()) / len(batch)
-
-    if compiled:
-        loss_of = torch.compile(loss_of)
-    data, seconds = torch.from_numpy(x), []
-    for _ in range(epochs):
-        start = time.perf_counter()
-        order = torch.randperm(len(data))
-        for first in range(0, len(data) - batch_size + 1, batch_size):
-            optimizer.zero_grad()
-            loss_of(data[order[first : first + batch_size]]).backward()
-            optimizer.step()
-        seconds.append(time.perf_counter() - start)
-    return seconds[1:]
+# Each contender runs in a process of its own. name -> what to run with (batch size, epochs)
+STEPS = 50
+KERAS = {
+    "Keras by hand, XLA": lambda: (HandWritten(), {"loss": None, "jit_compile": True}),
+    f"Keras by hand, XLA, {STEPS} steps per execution": lambda: (
+        HandWritten(),
+        {"loss": None, "jit_compile": True, "steps_per_execution": STEPS},
+    ),
+    "tfp_vae, as it comes": lambda: (make_vae(), {}),
+    f"tfp_vae, {STEPS} steps per execution, as tfp-vae train": lambda: (make_vae(), {"steps_per_execution": STEPS}),
+}
+TORCH = {"PyTorch, eager": "eager", "PyTorch, torch.compile": "compiled"}
 
 
-def contenders(batch_size):
-    """Give name -> function (x, epochs) -> seconds of each epoch but the first."""
-    steps = 50
-    rows = {
-        "Keras by hand, XLA": lambda x, n: with_keras(HandWritten(), x, batch_size, n, loss=None, jit_compile=True),
-        f"Keras by hand, XLA, steps_per_execution={steps}": lambda x, n: with_keras(
-            HandWritten(), x, batch_size, n, loss=None, jit_compile=True, steps_per_execution=steps
-        ),
-        "tfp_vae, as it comes": lambda x, n: with_keras(make_vae(), x, batch_size, n),
-        f"tfp_vae, steps_per_execution={steps}": lambda x, n: with_keras(
-            make_vae(), x, batch_size, n, steps_per_execution=steps
-        ),
-    }
-    try:
-        import torch
-    except ImportError:
-        print("PyTorch is not installed (make benchmark installs it): its lines are left out.")
-        return rows
-    return {
-        f"PyTorch {torch.__version__}, eager": lambda x, n: with_torch(x, batch_size, n, compiled=False),
-        f"PyTorch {torch.__version__}, torch.compile": lambda x, n: with_torch(x, batch_size, n, compiled=True),
-        **rows,
-    }
+def run(name, batch_size, epochs):
+    """Run one contender in a new process; give the seconds of its epochs."""
+    here = Path(__file__).parent
+    if name in TORCH:
+        command = [here / "torch_vae.py", batch_size, epochs, TORCH[name]]
+    else:
+        command = [__file__, "--only", name, "--batch-size", batch_size, "--epochs", epochs]
+    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"{name} failed:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="of each round, the first is not counted")
+    parser.add_argument("--epochs", type=int, default=3, help="of each round; the first is not counted")
+    parser.add_argument("--only", choices=KERAS, help="run this contender here, print its seconds as json")
     arguments = parser.parse_args()
-    x = (np.random.RandomState(0).uniform(size=[NUM_IMAGES, DIM]) < 0.15).astype("float32")
-    rows = contenders(arguments.batch_size)
-    speeds = {name: [] for name in rows}
+    if arguments.only:
+        model, options = KERAS[arguments.only]()
+        print(json.dumps(with_keras(model, make_data(), arguments.batch_size, arguments.epochs, **options)))
+        return
+    speeds = {name: [] for name in [*TORCH, *KERAS]}
     for _ in range(arguments.rounds):
-        for name, run in rows.items():
-            speeds[name] += [NUM_IMAGES / seconds for seconds in run(x, arguments.epochs)]
+        for name, values in speeds.items():
+            values += [NUM_IMAGES / seconds for seconds in run(name, arguments.batch_size, arguments.epochs)]
+            print(f"  {name}: {values[-1]:,.0f}", flush=True)
     print(f"images per second, batch {arguments.batch_size}, {os.cpu_count()} cores: median (smallest - largest)")
     for name, values in speeds.items():
-        print(f"{name:45} {statistics.median(values):8,.0f}  ({min(values):,.0f} - {max(values):,.0f})")
+        print(f"{name:52} {statistics.median(values):8,.0f}  ({min(values):,.0f} - {max(values):,.0f})")
 
 
 if __name__ == "__main__":
