@@ -20,7 +20,9 @@ Model = Annotated[
     Path | None,
     typer.Argument(help="Run folder, .keras file or (sample only) SavedModel; default: the newest run under runs/."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of every draw; the same seed gives the same numbers.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**31 - 1, help="Seed of every draw; the same seed gives the same numbers.")
+]
 NumSamples = Annotated[int, typer.Option(min=1, help="Draws for each example in the importance-sampled NLL.")]
 SavedModels = Annotated[Path, typer.Option(help="Folder of exported models.")]
 

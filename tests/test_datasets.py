@@ -129,6 +129,15 @@ def test_bad_files(tmp_path):
         datasets.load(tmp_path / "other.npz")
 
 
+def test_parts_must_agree(tmp_path):
+    bytes_, floats = pixels(), pixels() / 255.0
+    np.savez(tmp_path / "types.npz", x_train=bytes_, x_test=floats)
+    np.savez(tmp_path / "shapes.npz", x_train=floats, x_test=floats[:, :3])
+    for name in ("types", "shapes"):
+        with pytest.raises(ValueError, match="must agree"):
+            datasets.load(tmp_path / f"{name}.npz")
+
+
 @pytest.mark.parametrize("batch_size", [0, 1438])
 def test_bad_batch_size(digits, batch_size):
     with pytest.raises(ValueError, match="between 1 and the 1437"):

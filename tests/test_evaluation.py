@@ -101,7 +101,9 @@ def test_other_likelihoods(likelihood):
 
 
 def test_bad_input(trained_vae, digits):
-    with pytest.raises(ValueError, match="received 0"):
+    with pytest.raises(ValueError, match="empty"):
         evaluation.evaluate(trained_vae, digits.test[:0])
+    with pytest.raises(ValueError, match="NaN"):
+        evaluation.evaluate(trained_vae, digits.test * np.nan)
     with pytest.raises(ValueError, match="batch size"):
         evaluation.evaluate(trained_vae, digits.test, batch_size=0)

@@ -267,6 +267,21 @@ def test_backup_and_restore_goes_on_where_it_stopped(digits, tmp_path):
     assert same_weights(straight, again)
 
 
+def test_full_covariance_posterior_trains_on_a_partial_batch(digits):
+    posterior = tfpl.MultivariateNormalTriL
+    encoder = sequential(networks.mlp((8, 8, 1), posterior.params_size(4)), posterior(4))
+    vae = tfp_vae.VAE(encoder, make_vae().decoder)
+    vae.compile("adam")
+    elbo = vae.fit(digits.train[:200], batch_size=64, epochs=2, verbose=0).history["elbo"]
+    assert elbo[1] > elbo[0]
+
+
+def test_seeds_are_whole_numbers_of_31_bits(vae):
+    for seed in (-1, 2**31, 1.5):
+        with pytest.raises(ValueError, match="seed must be"):
+            tfp_vae.VAE(vae.encoder, vae.decoder, seed=seed)
+
+
 def test_labels_are_ignored(vae, digits):
     vae.compile("adam")
     x = digits.train[:64]
@@ -374,7 +389,7 @@ def test_posterior_must_be_reparameterized(vae):
 
 def test_compile_refuses_a_loss_and_metrics(vae):
     with pytest.raises(ValueError, match="objective"):
-        vae.compile("adam", loss="mse")
+        vae.compile("adam", "mse")
     with pytest.raises(ValueError, match="objective"):
         vae.compile("adam", metrics=["mse"])
 

@@ -36,7 +36,8 @@ def train(run: Path | None, options: dict) -> None:
         )
     splits = datasets.load(options["dataset"], likelihood=_likelihood(options))
     vae = build(splits, options)
-    vae.check_data(splits.validation)
+    for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
+        vae.check_data(part)
     _expect_writable(Path(options["saved_models"]))
     run = run or _next_run(splits.name)
     run.mkdir(parents=True)
@@ -219,7 +220,7 @@ def sample(model: Path | None, num_examples: int, seed: int, output: Path) -> No
 def export(model: Path | None, name: str | None, saved_models: Path, **numbers: int) -> None:
     """Export a model as the next version under `saved_models/name`."""
     path, options = _find(model)
-    name = name or options["name"]
+    name = name or options.get("name", path.parent.name)
     version = open_vae(path).export(saved_models / name, **numbers)
     console.print(
         f"Wrote {_relative(version)}\nServe it: docker run -p 8501:8501 -e MODEL_NAME={name} "

@@ -155,6 +155,11 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
         name, parts = str(source).replace("/", "-").replace(":", "-"), _load_tfds(str(source))
     for part in parts:
         _check(name, part)
+        if (part.shape[1:], part.dtype.kind) != (parts[0].shape[1:], parts[0].dtype.kind):
+            raise ValueError(
+                f"The parts of {name} must agree: training examples have shape {parts[0].shape[1:]} and type "
+                f"{parts[0].dtype}, others have shape {part.shape[1:]} and type {part.dtype}."
+            )
     return _suit(name, parts, likelihood, seed)
 
 

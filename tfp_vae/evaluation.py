@@ -41,6 +41,7 @@ def evaluate(
     >>> sorted(numbers)[:3], numbers["latent_units"]
     (['active_units', 'kl', 'kl_is_analytic'], 2)
     """
+    vae.check_data(x)
     terms = elbo(vae, x, batch_size=batch_size)
     return {
         "negative_elbo": -float(terms["elbo"].mean(dtype="float64")),

@@ -74,6 +74,8 @@ class VAE(keras.Model):
         self.decoder = decoder
         self.prior: Any = prior  # `build` makes the default one
         self.objective = objectives.ELBO() if objective is None else objective
+        if seed not in range(2**31):
+            raise ValueError(f"seed must be a whole number from 0 to 2**31 - 1, received {seed!r}.")
         self.seed = int(seed)
         self.term_metrics = [keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")]
         if _input_shape(encoder) is not None:
@@ -138,7 +140,7 @@ class VAE(keras.Model):
     # Training: Keras's own fit, evaluate and train step
 
     def compile(
-        self, optimizer="adam", *, loss=None, metrics=None, weighted_metrics=None, jit_compile="auto", **kwargs
+        self, optimizer="adam", loss=None, *, metrics=None, weighted_metrics=None, jit_compile="auto", **kwargs
     ):
         """Configure training as `keras.Model.compile` does; the loss is the objective's.
 
@@ -163,6 +165,7 @@ class VAE(keras.Model):
         if jit_compile == "auto":
             jit_compile = self._supports_xla() and not kwargs.get("run_eagerly")
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
+        vars(self).pop("_compiled_log_prob", None)
 
     @property
     def uses_xla(self) -> bool:
@@ -213,7 +216,8 @@ class VAE(keras.Model):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
-        self.check_data(x)
+        if not kwargs.get("_use_cached_eval_dataset"):  # `fit` says so of validation data, which it has checked
+            self.check_data(x)
         return super().evaluate(x, _labels(x, y, kwargs.get("sample_weight")), *args, **kwargs)
 
     def check_data(self, data) -> None:

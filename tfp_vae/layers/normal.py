@@ -105,8 +105,10 @@ class MultivariateNormalTriL(DistributionLayer):
     def new(params, event_size: int, validate_args=False, name="MultivariateNormalTriL") -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_size)]`."""
         loc, factor = split_params(params, [event_size, event_size * (event_size + 1) // 2])
-        fill = tfb.FillScaleTriL(diag_shift=np.array(MIN_SCALE, loc.dtype.as_numpy_dtype), validate_args=validate_args)
-        return tfd.MultivariateNormalTriL(loc, fill(factor), validate_args=validate_args, name=name)
+        factor = tfb.FillTriangular(validate_args=validate_args)(factor)
+        # Not tfb.FillScaleTriL: XLA cannot compile its gradient for a batch of unknown size.
+        factor = tf.where(tf.eye(event_size, dtype=tf.bool), _scale(factor), factor)
+        return tfd.MultivariateNormalTriL(loc, factor, validate_args=validate_args, name=name)
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
