@@ -43,6 +43,11 @@ class OnePass:
         log_likelihood = tf.reshape(self.likelihood(flat_z).log_prob(flat_x), batch)
         return log_likelihood, self.prior.log_prob(z), self.posterior.log_prob(z)
 
+    def kl(self, log_prior: tf.Tensor, log_posterior: tf.Tensor) -> tf.Tensor:
+        """Give KL(q(z|x) || p(z)), analytic where TFP has it, else estimated from the densities at drawn z."""
+        kl = analytic_kl(self.posterior, self.prior)
+        return log_posterior - log_prior if kl is None else kl
+
 
 class Objective(keras.layers.Layer, abc.ABC):
     """Base of all objectives.
@@ -93,9 +98,7 @@ class ELBO(Objective):
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         z = sampling.sample(one_pass.posterior, [], one_pass.seed)
         log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
-        kl = analytic_kl(one_pass.posterior, one_pass.prior)
-        if kl is None:
-            kl = log_posterior - log_prior
+        kl = one_pass.kl(log_prior, log_posterior)
         return {
             "loss": self.beta * kl - log_likelihood,
             "elbo": log_likelihood - kl,

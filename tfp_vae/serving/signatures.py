@@ -41,8 +41,7 @@ def signatures(
         one_pass = _one_pass(vae, x)
         z = _draw_rows(one_pass.posterior, score_samples, one_pass.seed)
         log_likelihood, log_prior, log_posterior = (tf.reduce_mean(term, 0) for term in one_pass.log_densities(z))
-        kl = objectives.analytic_kl(one_pass.posterior, one_pass.prior)
-        kl = log_posterior - log_prior if kl is None else kl
+        kl = one_pass.kl(log_prior, log_posterior)
         return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
 
     def log_prob(x):
