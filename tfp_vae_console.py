@@ -8,14 +8,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Train, judge and serve variational autoencoders.",
+    add_completion=False, pretty_exceptions_enable=False, help="Train, judge and serve variational autoencoders."
 )
 
+Dataset = Annotated[str | None, typer.Option(help="Data to use; default: the run's own.")]
 Model = Annotated[
     Path | None,
     typer.Argument(help="Run folder, .keras file or (sample only) SavedModel; default: the newest run under runs/."),
@@ -69,7 +68,7 @@ def train(
 @app.command()
 def evaluate(
     model: Model = None,
-    dataset: Annotated[str | None, typer.Option(help="Data to judge by; default: the run's own.")] = None,
+    dataset: Dataset = None,
     num_samples: NumSamples = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples held in memory at once.")] = 500,
     seed: Seed = 0,
@@ -106,11 +105,12 @@ def export(
 @app.command()
 def plot(
     model: Model = None,
+    dataset: Dataset = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the run's.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Draw reconstructions, samples, latent traversals and learning curves of a run."""
-    _cli().plot(model, output, seed)
+    _cli().plot(model, dataset, output, seed)
 
 
 def _cli():
@@ -128,21 +128,37 @@ def _cli():
     return cli
 
 
-def main() -> None:
-    """Run the command line: bad input ends in one line and exit code 2, Ctrl-C in exit code 130."""
+def run(arguments: list[str]) -> int:
+    """Run a command line and give its exit code: bad input ends in one line and 2, Ctrl-C in 130."""
     try:
-        app()
-    except (ValueError, TypeError, OSError, ImportError) as error:
+        return app(arguments or ["--help"], standalone_mode=False) or 0
+    except _users_errors() as error:
         if os.environ.get("TFP_VAE_TRACEBACK"):
             raise
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_one_line(error)}")
-        sys.exit(2)
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(_one_line(error))}")
+        return 2
+
+
+def _users_errors() -> tuple[type[Exception], ...]:
+    """Give what bad input, a full disk or too little memory lead to; TensorFlow's own errors once it is imported."""
+    tensorflow = sys.modules.get("tensorflow")
+    own = (tensorflow.errors.OpError,) if tensorflow else ()
+    return (typer.TyperException, ValueError, TypeError, OSError, ImportError, MemoryError, *own)
 
 
 def _one_line(error: Exception) -> str:
-    from rich.markup import escape
+    if isinstance(error, typer.TyperException):
+        text = error.format_message()
+    elif isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}."
+    else:
+        text = str(error)
+    return " ".join(text.split()) or type(error).__name__
 
-    return escape(" ".join(str(error).split()) or type(error).__name__)
+
+def main() -> None:
+    """Start from the shell."""
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -105,5 +105,5 @@ def test_bad_input(trained_vae, digits):
         evaluation.evaluate(trained_vae, digits.test[:0])
     with pytest.raises(ValueError, match="NaN"):
         evaluation.evaluate(trained_vae, digits.test * np.nan)
-    with pytest.raises(ValueError, match="batch size"):
+    with pytest.raises(ValueError, match="batch_size"):
         evaluation.evaluate(trained_vae, digits.test, batch_size=0)

@@ -11,7 +11,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow.python.framework import op_def_registry
 
+import tfp_vae
 from tests import c_api
+from tests.conftest import make_vae
 from tests.served_models import (
     EVENT_SHAPE,
     INPUTS,
@@ -23,7 +25,7 @@ from tests.served_models import (
     assert_close,
     serve,
 )
-from tfp_vae import objectives, sampling
+from tfp_vae import objectives, priors, sampling
 from tfp_vae.serving import signatures
 
 tfd = tfp.distributions
@@ -265,3 +267,20 @@ def test_wrong_shapes_of_x_are_named(all_served, method, shape):
 def test_wrong_shapes_of_z_are_named(all_served, shape):
     with pytest.raises(ValueError, match=f"z of shape .*4.*received .*{shape[-1]}"):
         all_served["binomial"].loaded.decode(np.zeros(shape, "float32"))
+
+
+class TwoNormals(priors.Prior):
+    """A mixture of two normals: what it is made of are distributions, not tensors."""
+
+    def call(self, inputs=None):
+        components = tfd.MultivariateNormalDiag(tf.constant([[-1.0] * self.event_size, [1.0] * self.event_size]))
+        return tfd.MixtureSameFamily(tfd.Categorical(logits=[0.0, 0.0]), components)
+
+
+def test_a_prior_that_tensors_do_not_determine_can_be_served(digits, tmp_path):
+    vae = make_vae(prior=TwoNormals(4))
+    vae.export(tmp_path / "mixture", score_samples=1, log_prob_samples=1)
+    served = tfp_vae.load(tmp_path / "mixture")
+    np.testing.assert_allclose(served.generate(3), vae.generate(3), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"prior .* is not determined by tensors"):
+        served.joint_distribution()

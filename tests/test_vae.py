@@ -148,7 +148,7 @@ def test_xla_and_no_xla_agree_on_densities_and_gradients(trained_vae, digits):
 
     def densities_and_gradients():
         with tf.GradientTape() as tape:
-            one_pass = trained_vae._one_pass(x, training=False)
+            one_pass = trained_vae.one_pass(x, tf.constant([0, 0]))
             densities = tf.stack(one_pass.log_densities(z))
         return densities, tape.gradient(densities, trained_vae.decoder.trainable_weights)
 
@@ -447,3 +447,67 @@ def test_another_keras_backend_is_refused():
         check=False,
     )
     assert "KERAS_BACKEND=tensorflow" in result.stderr
+
+
+MISUSES = {
+    "fit None": (lambda vae: vae.fit(None), TypeError, "x must be one array .* received a NoneType"),
+    "fit list": (lambda vae: vae.fit([np.zeros([4, 8, 8, 1])]), TypeError, "received a list"),
+    "fit dict": (lambda vae: vae.fit({"x": np.zeros([4, 8, 8, 1])}), TypeError, "received a dict"),
+    "evaluate name": (lambda vae: vae.evaluate("digits"), TypeError, "received a str"),
+    "encode": (lambda vae: vae.encode(np.zeros([4, 8, 8])), ValueError, r"shape \(8, 8, 1\), received x of shape"),
+    "log_prob": (lambda vae: vae.log_prob(np.zeros([4, 7, 8, 1])), ValueError, r"\(8, 8, 1\), received x of shape"),
+    "number": (lambda vae: vae.generate(2.5), ValueError, r"num_samples .* whole number of at least 1, received 2\.5"),
+    "seed": (lambda vae: vae.generate(2, seed=2**31), ValueError, "seed must be a whole number from 0"),
+    "log_prob seed": (lambda vae: vae.log_prob(np.zeros([1, 8, 8, 1]), 2, -1), ValueError, "seed must be a whole"),
+    "encoder": (lambda vae: tfp_vae.VAE(None, vae.decoder), TypeError, "encoder must be a Keras model, received None"),
+    "prior": (lambda vae: tfp_vae.VAE(vae.encoder, vae.decoder, prior=3), TypeError, "prior must be .*received 3"),
+    "objective": (lambda vae: tfp_vae.VAE(vae.encoder, vae.decoder, objective="ELBO"), TypeError, "received 'ELBO'"),
+}
+
+
+@pytest.mark.parametrize(("act", "error", "message"), MISUSES.values(), ids=MISUSES)
+def test_misuse_is_explained(act, error, message, vae):
+    vae.compile("adam")
+    with pytest.raises(error, match=message):
+        act(vae)
+
+
+def test_a_vae_without_inputs_is_built_by_data_or_says_so():
+    def model(*layers):
+        return keras.Sequential([*layers])
+
+    encoder = model(keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2))
+    decoder = model(keras.layers.Dense(6), tfpl.IndependentNormal(3))
+    vae = tfp_vae.VAE(encoder, decoder)
+    for act in (lambda: vae.generate(2), lambda: vae.decode(np.zeros([1, 2])), vae.joint_distribution):
+        with pytest.raises(ValueError, match="not built yet: call it on data"):
+            act()
+    assert vae.encode(np.zeros([5, 3])).batch_shape == [5]
+    assert vae.generate(np.int64(2)).shape == (2, 3)
+
+
+def test_log_prob_takes_any_leading_axes(trained_vae, digits):
+    x = digits.test[:6]
+    np.testing.assert_allclose(
+        trained_vae.log_prob(x.reshape(2, 3, 8, 8, 1), 5), np.reshape(trained_vae.log_prob(x, 5), [2, 3]), rtol=1e-5
+    )
+    assert trained_vae.log_prob(x[0], 5).shape == ()
+
+
+def test_log_prob_has_a_gradient_under_xla(trained_vae, digits):
+    """The gradient of the estimate, against finite differences along a random direction on the same draws."""
+    x, direction = tf.Variable(digits.test[:2]), np.random.default_rng(0).normal(size=[2, 8, 8, 1]).astype("float32")
+    assert trained_vae.uses_xla
+    with tf.GradientTape() as tape:
+        log_prob = tf.reduce_sum(trained_vae.log_prob(x, 20))
+    slope = np.sum(tape.gradient(log_prob, x) * direction)
+    ahead, behind = (np.sum(trained_vae.log_prob(digits.test[:2] + step * direction, 20)) for step in (0.02, -0.02))
+    assert slope == pytest.approx((ahead - behind) / 0.04, rel=0.02)
+
+
+def test_weights_that_are_not_finite_are_named(digits):
+    vae = make_vae()
+    vae.set_weights([np.full_like(weight, np.nan) for weight in vae.get_weights()])
+    vae.compile("adam")
+    with pytest.raises(ValueError, match="its training has diverged"):
+        vae.evaluate(digits.test, verbose=0)

@@ -1,10 +1,14 @@
 """Variational autoencoders on TensorFlow Probability and Keras 3."""
 
-import keras as _keras
+try:
+    import keras as _keras
 
-if _keras.backend.backend() != "tensorflow":
+    _backend = _keras.backend.backend()
+except ImportError as _error:  # Keras fails where its backend is not installed
+    _backend = str(_error)
+if _backend != "tensorflow":
     raise ImportError(
-        f"tfp_vae needs Keras on TensorFlow, but the Keras backend is {_keras.backend.backend()!r}. "
+        f"tfp_vae needs Keras on TensorFlow, but the Keras backend is another: {_backend}. "
         "Set the environment variable KERAS_BACKEND=tensorflow before Python starts."
     )
 

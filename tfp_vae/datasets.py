@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tfp_vae.numbers import as_seed
+
 # Seconds to wait for an answer before a data set counts as out of reach.
 NETWORK_TIMEOUT = 10
 
@@ -95,7 +97,7 @@ class Splits:
         >>> next(iter(splits.batches(100))).shape
         TensorShape([100, 8, 8, 1])
         """
-        steps, data = self.steps_per_epoch(batch_size), tf.constant(self.train)
+        steps, data, seed = self.steps_per_epoch(batch_size), tf.constant(self.train), as_seed(seed)
 
         def one_epoch(epoch):
             epoch_seed = tf.random.fold_in(tf.constant([4, seed], tf.int32), tf.cast(epoch, tf.int32))
@@ -146,13 +148,14 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
     ('IndependentBinomial', {'total_count': 16})
     """
     if isinstance(source, np.ndarray):
-        name, parts = "array", _cut(source)
+        name, parts = "array", _cut("array", source)
     elif Path(source).suffix == ".npz":
         name, parts = Path(source).stem, _load_npz(Path(source))
     elif str(source) == "digits":
         name, parts = "digits", _load_digits()
     else:
         name, parts = str(source).replace("/", "-").replace(":", "-"), _load_tfds(str(source))
+    seed = as_seed(seed)
     for part in parts:
         _check(name, part)
         if (part.shape[1:], part.dtype.kind) != (parts[0].shape[1:], parts[0].dtype.kind):
@@ -193,7 +196,7 @@ def _usual_likelihood(train: np.ndarray, binary: bool, pixels: bool, counts: boo
 def _check(name: str, part: np.ndarray) -> None:
     if part.size == 0:
         raise ValueError(f"The data set {name} is empty: shape {part.shape}. Expected at least ten examples.")
-    if part.ndim < 2 or not (np.issubdtype(part.dtype, np.number) or part.dtype == bool):
+    if part.ndim < 2 or part.dtype.kind not in "biuf":
         raise ValueError(
             f"The data set {name} must be an array of numbers, [num_examples, *event_shape], received shape "
             f"{part.shape} of {part.dtype}."
@@ -203,8 +206,9 @@ def _check(name: str, part: np.ndarray) -> None:
         raise ValueError(f"The data set {name} holds {bad} values that are NaN or infinite. Remove or replace them.")
 
 
-def _cut(x: np.ndarray) -> list[np.ndarray]:
+def _cut(name: str, x: np.ndarray) -> list[np.ndarray]:
     """Cut validation and test data, a tenth each, from shuffled data; the cut is the same at every call."""
+    _check(name, x)
     if len(x) < 10:
         raise ValueError(f"The data set is empty or too small: {len(x)} examples. Expected at least ten.")
     held_out = min(len(x) // 10 + (len(x) % 10 > 0), 10_000)
@@ -215,7 +219,7 @@ def _cut(x: np.ndarray) -> list[np.ndarray]:
 def _load_digits() -> list[np.ndarray]:
     from sklearn.datasets import load_digits  # slow to import, and only the digits need it
 
-    return _cut(load_digits().images[..., np.newaxis].astype("int32"))
+    return _cut("digits", load_digits().images[..., np.newaxis].astype("int32"))
 
 
 def _load_npz(path: Path) -> list[np.ndarray]:
@@ -227,12 +231,12 @@ def _load_npz(path: Path) -> list[np.ndarray]:
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not an .npz file of numeric arrays: {error}") from error
     if len(arrays) == 1:
-        return _cut(*arrays.values())
+        return _cut(path.stem, *arrays.values())
     if not {"x_train", "x_test"} <= arrays.keys():
         raise ValueError(f"{path} holds {sorted(arrays)}. Expected one array, or x_train and x_test.")
     if "x_validation" in arrays:
         return [arrays["x_train"], arrays["x_validation"], arrays["x_test"]]
-    train, validation, rest = _cut(arrays["x_train"])
+    train, validation, rest = _cut(path.stem, arrays["x_train"])
     return [np.concatenate([train, rest]), validation, arrays["x_test"]]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae import objectives
+from tfp_vae.numbers import as_count
 from tfp_vae.vae import VAE
 
 # A latent dimension is active when its posterior mean varies over the data by more than this (Burda et al., 2016).
@@ -42,13 +43,17 @@ def evaluate(
     (['active_units', 'kl', 'kl_is_analytic'], 2)
     """
     vae.check_data(x)
-    terms = elbo(vae, x, batch_size=batch_size)
+
+    def terms_and_mean(batch):
+        return {**vae(batch), "mean": vae.encode(batch).mean()}
+
+    terms = _over_batches(_compile(vae, terms_and_mean), x, batch_size)
     return {
         "negative_elbo": -float(terms["elbo"].mean(dtype="float64")),
         "log_likelihood": float(terms["log_likelihood"].mean(dtype="float64")),
         "kl": float(terms["kl"].mean(dtype="float64")),
         "nll": nll(vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose),
-        "active_units": active_units(vae, x, batch_size=batch_size),
+        "active_units": _count_active(terms["mean"], ACTIVE_VARIANCE),
         "latent_units": vae.latent_shape[0],
         "kl_is_analytic": objectives.kl_is_analytic(vae.encode(x[:1]), vae.prior(None)),
         "num_examples": len(x),
@@ -77,7 +82,7 @@ def active_units(vae: VAE, x: np.ndarray, *, threshold: float = ACTIVE_VARIANCE,
 
     Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519, section 5.1.
     """
-    return int((posterior_means(vae, x, batch_size=batch_size).var(axis=0, dtype="float64") > threshold).sum())
+    return _count_active(posterior_means(vae, x, batch_size=batch_size), threshold)
 
 
 def posterior_means(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
@@ -89,15 +94,19 @@ def posterior_means(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.nda
     return _over_batches(_compile(vae, mean), x, batch_size)["mean"]
 
 
+def _count_active(means: np.ndarray, threshold: float) -> int:
+    return int((means.var(axis=0, dtype="float64") > threshold).sum())
+
+
 def _compile(vae: VAE, function: Callable) -> Callable:
     return tf.function(function, jit_compile=vae.uses_xla)
 
 
 def _over_batches(function: Callable, x: np.ndarray, batch_size: int, verbose: int = 0) -> dict[str, np.ndarray]:
     """Apply a function of a batch to all rows; the last batch is filled up so that one compiled shape serves all."""
-    if not len(x) or batch_size < 1:
-        raise ValueError(f"Expected examples and a batch size of at least 1, received {len(x)} and {batch_size}.")
-    batch_size = min(batch_size, len(x))
+    if not len(x):
+        raise ValueError("The data set is empty. Expected at least one example.")
+    batch_size = min(as_count(batch_size, "batch_size"), len(x))
     progress = keras.utils.Progbar(len(x), verbose=verbose, unit_name="example")
     results = []
     for start in range(0, len(x), batch_size):

@@ -111,6 +111,8 @@ def conv_decoder(
 
 def _check_image(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int, int]:
     side = 2 ** len(filters)
+    if len(shape) == 2:
+        raise ValueError(f"Images of shape {tuple(shape)} have no channel axis. Add one: x[..., np.newaxis].")
     if len(shape) != 3 or shape[0] % side or shape[1] % side:
         raise ValueError(
             f"A convolutional network of {len(filters)} stages needs images (height, width, channels) with sides "

@@ -126,7 +126,7 @@ def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tens
 
 def importance_sampled_log_prob(
     one_pass: OnePass,
-    num_samples: int | tf.Tensor,
+    num_samples: int,
     *,
     draws_per_step: int = 1,
     draw: Callable[[tfd.Distribution, int, tf.Tensor], tf.Tensor] | None = None,
@@ -151,10 +151,11 @@ def importance_sampled_log_prob(
         log_weights = tf.where(wanted[:, tf.newaxis], log_weights, -np.inf)
         return step + 1, tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weights], 0), 0)
 
-    steps = (num_samples + draws_per_step - 1) // draws_per_step
+    steps = -(-num_samples // draws_per_step)
     nothing = tf.fill([tf.shape(one_pass.x)[0]], tf.constant(-np.inf, one_pass.posterior.dtype))
-    _, log_sum = tf.while_loop(lambda step, _: step < steps, add_draws, [tf.constant(0), nothing])
-    return log_sum - tf.math.log(tf.cast(num_samples, log_sum.dtype))
+    # XLA finds the loop's gradient only if it knows how often it runs.
+    loop = tf.while_loop(lambda step, _: step < steps, add_draws, (tf.constant(0), nothing), maximum_iterations=steps)
+    return loop[1] - tf.math.log(tf.cast(num_samples, loop[1].dtype))
 
 
 def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool:

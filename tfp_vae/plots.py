@@ -59,6 +59,7 @@ def learning_curves(history: dict[str, list[float]]) -> Figure:
             if key in history:
                 axes.plot(range(1, len(history[key]) + 1), history[key], label=label)
         later = [value for key in (name, f"val_{name}") for value in history.get(key, [])[len(history[name]) // 10 :]]
+        later = [value for value in later if value is not None and np.isfinite(value)]
         if len(later) > 2:  # the first epochs are far off and would flatten the rest
             low, high = min(later), max(later)
             axes.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)

@@ -3,6 +3,8 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.numbers import as_count, as_seed
+
 tfd = tfp.distributions
 
 
@@ -42,12 +44,11 @@ def row_seeds(num_samples: int, seed: int) -> tf.Tensor:
     """Give the stateless seeds of `generate`, int32 `[num_samples, 2]`: row i is (seed, i).
 
     Raises:
-        ValueError: if `num_samples` is below 1.
+        ValueError: if `num_samples` is not a whole number of at least 1, or `seed` one from 0 to 2**31 - 1.
 
     Example:
     >>> row_seeds(2, seed=7).numpy().tolist()
     [[7, 0], [7, 1]]
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, received {num_samples}.")
-    return tf.stack([tf.fill([num_samples], seed), tf.range(num_samples)], axis=1)
+    num_samples = as_count(num_samples, "num_samples")
+    return tf.stack([tf.fill([num_samples], as_seed(seed)), tf.range(num_samples)], axis=1)

@@ -12,8 +12,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import objectives, priors, sampling
-from tfp_vae.layers.support import check_support
+from tfp_vae.layers.fold import fold
+from tfp_vae.layers.support import check_support, examples_of
 from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.numbers import as_count, as_seed
 
 tfd = tfp.distributions
 
@@ -28,7 +30,8 @@ class VAE(keras.Model):
     """A variational autoencoder: x -> q(z|x) -> z -> p(x|z), trained by `fit` to maximize the objective.
 
     `vae(x)` gives the objective's terms for each example, a dict of `loss`, `elbo`, `log_likelihood` and `kl`, each
-    `[batch]`, in nats. `fit` and `evaluate` report their means; `predict` gives reconstructions.
+    `[batch]`, in nats. `fit` and `evaluate` report their means over the examples, weighted by `sample_weight`; their
+    `loss` is Keras's mean over the batches, with regularizers. `predict` gives reconstructions.
 
     Reference: Kingma & Welling, 2014, arXiv:1312.6114; Rezende et al., 2014, arXiv:1401.4082.
 
@@ -44,7 +47,7 @@ class VAE(keras.Model):
         x: `[batch, *event_shape]`.
 
     Raises:
-        TypeError: if encoder or decoder do not end in a distribution layer.
+        TypeError: if a part is of the wrong kind, or encoder or decoder do not end in a distribution layer.
         ValueError: if the shapes of encoder, decoder, prior and x do not fit each other, or the posterior is not
             reparameterized.
 
@@ -70,13 +73,14 @@ class VAE(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.encoder = encoder
-        self.decoder = decoder
+        self.encoder = _expect("encoder", encoder, keras.layers.Layer, "a Keras model")
+        self.decoder = _expect("decoder", decoder, keras.layers.Layer, "a Keras model")
         self.prior: Any = prior  # `build` makes the default one
+        if prior is not None:
+            _expect("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
         self.objective = objectives.ELBO() if objective is None else objective
-        if seed not in range(2**31):
-            raise ValueError(f"seed must be a whole number from 0 to 2**31 - 1, received {seed!r}.")
-        self.seed = int(seed)
+        _expect("objective", self.objective, objectives.Objective, "an objective such as tfp_vae.objectives.ELBO()")
+        self.seed = as_seed(seed)
         self.term_metrics = [keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")]
         if _input_shape(encoder) is not None:
             self.build(_input_shape(encoder))
@@ -119,11 +123,25 @@ class VAE(keras.Model):
             raise ValueError(f"The {role} takes inputs of shape {expected[1:]}, but {source} is {shape}.")
         output = network(inputs)
         if not isinstance(output, tfd.Distribution):
+            member = {"encoder": "MultivariateNormalDiag", "decoder": "IndependentBernoulli"}[role]
             raise TypeError(
-                f"The {role} must end in a distribution layer, such as tfp_vae.layers.MultivariateNormalDiag; its "
-                f"output is a {type(output).__name__}."
+                f"The {role} must end in a distribution layer, such as tfp_vae.layers.{member}; its output is a "
+                f"{type(output).__name__}."
             )
         return unwrap(output)
+
+    def _expect_built(self):
+        if not self.built:
+            raise ValueError("The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input.")
+
+    def _examples(self, x) -> tf.Tensor:
+        """Bring x, `[..., *event_shape]`, to the variables' dtype."""
+        x = self._cast(x)
+        if not self.built:
+            self.build((None, *x.shape[1:]))
+        if not x.shape[-len(self.event_shape) :].is_compatible_with(self.event_shape):
+            raise ValueError(f"The VAE takes examples of shape {self.event_shape}, received x of shape {x.shape}.")
+        return x
 
     def get_config(self) -> dict:
         parts = {"encoder": self.encoder, "decoder": self.decoder, "prior": self.prior, "objective": self.objective}
@@ -196,8 +214,9 @@ class VAE(keras.Model):
         Raises:
             ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood.
         """
-        for data in (x, validation_data[0] if isinstance(validation_data, tuple) else validation_data):
-            self.check_data(data)
+        self.check_data(x)
+        if validation_data is not None:
+            self.check_data(validation_data[0] if isinstance(validation_data, tuple) else validation_data)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
         if isinstance(validation_data, tuple) and len(validation_data) == 3:
@@ -225,26 +244,22 @@ class VAE(keras.Model):
 
         Args:
             data: array or tensor `[num_examples, *event_shape]`, or a `tf.data.Dataset`, of which the first batch is
-                looked at. Anything else is let through.
+                looked at. Another iterable, such as a generator or a `keras.utils.PyDataset`, is let through.
 
         Raises:
-            ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood.
+            TypeError: if the data are of another kind.
+            ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood, or the
+                model's weights are not finite.
         """
-        if isinstance(data, tf.data.Dataset):
-            data = next(iter(data.take(1)), None)
-            if data is None:
-                raise ValueError("The data set is empty. Expected at least one batch.")
-            data = data[0] if isinstance(data, tuple) else data
-        if isinstance(data, (np.ndarray, tf.Tensor)):
+        examples = examples_of(data)
+        if examples is not None:
             if not self.built:
-                self.build((None, *data.shape[1:]))
-            check_support(self.decode(tf.zeros([1, *self.latent_shape])), np.asarray(data))
+                self.build((None, *examples.shape[1:]))
+            if not all(np.isfinite(weight).all() for weight in self.get_weights()):
+                raise ValueError("The model's weights are not finite: its training has diverged. Train it anew.")
+            check_support(self.decode(tf.zeros([1, *self.latent_shape])), examples)
 
     def call(self, x, training=False):
-        return self.objective.terms(self._one_pass(x, training))
-
-    def _one_pass(self, x, training) -> objectives.OnePass:
-        x = self._cast(x)
         seed, step = tf.constant([0, self.seed], tf.int32), None
         if training:
             step = tf.cast(self.optimizer.iterations, tf.int32) if self.compiled else tf.constant(0)
@@ -252,6 +267,11 @@ class VAE(keras.Model):
         replicas = tf.distribute.get_replica_context()
         if replicas is not None and replicas.num_replicas_in_sync > 1:
             seed = tf.random.fold_in(seed, replicas.replica_id_in_sync_group)
+        return self.objective.terms(self.one_pass(x, seed, step))
+
+    def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
+        """Give what an objective sees of a batch x, `[batch, *event_shape]`."""
+        x = self._examples(x)
         return objectives.OnePass(x, self.encode(x), self.prior(None), self.decode, seed, step)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -272,14 +292,16 @@ class VAE(keras.Model):
 
     def encode(self, x) -> tfd.Distribution:
         """Give the posterior q(z|x), a plain tfd object: `[..., *event_shape]` -> batch shape `[...]`."""
-        return _fold(self.encoder, self._cast(x), len(self.event_shape))
+        x = self._examples(x)
+        return fold(self.encoder, x, len(self.event_shape))
 
     def decode(self, z) -> tfd.Distribution:
         """Give the likelihood p(x|z), a plain tfd object: `[..., latent]` -> batch shape `[...]`.
 
         With several z for each x, repeat x along them before `log_prob`: the batch shapes must be equal.
         """
-        return _fold(self.decoder, self._cast(z), 1)
+        self._expect_built()
+        return fold(self.decoder, self._cast(z), 1)
 
     def reconstruct(self, x) -> np.ndarray:
         """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out."""
@@ -294,8 +316,9 @@ class VAE(keras.Model):
         Row i depends on (seed, i) alone, so more samples keep the first ones.
 
         Raises:
-            ValueError: if `num_samples` is below 1.
+            ValueError: if `num_samples` is not a whole number of at least 1, or `seed` one from 0 to 2**31 - 1.
         """
+        self._expect_built()
         return self._compiled_generate(sampling.row_seeds(num_samples, seed))["x"].numpy()
 
     @functools.cached_property
@@ -310,7 +333,7 @@ class VAE(keras.Model):
         return {"z": z, "x": self.decode(z).mean()}
 
     def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
-        """Estimate log p(x) by importance sampling from the posterior: `[batch, *event_shape]` -> `[batch]`, in nats.
+        """Estimate log p(x) by importance sampling from the posterior: `[..., *event_shape]` -> `[...]`, in nats.
 
         The estimate is log of the mean of p(x|z) p(z) / q(z|x) over `num_samples` draws of z: a lower bound in
         expectation, tight as `num_samples` grows. Memory does not grow with `num_samples`.
@@ -318,23 +341,32 @@ class VAE(keras.Model):
         Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
 
         Raises:
-            ValueError: if `num_samples` is below 1.
+            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, or x has
+                another shape.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, received {num_samples}.")
-        return self._compiled_log_prob(self._cast(x), tf.constant(num_samples), tf.constant([3, seed], tf.int32))
+        num_samples, x = as_count(num_samples, "num_samples"), self._examples(x)
+        flat = tf.reshape(x, [-1, *self.event_shape])
+        log_prob = self._compiled_log_prob(flat, num_samples, tf.constant([3, as_seed(seed)], tf.int32))
+        return tf.reshape(log_prob, tf.shape(x)[: x.shape.rank - len(self.event_shape)])
 
     @functools.cached_property
     def _compiled_log_prob(self) -> Callable:
-        return tf.function(self._log_prob, jit_compile=self.uses_xla, reduce_retracing=True)
+        # The gradient computes the loop anew: what a loop keeps for it cannot leave a function compiled by XLA.
+        @functools.partial(tf.function, jit_compile=self.uses_xla, reduce_retracing=True)
+        def log_prob(x, num_samples, seed):
+            return tf.recompute_grad(lambda x: self._log_prob(x, num_samples, seed))(x)
 
-    def _log_prob(self, x: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        one_pass = objectives.OnePass(x, self.encode(x), self.prior(None), self.decode, seed)
-        draws_per_step = max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW))
-        return objectives.importance_sampled_log_prob(one_pass, num_samples, draws_per_step=draws_per_step)
+        return log_prob
+
+    def _log_prob(self, x: tf.Tensor, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
+        draws_per_step = min(num_samples, max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW)))
+        return objectives.importance_sampled_log_prob(
+            self.one_pass(x, seed), num_samples, draws_per_step=draws_per_step
+        )
 
     def joint_distribution(self) -> tfd.JointDistribution:
         """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`."""
+        self._expect_built()
         return tfd.JointDistributionNamed({"z": self.prior(None), "x": lambda z: self.decode(z)})
 
     def export(self, path, **kwargs) -> Path:
@@ -347,6 +379,13 @@ class VAE(keras.Model):
         return tf.cast(x, self.variable_dtype)
 
 
+def _expect(name: str, part, kind: type, expected: str):
+    """Check the kind of a constructor's argument."""
+    if not isinstance(part, kind):
+        raise TypeError(f"{name} must be {expected}, received {part!r} of type {type(part).__name__}.")
+    return part
+
+
 def _labels(x, y, sample_weight):
     """Give Keras labels to carry the weights along: without any it drops the weights, silently."""
     return np.zeros(len(x), "int8") if y is None and sample_weight is not None else y
@@ -355,17 +394,6 @@ def _labels(x, y, sample_weight):
 def _input_shape(network: keras.Model) -> tuple | None:
     """Give the input shape of a Sequential or Functional model, batch included; None where it is not known yet."""
     return network.input_shape if network.built and getattr(network, "inputs", None) else None
-
-
-def _fold(network: keras.Model, inputs: tf.Tensor, event_ndims: int) -> tfd.Distribution:
-    """Call a network on inputs with any number of leading axes: Keras's batch is all of them, flattened."""
-    if inputs.shape.rank == event_ndims + 1:
-        return unwrap(network(inputs))
-    shape = tf.shape(inputs)
-    cut = inputs.shape.rank - event_ndims
-    flat = tf.reshape(inputs, tf.concat([[-1], shape[cut:]], 0))
-    static = inputs.shape[:cut]
-    return tfd.BatchReshape(unwrap(network(flat)), static if static.is_fully_defined() else shape[:cut])
 
 
 __all__ = ["VAE"]

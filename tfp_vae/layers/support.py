@@ -17,6 +17,28 @@ ADVICE = {
 }
 
 
+def examples_of(data) -> np.ndarray | None:
+    """Give the examples that can be looked at before training: an array whole, a `tf.data.Dataset`'s first batch.
+
+    None where that is impossible, as of a generator.
+
+    Raises:
+        TypeError: if the data are nothing that a VAE can be trained on.
+        ValueError: if a data set has no batch.
+    """
+    if data is None or isinstance(data, (str, bytes, dict, list, tuple)):
+        raise TypeError(
+            "x must be one array or tensor [num_examples, *event_shape], a tf.data.Dataset or a keras PyDataset, "
+            f"received a {type(data).__name__}."
+        )
+    if isinstance(data, tf.data.Dataset):
+        data = next(iter(data.take(1)), None)
+        if data is None:
+            raise ValueError("The data set is empty. Expected at least one batch.")
+        data = data[0] if isinstance(data, tuple) else data
+    return np.asarray(data) if isinstance(data, (np.ndarray, tf.Tensor)) else None
+
+
 def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
     """Raise if `x` is empty, not finite, of another shape, or impossible under `likelihood`.
 
@@ -56,7 +78,7 @@ def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
             warnings.warn(
                 "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a cross-entropy, "
                 "not a log-likelihood. Binarize x, or use a likelihood of continuous values.",
-                stacklevel=3,
+                stacklevel=4,  # the line that called `fit`
             )
         return
     try:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.numbers import as_count
 from tfp_vae.serving.distributions import describe
 from tfp_vae.serving.publish import publish
 from tfp_vae.serving.signatures import signatures
@@ -49,8 +50,10 @@ def export(vae: VAE, path: str | os.PathLike, *, score_samples: int = 16, log_pr
     """
     if not vae.built:
         raise ValueError("The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input.")
-    if score_samples < 1 or log_prob_samples < 1:
-        raise ValueError(f"Numbers of samples must be at least 1, received {score_samples} and {log_prob_samples}.")
+    score_samples, log_prob_samples = (
+        as_count(score_samples, "score_samples"),
+        as_count(log_prob_samples, "log_prob_samples"),
+    )
     functions = signatures(vae, score_samples=score_samples, log_prob_samples=log_prob_samples)
     module = tf.Module()
     module.weights = [weight.value for weight in vae.weights]
@@ -68,15 +71,22 @@ def _description(vae: VAE, score_samples: int, log_prob_samples: int) -> dict:
     """What `load` needs to give distributions back, and what a reader wants to know."""
     posterior, _ = describe(vae.encode(tf.zeros([1, *vae.event_shape])))
     likelihood, _ = describe(vae.decode(tf.zeros([1, *vae.latent_shape])))
-    prior, _ = describe(vae.prior(None), whole=True)
     return {
         "format": FORMAT,
         "event_shape": vae.event_shape,
         "latent_shape": vae.latent_shape,
         "posterior": posterior,
         "likelihood": likelihood,
-        "prior": prior,
+        "prior": _prior(vae),
         "score_samples": score_samples,
         "log_prob_samples": log_prob_samples,
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "tfp": tfp.__version__},
     }
+
+
+def _prior(vae: VAE) -> dict | None:
+    """Describe the prior; None if tensors do not determine it, which only `ServedVAE.joint_distribution` would need."""
+    try:
+        return describe(vae.prior(None), whole=True)[0]
+    except ValueError:
+        return None

@@ -67,7 +67,10 @@ class ServedVAE:
         if z.shape[-1:] != self.latent_shape:
             raise ValueError(f"decode takes z of shape [..., {self.latent_shape[0]}], received {z.shape}.")
         flat = self._distribution("likelihood", "decode", z=tf.reshape(z, [-1, *self.latent_shape]))
-        return flat if z.shape.rank == 2 else tfd.BatchReshape(flat, z.shape[:-1])
+        batch = z.shape[:-1]
+        return (
+            flat if batch.rank == 1 else tfd.BatchReshape(flat, batch if batch.is_fully_defined() else tf.shape(z)[:-1])
+        )
 
     def reconstruct(self, x) -> np.ndarray:
         """Give the mean of p(x|z) at the posterior's mean z, the shape of x."""
@@ -87,6 +90,11 @@ class ServedVAE:
 
     def joint_distribution(self) -> tfd.JointDistribution:
         """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`."""
+        if self.description["prior"] is None:
+            raise ValueError(
+                f"The prior of {self.folder} is not determined by tensors, so the served model has no joint "
+                "distribution. Draw from it with generate, or use the live model's joint_distribution()."
+            )
         return tfd.JointDistributionNamed({"z": rebuild(self.description["prior"], {}), "x": lambda z: self.decode(z)})
 
     def _call(self, signature: str, **inputs) -> dict[str, tf.Tensor]:

@@ -38,7 +38,7 @@ def signatures(
         return vae.sample_rows(seed)
 
     def score(x):
-        one_pass = _one_pass(vae, x)
+        one_pass = vae.one_pass(x, tf.constant(ESTIMATE_SEED))
         z = _draw_rows(one_pass.posterior, score_samples, one_pass.seed)
         log_likelihood, log_prior, log_posterior = (tf.reduce_mean(term, 0) for term in one_pass.log_densities(z))
         kl = one_pass.kl(log_prior, log_posterior)
@@ -46,7 +46,7 @@ def signatures(
 
     def log_prob(x):
         estimate = objectives.importance_sampled_log_prob(
-            _one_pass(vae, x),
+            vae.one_pass(x, tf.constant(ESTIMATE_SEED)),
             log_prob_samples,
             draws_per_step=min(DRAWS_PER_STEP, log_prob_samples),
             draw=_draw_rows,
@@ -69,11 +69,6 @@ def _trace(function: Callable, spec: tf.TensorSpec) -> tf.types.experimental.Con
 def _parameters(distribution: tfd.Distribution, statistics: list[str]) -> dict[str, tf.Tensor]:
     _, tensors = describe(distribution)
     return {**tensors, **{name: getattr(distribution, name)() for name in statistics}}
-
-
-def _one_pass(vae: VAE, x: tf.Tensor) -> objectives.OnePass:
-    x = tf.cast(x, vae.variable_dtype)
-    return objectives.OnePass(x, vae.encode(x), vae.prior(None), vae.decode, tf.constant(ESTIMATE_SEED))
 
 
 def _draw_rows(posterior: tfd.Distribution, num_samples: int, seed: tf.Tensor) -> tf.Tensor:

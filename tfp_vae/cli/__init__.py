@@ -1,0 +1,302 @@
+"""What the command line does: the only place where strings become objects."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import rich.console
+import rich.progress
+import rich.table
+
+from tfp_vae import datasets, evaluation, layers, networks, objectives, plots, serving
+from tfp_vae.cli.runs import Options, Recorder, Run, open_vae
+from tfp_vae.vae import VAE
+
+# Training steps in one call of the compiled loop, at most; the loop ends with the epoch.
+MAX_STEPS_PER_EXECUTION = 50
+# Examples held in memory at once when a run is judged.
+EVALUATION_BATCH_SIZE = 500
+POSTERIORS = ("MultivariateNormalDiag", "MultivariateNormalTriL")
+LIKELIHOODS = ("IndependentBernoulli", "IndependentBinomial", "IndependentNormal")
+
+console = rich.console.Console(highlight=False, soft_wrap=True)
+
+
+# train
+
+
+def train(folder: Path | None, options: dict) -> None:
+    """Train in a new run folder."""
+    if folder and folder.exists():
+        raise FileExistsError(
+            f"The run folder {folder} exists already. Choose another --run, or go on with --resume {folder}."
+        )
+    likelihood = options["likelihood"]
+    splits = _load(options["dataset"], None if likelihood == "auto" else _one_of(LIKELIHOODS, likelihood, "likelihood"))
+    chosen = Options(**{**options, "saved_models": str(options["saved_models"]), "name": splits.name})
+    vae = build(splits, chosen)
+    for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
+        vae.check_data(part)
+    _expect_writable(Path(chosen.saved_models))
+    run = Run.create(folder, chosen)
+    run.save(vae, {})
+    _fit(run, splits, vae)
+
+
+def resume(folder: Path) -> None:
+    """Go on with a run after its last whole epoch, as if it had never been interrupted."""
+    run = Run.open(folder)
+    if (folder / "metrics.json").is_file():
+        raise ValueError(
+            f"The run {folder} is finished: it has its {run.options.epochs} epochs and its metrics.json. There is "
+            f"nothing to resume. Judge it with: {_program('tfp-vae')} evaluate {_quote(folder)}"
+        )
+    vae = open_vae(run.model)
+    _fit(run, _load(run.options.dataset, _likelihood_of(vae)), vae)
+
+
+def build(splits: datasets.Splits, options: Options) -> VAE:
+    """Make the VAE that the options describe, compiled, with weights drawn by the seed."""
+    if not np.isfinite(options.learning_rate):
+        raise ValueError(f"--learning-rate must be a finite number, received {options.learning_rate}.")
+    keras.utils.set_random_seed(options.seed)
+    posterior = getattr(layers, _one_of(POSTERIORS, options.posterior, "posterior"))
+    likelihood = getattr(layers, splits.likelihood)
+    shape, latent = splits.event_shape, options.latent_size
+    num_posterior, num_likelihood = posterior.params_size(latent), likelihood.params_size(shape)
+    if _one_of(("mlp", "conv"), options.network, "network") == "mlp":
+        hidden_sizes = (options.hidden_size,)
+        to_posterior = networks.mlp(shape, num_posterior, hidden_sizes=hidden_sizes)
+        to_likelihood = networks.mlp((latent,), num_likelihood, hidden_sizes=hidden_sizes)
+    else:
+        to_posterior = networks.conv_encoder(shape, num_posterior)
+        to_likelihood = networks.conv_decoder(latent, shape, num_likelihood // int(np.prod(shape)))
+    vae = VAE(
+        keras.Sequential([to_posterior, posterior(latent)], name="encoder"),
+        keras.Sequential([to_likelihood, likelihood(shape, **splits.likelihood_config)], name="decoder"),
+        objective=objectives.ELBO(beta=options.beta),
+        seed=options.seed,
+    )
+    steps = splits.steps_per_epoch(options.batch_size)
+    schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
+    vae.compile(keras.optimizers.Adam(schedule), steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION))
+    vae.optimizer.build(vae.trainable_variables)  # so that the run can be resumed from before its first step
+    return vae
+
+
+def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
+    """Train from the epoch that the optimizer has reached, then evaluate, draw and export."""
+    options = run.options
+    steps, epochs = splits.steps_per_epoch(options.batch_size), options.epochs
+    first_epoch = int(vae.optimizer.iterations) // steps
+    recorder, progress = Recorder(run, first_epoch), EpochProgress(first_epoch, epochs)
+    if first_epoch < epochs:
+        batches = splits.batches(options.batch_size, seed=options.seed, first_epoch=first_epoch, epochs=epochs)
+        try:
+            with progress.bar if console.is_terminal else contextlib.nullcontext():
+                vae.fit(
+                    batches,
+                    steps_per_epoch=steps,
+                    initial_epoch=first_epoch,
+                    epochs=epochs,
+                    validation_data=(splits.validation,),
+                    validation_batch_size=EVALUATION_BATCH_SIZE,
+                    callbacks=[recorder, progress],
+                    verbose=0 if console.is_terminal else 2,
+                )
+        except KeyboardInterrupt:
+            console.print(
+                f"\nInterrupted after {len(recorder.history.get('elbo', []))} of {epochs} epochs; the run is usable as "
+                f"it is. Go on with: {_program('tfp-vae')} train --resume {_quote(run.folder)}"
+            )
+            raise SystemExit(130) from None
+    metrics = _evaluate(vae, splits, options.num_samples, EVALUATION_BATCH_SIZE, options.seed)
+    seconds = recorder.history["seconds"]
+    # The median leaves out the epochs that compile: the first, and the first after each resume.
+    speed = steps * options.batch_size / statistics.median(seconds)
+    metrics |= {"seconds": sum(seconds), "images_per_second": speed}
+    _draw(run.folder / "pictures", vae, splits, recorder.history, options.seed)
+    version = vae.export(Path(options.saved_models) / splits.name)
+    run.write("metrics", metrics)  # last: it says that the run is finished
+    console.print(_table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
+    console.print(f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {_relative(version)}\n\nNext:")
+    folder, served = _quote(run.folder), _quote(_relative(version))
+    console.print(f"  {_program('tfp-vae')} sample {folder}    # a picture of new examples")
+    console.print(f"  {_program('tfp-vae')} evaluate {folder} --num-samples 5000    # a tighter log-likelihood")
+    console.print(f"  {_program('saved_model_cli')} show --dir {served} --all    # what TensorFlow Serving will offer")
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """One progress bar over all epochs, with the latest ELBO."""
+
+    def __init__(self, first_epoch: int, epochs: int):
+        super().__init__()
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task("compiling ...", total=epochs, completed=first_epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        text = f"elbo {logs['elbo']:.2f}  val_elbo {logs['val_elbo']:.2f}  kl {logs['kl']:.2f}"
+        self.bar.update(self.task, completed=epoch + 1, description=text)
+
+
+# evaluate, sample, export, plot
+
+
+def evaluate(model: Path | None, dataset: str | None, *, num_samples: int, batch_size: int, seed: int) -> None:
+    """Judge a model and print the table; a run's own numbers also go to its `evaluation.json`."""
+    path, run = _find(model)
+    vae = open_vae(path)
+    splits = _load(dataset or _dataset_of(run, path), _likelihood_of(vae))
+    metrics = _evaluate(vae, splits, num_samples, batch_size, seed)
+    console.print(_table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
+    if run and dataset is None:
+        run.write("evaluation", metrics)
+
+
+def sample(model: Path | None, num_examples: int, seed: int, output: Path) -> None:
+    """Write generated examples to a picture or an array."""
+    if output.suffix not in (".png", ".npz"):
+        raise ValueError(f"--output must end in .png or .npz, received {output}.")
+    if output.exists():
+        raise FileExistsError(f"{output} exists already. Choose another --output.")
+    _expect_writable(output.parent)
+    if model and model.is_dir() and not (model / "config.json").is_file():
+        vae: plots.Generator = serving.load(model)
+    else:
+        vae = open_vae(_find(model)[0])
+    if output.suffix == ".npz":
+        np.savez_compressed(output, x=vae.generate(num_examples, seed=seed))
+    else:
+        columns = min(10, num_examples)
+        figure = plots.samples(vae, num_rows=-(-num_examples // columns), num_columns=columns, seed=seed)
+        figure.savefig(output, dpi=150)
+    console.print(f"Wrote {output}")
+
+
+def export(model: Path | None, name: str | None, saved_models: Path, **numbers: int) -> None:
+    """Export a model as the next version under `saved_models/name`."""
+    path, run = _find(model)
+    name = name or (run.options.name if run else path.stem)
+    version = open_vae(path).export(saved_models / name, **numbers)
+    console.print(
+        f"Wrote {_relative(version)}\nServe it: docker run -p 8501:8501 -e MODEL_NAME={name} "
+        f'-v "{version.parent}:/models/{name}" tensorflow/serving'
+    )
+
+
+def plot(model: Path | None, dataset: str | None, output: Path | None, seed: int) -> None:
+    """Draw all pictures of a model."""
+    path, run = _find(model)
+    vae = open_vae(path)
+    splits = _load(dataset or _dataset_of(run, path), _likelihood_of(vae))
+    for picture in _draw(output or path.parent / "pictures", vae, splits, run.history() if run else {}, seed):
+        console.print(f"Wrote {picture}")
+
+
+# helpers
+
+
+def _find(model: Path | None) -> tuple[Path, Run | None]:
+    """Give the `.keras` file, and its run where there is one, of a run folder, a `.keras` file, or the newest run."""
+    if model is not None and model.suffix == ".keras":
+        return model, Run.open(model.parent) if (model.parent / "config.json").is_file() else None
+    run = Run.newest() if model is None else Run.open(model)
+    return run.model, run
+
+
+def _dataset_of(run: Run | None, path: Path) -> str:
+    if run is None:
+        raise ValueError(f"{path} lies outside a run folder, so its data are unknown. Name them with --dataset.")
+    return run.options.dataset
+
+
+def _load(dataset: str, likelihood: str | None) -> datasets.Splits:
+    return datasets.load(dataset, likelihood=likelihood)
+
+
+def _likelihood_of(vae: VAE) -> str:
+    return type(vae.decoder.layers[-1]).__name__
+
+
+def _one_of(known: tuple[str, ...], name: str, option: str) -> str:
+    if name not in known:
+        raise ValueError(f"--{option} must be one of {', '.join(known)}; received {name!r}.")
+    return name
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(divisor for divisor in range(1, limit + 1) if number % divisor == 0)
+
+
+def _expect_writable(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"The folder {folder} cannot be written.")
+
+
+def _evaluate(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: int, seed: int) -> dict:
+    verbose = 1 if console.is_terminal else 0
+    numbers = evaluation.evaluate(
+        vae, splits.test, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
+    )
+    return {"dataset": splits.name, **numbers}
+
+
+def _draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {
+        "reconstructions": plots.reconstructions(vae, splits.test),
+        "samples": plots.samples(vae, seed=seed),
+        "latent_traversal": plots.latent_traversal(vae, splits.test),
+    }
+    if history:
+        pictures["learning_curves"] = plots.learning_curves(history)
+    for name, figure in pictures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+    return [folder / f"{name}.png" for name in pictures]
+
+
+def _table(metrics: dict, title: str) -> rich.table.Table:
+    table = rich.table.Table(title=title)
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    kind = "analytic" if metrics["kl_is_analytic"] else "Monte Carlo"
+    rows = {
+        "-ELBO (nats)": f"{metrics['negative_elbo']:.3f}",
+        "log-likelihood (nats)": f"{metrics['log_likelihood']:.3f}",
+        f"KL, {kind} (nats)": f"{metrics['kl']:.3f}",
+        f"NLL, {metrics['num_samples']} samples (nats)": f"{metrics['nll']:.3f}",
+        "active units": f"{metrics['active_units']} of {metrics['latent_units']}",
+    }
+    if "seconds" in metrics:
+        rows["training seconds"] = f"{metrics['seconds']:.1f}"
+        rows["images per second"] = f"{metrics['images_per_second']:,.0f}"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _program(name: str) -> str:
+    """Spell a program of this environment so that it can be typed as it stands."""
+    beside = Path(sys.argv[0]).parent / name
+    return name if shutil.which(name) or not beside.is_file() else _quote(beside)
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,153 @@
+"""The folder of a run: its options, its history and its model, each whole at any moment."""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import keras
+
+from tfp_vae.vae import VAE
+
+RUNS = Path("runs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a run was started with: the options of `tfp-vae train`, where they are documented and have defaults."""
+
+    dataset: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    network: str
+    hidden_size: int
+    latent_size: int
+    posterior: str
+    likelihood: str
+    beta: float
+    num_samples: int
+    seed: int
+    saved_models: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A folder with `config.json`, `history.json`, `model.keras`, and after the last epoch `metrics.json`."""
+
+    folder: Path
+    options: Options
+
+    @classmethod
+    def create(cls, folder: Path | None, options: Options) -> "Run":
+        """Make a new folder; None takes the next number under `runs/`."""
+        run = cls(folder or _next_folder(options.name), options)
+        run.folder.mkdir(parents=True)
+        run.write("config", dataclasses.asdict(options))
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Read a run's options.
+
+        Raises:
+            FileNotFoundError: if the folder holds no run.
+            ValueError: if its `config.json` is not one that `create` has written.
+        """
+        path = folder / "config.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} is not a run folder: there is no {path}.")
+        try:
+            return cls(folder, Options(**json.loads(path.read_text())))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not hold the options of a run: {error}.") from error
+
+    @classmethod
+    def newest(cls) -> "Run":
+        """Open the run that was started last under `runs/`."""
+        configs = sorted(RUNS.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+        if not configs:
+            raise FileNotFoundError(f"There is no run under {RUNS}/. Train one with: tfp-vae train")
+        return cls.open(configs[-1].parent)
+
+    @property
+    def model(self) -> Path:
+        """The `.keras` file."""
+        return self.folder / "model.keras"
+
+    def history(self) -> dict[str, list[float]]:
+        """What each epoch reported, and the `seconds` of its training steps."""
+        path = self.folder / "history.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def save(self, vae: VAE, history: dict) -> None:
+        """Write history, then model: a model on disk always has its whole history beside it."""
+        self.write("history", history)
+        aside = self.folder / "model.aside.keras"
+        vae.save(aside)
+        os.replace(aside, self.model)
+
+    def write(self, name: str, content: dict) -> Path:
+        """Write a json file in one step; a number that is not finite, which json lacks, becomes null."""
+        path, aside = self.folder / f"{name}.json", self.folder / f"{name}.aside"
+        aside.write_text(json.dumps({key: _for_json(value) for key, value in content.items()}, indent=2) + "\n")
+        os.replace(aside, path)
+        return path
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keep history and model of a run on disk after every epoch, and stop when training diverges."""
+
+    def __init__(self, run: Run, first_epoch: int):
+        super().__init__()
+        self.run = run
+        self.history = {name: values[:first_epoch] for name, values in run.history().items()}
+        self.start = self.seconds = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_test_begin(self, logs=None):
+        self.seconds = time.perf_counter() - self.start
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            raise ValueError(
+                f"Training has diverged: the loss of epoch {epoch + 1} is {logs['loss']}. {self.run.folder} keeps the "
+                f"model of epoch {epoch}. Try a lower --learning-rate."
+            )
+        for name, value in {**logs, "seconds": self.seconds}.items():
+            self.history.setdefault(name, []).append(float(value))
+        self.run.save(self.model, self.history)
+
+
+def open_vae(path: Path) -> VAE:
+    """Load a VAE from a `.keras` file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a `.keras` file, or holds another kind of model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    try:
+        model = keras.models.load_model(path)
+    except Exception as error:  # Keras raises whatever a broken file leads to
+        raise ValueError(f"{path} is not a Keras model that can be loaded: {error}") from error
+    if not isinstance(model, VAE):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a tfp_vae.VAE.")
+    return model
+
+
+def _next_folder(name: str) -> Path:
+    number = 1
+    while (RUNS / f"{name}-{number}").exists():
+        number += 1
+    return RUNS / f"{name}-{number}"
+
+
+def _for_json(value):
+    return None if isinstance(value, float) and not math.isfinite(value) else value

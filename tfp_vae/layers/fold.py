@@ -1,0 +1,29 @@
+"""One way to call a network that ends in a distribution layer, whatever the number of leading axes."""
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.tensor_like import unwrap
+
+tfd = tfp.distributions
+
+
+def fold(network: keras.layers.Layer, inputs: tf.Tensor, event_ndims: int) -> tfd.Distribution:
+    """Call a network on `[..., *event_shape]` and give a plain distribution of batch shape `[...]`.
+
+    Keras knows one batch axis, so all leading axes become one, and the batch is unfolded afterwards.
+
+    Example:
+    >>> network = keras.layers.Dense(4)
+    >>> model = lambda z: tfd.Normal(network(z)[..., 0], 1.0)
+    >>> fold(model, tf.zeros([5, 2, 3]), event_ndims=1).batch_shape
+    TensorShape([5, 2])
+    """
+    if inputs.shape.rank == event_ndims + 1:
+        return unwrap(network(inputs))
+    shape = tf.shape(inputs)
+    cut = inputs.shape.rank - event_ndims
+    flat = tf.reshape(inputs, tf.concat([[-1], shape[cut:]], 0))
+    static = inputs.shape[:cut]
+    return tfd.BatchReshape(unwrap(network(flat)), static if static.is_fully_defined() else shape[:cut])

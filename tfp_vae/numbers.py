@@ -1,0 +1,36 @@
+"""Whole numbers from users: counts, sizes and seeds."""
+
+import operator
+
+
+def as_count(value, name: str) -> int:
+    """Check a number of things.
+
+    Raises:
+        ValueError: if it is not a whole number of at least 1.
+
+    >>> as_count(2.5, "num_samples")
+    Traceback (most recent call last):
+        ...
+    ValueError: num_samples must be a whole number of at least 1, received 2.5.
+    """
+    return _whole_number(value, f"{name} must be a whole number of at least 1", 1)
+
+
+def as_seed(value) -> int:
+    """Check a seed.
+
+    Raises:
+        ValueError: if it is not a whole number that fits int32, TFP's kind of seed.
+    """
+    return _whole_number(value, "seed must be a whole number from 0 to 2**31 - 1", 0)
+
+
+def _whole_number(value, expected: str, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if not least <= number < 2**31:
+        raise ValueError(f"{expected}, received {value!r}.")
+    return number
