@@ -10,10 +10,11 @@ from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
 
-ADVICE = {
-    tfd.Bernoulli: "Scale 8-bit images by x / 255 and binarize them (datasets.load does both), or choose another "
-    "likelihood.",
-    tfd.Binomial: "Raise total_count to the largest count, round the data, or choose another likelihood.",
+SCALE = "Scale 8-bit images by x / 255"
+# What a likelihood takes, and what helps where the data are something else.
+TAKES = {
+    tfd.Bernoulli: ("zeros and ones", f"{SCALE} and binarize them (datasets.load does both)"),
+    tfd.Binomial: ("whole numbers from 0 to total_count", "Raise total_count to the largest count, or round the data"),
 }
 
 
@@ -56,8 +57,8 @@ def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
     >>> check_support(tfd.Independent(tfd.Bernoulli(logits=[[0.]]), 1), np.array([[255.]]))
     Traceback (most recent call last):
         ...
-    ValueError: x does not suit the likelihood Bernoulli: Sample must be less than or equal to `1`. x lies in [255, \
-255]. Scale 8-bit images by x / 255 and binarize them (datasets.load does both), or choose another likelihood.
+    ValueError: The likelihood Bernoulli takes zeros and ones, but x lies in [255, 255]. Scale 8-bit images by x / 255 \
+and binarize them (datasets.load does both), or choose another likelihood.
     """
     x, likelihood = np.asarray(x), unwrap(likelihood)
     event_shape = tuple(likelihood.event_shape)
@@ -84,11 +85,12 @@ def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
     try:
         _validating(likelihood).log_prob(tf.convert_to_tensor(rows, likelihood.dtype))
     except tf.errors.InvalidArgumentError as error:
-        reason = error.message.splitlines()[0].rstrip(". ")
-        advice = next((text for kind, text in ADVICE.items() if isinstance(base, kind)), "Choose another likelihood.")
+        known = (text for kind, text in TAKES.items() if isinstance(base, kind))
+        takes, advice = next(known, ("other values", "Transform the data"))
+        between = ", not all whole" if (rows % 1).any() else ""
         raise ValueError(
-            f"x does not suit the likelihood {type(base).__name__}: {reason}. "
-            f"x lies in [{x.min():g}, {x.max():g}]. {advice}"
+            f"The likelihood {type(base).__name__} takes {takes}, but x lies in [{x.min():g}, {x.max():g}]{between}. "
+            f"{advice}, or choose another likelihood."
         ) from error
 
 
