@@ -1,6 +1,8 @@
 # `make train` and `make test` set up everything they need in .venv; any other target is for developers.
 PYTHON ?= python3
 BIN := .venv/bin
+# A process a core; tests of one file share their models, so they stay together.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 .DELETE_ON_ERROR:
 .PHONY: train test test-environment check format benchmark clean
 
@@ -8,7 +10,7 @@ train: .venv/.package
 	$(BIN)/tfp-vae train
 
 test: .venv/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-environment: .venv/.test
 
@@ -16,7 +18,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: .venv/.dev
 	$(BIN)/ruff format .

@@ -352,7 +352,7 @@ class VAE(keras.Model):
     @functools.cached_property
     def _compiled_log_prob(self) -> Callable:
         # The gradient computes the loop anew: what a loop keeps for it cannot leave a function compiled by XLA.
-        @functools.partial(tf.function, jit_compile=self.uses_xla, reduce_retracing=True)
+        @functools.partial(tf.function, jit_compile=self.uses_xla)
         def log_prob(x, num_samples, seed):
             return tf.recompute_grad(lambda x: self._log_prob(x, num_samples, seed))(x)
 
