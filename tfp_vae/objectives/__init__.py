@@ -1,0 +1,27 @@
+"""Objectives: what one stochastic pass produced goes in, loss terms for each example come out, in nats."""
+
+from tfp_vae.objectives.aggregate import DIPVAE, WAE, BetaTCVAE, FactorVAE, InfoVAE, max_mean_discrepancy
+from tfp_vae.objectives.elbo import ELBO, ControlledCapacity
+from tfp_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE, Renyi, importance_sampled_log_prob
+from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl, kl_is_analytic
+
+__all__ = [
+    "CIWAE",
+    "DIPVAE",
+    "ELBO",
+    "IWAE",
+    "MIWAE",
+    "PIWAE",
+    "WAE",
+    "BetaTCVAE",
+    "ControlledCapacity",
+    "FactorVAE",
+    "InfoVAE",
+    "Objective",
+    "OnePass",
+    "Renyi",
+    "analytic_kl",
+    "importance_sampled_log_prob",
+    "kl_is_analytic",
+    "max_mean_discrepancy",
+]

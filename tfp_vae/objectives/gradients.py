@@ -1,0 +1,49 @@
+"""One surrogate for every gradient estimator: what the model, the path and the score each contribute.
+
+A bound is a function of log w = log p(x|z) + log p(z) - log q(z|x) at draws z = z(noise, phi). Its derivative has three
+parts: by the model's weights (of decoder and prior) at fixed z, by z along the path of its draw, and by the posterior's
+weights at fixed z, the score. The estimators of the literature weight these parts differently:
+
+| estimator | model | path | score |
+|---|---|---|---|
+| standard | w | w | w |
+| sticking the landing | w | w | 0 |
+| doubly reparameterized | w | w^2 | 0 |
+"""
+
+import tensorflow as tf
+
+from tfp_vae.objectives.one_pass import OnePass
+
+
+def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.Tensor:
+    """Give a tensor `[batch]` whose gradient is the weighted sum of the three parts, summed over the draws.
+
+    Args:
+        one_pass: the batch.
+        z: reparameterized draws, `[num_samples, batch, *latent_shape]`.
+        model, path, score: weights of the parts, numbers or `[num_samples, batch]`; no gradient flows through them.
+        kl_weight: of log p(z) - log q(z|x) in log w.
+    """
+    fixed_z = tf.nest.map_structure(tf.stop_gradient, z)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(fixed_z)
+        log_likelihood, log_prior, log_posterior = one_pass.log_densities(fixed_z)
+        log_joint = log_likelihood + kl_weight * log_prior
+        log_weights = log_joint - kl_weight * log_posterior
+    slopes = tape.gradient(log_weights, fixed_z)
+    along_path = sum(
+        _sum_event(tf.stop_gradient(slope) * leaf, tf.rank(log_weights))
+        for slope, leaf in zip(tf.nest.flatten(slopes), tf.nest.flatten(z), strict=True)
+    )
+    model, path, score = (tf.stop_gradient(tf.cast(part, log_weights.dtype)) for part in (model, path, score))
+    return tf.reduce_sum(model * log_joint + path * along_path - score * kl_weight * log_posterior, 0)
+
+
+def with_gradient_of(surrogate_loss: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """Give a tensor with one tensor's value and another's gradient."""
+    return tf.stop_gradient(value) + surrogate_loss - tf.stop_gradient(surrogate_loss)
+
+
+def _sum_event(tensor: tf.Tensor, batch_rank: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tensor, tf.range(batch_rank, tf.rank(tensor)))

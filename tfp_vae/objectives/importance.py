@@ -1,0 +1,241 @@
+"""Bounds from several draws: importance weighting and its relatives."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import sampling
+from tfp_vae.numbers import as_count
+from tfp_vae.objectives.gradients import surrogate, with_gradient_of
+from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl, one_of
+
+tfd = tfp.distributions
+ESTIMATORS = ("standard", "stl", "dreg")
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IWAE(Objective):
+    """The negative importance-weighted bound: log of the mean of p(x|z) p(z) / q(z|x) over several draws of z.
+
+    With one draw it is the ELBO with a sampled KL divergence; it rises with the number of draws, to log p(x).
+
+    Reference: Burda et al., 2016, arXiv:1509.00519; estimators: Roeder et al., 2017, arXiv:1703.09194 ("stl"); Tucker et
+    al., 2019, arXiv:1810.04152 ("dreg").
+
+    Args:
+        num_samples: draws of z for each example.
+        estimator: of the encoder's gradient: "standard"; "stl" (sticking the landing: little variance, biased);
+            "dreg" (doubly reparameterized: unbiased, and of less variance than the standard one).
+
+    Raises:
+        ValueError: if `num_samples` is below 1, or the estimator is not known.
+
+    Example:
+    >>> IWAE(50, estimator="dreg").get_config()["num_samples"]
+    50
+    """
+
+    def __init__(self, num_samples: int = 5, estimator: str = "standard", **kwargs):
+        arguments = {
+            "num_samples": as_count(num_samples, "num_samples"),
+            "estimator": one_of(ESTIMATORS, estimator, "estimator"),
+        }
+        super().__init__(arguments, **kwargs)
+
+    def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
+        z, log_weights, terms = weigh(one_pass, self.num_samples)
+        loss = -log_mean(log_weights)
+        if self.estimator != "standard":
+            weights = tf.nn.softmax(log_weights, 0)
+            path = weights**2 if self.estimator == "dreg" else weights
+            loss = with_gradient_of(-surrogate(one_pass, z, model=weights, path=path, score=0.0), loss)
+        return {**terms, "loss": loss}
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class MIWAE(Objective):
+    """The mean of several importance-weighted bounds: between the ELBO (one draw each) and IWAE (one bound).
+
+    Reference: Rainforth et al., 2018, Tighter variational bounds are not necessarily better, arXiv:1802.04537.
+
+    Args:
+        num_estimates: bounds that are averaged.
+        num_samples: draws of z for each bound.
+
+    Raises:
+        ValueError: if a number is below 1.
+
+    Example:
+    >>> MIWAE(8, 8).get_config()["num_estimates"]
+    8
+    """
+
+    def __init__(self, num_estimates: int = 5, num_samples: int = 5, **kwargs):
+        arguments = {
+            "num_estimates": as_count(num_estimates, "num_estimates"),
+            "num_samples": as_count(num_samples, "num_samples"),
+        }
+        super().__init__(arguments, **kwargs)
+
+    def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
+        _, log_weights, terms = weigh(one_pass, self.num_estimates * self.num_samples)
+        bounds = log_mean(grouped(log_weights, self.num_samples), axis=1)
+        return {**terms, "loss": -tf.reduce_mean(bounds, 0)}
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class CIWAE(Objective):
+    """A weighted mean of the ELBO (weight beta) and the importance-weighted bound, on the same draws.
+
+    Reference: Rainforth et al., 2018, arXiv:1802.04537.
+
+    Args:
+        beta: from 0, which is IWAE, to 1, which is the ELBO of several draws with a sampled KL divergence.
+        num_samples: draws of z for each example.
+
+    Raises:
+        ValueError: if beta lies outside of [0, 1], or `num_samples` is below 1.
+
+    Example:
+    >>> CIWAE(beta=0.05, num_samples=64).beta
+    0.05
+    """
+
+    def __init__(self, beta: float = 0.5, num_samples: int = 5, **kwargs):
+        if not 0.0 <= beta <= 1.0:
+            raise ValueError(f"beta must lie between 0 and 1, received {beta!r}.")
+        super().__init__({"beta": float(beta), "num_samples": as_count(num_samples, "num_samples")}, **kwargs)
+
+    def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
+        _, log_weights, terms = weigh(one_pass, self.num_samples)
+        elbo = tf.reduce_mean(log_weights, 0)
+        return {**terms, "loss": -self.beta * elbo - (1.0 - self.beta) * log_mean(log_weights)}
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class PIWAE(Objective):
+    """IWAE for decoder and prior, MIWAE for the encoder, whose signal an ever tighter bound would drown in noise.
+
+    Its loss is the IWAE bound of all draws; its gradient by the encoder is that of MIWAE.
+
+    Reference: Rainforth et al., 2018, arXiv:1802.04537.
+
+    Args:
+        num_estimates: bounds that are averaged for the encoder.
+        num_samples: draws of z for each of them.
+
+    Raises:
+        ValueError: if a number is below 1.
+
+    Example:
+    >>> PIWAE(8, 8).get_config()["num_samples"]
+    8
+    """
+
+    def __init__(self, num_estimates: int = 5, num_samples: int = 5, **kwargs):
+        arguments = {
+            "num_estimates": as_count(num_estimates, "num_estimates"),
+            "num_samples": as_count(num_samples, "num_samples"),
+        }
+        super().__init__(arguments, **kwargs)
+
+    def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
+        z, log_weights, terms = weigh(one_pass, self.num_estimates * self.num_samples)
+        model = tf.nn.softmax(log_weights, 0)
+        within = tf.nn.softmax(grouped(log_weights, self.num_samples), 1) / self.num_estimates
+        encoder = tf.reshape(within, tf.shape(log_weights))
+        bound = surrogate(one_pass, z, model=model, path=encoder, score=encoder)
+        return {**terms, "loss": with_gradient_of(-bound, -log_mean(log_weights))}
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class Renyi(Objective):
+    """The negative variational Renyi bound of order alpha.
+
+    alpha = 0 is IWAE; alpha to 1 is the ELBO; a negative alpha bounds log p(x) from above as the draws grow many.
+
+    Reference: Li & Turner, 2016, Renyi divergence variational inference, arXiv:1602.02311.
+
+    Args:
+        alpha: order, a finite number.
+        num_samples: draws of z for each example.
+
+    Raises:
+        ValueError: if alpha is not finite, or `num_samples` is below 1.
+
+    Example:
+    >>> Renyi(alpha=0.5).alpha
+    0.5
+    """
+
+    def __init__(self, alpha: float = 0.5, num_samples: int = 5, **kwargs):
+        if not np.isfinite(alpha):
+            raise ValueError(f"alpha must be a finite number, received {alpha!r}.")
+        super().__init__({"alpha": float(alpha), "num_samples": as_count(num_samples, "num_samples")}, **kwargs)
+
+    def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
+        _, log_weights, terms = weigh(one_pass, self.num_samples)
+        if self.alpha == 1.0:
+            return {**terms, "loss": -tf.reduce_mean(log_weights, 0)}
+        power = 1.0 - self.alpha
+        return {**terms, "loss": -log_mean(power * log_weights) / power}
+
+
+def weigh(one_pass: OnePass, num_samples: int) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+    """Draw z, and give the draws, their log weights `[num_samples, batch]`, and the terms of the ELBO."""
+    z = one_pass.sample(num_samples)
+    log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+    log_weights = log_likelihood + log_prior - log_posterior
+    mean_log_likelihood = tf.reduce_mean(log_likelihood, 0)
+    kl = analytic_kl(one_pass.posterior, one_pass.prior)
+    kl = tf.reduce_mean(log_posterior - log_prior, 0) if kl is None else kl
+    terms = {"elbo": mean_log_likelihood - kl, "log_likelihood": mean_log_likelihood, "kl": kl}
+    return z, log_weights, terms
+
+
+def log_mean(log_values: tf.Tensor, axis: int = 0) -> tf.Tensor:
+    """Give the log of the mean of the exponentials along an axis."""
+    number = tf.cast(tf.shape(log_values)[axis], log_values.dtype)
+    return tf.reduce_logsumexp(log_values, axis) - tf.math.log(number)
+
+
+def grouped(log_weights: tf.Tensor, num_samples: int) -> tf.Tensor:
+    """Cut `[num_estimates * num_samples, batch]` into `[num_estimates, num_samples, batch]`."""
+    return tf.reshape(log_weights, [-1, num_samples, tf.shape(log_weights)[1]])
+def importance_sampled_log_prob(
+    one_pass: OnePass,
+    num_samples: int,
+    *,
+    draws_per_step: int = 1,
+    draw: Callable[[tfd.Distribution, int, tf.Tensor], tf.Tensor] | None = None,
+) -> tf.Tensor:
+    """Estimate log p(x) as log of the mean of p(x|z) p(z) / q(z|x) over draws of z from q, `[batch]`, in nats.
+
+    Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
+
+    Args:
+        one_pass: the batch.
+        num_samples: draws for each example.
+        draws_per_step: draws held in memory at once.
+        draw: function (posterior, number, seed) -> z, `[number, batch, latent]`; None takes `sampling.sample`.
+    """
+    draw = draw or sampling.sample
+
+    def add_draws(step, log_sum):
+        z = draw(one_pass.posterior, draws_per_step, tf.random.fold_in(one_pass.seed, step))
+        log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+        log_weights = log_likelihood + log_prior - log_posterior
+        wanted = step * draws_per_step + tf.range(draws_per_step) < num_samples
+        log_weights = tf.where(wanted[:, tf.newaxis], log_weights, -np.inf)
+        return step + 1, tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weights], 0), 0)
+
+    steps = -(-num_samples // draws_per_step)
+    nothing = tf.fill([tf.shape(one_pass.x)[0]], tf.constant(-np.inf, one_pass.posterior.dtype))
+    # XLA finds the loop's gradient only if it knows how often it runs.
+    loop = tf.while_loop(lambda step, _: step < steps, add_draws, (tf.constant(0), nothing), maximum_iterations=steps)
+    return loop[1] - tf.math.log(tf.cast(num_samples, loop[1].dtype))
+
+

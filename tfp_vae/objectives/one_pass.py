@@ -1,0 +1,154 @@
+"""What an objective sees of a batch, and what every objective is."""
+
+import abc
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import sampling
+from tfp_vae.layers.configs import from_config, to_config
+
+tfd = tfp.distributions
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+# Where a schedule has reached its final value.
+LAST_STEP = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class OnePass:
+    """What a VAE hands to its objective for one batch.
+
+    Args:
+        x: the data, `[batch, *event_shape]`.
+        posterior: q(z|x), batch shape `[batch]`.
+        prior: p(z), batch shape `[]`.
+        likelihood: function of z, `[..., *latent_shape]`, that gives p(x|z), batch shape `[...]`.
+        seed: int32 `[2]`, the stateless seed of every draw.
+        step: the optimizer's step in training, None in evaluation.
+    """
+
+    x: tf.Tensor
+    posterior: tfd.Distribution
+    prior: tfd.Distribution
+    likelihood: Callable[[tf.Tensor], tfd.Distribution]
+    seed: tf.Tensor
+    step: tf.Tensor | None = None
+
+    def sample(self, num_samples: int) -> tf.Tensor:
+        """Draw z from the posterior, `[num_samples, batch, *latent_shape]`, by the pass's own seed."""
+        return sampling.sample(self.posterior, num_samples, self.seed)
+
+    def log_densities(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Evaluate log p(x|z), log p(z) and log q(z|x), each `[*sample_shape, batch]`, at the given z."""
+        log_posterior = self.posterior.log_prob(z)
+        x = tf.broadcast_to(self.x, tf.concat([tf.shape(log_posterior), tf.shape(self.x)[1:]], 0))
+        return self.likelihood(z).log_prob(x), self.prior.log_prob(z), log_posterior
+
+    def kl(self, log_prior: tf.Tensor, log_posterior: tf.Tensor) -> tf.Tensor:
+        """Give KL(q(z|x) || p(z)), analytic where TFP has it, else estimated from the densities at drawn z."""
+        kl = analytic_kl(self.posterior, self.prior)
+        return log_posterior - log_prior if kl is None else kl
+
+    def value_of(self, schedule) -> tf.Tensor:
+        """Give a number, or a schedule's value at the optimizer's step; in evaluation its value in the end."""
+        if isinstance(schedule, Schedule):
+            schedule = schedule(LAST_STEP if self.step is None else self.step)
+        return tf.cast(schedule, self.x.dtype)
+
+
+class Objective(keras.layers.Layer, abc.ABC):
+    """Base of all objectives.
+
+    To add one: subclass, hand the constructor's arguments to this one, implement `terms(one_pass)`, decorate with
+    `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row in `tests/test_objectives.py`.
+    Each argument is stored under its own name, and saved with the objective. It is a Keras layer, so it may own
+    weights; `terms` is called directly.
+
+    Args:
+        arguments: numbers, names or Keras schedules, by name.
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, arguments: dict, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.argument_names = tuple(arguments)
+        for name, value in arguments.items():
+            setattr(self, name, value)
+        self.built = True
+
+    @abc.abstractmethod
+    def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
+        """Give `loss`, `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats."""
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), **{name: to_config(getattr(self, name), name) for name in self.argument_names}}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**{name: from_config(value) for name, value in config.items()})
+
+    def call(self, *args):
+        raise TypeError(f"Call {type(self).__name__}.terms(one_pass): an objective is not a function of tensors.")
+
+
+def as_weight(value, name: str) -> float | Schedule:
+    """Check a weight: a finite number of at least 0, or a Keras schedule."""
+    if isinstance(value, Schedule):
+        return value
+    if not (isinstance(value, numbers.Real) and 0.0 <= value < math.inf):
+        raise ValueError(f"{name} must be a finite number of at least 0, or a Keras schedule; received {value!r}.")
+    return float(value)
+
+
+def one_of(names: tuple[str, ...], value, name: str) -> str:
+    """Check a name."""
+    if value not in names:
+        raise ValueError(f"{name} must be one of {', '.join(names)}; received {value!r}.")
+    return value
+
+
+def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tensor | None:
+    """Give KL(posterior || prior), `[batch]`, in nats, or None where TFP has no closed form for the pair.
+
+    >>> analytic_kl(tfd.Normal(1., 1.), tfd.Normal(0., 1.)).numpy()
+    np.float32(0.5)
+    >>> analytic_kl(tfd.Normal(1., 1.), tfd.StudentT(3., 0., 1.)) is None
+    True
+    """
+    try:
+        return tfd.kl_divergence(posterior, prior)
+    except NotImplementedError:
+        return None
+
+
+def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool:
+    """Say whether TFP has a closed form of KL(posterior || prior) (True), or Monte Carlo stands in for it (False).
+
+    >>> kl_is_analytic(tfd.Normal(1., 1.), tfd.Normal(0., 1.))
+    True
+    """
+    return analytic_kl(posterior, prior) is not None
+
+
+def factors(distribution: tfd.Distribution, role: str) -> tfd.Distribution:
+    """View a distribution over vectors as its independent factors: batch shape `[..., latent]`, scalar events.
+
+    Raises:
+        ValueError: if it does not factorize over its dimensions, or TFP does not say so.
+
+    >>> factors(tfd.MultivariateNormalDiag([0., 1.]), "posterior").batch_shape
+    TensorShape([2])
+    """
+    if isinstance(distribution, tfd.MultivariateNormalDiag):
+        return tfd.Normal(distribution.mean(), distribution.stddev())
+    if isinstance(distribution, tfd.Independent) and distribution.distribution.event_shape.rank == 0:
+        return distribution.distribution
+    raise ValueError(
+        f"This objective looks at each dimension of z alone, but the {role} {type(distribution).__name__} does not "
+        "factorize over them. Use a factorized one, such as MultivariateNormalDiag, or another objective."
+    )
