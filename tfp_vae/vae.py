@@ -112,6 +112,8 @@ class VAE(keras.Model):
                 f"The encoder takes examples of shape {self.event_shape}, but the decoder's distribution is over "
                 f"examples of shape {tuple(likelihood.event_shape)}. Make them equal."
             )
+        if not self.objective.built:
+            self.objective.build(self.latent_shape)
         super().build(input_shape)
 
     def _distribution(self, network: keras.Model, inputs: tf.Tensor) -> tfd.Distribution:

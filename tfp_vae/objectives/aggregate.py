@@ -34,8 +34,8 @@ class BetaTCVAE(Objective):
         beta: weight of the total correlation: a number of at least 0, or a Keras schedule.
         alpha: weight of the mutual information.
         gamma: weight of the dimension-wise KL divergence.
-        estimator: of q(z) from a batch: "weighted" (the paper's minibatch-weighted sampling, biased low), or "stratified"
-            (unbiased for q(z); the paper's, averaged over the choice of the example that it singles out).
+        estimator: of q(z) from a batch: "weighted" (the paper's minibatch-weighted sampling, biased low), or
+            "stratified" (unbiased; the paper's, averaged over the choice of the example that it singles out).
 
     Raises:
         ValueError: if a number is out of range, or the posterior does not factorize.
@@ -72,7 +72,9 @@ class BetaTCVAE(Objective):
         total_correlation = log_marginal - log_product
         dimension_wise = log_product - log_prior
         weights = (one_pass.value_of(weight) for weight in (self.alpha, self.beta, self.gamma))
-        penalty = sum(w * part for w, part in zip(weights, (information, total_correlation, dimension_wise), strict=True))
+        penalty = sum(
+            w * part for w, part in zip(weights, (information, total_correlation, dimension_wise), strict=True)
+        )
         return {**elbo_terms(one_pass), "loss": penalty - log_likelihood}
 
     def log_aggregate(self, posterior: tfd.Distribution, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -89,8 +89,8 @@ class ELBO(Objective):
 class ControlledCapacity(Objective):
     """The negative ELBO with the KL divergence drawn to a given capacity instead of to zero.
 
-    loss = gamma * |mean KL - capacity| - log p(x|z), where the mean is over the batch: raise the capacity by a schedule,
-    and one factor of variation after another finds its place in the code.
+    loss = gamma * |mean KL - capacity| - log p(x|z), the mean over the batch. Raise the capacity by a schedule, and
+    one factor of variation after another finds its place in the code.
 
     Reference: Burgess et al., 2018, Understanding disentangling in beta-VAE, arXiv:1804.03599.
 

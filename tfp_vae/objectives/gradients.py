@@ -22,7 +22,9 @@ def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.
     Args:
         one_pass: the batch.
         z: reparameterized draws, `[num_samples, batch, *latent_shape]`.
-        model, path, score: weights of the parts, numbers or `[num_samples, batch]`; no gradient flows through them.
+        model: weight of the model's part, a number or `[num_samples, batch]`; no gradient flows through it.
+        path: weight of the path's part, likewise.
+        score: weight of the score's part, likewise.
         kl_weight: of log p(z) - log q(z|x) in log w.
     """
     fixed_z = tf.nest.map_structure(tf.stop_gradient, z)

@@ -22,8 +22,8 @@ class IWAE(Objective):
 
     With one draw it is the ELBO with a sampled KL divergence; it rises with the number of draws, to log p(x).
 
-    Reference: Burda et al., 2016, arXiv:1509.00519; estimators: Roeder et al., 2017, arXiv:1703.09194 ("stl"); Tucker et
-    al., 2019, arXiv:1810.04152 ("dreg").
+    Reference: Burda et al., 2016, arXiv:1509.00519; estimators: Roeder et al., 2017, arXiv:1703.09194 ("stl"); Tucker
+    et al., 2019, arXiv:1810.04152 ("dreg").
 
     Args:
         num_samples: draws of z for each example.
@@ -205,6 +205,8 @@ def log_mean(log_values: tf.Tensor, axis: int = 0) -> tf.Tensor:
 def grouped(log_weights: tf.Tensor, num_samples: int) -> tf.Tensor:
     """Cut `[num_estimates * num_samples, batch]` into `[num_estimates, num_samples, batch]`."""
     return tf.reshape(log_weights, [-1, num_samples, tf.shape(log_weights)[1]])
+
+
 def importance_sampled_log_prob(
     one_pass: OnePass,
     num_samples: int,
@@ -237,5 +239,3 @@ def importance_sampled_log_prob(
     # XLA finds the loop's gradient only if it knows how often it runs.
     loop = tf.while_loop(lambda step, _: step < steps, add_draws, (tf.constant(0), nothing), maximum_iterations=steps)
     return loop[1] - tf.math.log(tf.cast(num_samples, loop[1].dtype))
-
-

@@ -105,10 +105,10 @@ def as_weight(value, name: str) -> float | Schedule:
     return float(value)
 
 
-def one_of(names: tuple[str, ...], value, name: str) -> str:
-    """Check a name."""
-    if value not in names:
-        raise ValueError(f"{name} must be one of {', '.join(names)}; received {value!r}.")
+def one_of(choices: tuple, value, name: str):
+    """Check a choice."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; received {value!r}.")
     return value
 
 
