@@ -10,9 +10,8 @@ import tensorflow_probability as tfp
 
 from tfp_vae import networks, sampling
 from tfp_vae.numbers import as_count
-from tfp_vae.objectives.elbo import elbo_terms
 from tfp_vae.objectives.gradients import with_gradient_of
-from tfp_vae.objectives.one_pass import Objective, OnePass, Schedule, as_weight, factors, one_of
+from tfp_vae.objectives.one_pass import Objective, OnePass, Schedule, as_weight, elbo_terms, factors, one_of
 
 tfd = tfp.distributions
 psd_kernels = tfp.math.psd_kernels
@@ -65,17 +64,17 @@ class BetaTCVAE(Objective):
         super().__init__(arguments, **kwargs)
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        z = sampling.sample(one_pass.posterior, [], one_pass.seed)
-        log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+        z = one_pass.sample([])
         log_marginal, log_product = self.log_aggregate(one_pass.posterior, z)
-        information = log_posterior - log_marginal
+        information = one_pass.posterior.log_prob(z) - log_marginal
         total_correlation = log_marginal - log_product
-        dimension_wise = log_product - log_prior
+        dimension_wise = log_product - one_pass.prior.log_prob(z)
+        terms = elbo_terms(one_pass, z)
         weights = (one_pass.value_of(weight) for weight in (self.alpha, self.beta, self.gamma))
         penalty = sum(
             w * part for w, part in zip(weights, (information, total_correlation, dimension_wise), strict=True)
         )
-        return {**elbo_terms(one_pass), "loss": penalty - log_likelihood}
+        return {**terms, "loss": penalty - terms["log_likelihood"]}
 
     def log_aggregate(self, posterior: tfd.Distribution, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Estimate log q(z) and the sum of log q(z_j) at each z of the batch, both `[batch]`."""
@@ -127,8 +126,8 @@ class FactorVAE(Objective):
         self.built = True
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        terms, z = elbo_terms(one_pass), sampling.sample(one_pass.posterior, [], one_pass.seed)
-        fixed_z = tf.stop_gradient(z)
+        z = one_pass.sample([])
+        terms, fixed_z = elbo_terms(one_pass, z), tf.stop_gradient(z)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fixed_z)
             logit = self.discriminator(fixed_z)[:, 0]
@@ -169,8 +168,8 @@ class InfoVAE(Objective):
         super().__init__({"alpha": float(alpha), "weight": float(weight)}, **kwargs)
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        terms = elbo_terms(one_pass)
-        discrepancy = max_mean_discrepancy(*_posterior_and_prior_draws(one_pass))
+        z = one_pass.sample([])
+        terms, discrepancy = elbo_terms(one_pass, z), _discrepancy_to_prior(one_pass, z)
         penalty = (1.0 - self.alpha) * terms["kl"] + (self.alpha + self.weight - 1.0) * discrepancy
         return {**terms, "loss": penalty - terms["log_likelihood"]}
 
@@ -198,8 +197,8 @@ class WAE(Objective):
         super().__init__({"weight": as_weight(weight, "weight")}, **kwargs)
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        terms = elbo_terms(one_pass)
-        discrepancy = max_mean_discrepancy(*_posterior_and_prior_draws(one_pass))
+        z = one_pass.sample([])
+        terms, discrepancy = elbo_terms(one_pass, z), _discrepancy_to_prior(one_pass, z)
         return {**terms, "loss": one_pass.value_of(self.weight) * discrepancy - terms["log_likelihood"]}
 
 
@@ -232,7 +231,7 @@ class DIPVAE(Objective):
         super().__init__(arguments, **kwargs)
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        terms, posterior = elbo_terms(one_pass), one_pass.posterior
+        terms, posterior = elbo_terms(one_pass, one_pass.sample([])), one_pass.posterior
         covariance = tfp.stats.covariance(posterior.mean(), sample_axis=0, event_axis=-1)
         if self.kind == 2:
             covariance += tf.reduce_mean(_covariance(posterior), 0)
@@ -268,9 +267,10 @@ def max_mean_discrepancy(z: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     return within(z) + within(other) - 2.0 * between
 
 
-def _posterior_and_prior_draws(one_pass: OnePass) -> tuple[tf.Tensor, tf.Tensor]:
-    z = sampling.sample(one_pass.posterior, [], one_pass.seed)
-    return z, sampling.sample(one_pass.prior, tf.shape(z)[:1], tf.random.fold_in(one_pass.seed, 1))
+def _discrepancy_to_prior(one_pass: OnePass, z: tf.Tensor) -> tf.Tensor:
+    return max_mean_discrepancy(
+        z, sampling.sample(one_pass.prior, tf.shape(z)[:1], tf.random.fold_in(one_pass.seed, 1))
+    )
 
 
 def _shuffle_dims(z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

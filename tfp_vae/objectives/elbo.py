@@ -5,7 +5,16 @@ import tensorflow as tf
 
 from tfp_vae.numbers import as_count
 from tfp_vae.objectives.gradients import surrogate, with_gradient_of
-from tfp_vae.objectives.one_pass import Objective, OnePass, Schedule, analytic_kl, as_weight, factors, one_of
+from tfp_vae.objectives.one_pass import (
+    Objective,
+    OnePass,
+    Schedule,
+    analytic_kl,
+    as_weight,
+    elbo_terms,
+    factors,
+    one_of,
+)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -111,11 +120,6 @@ class ControlledCapacity(Objective):
         super().__init__({"capacity": as_weight(capacity, "capacity"), "gamma": as_weight(gamma, "gamma")}, **kwargs)
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        terms = elbo_terms(one_pass)
+        terms = elbo_terms(one_pass, one_pass.sample([]))
         distance = tf.abs(tf.reduce_mean(terms["kl"]) - one_pass.value_of(self.capacity))
         return {**terms, "loss": one_pass.value_of(self.gamma) * distance - terms["log_likelihood"]}
-
-
-def elbo_terms(one_pass: OnePass) -> dict[str, tf.Tensor]:
-    """Give the terms of the plain ELBO, from one draw."""
-    return ELBO().terms(one_pass)

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
@@ -14,7 +15,7 @@ from tfp_vae import sampling
 from tfp_vae.layers.configs import from_config, to_config
 
 tfd = tfp.distributions
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 # Where a schedule has reached its final value.
 LAST_STEP = 2**31 - 1
 
@@ -39,9 +40,9 @@ class OnePass:
     seed: tf.Tensor
     step: tf.Tensor | None = None
 
-    def sample(self, num_samples: int) -> tf.Tensor:
-        """Draw z from the posterior, `[num_samples, batch, *latent_shape]`, by the pass's own seed."""
-        return sampling.sample(self.posterior, num_samples, self.seed)
+    def sample(self, sample_shape) -> tf.Tensor:
+        """Draw z from the posterior, `[*sample_shape, batch, *latent_shape]`, by the pass's own seed."""
+        return sampling.sample(self.posterior, sample_shape, self.seed)
 
     def log_densities(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Evaluate log p(x|z), log p(z) and log q(z|x), each `[*sample_shape, batch]`, at the given z."""
@@ -94,6 +95,13 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     def call(self, *args):
         raise TypeError(f"Call {type(self).__name__}.terms(one_pass): an objective is not a function of tensors.")
+
+
+def elbo_terms(one_pass: OnePass, z: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Give `elbo`, `log_likelihood` and `kl`, each `[batch]`, of one draw z for each example."""
+    log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+    kl = one_pass.kl(log_prior, log_posterior)
+    return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
 
 
 def as_weight(value, name: str) -> float | Schedule:
