@@ -108,20 +108,17 @@ def test_keras_file_round_trip_and_one_training_step(objective, digits, tmp_path
 @pytest.mark.parametrize("objective", [row for row in ROWS if row.id.split("-")[0] not in OF_THE_BATCH])
 def test_duplicating_the_batch_changes_no_example(objective):
     loc, scale = tf.constant([0.5, -1.0]), tf.constant([1.0, 0.5])
-    once = objective.terms(normal_pass(loc, scale))
     noise = tf.random.stateless_normal([6, 2, 1], [0, 0])
-    with mock.patch.object(
-        objectives.OnePass, "sample", lambda one_pass, n: draw(one_pass, noise[0 if n == [] else slice(n)])
-    ):
+
+    def sample(one_pass, shape):
+        return one_pass.posterior.bijector.forward(noise[0] if shape == [] else noise[:shape])
+
+    with mock.patch.object(objectives.OnePass, "sample", sample):
         once = objective.terms(normal_pass(loc, scale))
         noise = tf.tile(noise, [1, 2, 1])
         twice = objective.terms(normal_pass(tf.tile(loc, [2]), tf.tile(scale, [2])))
     for name, value in once.items():
         np.testing.assert_allclose(twice[name], tf.tile(value, [2]), rtol=1e-5)
-
-
-def draw(one_pass, noise):
-    return one_pass.posterior.bijector.forward(noise)
 
 
 # Limits in which two objectives are one, on the same draws.

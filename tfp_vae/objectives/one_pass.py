@@ -3,19 +3,18 @@
 import abc
 import dataclasses
 import math
-import numbers
 from collections.abc import Callable
-from typing import TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from tfp_vae import sampling
 from tfp_vae.layers.configs import from_config, to_config
 
 tfd = tfp.distributions
-Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 # Where a schedule has reached its final value.
 LAST_STEP = 2**31 - 1
 
@@ -108,7 +107,7 @@ def as_weight(value, name: str) -> float | Schedule:
     """Check a weight: a finite number of at least 0, or a Keras schedule."""
     if isinstance(value, Schedule):
         return value
-    if not (isinstance(value, numbers.Real) and 0.0 <= value < math.inf):
+    if not (isinstance(value, (int, float, np.number)) and 0.0 <= value < math.inf):
         raise ValueError(f"{name} must be a finite number of at least 0, or a Keras schedule; received {value!r}.")
     return float(value)
 
