@@ -395,9 +395,7 @@ def test_layers_reload_in_a_new_process(tmp_path):
             tfpl.DenseVariational(4, mean_posterior, kl_weight=0.1, kl_use_exact=True),
             *posterior("regularizer", prior_model(), use_exact_kl=True),
             tfpl.AutoregressiveTransform(made, seeded),
-            tfpl.KLDivergenceAddLoss(
-                SAVED["mixture"], weight=keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5)
-            ),
+            tfpl.KLDivergenceAddLoss(SAVED["mixture"], weight=schedule),
         ]
     )
     model.compile("sgd", loss="mse")

@@ -58,7 +58,5 @@ def from_config(config):
         return keras.saving.deserialize_keras_object(config)
     cls = getattr(_LIBRARIES[config["tfp"]], config["class"])
     if not (inspect.isclass(cls) and issubclass(cls, (tfd.Distribution, tfb.Bijector))):
-        raise ValueError(
-            f"{config['class']!r} is not a class of distributions or bijectors of TFP: the file is damaged."
-        )
+        raise ValueError(f"{config['class']!r} is not a class of distributions or bijectors of TFP.")
     return cls(**{name: from_config(item) for name, item in config["arguments"].items()})
