@@ -3,12 +3,20 @@
 import abc
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.shapes import as_event_size
+from tfp_vae.layers.shapes import as_event_shape, as_event_size, softplus_above
+from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.numbers import as_count
 
-tfd = tfp.distributions
+tfd, tfb = tfp.distributions, tfp.bijectors
+
+# Lower bound of every scale.
+MIN_SCALE = 1e-5
+# softplus of it is 1.
+UNIT_SCALE = float(np.log(np.expm1(1.0)))
 
 
 class Prior(keras.layers.Layer, abc.ABC):
@@ -17,26 +25,15 @@ class Prior(keras.layers.Layer, abc.ABC):
     To add one: subclass, implement `call(inputs)` (inputs is None) so that it returns a `tfd.Distribution` built anew
     in each call, make trainable parameters with `add_weight`, extend `get_config`, decorate with
     `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row in `tests/test_priors.py`.
-
-    Args:
-        event_size: number of latent dimensions.
-        **kwargs: arguments of `keras.layers.Layer`.
-
-    Raises:
-        ValueError: if `event_size` is not a positive integer.
     """
 
-    def __init__(self, event_size: int, **kwargs):
+    def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.event_size = as_event_size(event_size)
         self.built = True
 
     @abc.abstractmethod
     def call(self, inputs=None) -> tfd.Distribution:
-        """Give p(z), batch shape `[]`, event shape `[event_size]`."""
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "event_size": self.event_size}
+        """Give p(z), batch shape `[]`."""
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -54,14 +51,229 @@ class StandardNormal(Prior):
     Output:
         `tfd.MultivariateNormalDiag`, batch shape `[]`, event shape `[event_size]`.
 
+    Raises:
+        ValueError: if `event_size` is not a positive integer.
+
     Example:
     >>> StandardNormal(2)(None).log_prob([0., 0.]).numpy().round(4)
     np.float32(-1.8379)
     """
 
+    def __init__(self, event_size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.event_size = as_event_size(event_size)
+
     def call(self, inputs=None) -> tfd.Distribution:
         zeros = tf.zeros([self.event_size], self.variable_dtype)
         return tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
 
+    def get_config(self) -> dict:
+        return {**super().get_config(), "event_size": self.event_size}
 
-__all__ = ["Prior", "StandardNormal"]
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class Normal(Prior):
+    """A normal prior with diagonal covariance whose location and scale are trained; it starts as N(0, I).
+
+    Args:
+        event_size: number of latent dimensions.
+
+    Call arguments:
+        inputs: None.
+
+    Output:
+        `tfd.MultivariateNormalDiag`, batch shape `[]`, event shape `[event_size]`.
+
+    Raises:
+        ValueError: if `event_size` is not a positive integer.
+
+    Example:
+    >>> Normal(2)(None).log_prob([0., 0.]).numpy().round(3)
+    np.float32(-1.838)
+    """
+
+    def __init__(self, event_size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.event_size = as_event_size(event_size)
+        self.loc = self.add_weight(name="loc", shape=[self.event_size], initializer="zeros", autocast=False)
+        self.raw_scale = self.add_weight(
+            name="raw_scale",
+            shape=[self.event_size],
+            initializer=keras.initializers.Constant(UNIT_SCALE),
+            autocast=False,
+        )
+
+    def call(self, inputs=None) -> tfd.Distribution:
+        return tfd.MultivariateNormalDiag(
+            tf.convert_to_tensor(self.loc), softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scale))
+        )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "event_size": self.event_size}
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class NormalMixture(Prior):
+    """A trained mixture of normals with diagonal covariance, for latent codes that form clusters.
+
+    With one component it is `Normal`. The locations start as draws from N(0, I), the scales at 1, the weights equal.
+
+    Reference: Dilokthanakul et al., 2016, Deep unsupervised clustering with Gaussian mixture VAEs, arXiv:1611.02648.
+
+    Args:
+        event_size: number of latent dimensions.
+        num_components: number of normals.
+        seed: int, of the first locations.
+
+    Call arguments:
+        inputs: None.
+
+    Output:
+        `tfd.MixtureSameFamily`, batch shape `[]`, event shape `[event_size]`.
+
+    Raises:
+        ValueError: if a number is not a positive integer.
+
+    Example:
+    >>> NormalMixture(2, num_components=10)(None).sample(seed=0).shape
+    TensorShape([2])
+    """
+
+    def __init__(self, event_size: int, num_components: int, *, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.event_size = as_event_size(event_size)
+        self.num_components = as_count(num_components, "num_components")
+        self.seed = seed
+        shape = [self.num_components, self.event_size]
+        self.locs = self.add_weight(
+            name="locs",
+            shape=shape,
+            initializer=keras.initializers.RandomNormal(stddev=1.0, seed=seed),
+            autocast=False,
+        )
+        self.raw_scales = self.add_weight(
+            name="raw_scales", shape=shape, initializer=keras.initializers.Constant(UNIT_SCALE), autocast=False
+        )
+        self.logits = self.add_weight(name="logits", shape=shape[:1], initializer="zeros", autocast=False)
+
+    def call(self, inputs=None) -> tfd.Distribution:
+        scales = softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scales))
+        components = tfd.MultivariateNormalDiag(tf.convert_to_tensor(self.locs), scales)
+        return tfd.MixtureSameFamily(tfd.Categorical(tf.convert_to_tensor(self.logits)), components)
+
+    def get_config(self) -> dict:
+        config = {"event_size": self.event_size, "num_components": self.num_components, "seed": self.seed}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class VampPrior(Prior):
+    """The mixture of the posteriors of trained pseudo-inputs, through the VAE's own encoder.
+
+    The best of all priors is the aggregate posterior; this stands for it with a few hundred examples that are learned.
+    Start the pseudo-inputs at real examples: `prior.pseudo_inputs.assign(x_train[:num_components])`.
+
+    Reference: Tomczak & Welling, 2018, VAE with a VampPrior, arXiv:1705.07120.
+
+    Args:
+        encoder: the same object as the VAE's encoder, so that they share their weights.
+        event_shape: shape of one example.
+        num_components: number of pseudo-inputs.
+        low: least value of a pseudo-input.
+        high: largest value of a pseudo-input.
+        seed: int, of the first pseudo-inputs, which are uniform between `low` and `high`.
+
+    Call arguments:
+        inputs: None.
+
+    Output:
+        `tfd.MixtureSameFamily` of the encoder's distributions, batch shape `[]`.
+
+    Raises:
+        ValueError: if a number or shape is not valid.
+
+    Example:
+    >>> from tfp_vae import layers as tfpl
+    >>> encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
+    >>> VampPrior(encoder, event_shape=3, num_components=5)(None).event_shape
+    TensorShape([2])
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        event_shape,
+        num_components: int = 500,
+        *,
+        low: float = 0.0,
+        high: float = 1.0,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.event_shape = as_event_shape(event_shape)
+        self.num_components = as_count(num_components, "num_components")
+        if not low < high:
+            raise ValueError(f"low must be below high, received {low!r} and {high!r}.")
+        self.low, self.high, self.seed = float(low), float(high), seed
+        self.pseudo_inputs = self.add_weight(
+            name="pseudo_inputs",
+            shape=[self.num_components, *self.event_shape],
+            initializer=keras.initializers.RandomUniform(low, high, seed=seed),
+            autocast=False,
+        )
+
+    def call(self, inputs=None) -> tfd.Distribution:
+        examples = tf.clip_by_value(tf.convert_to_tensor(self.pseudo_inputs), self.low, self.high)
+        components = unwrap(self.encoder(examples))
+        return tfd.MixtureSameFamily(tfd.Categorical(tf.zeros([self.num_components], components.dtype)), components)
+
+    def get_config(self) -> dict:
+        names = ("event_shape", "num_components", "low", "high", "seed")
+        encoder = keras.saving.serialize_keras_object(self.encoder)
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}, "encoder": encoder}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**{**config, "encoder": keras.saving.deserialize_keras_object(config["encoder"])})
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class HypersphericalUniform(Prior):
+    """The uniform distribution on the unit sphere, which goes with a `layers.PowerSpherical` posterior.
+
+    Reference: Davidson et al., 2018, Hyperspherical variational auto-encoders, arXiv:1804.00891; De Cao & Aziz, 2020,
+    The power spherical distribution, arXiv:2006.04437.
+
+    Args:
+        event_size: number of dimensions of the space around the sphere, at least 2.
+
+    Call arguments:
+        inputs: None.
+
+    Output:
+        `tfd.SphericalUniform`, batch shape `[]`, event shape `[event_size]`.
+
+    Raises:
+        ValueError: if `event_size` is below 2.
+
+    Example:
+    >>> HypersphericalUniform(3)(None).prob([0., 0., 1.]).numpy().round(4)  # 1 / (4 pi)
+    np.float32(0.0796)
+    """
+
+    def __init__(self, event_size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.event_size = as_event_size(event_size)
+        if self.event_size < 2:
+            raise ValueError(f"A sphere needs an event_size of at least 2, received {event_size!r}.")
+
+    def call(self, inputs=None) -> tfd.Distribution:
+        return tfd.SphericalUniform(self.event_size, dtype=tf.as_dtype(self.variable_dtype))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "event_size": self.event_size}
+
+
+__all__ = ["HypersphericalUniform", "Normal", "NormalMixture", "Prior", "StandardNormal", "VampPrior"]

@@ -46,8 +46,12 @@ class OnePass:
     def log_densities(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Evaluate log p(x|z), log p(z) and log q(z|x), each `[*sample_shape, batch]`, at the given z."""
         log_posterior = self.posterior.log_prob(z)
-        x = tf.broadcast_to(self.x, tf.concat([tf.shape(log_posterior), tf.shape(self.x)[1:]], 0))
-        return self.likelihood(z).log_prob(x), self.prior.log_prob(z), log_posterior
+        batch, rank = tf.shape(log_posterior), log_posterior.shape.rank
+        # All sample axes are folded into the batch, which is what a Keras network takes; x is repeated along them.
+        flat_z = tf.nest.map_structure(lambda leaf: _fold_first_axes(leaf, rank), z)
+        x = tf.broadcast_to(self.x, tf.concat([batch, tf.shape(self.x)[1:]], 0))
+        log_likelihood = tf.reshape(self.likelihood(flat_z).log_prob(_fold_first_axes(x, rank)), batch)
+        return log_likelihood, self.prior.log_prob(z), log_posterior
 
     def kl(self, log_prior: tf.Tensor, log_posterior: tf.Tensor) -> tf.Tensor:
         """Give KL(q(z|x) || p(z)), analytic where TFP has it, else estimated from the densities at drawn z."""
@@ -59,6 +63,10 @@ class OnePass:
         if isinstance(schedule, Schedule):
             schedule = schedule(LAST_STEP if self.step is None else self.step)
         return tf.cast(schedule, self.x.dtype)
+
+
+def _fold_first_axes(tensor: tf.Tensor, number: int) -> tf.Tensor:
+    return tensor if number == 1 else tf.reshape(tensor, tf.concat([[-1], tf.shape(tensor)[number:]], 0))
 
 
 class Objective(keras.layers.Layer, abc.ABC):
