@@ -270,13 +270,15 @@ for strategy in (tf.distribute.OneDeviceStrategy("CPU:0"), tf.distribute.Mirrore
     with strategy.scope():
         q = [keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(4), tfpl.IndependentNormal(2, "mean")]
         model = keras.Sequential([*q, keras.layers.Dense(6), tfpl.IndependentNormal(3, "mean")])
-        model.compile(keras.optimizers.Adam(0.01), loss=lambda y, rv: -rv.log_prob(y), metrics=["mse"])
+        nll = lambda y, rv: -rv.log_prob(y)
+        model.compile(keras.optimizers.Adam(0.01), loss=nll, metrics=["mse", nll])
+        model.test_step((x[:1], x[:1]))  # builds loss and metrics: under a strategy Keras does it from placeholders
     assert model.distribute_strategy.num_replicas_in_sync == len(results) + 1
     history = model.fit(x, x, batch_size=8, epochs=5, shuffle=False, verbose=0).history
     results.append([*model.get_weights(), history["loss"], history["mse"], model.evaluate(x, x, verbose=0)])
     results[-1].append(model.predict(x, verbose=0))
 for one, two in zip(*results, strict=True):
-    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one, two, rtol=2e-5, atol=1e-6)
 """
 
 
