@@ -22,9 +22,9 @@ def softplus(x):
     return np.logaddexp(0.0, x)
 
 
-def normal(params, event_shape):
+def normal(params, event_shape, low=0.0):
     loc, scale = np.moveaxis(params.reshape(*params.shape[:-1], 2, *event_shape), params.ndim - 1, 0)
-    return tfd.Independent(tfd.Normal(loc, softplus(scale) + 1e-5), len(event_shape))
+    return tfd.Independent(tfd.Normal(loc, softplus(scale) + low), len(event_shape))
 
 
 def full_normal(params, event_shape):
