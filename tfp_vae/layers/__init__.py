@@ -10,6 +10,7 @@ through Sequential and Functional models, losses and metrics.
 TensorShape([1])
 """
 
+from tfp_vae.layers.autoregressive import AutoregressiveNetwork, AutoregressiveTransform
 from tfp_vae.layers.continuous import (
     Deterministic,
     IndependentContinuousBernoulli,
@@ -25,6 +26,7 @@ from tfp_vae.layers.counts import (
 )
 from tfp_vae.layers.discrete import IndependentBernoulli, IndependentCategorical
 from tfp_vae.layers.distribution_lambda import DistributionLambda, DistributionLayer
+from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
 from tfp_vae.layers.independent import Independent
 from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureSameFamily
 from tfp_vae.layers.normal import (
@@ -40,9 +42,20 @@ from tfp_vae.layers.one_hot import (
     RelaxedOneHotCategorical,
 )
 from tfp_vae.layers.spherical import PowerSpherical, VonMisesFisher
+from tfp_vae.layers.variational import (
+    BlockwiseInitializer,
+    DenseVariational,
+    VariableLayer,
+    posterior_mean_field,
+    prior_trainable,
+)
 
 __all__ = [
+    "AutoregressiveNetwork",
+    "AutoregressiveTransform",
+    "BlockwiseInitializer",
     "CategoricalMixtureOfOneHotCategorical",
+    "DenseVariational",
     "Deterministic",
     "DistributionLambda",
     "DistributionLayer",
@@ -58,6 +71,8 @@ __all__ = [
     "IndependentQuantizedLogistic",
     "IndependentStudentT",
     "IndependentZeroInflatedNegativeBinomial",
+    "KLDivergenceAddLoss",
+    "KLDivergenceRegularizer",
     "MixtureLogistic",
     "MixtureNormal",
     "MixtureSameFamily",
@@ -68,5 +83,8 @@ __all__ = [
     "OneHotCategoricalStraightThrough",
     "PowerSpherical",
     "RelaxedOneHotCategorical",
+    "VariableLayer",
     "VonMisesFisher",
+    "posterior_mean_field",
+    "prior_trainable",
 ]
