@@ -16,8 +16,15 @@ tfd = tfp.distributions
 # Conversions whose result has the shape of one draw: their shape is known without making one.
 DRAW_SHAPED = {name: getattr(tfd.Distribution, name) for name in ("sample", "mean", "mode", "stddev", "variance")}
 # Methods whose first argument is an outcome.
-OF_AN_OUTCOME = ("log_prob", "prob", "unnormalized_log_prob", "log_cdf", "cdf", "log_survival_function")
-OF_AN_OUTCOME += ("survival_function",)
+OF_AN_OUTCOME = (
+    "log_prob",
+    "prob",
+    "unnormalized_log_prob",
+    "log_cdf",
+    "cdf",
+    "log_survival_function",
+    "survival_function",
+)
 
 
 @register_dispatchable_type  # not public TensorFlow: `tf.experimental.dispatch_for_api` needs it of a plain class
@@ -61,6 +68,7 @@ class TensorLike(tfd.Distribution):
     # NumPy arrays to the left of an operator leave the operation to the wrapper, as they do to a `tf.Tensor`.
     __array_priority__ = tf.Tensor.__array_priority__
     _tensor: tf.Tensor | None
+    _spec: tf.TensorSpec | None
 
     def __new__(cls, distribution, convert_to_tensor_fn=tfd.Distribution.sample):
         if not isinstance(distribution, tfd.Distribution):
