@@ -31,6 +31,10 @@ class Property:
     def get_config(self) -> dict:
         return {"name": self.name}
 
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**config)
+
 
 def as_function(identifier) -> Callable:
     """Turn a name, a property or a callable into a callable."""

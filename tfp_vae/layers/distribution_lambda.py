@@ -103,7 +103,8 @@ class DistributionLambda(DistributionLayer):
     """
 
     def __init__(self, make_distribution_fn: Callable, convert_to_tensor_fn="sample", **kwargs):
-        super().__init__({"make_distribution_fn": make_distribution_fn}, convert_to_tensor_fn, **kwargs)
+        arguments = {"make_distribution_fn": as_function(make_distribution_fn)}
+        super().__init__(arguments, convert_to_tensor_fn, **kwargs)
 
     @staticmethod
     def new(params, make_distribution_fn: Callable, validate_args=False) -> tfd.Distribution:

@@ -34,7 +34,8 @@ class MixtureSameFamily(DistributionLayer):
         `tfd.MixtureSameFamily`, batch shape `[...]`, event shape that of the components.
 
     Raises:
-        ValueError: if `num_components` is not a positive integer, or `params` has another size.
+        ValueError: if `num_components` is not a positive integer, `params` has another size, or the dtype of
+            `component_layer` differs.
 
     Example:
     >>> from tfp_vae import layers as tfpl
@@ -56,6 +57,11 @@ class MixtureSameFamily(DistributionLayer):
             "component_layer": component_layer,
         }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+        if isinstance(component_layer, keras.layers.Layer) and component_layer.variable_dtype != self.variable_dtype:
+            raise ValueError(
+                f"component_layer gives densities in {component_layer.variable_dtype}, this layer in "
+                f"{self.variable_dtype}. Pass the same dtype to both."
+            )
 
     @staticmethod
     def new(params, num_components: int, component_layer: Callable, validate_args=False, name=None) -> tfd.Distribution:

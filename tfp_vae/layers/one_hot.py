@@ -1,6 +1,7 @@
 """Distributions over one of several categories, written as a vector that is 1 there and 0 elsewhere."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -162,7 +163,7 @@ class RelaxedOneHotCategorical(DistributionLayer):
     def new(params, event_size: int, temperature: float = 0.5, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., event_size]`."""
         (logits,) = split_params(params, [[event_size]])
-        return tfd.RelaxedOneHotCategorical(
+        return Relaxed(
             tf.constant(temperature, logits.dtype),
             logits,
             validate_args=validate_args,
@@ -173,6 +174,13 @@ class RelaxedOneHotCategorical(DistributionLayer):
     def params_size(event_size: int, name=None) -> int:
         """Give the number of parameters of one distribution."""
         return as_event_size(event_size)
+
+
+class Relaxed(tfd.RelaxedOneHotCategorical):
+    """TFP's, a draw of which is never exactly 0: the density there is infinite or not a number."""
+
+    def _call_sample_n(self, *args, **kwargs):
+        return tf.maximum(super()._call_sample_n(*args, **kwargs), np.finfo(self.dtype.as_numpy_dtype).tiny)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
