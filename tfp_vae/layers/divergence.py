@@ -320,7 +320,10 @@ def _arguments(config: dict) -> dict:
 def _prior_to_config(prior):
     if isinstance(prior, tfd.Distribution):
         return _tfp_to_config(prior)
-    return to_config(prior, "distribution_b")
+    config = to_config(prior, "distribution_b")
+    if isinstance(prior, keras.layers.Layer):
+        config["shared_object_id"] = id(prior)  # one prior of two layers stays one: Keras forgets this two levels deep
+    return config
 
 
 def _prior_from_config(config):
