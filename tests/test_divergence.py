@@ -1,5 +1,9 @@
 """KL divergence in the loss: as a regularizer and as a layer, counted once, whatever the batch size."""
 
+import json
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -52,6 +56,11 @@ def twenty_draws(q):
 
 
 @keras.saving.register_keras_serializable(package="test_divergence")
+def seeded(q):
+    return q.sample(seed=[1, 2])
+
+
+@keras.saving.register_keras_serializable(package="test_divergence")
 def as_normal(t):
     return tfd.MultivariateNormalDiag(t[:2], tf.nn.softplus(t[2:]))
 
@@ -76,6 +85,11 @@ class TrainedMean(priors.Prior):
 
     def call(self, inputs=None):
         return tfd.MultivariateNormalDiag(self.loc, tf.ones([self.event_size]))
+
+
+@keras.saving.register_keras_serializable(package="test_divergence")
+def nothing(y, q):
+    return 0.0 * tf.reduce_sum(q, -1)
 
 
 # The value
@@ -150,8 +164,8 @@ def test_empty_batch_adds_nothing(how):
 # In the loss of a model: once, and whatever the batch size
 
 
-def autoencoder(how, convert="mean", **kwargs):
-    encoder = [keras.Input((3,)), keras.layers.Dense(4), *posterior(how, PRIOR, convert=convert, **kwargs)]
+def autoencoder(how, convert="mean", prior=PRIOR, **kwargs):
+    encoder = [keras.Input((3,)), keras.layers.Dense(4), *posterior(how, prior, convert=convert, **kwargs)]
     decoder = [keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3, "mean")]
     encoder, decoder = keras.Sequential(encoder), keras.Sequential(decoder)
     return keras.Model(encoder.inputs[0], decoder(encoder.outputs[0]))
@@ -245,7 +259,6 @@ def prior_fn_of_float64():
 
 PRIORS = {
     "model": prior_model,
-    "model with input": lambda: prior_model(keras.Input((1,))),
     "model with empty input": lambda: prior_model(keras.Input((0,))),
     "layer": lambda: TrainedMean(2),
 }
@@ -270,49 +283,234 @@ def test_trained_priors_are_tracked_trained_and_saved(how, make_prior, tmp_path)
     np.testing.assert_allclose(reloaded.evaluate(PARAMS, PARAMS[:, :2], verbose=0), expected, rtol=1e-6)
 
 
-def test_one_prior_for_two_layers(tmp_path):
-    prior = prior_model()
-    x = keras.Input((4,))
-    outputs = [layer(x) for how in ("regularizer", "regularizer") for layer in posterior2(prior)]
-    model = keras.Model(x, outputs)
-    assert len(model.weights) == 1
+def test_one_prior_of_two_layers_stays_one(tmp_path):
+    prior, x = prior_model(), keras.Input((4,))
+    regularized = [tfpl.KLDivergenceRegularizer(prior, use_exact_kl=True) for _ in range(2)]
+    outputs = [
+        tfpl.MultivariateNormalDiag(2, "mean", activity_regularizer=regularizer)(x) for regularizer in regularized
+    ]
+    model = keras.Model(x, [*outputs, tfpl.KLDivergenceAddLoss(prior, use_exact_kl=True)(outputs[0])])
     prior.trainable_weights[0].assign(PARAMS[0])
     model(PARAMS)
     model.save(tmp_path / "model.keras")
     reloaded = keras.models.load_model(tmp_path / "model.keras")
     reloaded(PARAMS)
+    assert len(model.weights) == len(reloaded.weights) == 1
+    assert len(model.losses) == 3
     np.testing.assert_allclose(reloaded.losses, model.losses, rtol=1e-6)
-    assert len(reloaded.weights) == 1
-
-
-@keras.saving.register_keras_serializable(package="test_divergence")
-def nothing(y, q):
-    return 0.0 * tf.reduce_sum(q, -1)
-
-
-def posterior2(prior):
-    regularizer = tfpl.KLDivergenceRegularizer(prior, True)
-    return [tfpl.MultivariateNormalDiag(2, "mean", activity_regularizer=regularizer)]
-
-
-# Weights
 
 
 @by
 def test_schedule_counts_the_steps_of_training(how, tmp_path):
+    """It is read at 0, 1, ... in training, and in evaluation where training left it; the count is saved."""
     schedule = keras.optimizers.schedules.PolynomialDecay(0.0, decay_steps=4, end_learning_rate=1.0)
     model = keras.Sequential([keras.Input((4,)), *posterior(how, PRIOR, True, weight=schedule)])
-    model.compile(loss=nothing, optimizer="sgd", jit_compile=False)
 
-    def losses(model):
-        return np.float64([model.evaluate(PARAMS, X, verbose=0) for _ in range(2)]) / closed_form().mean()
+    def weight_in_evaluation(model):
+        model.compile("sgd", loss=nothing)
+        losses = [model.evaluate(PARAMS, X, verbose=0) for _ in range(2)]
+        assert losses[0] == losses[1]
+        return losses[0] / closed_form().mean()
 
-    np.testing.assert_allclose(losses(model), [0.0, 0.0])
+    assert weight_in_evaluation(model) == 0.0
     with pytest.warns(UserWarning, match="does not have any trainable weights"):
-        model.fit(PARAMS, X, batch_size=3, verbose=0)
-    assert divergence(model, how).weighting.step.numpy() == 2
-    np.testing.assert_allclose(losses(model), [0.5, 0.5], rtol=1e-5)
+        (loss,) = model.fit(PARAMS, X, batch_size=2, shuffle=False, verbose=0).history["loss"]
+    of_batches = closed_form().reshape(3, 2).mean(1)
+    np.testing.assert_allclose(loss, np.mean([0.0, 0.25, 0.5] * of_batches), rtol=1e-5)
+    np.testing.assert_allclose(weight_in_evaluation(model), 0.75, rtol=1e-5)
     model.save(tmp_path / "model.keras")
     reloaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
-    reloaded.compile(loss=nothing, optimizer="sgd", jit_compile=False)
-    np.testing.assert_allclose(losses(reloaded), [0.5, 0.5], rtol=1e-5)
+    np.testing.assert_allclose(weight_in_evaluation(reloaded), 0.75, rtol=1e-5)
+
+
+@by
+@pytest.mark.parametrize("variable", [tf.Variable, keras.Variable])
+def test_variable_weight_is_read_in_every_step_and_never_trained(how, variable, tmp_path):
+    weight = variable(0.5)
+    model = keras.Sequential([keras.Input((4,)), *posterior(how, PRIOR, True, weight=weight)])
+
+    def loss(model):
+        return model.evaluate(PARAMS, X, verbose=0) / closed_form().mean()
+
+    model.compile("sgd", loss=nothing)
+    assert model.weights == []
+    np.testing.assert_allclose(loss(model), 0.5, rtol=1e-5)
+    weight.assign(0.25)
+    np.testing.assert_allclose(loss(model), 0.25, rtol=1e-5)
+    model.export(str(tmp_path / "exported"), verbose=False)
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loss(reloaded), 0.25, rtol=1e-5)
+    divergence(reloaded, how).weight.assign(2.0)
+    np.testing.assert_allclose(loss(reloaded), 2.0, rtol=1e-5)
+
+
+# Saving and export
+
+SAVED = {
+    "normal": PRIOR,
+    "independent": tfd.Independent(tfd.Normal(loc=tf.zeros(2), scale=[1.0, 2.0]), reinterpreted_batch_ndims=1),
+    "sample": tfd.Sample(tfd.StudentT(df=3.0, loc=0.5, scale=2.0), sample_shape=2),
+    "full": tfd.MultivariateNormalTriL(scale_tril=[[1.0, 0.0], [0.5, 2.0]]),
+    "variable": tfd.MultivariateNormalDiag(tf.Variable([0.5, -0.5], trainable=False)),
+    "mixture": tfd.MixtureSameFamily(
+        tfd.Categorical(probs=[0.3, 0.7], dtype=tf.int64),
+        tfd.MultivariateNormalDiag(np.float32([[0.0, 1.0], [2.0, 3.0]]), [1.0, 2.0]),
+    ),
+    "transformed": tfd.TransformedDistribution(
+        tfd.MultivariateNormalDiag(tf.zeros(2)), tfb.Chain([tfb.Shift([0.5, -0.5]), tfb.Scale([1.5, 0.5])])
+    ),
+    "function": prior_fn,
+    "layer": priors.StandardNormal(2),
+    "model": prior_model(keras.Input((1,))),
+}
+
+
+@by
+@pytest.mark.parametrize("prior", SAVED.values(), ids=SAVED)
+def test_config_holds_the_prior(how, prior):
+    *first, last = posterior(how, prior, test_points_fn=twenty_draws, test_points_reduce_axis=0, weight=0.5)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(last)))
+    rebuilt = keras.saving.deserialize_keras_object(config)
+    np.testing.assert_array_equal(loss_of([*first, rebuilt]), loss_of([*first, last]))
+
+
+def test_models_reload_in_a_new_process(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), *posterior("regularizer", prior_model(), convert=seeded)])
+    model.add(tfpl.KLDivergenceAddLoss(SAVED["mixture"], weight=0.1))
+    model.compile("sgd", loss="mse")
+    model.evaluate(PARAMS, PARAMS[:, :2], verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", PARAMS)
+    code = (
+        "import sys, keras, numpy as np, tests.test_divergence\n"
+        "model, x = keras.models.load_model(sys.argv[1] + '/model.keras'), np.load(sys.argv[1] + '/x.npy')\n"
+        "print(model.evaluate(x, x[:, :2], verbose=0), *model(x).numpy().ravel())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    expected = [model.evaluate(PARAMS, PARAMS[:, :2], verbose=0), *model(PARAMS).numpy().ravel()]
+    np.testing.assert_allclose(np.float64(result.stdout.split()), expected, rtol=1e-6)
+
+
+@by
+def test_export(how, tmp_path):
+    model = keras.Sequential([keras.Input((4,)), *posterior(how, prior_model(), weight=0.5)])
+    model.export(str(tmp_path), verbose=False)
+    served = tf.saved_model.load(str(tmp_path))
+    np.testing.assert_allclose(served.serve(PARAMS[:5]), model(PARAMS[:5]), rtol=1e-6)
+
+
+# As a layer among layers
+
+
+@by
+def test_next_layer_receives_the_distribution(how):
+    flow = tfpl.DistributionLambda(lambda q: tfd.MultivariateNormalDiag(q.mean() + 1.0, 2.0 * q.stddev()), "mean")
+    model = keras.Sequential([keras.Input((4,)), *posterior(how, PRIOR, True), flow])
+    assert model.output_shape == (None, 2)
+    q = tfpl.MultivariateNormalDiag.new(PARAMS, 2)
+    np.testing.assert_allclose(model(PARAMS).mean(), q.mean() + 1.0, rtol=1e-6)
+    np.testing.assert_allclose(model(PARAMS).stddev(), 2.0 * q.stddev(), rtol=1e-6)
+    np.testing.assert_allclose(model.losses, [closed_form().mean()], rtol=1e-5)
+
+
+def test_layer_hands_on_what_it_received():
+    q = tfpl.MultivariateNormalDiag(2)(PARAMS)
+    assert tfpl.KLDivergenceAddLoss(PRIOR)(q) is q
+
+
+@by
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_divergence_is_float32_under_mixed_precision(how, policy):
+    keras.config.set_dtype_policy(policy)
+    loss = loss_of(posterior(how, prior_model(), True), 100.0 * PARAMS)
+    keras.config.set_dtype_policy("float32")
+    assert loss.dtype == tf.float32
+    np.testing.assert_allclose(loss, loss_of(posterior(how, prior_model(), True), 100.0 * PARAMS), rtol=1e-6)
+
+
+@by
+def test_xla_changes_nothing(how):
+    losses = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(1)
+        schedule = keras.optimizers.schedules.PolynomialDecay(0.5, decay_steps=4, end_learning_rate=1.0)
+        model = autoencoder(how, prior=prior_model(), use_exact_kl=True, weight=schedule)
+        history = compiled(model, jit_compile=jit_compile).fit(X, X, batch_size=2, epochs=2, shuffle=False, verbose=0)
+        losses.append(history.history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_mirrored_strategy_equals_one_device():
+    code = (
+        "import contextlib, keras, numpy as np, tensorflow as tf\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
+        "from tests.test_divergence import X, autoencoder, compiled, prior_model\n"
+        "strategy = tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1'])\n"
+        "for how in ('regularizer', 'layer'):\n"
+        "    results = []\n"
+        "    for scope in (contextlib.nullcontext(), strategy.scope()):\n"
+        "        keras.utils.set_random_seed(0)\n"
+        "        with scope:\n"
+        "            schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 4, 1.0)\n"
+        "            model = autoencoder(how, prior=prior_model(), use_exact_kl=True, weight=schedule)\n"
+        "            compiled(model)\n"
+        "        model.compute_loss(X, X, model(X))\n"  # else Keras builds the loss on a tensor without log_prob
+        "        history = model.fit(X[:4], X[:4], batch_size=2, epochs=2, shuffle=False, verbose=0).history\n"
+        "        results.append([*history['loss'], *[w for v in model.get_weights() for w in np.ravel(v)]])\n"
+        "    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-6)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+# What is refused, and says so
+
+CATEGORICAL = tfd.OneHotCategorical(logits=[0.0, 0.0])
+TRAINABLE = tfd.MultivariateNormalDiag(tf.Variable([0.0, 0.0]))
+ERRORS = {
+    "not a distribution": (lambda: tfpl.KLDivergenceRegularizer("normal"), r"distribution_b .* received 'normal'"),
+    "not of distributions": (
+        lambda: tfpl.KLDivergenceAddLoss(tfpl.VariableLayer(2)),
+        r"Keras layer .* that gives one, received <VariableLayer .* which gives",
+    ),
+    "trainable": (lambda: tfpl.KLDivergenceAddLoss(TRAINABLE), r"neither train nor save.*VariableLayer"),
+    "tensor": (
+        lambda: tfpl.KLDivergenceAddLoss(PRIOR)(tf.zeros([2, 2])),
+        r"(?s)Expected a distribution, .*IndependentNormal",
+    ),
+    "not reparameterized": (
+        lambda: tfpl.KLDivergenceRegularizer(CATEGORICAL)(CATEGORICAL),
+        r"(?s)not reparameterized.*use_exact_kl=True",
+    ),
+    "no closed form": (
+        lambda: tfpl.KLDivergenceRegularizer(tfd.StudentT(3.0, 0.0, 1.0), True)(tfd.Normal(0.0, 1.0)),
+        r"No KL",
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "message"), ERRORS.values(), ids=ERRORS)
+def test_errors(act, message):
+    with pytest.raises((TypeError, ValueError, NotImplementedError), match=message):
+        act()
+
+
+NOT_SAVED = {
+    "lambda": lambda: PRIOR,
+    "holds a function": tfd.TransformedDistribution(
+        PRIOR, tfb.Inline(lambda x: x + 1.0, lambda y: y - 1.0, forward_min_event_ndims=0)
+    ),
+    "holds an operator": tfd.MultivariateNormalLinearOperator(scale=tf.linalg.LinearOperatorIdentity(2)),
+    "lambda in a layer": keras.Sequential([tfpl.VariableLayer(4), tfpl.DistributionLambda(lambda t: as_normal(t))]),
+}
+
+
+@by
+@pytest.mark.parametrize("prior", NOT_SAVED.values(), ids=NOT_SAVED)
+def test_what_cannot_be_saved_names_the_way_out(how, prior, tmp_path):
+    model = keras.Sequential([keras.Input((4,)), *posterior(how, prior)])
+    with pytest.raises(ValueError, match=r"cannot be saved.*register_keras_serializable"):
+        model.save(tmp_path / "model.keras")

@@ -142,6 +142,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
                 initializer=initializer,
                 regularizer=self.kernel_regularizer,
                 constraint=self.kernel_constraint,
+                autocast=False,
             )
 
         weights = {"kernel": add_kernel(f"kernel_{k}", mask.shape, masked)}
@@ -152,6 +153,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
                 initializer=keras.initializers.get(self.bias_initializer),
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
+                autocast=False,
             )
         if self.conditional and (k == 0 or self.conditional_input_layers == "all_layers"):
             shape = (*self.conditional_event_shape, mask.shape[1])

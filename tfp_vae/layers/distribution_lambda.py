@@ -46,6 +46,11 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         """Whether the conversion to a tensor may be a draw: a layer that XLA cannot draw from asks this."""
         return self.convert_to_tensor_fn not in [DRAW_SHAPED[name] for name in ("mean", "mode", "stddev", "variance")]
 
+    @property
+    def regularizer(self):
+        """The activity regularizer, under a name that Keras looks at when it saves the weights of a prior in it."""
+        return self.activity_regularizer
+
     @staticmethod
     @abc.abstractmethod
     def new(params, *arguments) -> tfd.Distribution:

@@ -6,9 +6,11 @@ the regularizer returns that many times the mean. Keras divides nothing that com
 mean.
 """
 
+import inspect
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -203,12 +205,13 @@ class Weighting(keras.layers.Layer):
         self.step = None
         if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
             # Neither a layer nor a regularizer can reach the optimizer, so the steps are counted here.
-            self.step = self.add_weight(
-                shape=(),
+            # Each replica counts for itself: to agree in the middle of a call would mix up the replicas' losses.
+            self.step = keras.Variable(
+                0,
                 dtype="int32",
-                initializer="zeros",
                 trainable=False,
                 name="step",
+                synchronization="on_read",
                 aggregation="only_first_replica",
             )
         self.built = True
@@ -320,7 +323,10 @@ def _arguments(config: dict) -> dict:
 def _prior_to_config(prior):
     if isinstance(prior, tfd.Distribution):
         return _tfp_to_config(prior)
-    return to_config(prior, "distribution_b")
+    config = to_config(prior, "distribution_b")
+    if isinstance(prior, keras.layers.Layer):
+        config["shared_object_id"] = id(prior)  # one prior of two layers stays one: Keras forgets this two levels deep
+    return config
 
 
 def _prior_from_config(config):
@@ -334,12 +340,14 @@ def _tfp_to_config(value):
         name = type(value).__name__.lstrip("_")  # TFP's variant of the class that is not a composite tensor
         cls = getattr(tfd, name, None) or getattr(tfb, name, None)
         if cls is not None and isinstance(value, cls):
-            return {"tfp": name, "arguments": {key: _tfp_to_config(item) for key, item in value.parameters.items()}}
+            defaults = {key: parameter.default for key, parameter in inspect.signature(cls.__init__).parameters.items()}
+            given = {key: item for key, item in value.parameters.items() if item is not defaults.get(key)}
+            return {"tfp": name, "arguments": {key: _tfp_to_config(item) for key, item in given.items()}}
     elif type(value) in (type(None), bool, int, float, str):
         return value
     elif isinstance(value, tf.DType):
         return {"dtype": value.name}
-    elif not callable(value):
+    elif tf.is_tensor(value) or isinstance(value, (tf.Variable, np.ndarray, np.generic)):
         return keras.saving.serialize_keras_object(tf.convert_to_tensor(value))
     raise ValueError(
         f"distribution_b cannot be saved, for it holds {value!r}. Pass a Keras layer, or a function that returns the "

@@ -111,6 +111,7 @@ class VariableLayer(keras.layers.Layer):
             initializer=self.initializer,
             regularizer=self.regularizer,
             constraint=self.constraint,
+            autocast=False,
             name="constant",
         )
         self.built = True
@@ -230,7 +231,7 @@ class DenseVariational(keras.layers.Layer):
         self.posterior, self.prior = self.make_posterior_fn(*sizes), self.make_prior_fn(*sizes)
         for model in (self.posterior, self.prior):
             if isinstance(model, keras.layers.Layer) and not model.built:
-                model.build(input_shape)
+                model.build((None, *input_shape[1:]))
 
     def call(self, inputs, training=None):
         inputs = tf.cast(inputs, self.variable_dtype)
