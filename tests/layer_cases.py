@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import special, stats
@@ -14,6 +15,7 @@ from tfp_vae import layers as tfpl
 
 tfd = tfp.distributions
 
+DRAWS: dict = {}  # draws take long
 MOMENTS = ("mean", "mode", "stddev", "variance")
 
 
@@ -65,7 +67,16 @@ class Case:
 
     def draw(self, params, *sample_shape):
         """Draw in float64, from the distribution itself: where to look at its density."""
-        return self.make(dtype="float64")(params).sample(sample_shape, seed=(0, 0)).numpy()
+        key = str(self), params.tobytes(), sample_shape
+        if key not in DRAWS:
+            DRAWS[key] = self.make(dtype="float64")(params).sample(sample_shape, seed=(0, 0)).numpy()
+        return DRAWS[key]
+
+    def gradient(self, params, x):
+        """Differentiate the log-density by params `[..., params_size]`, by finite differences."""
+        steps = 1e-6 * np.eye(self.params_size)
+        each = [self.log_density(params + step, x) - self.log_density(params - step, x) for step in steps]
+        return np.stack(each, -1) / 2e-6
 
     def expectation(self, function, params):
         """Sum over all outcomes, of the density in NumPy: params `[num, params_size]` -> `[num, ...]`."""
@@ -431,3 +442,8 @@ CASES = [
     Case(tfpl.VonMisesFisher, {"event_size": 2}, 3, (2,), von_mises, circle(), names=("mean", "mode")),
     Case(tfpl.VonMisesFisher, {"event_size": 3}, 4, (3,), von_mises_fisher_3, sphere(), names=("mean", "mode")),
 ]
+EXACT = {tfpl.Deterministic}  # no density: all on one value
+
+
+def rows(condition=lambda case: True):
+    return pytest.mark.parametrize("case", [case for case in CASES if condition(case)], ids=str)

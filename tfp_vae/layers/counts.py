@@ -166,7 +166,7 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
             additional zeros.
 
     Output:
-        `tfd.Independent(tfd.ZeroInflatedNegativeBinomial)`, batch shape `[...]`, event shape `event_shape`.
+        `tfd.Independent(tfd.Inflated(tfd.NegativeBinomial))`, batch shape `[...]`, event shape `event_shape`.
 
     Raises:
         ValueError: if `event_shape` is not a shape, or `params` has another size.
@@ -187,13 +187,11 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
         event_shape = as_event_shape(event_shape)
         log_mean, inverse_dispersion, zero_logits = split_params(params, [event_shape] * 3)
         total_count, logits = _counts_and_logits(log_mean, inverse_dispersion)
-        base = tfd.ZeroInflatedNegativeBinomial(
-            inflated_loc_logits=zero_logits / 2,  # TFP 0.25 takes half the log-odds: P(additional zero) = sigmoid(2 t)
-            total_count=total_count,
-            logits=logits,
-            require_integer_total_count=False,
-            validate_args=validate_args,
+        counts = tfd.NegativeBinomial(
+            total_count, logits=logits, require_integer_total_count=False, validate_args=validate_args
         )
+        # TFP 0.25 takes half the log-odds: P(additional zero) is sigmoid(2 t).
+        base = tfd.Inflated(counts, inflated_loc_logits=zero_logits / 2, validate_args=validate_args)
         return independent_of(base, len(event_shape), name)
 
     @staticmethod
