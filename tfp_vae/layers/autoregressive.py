@@ -118,6 +118,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
         (event_size,) = self.event_shape
         if input_shape[-1] != event_size:
             raise ValueError(f"Expected inputs with {event_size} values, received shape {tuple(input_shape)}.")
+        self.input_spec = keras.layers.InputSpec(axes={-1: event_size})
         self._masks = self._make_masks(event_size)
         self._layers_of_weights = [self._add_layer(k, mask) for k, mask in enumerate(self._masks)]
 
@@ -156,7 +157,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
                 autocast=False,
             )
         if self.conditional and (k == 0 or self.conditional_input_layers == "all_layers"):
-            shape = (*self.conditional_event_shape, mask.shape[1])
+            shape = (*(self.conditional_event_shape or ()), mask.shape[1])
             initializer = keras.initializers.get(self.kernel_initializer)
             weights["conditional"] = add_kernel(f"conditional_kernel_{k}", shape, initializer)
         return weights

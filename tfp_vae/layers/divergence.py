@@ -6,19 +6,18 @@ the regularizer returns that many times the mean. Keras divides nothing that com
 mean.
 """
 
-import inspect
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers import tfp_objects
 from tfp_vae.layers.configs import as_function, from_config, to_config
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.tensor_like import TensorLike, unwrap
 
-tfd, tfb = tfp.distributions, tfp.bijectors
+tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -317,12 +316,9 @@ def _arguments(config: dict) -> dict:
     return {**arguments, "distribution_b": _prior_from_config(prior), "weight": weight}
 
 
-# How a file holds a `tfd.Distribution`: its class by name, and the arguments it was made with.
-
-
 def _prior_to_config(prior):
     if isinstance(prior, tfd.Distribution):
-        return _tfp_to_config(prior)
+        return tfp_objects.to_config(prior, "distribution_b")
     config = to_config(prior, "distribution_b")
     if isinstance(prior, keras.layers.Layer):
         config["shared_object_id"] = id(prior)  # one prior of two layers stays one: Keras forgets this two levels deep
@@ -330,41 +326,4 @@ def _prior_to_config(prior):
 
 
 def _prior_from_config(config):
-    return _tfp_from_config(config) if "tfp" in config else from_config(config)
-
-
-def _tfp_to_config(value):
-    if isinstance(value, (list, tuple)):
-        return [_tfp_to_config(item) for item in value]
-    if isinstance(value, (tfd.Distribution, tfb.Bijector)):
-        name = type(value).__name__.lstrip("_")  # TFP's variant of the class that is not a composite tensor
-        cls = getattr(tfd, name, None) or getattr(tfb, name, None)
-        if cls is not None and isinstance(value, cls):
-            defaults = {key: parameter.default for key, parameter in inspect.signature(cls.__init__).parameters.items()}
-            given = {key: item for key, item in value.parameters.items() if item is not defaults.get(key)}
-            return {"tfp": name, "arguments": {key: _tfp_to_config(item) for key, item in given.items()}}
-    elif type(value) in (type(None), bool, int, float, str):
-        return value
-    elif isinstance(value, tf.DType):
-        return {"dtype": value.name}
-    elif tf.is_tensor(value) or isinstance(value, (tf.Variable, np.ndarray, np.generic)):
-        return keras.saving.serialize_keras_object(tf.convert_to_tensor(value))
-    raise ValueError(
-        f"distribution_b cannot be saved, for it holds {value!r}. Pass a Keras layer, or a function that returns the "
-        'distribution, decorated with @keras.saving.register_keras_serializable(package="mine").'
-    )
-
-
-def _tfp_from_config(config):
-    if isinstance(config, list):
-        return [_tfp_from_config(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    if "dtype" in config and len(config) == 1:
-        return tf.as_dtype(config["dtype"])
-    if "tfp" not in config:
-        return keras.saving.deserialize_keras_object(config)
-    cls = getattr(tfd, config["tfp"], None) or getattr(tfb, config["tfp"], None)
-    if not (isinstance(cls, type) and issubclass(cls, (tfd.Distribution, tfb.Bijector))):
-        raise ValueError(f"{config['tfp']!r} is neither a distribution nor a bijector of TFP.")
-    return cls(**{key: _tfp_from_config(value) for key, value in config["arguments"].items()})
+    return tfp_objects.from_config(config) if "tfp" in config else from_config(config)
