@@ -24,7 +24,7 @@ def test_regression(tmp_path, capsys):
 def check_images(results, gain):
     """The bound is that of `VAE`, importance sampling tightens it, and pixels are not independent."""
     assert results["-ELBO"] == pytest.approx(results["-ELBO of tfp_vae.VAE"], abs=0.1)
-    assert results["-log p(x), 500 samples"] < results["-ELBO"] < results["independent pixels"] - gain
+    assert results["-log p(x), 200 samples"] < results["-ELBO"] < results["independent pixels"] - gain
     assert np.isfinite(list(results.values())).all()
 
 
@@ -37,5 +37,5 @@ def test_variational_autoencoder(tmp_path):
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_variational_autoencoder_on_mnist():
-    results = load_example("variational_autoencoder").main("mnist", epochs=1)
-    check_images(results, gain=80.0)
+    results = load_example("variational_autoencoder").main("mnist", epochs=1, batch_size=200)
+    check_images(results, gain=50.0)
