@@ -84,13 +84,13 @@ def main(name: str = "digits", picture: str | None = None, epochs: int = 40, bat
     vae.fit(x_train, x_train, batch_size=batch_size, epochs=epochs, verbose=0)
 
     brightness = np.clip(x_train.mean(0), 1e-3, 1.0 - 1e-3)
-    x_test = x_test[:200]
-    ten_times = np.tile(x_test, (10, 1, 1, 1))  # ten draws of z for each image
+    x_test = x_test[:100]
+    repeated = np.tile(x_test, (100, 1, 1, 1))  # a hundred draws of z for each image
     same = tfp_vae.VAE(encoder, decoder)  # the same two networks, the same objective
     results = {
-        "-ELBO": vae.evaluate(ten_times, ten_times, batch_size=500, verbose=0),
-        "-ELBO of tfp_vae.VAE": tfp_vae.evaluation.elbo(same, ten_times)["loss"].mean(),
-        "-log p(x), 200 samples": -float(np.mean(same.log_prob(x_test, 200))),
+        "-ELBO": vae.evaluate(repeated, repeated, batch_size=500, verbose=0),
+        "-ELBO of tfp_vae.VAE": tfp_vae.evaluation.elbo(same, repeated)["loss"].mean(),
+        "-log p(x), 100 samples": -float(np.mean(same.log_prob(x_test, 100))),
         "independent pixels": -float(np.mean(tfd.Independent(tfd.Bernoulli(probs=brightness), 3).log_prob(x_test))),
     }
     for measure, nats in results.items():

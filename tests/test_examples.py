@@ -23,8 +23,8 @@ def test_regression(tmp_path, capsys):
 
 def check_images(results, gain):
     """The bound is that of `VAE`, importance sampling tightens it, and pixels are not independent."""
-    assert results["-ELBO"] == pytest.approx(results["-ELBO of tfp_vae.VAE"], abs=0.1)
-    assert results["-log p(x), 200 samples"] < results["-ELBO"] < results["independent pixels"] - gain
+    assert results["-ELBO"] == pytest.approx(results["-ELBO of tfp_vae.VAE"], abs=0.15)  # five standard errors
+    assert results["-log p(x), 100 samples"] < results["-ELBO"] < results["independent pixels"] - gain
     assert np.isfinite(list(results.values())).all()
 
 
