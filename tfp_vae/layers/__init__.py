@@ -10,16 +10,81 @@ through Sequential and Functional models, losses and metrics.
 TensorShape([1])
 """
 
-from tfp_vae.layers.discrete import IndependentBernoulli, IndependentBinomial
+from tfp_vae.layers.autoregressive import AutoregressiveNetwork, AutoregressiveTransform
+from tfp_vae.layers.continuous import (
+    Deterministic,
+    IndependentContinuousBernoulli,
+    IndependentLogistic,
+    IndependentStudentT,
+)
+from tfp_vae.layers.counts import (
+    IndependentBinomial,
+    IndependentNegativeBinomial,
+    IndependentPoisson,
+    IndependentQuantizedLogistic,
+    IndependentZeroInflatedNegativeBinomial,
+)
+from tfp_vae.layers.discrete import IndependentBernoulli, IndependentCategorical
 from tfp_vae.layers.distribution_lambda import DistributionLambda, DistributionLayer
-from tfp_vae.layers.normal import IndependentNormal, MultivariateNormalDiag, MultivariateNormalTriL
+from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
+from tfp_vae.layers.independent import Independent
+from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureSameFamily
+from tfp_vae.layers.normal import (
+    IndependentNormal,
+    MultivariateNormalDiag,
+    MultivariateNormalDiagPlusLowRank,
+    MultivariateNormalTriL,
+)
+from tfp_vae.layers.one_hot import (
+    CategoricalMixtureOfOneHotCategorical,
+    OneHotCategorical,
+    OneHotCategoricalStraightThrough,
+    RelaxedOneHotCategorical,
+)
+from tfp_vae.layers.spherical import PowerSpherical, VonMisesFisher
+from tfp_vae.layers.variational import (
+    BlockwiseInitializer,
+    DenseVariational,
+    VariableLayer,
+    posterior_mean_field,
+    prior_trainable,
+)
 
 __all__ = [
+    "AutoregressiveNetwork",
+    "AutoregressiveTransform",
+    "BlockwiseInitializer",
+    "CategoricalMixtureOfOneHotCategorical",
+    "DenseVariational",
+    "Deterministic",
     "DistributionLambda",
     "DistributionLayer",
+    "Independent",
     "IndependentBernoulli",
     "IndependentBinomial",
+    "IndependentCategorical",
+    "IndependentContinuousBernoulli",
+    "IndependentLogistic",
+    "IndependentNegativeBinomial",
     "IndependentNormal",
+    "IndependentPoisson",
+    "IndependentQuantizedLogistic",
+    "IndependentStudentT",
+    "IndependentZeroInflatedNegativeBinomial",
+    "KLDivergenceAddLoss",
+    "KLDivergenceRegularizer",
+    "MixtureLogistic",
+    "MixtureNormal",
+    "MixtureSameFamily",
     "MultivariateNormalDiag",
+    "MultivariateNormalDiagPlusLowRank",
     "MultivariateNormalTriL",
+    "OneHotCategorical",
+    "OneHotCategoricalStraightThrough",
+    "PowerSpherical",
+    "RelaxedOneHotCategorical",
+    "VariableLayer",
+    "VonMisesFisher",
+    "posterior_mean_field",
+    "prior_trainable",
 ]

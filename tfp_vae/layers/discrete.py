@@ -1,11 +1,12 @@
-"""Distributions of binary values and bounded counts."""
+"""Independent distributions over a few values: binary data and categories."""
 
 import keras
 import numpy as np
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_lambda import DistributionLayer
-from tfp_vae.layers.shapes import as_event_shape, reshape_params
+from tfp_vae.layers.independent import independent_of, independent_params_size
+from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
 
 tfd = tfp.distributions
 
@@ -16,7 +17,7 @@ class IndependentBernoulli(DistributionLayer):
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
-        convert_to_tensor_fn: see `DistributionLayer`.
+        convert_to_tensor_fn: see `DistributionLayer`; `tfd.Bernoulli.logits` gives the logits.
         sample_dtype: dtype of a draw; None takes that of `params`.
         validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
@@ -38,80 +39,81 @@ class IndependentBernoulli(DistributionLayer):
     """
 
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", sample_dtype=None, validate_args=False, **kwargs):
-        super().__init__(convert_to_tensor_fn, validate_args, **kwargs)
-        self.event_shape = as_event_shape(event_shape)
-        self.sample_dtype = None if sample_dtype is None else keras.backend.standardize_dtype(sample_dtype)
-
-    def make_distribution(self, params) -> tfd.Distribution:
-        return self.new(params, self.event_shape, self.sample_dtype, self.validate_args)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "event_shape": self.event_shape, "sample_dtype": self.sample_dtype}
+        arguments = {"event_shape": as_event_shape(event_shape), "sample_dtype": as_dtype(sample_dtype)}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_shape=(), dtype=None, validate_args=False, name="IndependentBernoulli") -> tfd.Distribution:
+    def new(params, event_shape=(), dtype=None, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        (logits,) = reshape_params(params, event_shape, 1)
+        (logits,) = split_params(params, [as_event_shape(event_shape)])
         bernoulli = tfd.Bernoulli(logits, dtype=dtype or logits.dtype, validate_args=validate_args)
-        return tfd.Independent(bernoulli, len(as_event_shape(event_shape)), validate_args=validate_args, name=name)
+        return independent_of(bernoulli, len(as_event_shape(event_shape)), name)
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
         """Give the number of parameters of one distribution."""
-        return int(np.prod(as_event_shape(event_shape)))
+        return independent_params_size(tfd.Bernoulli, event_shape)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentBinomial(DistributionLayer):
-    """Independent binomial distributions, one for each value of an event: for counts with a known maximum.
+class IndependentCategorical(DistributionLayer):
+    """Independent categorical distributions, one for each value of an event: for tokens and other unordered codes.
+
+    A draw is an integer from 0 to `num_categories` - 1; `mode()` is the most probable one, and `mean()` has no meaning.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
-        total_count: number of trials, the largest value possible.
-        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        num_categories: number of categories.
+        convert_to_tensor_fn: see `DistributionLayer`; `tfd.Categorical.logits` gives the logits.
+        sample_dtype: dtype of a draw; None takes int32.
+        validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., prod(event_shape)]`, the logits of one trial.
+        params: `[..., prod(event_shape) * num_categories]`, the logits, `[*event_shape, num_categories]`, flat.
 
     Output:
-        `tfd.Independent(tfd.Binomial)`, batch shape `[...]`, event shape `event_shape`.
+        `tfd.Independent(tfd.Categorical)`, batch shape `[...]`, event shape `event_shape`.
 
     Raises:
-        ValueError: if `event_shape` is not a shape, `total_count` is below 1, or `params` has another size.
+        ValueError: if `event_shape` is not a shape, `num_categories` is below 1, or `params` has another size.
 
     Example:
     >>> import tensorflow as tf
-    >>> p = IndependentBinomial([2], total_count=16)(tf.zeros([3, IndependentBinomial.params_size([2])]))
-    >>> p.mean()[0].numpy()
-    array([8., 8.], dtype=float32)
+    >>> p = IndependentCategorical([5], num_categories=4)(tf.zeros([3, IndependentCategorical.params_size([5], 4)]))
+    >>> p.event_shape, p.log_prob([[0, 1, 2, 3, 3]])[0].numpy().round(4)
+    (TensorShape([5]), np.float32(-6.9315))
     """
 
     def __init__(
-        self, event_shape=(), total_count: int = 1, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+        self,
+        event_shape,
+        num_categories: int,
+        convert_to_tensor_fn="sample",
+        sample_dtype=None,
+        validate_args=False,
+        **kwargs,
     ):
-        super().__init__(convert_to_tensor_fn, validate_args, **kwargs)
-        self.event_shape = as_event_shape(event_shape)
-        if int(total_count) != total_count or total_count < 1:
-            raise ValueError(f"total_count must be a whole number of at least 1, received {total_count!r}.")
-        self.total_count = int(total_count)
-
-    def make_distribution(self, params) -> tfd.Distribution:
-        return self.new(params, self.event_shape, self.total_count, self.validate_args)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "event_shape": self.event_shape, "total_count": self.total_count}
+        arguments = {
+            "event_shape": as_event_shape(event_shape),
+            "num_categories": as_count(num_categories, "num_categories"),
+            "sample_dtype": as_dtype(sample_dtype),
+        }
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(
-        params, event_shape=(), total_count: int = 1, validate_args=False, name="IndependentBinomial"
-    ) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        (logits,) = reshape_params(params, event_shape, 1)
-        binomial = tfd.Binomial(float(total_count), logits=logits, validate_args=validate_args)
-        return tfd.Independent(binomial, len(as_event_shape(event_shape)), validate_args=validate_args, name=name)
+    def new(params, event_shape, num_categories: int, dtype=None, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape, num_categories)]`."""
+        (logits,) = split_params(params, [(*as_event_shape(event_shape), num_categories)])
+        categorical = tfd.Categorical(logits, dtype=dtype or "int32", validate_args=validate_args)
+        return independent_of(categorical, len(as_event_shape(event_shape)), name)
 
     @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
+    def params_size(event_shape, num_categories: int, name=None) -> int:
         """Give the number of parameters of one distribution."""
-        return int(np.prod(as_event_shape(event_shape)))
+        return int(np.prod(as_event_shape(event_shape))) * as_count(num_categories, "num_categories")
+
+
+def as_dtype(dtype) -> str | None:
+    """Give the name of a dtype, such as `tf.int32` or "int32"; None stays."""
+    return None if dtype is None else keras.backend.standardize_dtype(dtype)

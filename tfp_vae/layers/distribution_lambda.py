@@ -1,13 +1,13 @@
 """Features in, distribution out: the base of the family and its most general member."""
 
 import abc
-import types
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.configs import as_function, from_config, to_config
 from tfp_vae.layers.tensor_like import DRAW_SHAPED, TensorLike
 
 tfd = tfp.distributions
@@ -16,33 +16,51 @@ tfd = tfp.distributions
 class DistributionLayer(keras.layers.Layer, abc.ABC):
     """Base of all layers that return a `tfd.Distribution`.
 
-    To add one: subclass, implement `make_distribution(params)`, extend `get_config` by the constructor's arguments,
-    decorate with `keras.saving.register_keras_serializable`, name it in `layers.__all__`, and give it a row in
-    `tests/test_layers.py`.
+    To add one: subclass, hand the constructor's arguments to this one, implement the static `new(params, *arguments,
+    validate_args)`, decorate with `keras.saving.register_keras_serializable`, name it in `layers.__all__`, and give it
+    a row in `tests/layer_cases.py`. Each argument is stored under its own name, and saved with the layer.
 
     The layer never casts its inputs to the compute dtype: parameters are brought to the variable dtype (float32 under
     mixed precision, float64 under float64), so densities keep their precision.
 
     Args:
+        arguments: what `new` takes between `params` and `validate_args`, by name, in the order of `new`: numbers,
+            shapes, layers, functions or tfd classes.
         convert_to_tensor_fn: how the distribution becomes a tensor when a Keras layer, an operator or NumPy needs one:
-            a function of the distribution, or one of the names "sample", "mean", "mode", "stddev", "variance".
+            a function of the distribution, a property such as `tfd.Bernoulli.logits`, or one of the names "sample",
+            "mean", "mode", "stddev", "variance".
         validate_args: whether the distribution checks its parameters and arguments (slower).
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, convert_to_tensor_fn="sample", validate_args: bool = False, **kwargs):
+    def __init__(self, arguments: dict, convert_to_tensor_fn="sample", validate_args: bool = False, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.convert_to_tensor_fn = _to_function(convert_to_tensor_fn)
+        self.argument_names = tuple(arguments)
+        for name, value in arguments.items():
+            setattr(self, name, value)
+        self.convert_to_tensor_fn = as_function(convert_to_tensor_fn)
         self.validate_args = validate_args
 
+    @property
+    def may_draw(self) -> bool:
+        """Whether the conversion to a tensor may be a draw: a layer that XLA cannot draw from asks this."""
+        return self.convert_to_tensor_fn not in [DRAW_SHAPED[name] for name in ("mean", "mode", "stddev", "variance")]
+
+    @property
+    def regularizer(self):
+        """The activity regularizer, under a name that Keras looks at when it saves the weights of a prior in it."""
+        return self.activity_regularizer
+
+    @staticmethod
     @abc.abstractmethod
-    def make_distribution(self, params) -> tfd.Distribution:
-        """Build the distribution, anew for every call, from the previous layer's output."""
+    def new(params, *arguments) -> tfd.Distribution:
+        """Build the distribution from the previous layer's output."""
 
     def call(self, params):
         if tf.is_tensor(params) and not isinstance(params, tfd.Distribution) and params.dtype.is_floating:
             params = tf.cast(params, self.variable_dtype)
-        return TensorLike(self.make_distribution(params), self.convert_to_tensor_fn)
+        arguments = [getattr(self, name) for name in self.argument_names]
+        return TensorLike(self.new(params, *arguments, self.validate_args), self.convert_to_tensor_fn)
 
     def compute_output_spec(self, params):
         start, replay = _from_last_tensor(params)
@@ -51,11 +69,12 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         return _Function(lambda tensor: self.call(replay(tensor))).compute_output_spec(start)
 
     def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "convert_to_tensor_fn": _to_config(self.convert_to_tensor_fn, "convert_to_tensor_fn"),
-            "validate_args": self.validate_args,
-        }
+        names = (*self.argument_names, "convert_to_tensor_fn", "validate_args")
+        return {**super().get_config(), **{name: to_config(getattr(self, name), name) for name in names}}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**{name: from_config(value) for name, value in config.items()})
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -89,16 +108,13 @@ class DistributionLambda(DistributionLayer):
     """
 
     def __init__(self, make_distribution_fn: Callable, convert_to_tensor_fn="sample", **kwargs):
-        super().__init__(convert_to_tensor_fn, **kwargs)
-        self.make_distribution_fn = _to_function(make_distribution_fn)
+        arguments = {"make_distribution_fn": as_function(make_distribution_fn)}
+        super().__init__(arguments, convert_to_tensor_fn, **kwargs)
 
-    def make_distribution(self, params) -> tfd.Distribution:
-        return self.make_distribution_fn(params)
-
-    def get_config(self) -> dict:
-        config = super().get_config()
-        config["make_distribution_fn"] = _to_config(self.make_distribution_fn, "make_distribution_fn")
-        return config
+    @staticmethod
+    def new(params, make_distribution_fn: Callable, validate_args=False) -> tfd.Distribution:
+        """Build the distribution; whether it checks its arguments is for the function to say."""
+        return make_distribution_fn(params)
 
 
 class _Function(keras.Operation):
@@ -124,32 +140,3 @@ def _from_last_tensor(symbolic):
     arguments = history.operation._inbound_nodes[history.node_index].arguments
     start, replay = _from_last_tensor(arguments.args[0])
     return start, lambda value: history.operation(replay(value))
-
-
-def _to_function(identifier) -> Callable:
-    """Turn a name, a Keras config or a callable into a callable."""
-    if isinstance(identifier, dict):
-        identifier = keras.saving.deserialize_keras_object(identifier)
-    if isinstance(identifier, str) and identifier in DRAW_SHAPED:
-        return DRAW_SHAPED[identifier]
-    if not callable(identifier):
-        raise ValueError(
-            f"Expected a function of the distribution or one of {sorted(DRAW_SHAPED)}, received {identifier!r}."
-        )
-    return identifier
-
-
-def _to_config(function: Callable, argument: str) -> str | dict:
-    """Give what a `.keras` file can hold of a function: a name, or the config of a registered object."""
-    for name, known in DRAW_SHAPED.items():
-        if function is known:
-            return name
-    registered = keras.saving.get_registered_name(
-        function if isinstance(function, types.FunctionType) else type(function)
-    )
-    if keras.saving.get_registered_object(registered) is None:
-        raise ValueError(
-            f"{argument}={function!r} cannot be saved. Decorate a named function with "
-            '@keras.saving.register_keras_serializable(package="mine"), or subclass DistributionLayer.'
-        )
-    return keras.saving.serialize_keras_object(function)

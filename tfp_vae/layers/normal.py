@@ -1,16 +1,16 @@
 """Normal distributions: diagonal, full covariance, and independent ones of any event shape."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_lambda import DistributionLayer
-from tfp_vae.layers.shapes import as_event_shape, as_event_size, reshape_params, split_params
+from tfp_vae.layers.independent import independent, independent_params_size
+from tfp_vae.layers.shapes import as_count, as_event_shape, as_event_size, softplus_above, split_params
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 
-# Lower bound of every scale, so that no density is infinite.
+# Lower bound of the scales of vectors, as in tfp.layers, so that no density is infinite.
 MIN_SCALE = 1e-5
 
 
@@ -43,20 +43,19 @@ class MultivariateNormalDiag(DistributionLayer):
     """
 
     def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__(convert_to_tensor_fn, validate_args, **kwargs)
-        self.event_size = as_event_size(event_size)
-
-    def make_distribution(self, params) -> tfd.Distribution:
-        return self.new(params, self.event_size, self.validate_args)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "event_size": self.event_size}
+        super().__init__({"event_size": as_event_size(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_size: int, validate_args=False, name="MultivariateNormalDiag") -> tfd.Distribution:
+    def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., 2 * event_size]`."""
-        loc, scale = split_params(params, [event_size, event_size])
-        return tfd.MultivariateNormalDiag(loc, _scale(scale), validate_args=validate_args, name=name)
+        return independent(
+            tfd.MultivariateNormalDiag,
+            params,
+            event_size,
+            lowest={"scale_diag": MIN_SCALE},
+            validate_args=validate_args,
+            name=name,
+        )
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
@@ -92,23 +91,18 @@ class MultivariateNormalTriL(DistributionLayer):
     """
 
     def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__(convert_to_tensor_fn, validate_args, **kwargs)
-        self.event_size = as_event_size(event_size)
-
-    def make_distribution(self, params) -> tfd.Distribution:
-        return self.new(params, self.event_size, self.validate_args)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "event_size": self.event_size}
+        super().__init__({"event_size": as_event_size(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_size: int, validate_args=False, name="MultivariateNormalTriL") -> tfd.Distribution:
+    def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_size)]`."""
-        loc, factor = split_params(params, [event_size, event_size * (event_size + 1) // 2])
+        loc, factor = split_params(params, [[event_size], [event_size * (event_size + 1) // 2]])
         factor = tfb.FillTriangular(validate_args=validate_args)(factor)
         # Not tfb.FillScaleTriL: XLA cannot compile its gradient for a batch of unknown size.
-        factor = tf.where(tf.eye(event_size, dtype=tf.bool), _scale(factor), factor)
-        return tfd.MultivariateNormalTriL(loc, factor, validate_args=validate_args, name=name)
+        factor = tf.where(tf.eye(event_size, dtype=tf.bool), softplus_above(MIN_SCALE, factor), factor)
+        return tfd.MultivariateNormalTriL(
+            loc, factor, validate_args=validate_args, name=name or "MultivariateNormalTriL"
+        )
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
@@ -118,10 +112,65 @@ class MultivariateNormalTriL(DistributionLayer):
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
+class MultivariateNormalDiagPlusLowRank(DistributionLayer):
+    """A normal distribution with correlations along a few directions: between diagonal and full covariance.
+
+    The scale matrix is diag(d) + U U^T, d softplus of its parameter plus 1e-5, U of `rank` columns; the covariance is
+    its square. XLA cannot compile its density.
+
+    Reference: Rezende et al., 2014, Stochastic Backpropagation, arXiv:1401.4082, section 4.3.
+
+    Args:
+        event_size: number of dimensions.
+        rank: number of columns of U.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., (2 + rank) * event_size]`, the location, then the unconstrained d, then U by rows.
+
+    Output:
+        `tfd.MultivariateNormalDiagPlusLowRank`, batch shape `[...]`, event shape `[event_size]`.
+
+    Raises:
+        ValueError: if `event_size` or `rank` is not a positive integer, or `params` has another size.
+
+    Example:
+    >>> q = MultivariateNormalDiagPlusLowRank(3, 1)(tf.ones([1, MultivariateNormalDiagPlusLowRank.params_size(3, 1)]))
+    >>> q.covariance()[0].numpy().round(2)
+    array([[7.35, 5.63, 5.63],
+           [5.63, 7.35, 5.63],
+           [5.63, 5.63, 7.35]], dtype=float32)
+    """
+
+    def __init__(self, event_size: int, rank: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        arguments = {"event_size": as_event_size(event_size), "rank": as_count(rank, "rank")}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+        self.supports_jit = False
+
+    @staticmethod
+    def new(params, event_size: int, rank: int, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_size, rank)]`."""
+        loc, scale_diag, factor = split_params(params, [[event_size], [event_size], [event_size, rank]])
+        return tfd.MultivariateNormalDiagPlusLowRank(
+            loc,
+            softplus_above(MIN_SCALE, scale_diag),
+            factor,
+            validate_args=validate_args,
+            name=name or "MultivariateNormalDiagPlusLowRank",
+        )
+
+    @staticmethod
+    def params_size(event_size: int, rank: int, name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return (2 + as_count(rank, "rank")) * as_event_size(event_size)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentNormal(DistributionLayer):
     """Independent normal distributions, one for each value of an event: for real-valued data.
 
-    The scale is softplus of its parameter, plus 1e-5.
+    The scale is softplus of its parameter, and at least machine epsilon.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -143,27 +192,14 @@ class IndependentNormal(DistributionLayer):
     """
 
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__(convert_to_tensor_fn, validate_args, **kwargs)
-        self.event_shape = as_event_shape(event_shape)
-
-    def make_distribution(self, params) -> tfd.Distribution:
-        return self.new(params, self.event_shape, self.validate_args)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "event_shape": self.event_shape}
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_shape=(), validate_args=False, name="IndependentNormal") -> tfd.Distribution:
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        loc, scale = reshape_params(params, event_shape, 2)
-        normal = tfd.Normal(loc, _scale(scale), validate_args=validate_args)
-        return tfd.Independent(normal, len(as_event_shape(event_shape)), validate_args=validate_args, name=name)
+        return independent(tfd.Normal, params, event_shape, validate_args=validate_args, name=name)
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
         """Give the number of parameters of one distribution."""
-        return 2 * int(np.prod(as_event_shape(event_shape)))
-
-
-def _scale(unconstrained: tf.Tensor) -> tf.Tensor:
-    return tfb.Softplus(low=np.array(MIN_SCALE, unconstrained.dtype.as_numpy_dtype))(unconstrained)
+        return independent_params_size(tfd.Normal, event_shape)

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfb = tfp.bijectors
 
 
 def as_event_size(event_size) -> int:
@@ -24,21 +27,43 @@ def as_event_shape(event_shape) -> tuple[int, ...]:
     return tuple(as_event_size(size) for size in sizes)
 
 
-def split_params(params, sizes: Sequence[int]) -> list[tf.Tensor]:
-    """Cut the last axis of `params` into pieces of the given sizes."""
+def as_count(count, name: str, at_least: int = 1) -> int:
+    """Check a number of things: trials, categories, components."""
+    try:
+        number = operator.index(int(count) if int(count) == count else count)
+    except (TypeError, ValueError):
+        number = at_least - 1
+    if number < at_least:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, received {count!r}.")
+    return number
+
+
+def as_positive(value, name: str) -> float:
+    """Check a positive, finite number."""
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"{name} must be a positive, finite number, received {value!r}.")
+    return float(value)
+
+
+def softplus_above(low: float, unconstrained: tf.Tensor) -> tf.Tensor:
+    """Map any number to one above `low`."""
+    return tfb.Softplus(low=np.array(low, unconstrained.dtype.as_numpy_dtype))(unconstrained)
+
+
+def split_params(params, shapes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
+    """Cut the last axis of `params` into tensors of shape `[..., *shape]`, one for each of the given shapes."""
     params = tf.convert_to_tensor(params)
+    sizes = [int(np.prod(shape)) for shape in shapes]
     if params.shape[-1] != sum(sizes):
         raise ValueError(
             f"The distribution needs {sum(sizes)} parameters, received {params.shape[-1]} (shape {params.shape}). "
             "Let the previous layer have params_size(...) outputs."
         )
-    return tf.split(params, sizes, axis=-1)
+    return [_reshape(piece, shape) for piece, shape in zip(tf.split(params, sizes, axis=-1), shapes, strict=True)]
 
 
-def reshape_params(params, event_shape, num_params: int) -> list[tf.Tensor]:
-    """Cut the last axis of `params` into `num_params` tensors of shape `[..., *event_shape]`."""
-    event_shape = as_event_shape(event_shape)
-    pieces = split_params(params, [int(np.prod(event_shape))] * num_params)
-    batch_shape = tf.shape(pieces[0])[:-1]
-    static_shape = pieces[0].shape[:-1].concatenate(event_shape)
-    return [tf.ensure_shape(tf.reshape(p, tf.concat([batch_shape, event_shape], 0)), static_shape) for p in pieces]
+def _reshape(piece: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Give the last axis of `piece` a shape; the axes before it, of any size, stay."""
+    shape = tuple(shape)
+    reshaped = tf.reshape(piece, tf.concat([tf.shape(piece)[:-1], np.array(shape, "int32")], 0))
+    return tf.ensure_shape(reshaped, piece.shape[:-1].concatenate(shape))

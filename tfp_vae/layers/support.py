@@ -11,10 +11,17 @@ from tfp_vae.layers.tensor_like import unwrap
 tfd = tfp.distributions
 
 SCALE = "Scale 8-bit images by x / 255"
+COUNTS = ("whole numbers of at least 0", "Round the data")
 # What a likelihood takes, and what helps where the data are something else.
 TAKES = {
     tfd.Bernoulli: ("zeros and ones", f"{SCALE} and binarize them (datasets.load does both)"),
     tfd.Binomial: ("whole numbers from 0 to total_count", "Raise total_count to the largest count, or round the data"),
+    tfd.Poisson: COUNTS,
+    tfd.NegativeBinomial: COUNTS,
+    tfd.Inflated: COUNTS,
+    tfd.ContinuousBernoulli: ("values from 0 to 1", SCALE),
+    tfd.Categorical: ("whole numbers from 0 to the number of categories - 1", "Number the categories from 0"),
+    tfd.OneHotCategorical: ("vectors of one 1 and zeros", "Use keras.ops.one_hot"),
 }
 
 

@@ -1,0 +1,175 @@
+"""Distribution layers inside Keras models: each contract once, each public class a row of `CASES`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_vae
+from tests.layer_cases import rows
+from tfp_vae import layers as tfpl
+
+tfd = tfp.distributions
+
+X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+WEIGHT = np.arange(1.0, 9.0, dtype="float32")
+# Keras casts labels and predictions of an integer dtype in its loss: until the bridge sees to it, these lose their
+# distribution there.
+PENDING = {tfpl.IndependentCategorical}
+
+
+def negative_log_likelihood(y, p):
+    return -p.log_prob(y)
+
+
+class Subclassed(keras.Model):
+    def __init__(self, network, layer):
+        super().__init__()
+        self.network, self.layer = network, layer
+
+    def call(self, x):
+        return self.layer(self.network(x))
+
+
+@rows()
+def test_every_place_in_a_model(case):
+    params = case.params(4).astype("float32")
+    expected = case.make()(params)
+    first = keras.Sequential([keras.Input((case.params_size,)), case.make()])
+    middle = keras.Sequential([case.model(), keras.layers.Flatten(), keras.layers.Dense(2)])
+    network, layer = keras.layers.Dense(case.params_size), case.make()
+    inputs = keras.Input((3,))
+    functional, subclassed = keras.Model(inputs, layer(network(inputs))), Subclassed(network, layer)
+    several = case.make(lambda p: p.sample(5))
+    extra_axis = keras.Sequential([keras.Input((case.params_size,)), several])
+    assert isinstance(first(params), tfd.Distribution)
+    np.testing.assert_array_equal(first(params), expected)
+    assert first.output_shape == (None, *expected.shape[1:])
+    assert middle(X).shape == (8, 2)
+    np.testing.assert_array_equal(functional(X), subclassed(X))
+    assert extra_axis.output_shape == (5, None, *case.event_shape)
+    assert extra_axis(params).value().shape == (5, 4, *case.event_shape)
+
+
+@rows(lambda case: case.likelihood and case.layer not in PENDING)
+def test_training(case):
+    """One step of the stock loop, with sample weights; what Keras reports is what the densities say."""
+    model = case.model()
+    y = case.draw(case.params(8)).astype("float32")
+    metrics = ["mse"] if case.event_shape and case.convert == "mean" else []
+    model.compile("sgd", loss=negative_log_likelihood, weighted_metrics=metrics, run_eagerly=True)
+    p, before = model(X), [w.numpy() for w in model.trainable_weights]
+    expected = np.sum(WEIGHT * -p.log_prob(y)) / len(X)
+    history = model.fit(X, y, sample_weight=WEIGHT, batch_size=8, verbose=0).history
+    np.testing.assert_allclose(history["loss"], [expected], rtol=1e-4)
+    for old, new in zip(before, model.trainable_weights, strict=True):
+        assert (old != new.numpy()).any()
+        assert np.isfinite(new).all()
+    p, results = model(X), model.evaluate(X, y, batch_size=8, verbose=0, return_dict=True)
+    np.testing.assert_allclose(results["loss"], np.mean(-p.log_prob(y)), rtol=1e-4)
+    if metrics:
+        np.testing.assert_allclose(results["mse"], np.mean((y - p.mean()) ** 2), rtol=1e-4)
+    predicted = model.predict(X, verbose=0)
+    assert isinstance(predicted, np.ndarray)
+    np.testing.assert_allclose(predicted, p, rtol=1e-4, atol=1e-5)
+
+
+@rows()
+def test_saved_models_give_the_same_values(case, tmp_path):
+    model = case.model()
+    expected = model(X).numpy()
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(X), expected)
+    model.export(str(tmp_path / "exported"), verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    for batch_size in (1, 5):
+        np.testing.assert_allclose(served.serve(X[:batch_size]), expected[:batch_size], rtol=1e-5, atol=1e-6)
+
+
+def encoder(layer, params_size, size):
+    return keras.Sequential([keras.Input((size,)), keras.layers.Dense(params_size), layer])
+
+
+@rows(lambda case: case.likelihood and case.event_shape == (2,))
+def test_likelihood_of_a_vae(case):
+    decoder = keras.Sequential([keras.Input((1,)), keras.layers.Dense(case.params_size), case.make()])
+    vae = tfp_vae.VAE(encoder(tfpl.MultivariateNormalDiag(1), 2, 2), decoder)
+    vae.compile("sgd", run_eagerly=True)  # to have no function traced
+    x = case.draw(case.params(8)).astype("float32")
+    before = [w.numpy() for w in vae.trainable_weights]
+    history = vae.fit(x, verbose=0).history
+    assert np.isfinite(history["elbo"]).all()
+    assert all((old != new.numpy()).any() for old, new in zip(before, vae.trainable_weights, strict=True))
+
+
+@rows(lambda case: len(case.event_shape) == 1)
+def test_posterior_of_a_vae(case):
+    """The VAE trains with it, or refuses it: never a silently wrong gradient."""
+    size = case.event_shape[0]
+    decoder = keras.Sequential([keras.Input((size,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)])
+    network = encoder(case.make(), case.params_size, 3)
+    if case.make()(case.params(1)).reparameterization_type is not tfd.FULLY_REPARAMETERIZED:
+        with pytest.raises(ValueError, match="is not reparameterized"):
+            tfp_vae.VAE(network, decoder)
+        return
+    vae = tfp_vae.VAE(network, decoder)
+    vae.compile("sgd", run_eagerly=True)
+    before = [w.numpy() for w in network.trainable_weights]
+    assert np.isfinite(vae.fit(X, verbose=0).history["elbo"]).all()
+    assert all((old != new.numpy()).any() for old, new in zip(before, network.trainable_weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [tfpl.IndependentNegativeBinomial, tfpl.IndependentZeroInflatedNegativeBinomial],
+    ids=lambda layer: layer.__name__,
+)
+def test_xla_where_nothing_draws(layer):
+    supports = {convert: layer(2, convert).supports_jit for convert in ("sample", "mean", "variance")}
+    assert supports == {"sample": False, "mean": True, "variance": True}
+    assert not layer(2, lambda p: p.sample(3)).supports_jit
+    generic = tfpl.Independent(tfd.NegativeBinomial, 2, constants={"total_count": 3.0})
+    assert not generic.supports_jit
+    params, x = tf.constant(X[:, :1] * np.ones(layer.params_size(2), "float32")), np.float32([0.0, 3.0])
+
+    def log_prob_and_gradient(params):
+        with tf.GradientTape() as tape:
+            tape.watch(params)
+            log_prob = layer(2, "mean")(params).log_prob(x)
+        return log_prob, tape.gradient(log_prob, params)
+
+    for compiled, eager in zip(
+        tf.function(log_prob_and_gradient, jit_compile=True)(params), log_prob_and_gradient(params), strict=True
+    ):
+        np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-5)
+
+
+def test_a_plain_autoencoder():
+    """A VAE with a deterministic posterior at beta 0 has the loss of an autoencoder."""
+    x = X[:, :2]
+    decoder = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4), tfpl.IndependentNormal(2)])
+    network = encoder(tfpl.Deterministic(1), 1, 2)
+    vae = tfp_vae.VAE(network, decoder, objective=tfp_vae.objectives.ELBO(beta=0.0))
+    z = network.layers[0](x)
+    terms = vae(x)
+    np.testing.assert_allclose(terms["loss"], -decoder(z).log_prob(x), rtol=1e-5)
+    np.testing.assert_allclose(terms["kl"], 0.5 * z[:, 0] ** 2 + 0.5 * np.log(2.0 * np.pi), rtol=1e-5)
+
+
+def test_components_are_tracked_and_saved(tmp_path):
+    """A component layer with weights of its own, here a network before its distribution."""
+    component = keras.Sequential([keras.layers.Dense(2), tfpl.IndependentNormal(1)])
+    layer = tfpl.MixtureSameFamily(2, component, "mean")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8), layer])
+    assert len(model.trainable_weights) == 4
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(X), model(X))
+
+
+def test_xla_asks_the_components():
+    for convert in ("sample", "mean"):
+        layer = tfpl.MixtureSameFamily(2, tfpl.IndependentNegativeBinomial(1, convert))
+        model = keras.Sequential([keras.Input((6,)), layer])
+        model.compile("sgd", loss=negative_log_likelihood, jit_compile="auto")
+        assert all(each.supports_jit for each in model._flatten_layers()) == (convert == "mean")

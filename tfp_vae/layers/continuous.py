@@ -1,0 +1,185 @@
+"""Independent continuous distributions, one for each value of an event, and the one of a single value."""
+
+import keras
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.independent import independent, independent_params_size
+from tfp_vae.layers.shapes import as_event_shape
+
+tfd = tfp.distributions
+
+# Lowest degrees of freedom of Student's t, so that its variance exists.
+MIN_DF = 2.001
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentLogistic(DistributionLayer):
+    """Independent logistic distributions: for real-valued data with heavier tails than the normal's.
+
+    The scale is softplus of its parameter, and at least machine epsilon.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., 2 * prod(event_shape)]`, all locations, then all unconstrained scales.
+
+    Output:
+        `tfd.Independent(tfd.Logistic)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> p = IndependentLogistic([2])(tf.zeros([3, IndependentLogistic.params_size([2])]))
+    >>> p.stddev()[0].numpy().round(3)
+    array([1.257, 1.257], dtype=float32)
+    """
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        return independent(tfd.Logistic, params, event_shape, validate_args=validate_args, name=name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return independent_params_size(tfd.Logistic, event_shape)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentStudentT(DistributionLayer):
+    """Independent Student's t distributions: for real-valued data with outliers.
+
+    The degrees of freedom are softplus of their parameter, plus 2.001, so mean and variance exist; the scale is
+    softplus of its parameter. For heavier tails, or degrees of freedom that are fixed, see `Independent`.
+
+    Reference: Takahashi et al., 2018, Student-t Variational Autoencoder for Robust Density Estimation (IJCAI).
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., 3 * prod(event_shape)]`, all unconstrained degrees of freedom, then all locations, then all
+            unconstrained scales.
+
+    Output:
+        `tfd.Independent(tfd.StudentT)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> p = IndependentStudentT([2])(tf.zeros([3, IndependentStudentT.params_size([2])]))
+    >>> p.distribution.df[0].numpy().round(3)
+    array([2.694, 2.694], dtype=float32)
+    """
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        lowest = {"df": MIN_DF}
+        return independent(tfd.StudentT, params, event_shape, lowest=lowest, validate_args=validate_args, name=name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return independent_params_size(tfd.StudentT, event_shape)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentContinuousBernoulli(DistributionLayer):
+    """Independent continuous Bernoulli distributions: for values in [0, 1], such as grey levels.
+
+    Unlike the Bernoulli distribution, its density of values strictly between 0 and 1 is one.
+
+    Reference: Loaiza-Ganem & Cunningham, 2019, The continuous Bernoulli, arXiv:1907.06845.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., prod(event_shape)]`, the logits.
+
+    Output:
+        `tfd.Independent(tfd.ContinuousBernoulli)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> p = IndependentContinuousBernoulli([2])(tf.zeros([3, IndependentContinuousBernoulli.params_size([2])]))
+    >>> p.prob([0.2, 0.7]).numpy().round(4)
+    array([1., 1., 1.], dtype=float32)
+    """
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        return independent(tfd.ContinuousBernoulli, params, event_shape, validate_args=validate_args, name=name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return independent_params_size(tfd.ContinuousBernoulli, event_shape)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class Deterministic(DistributionLayer):
+    """All probability on one value: with it as its posterior, a VAE is a plain autoencoder.
+
+    Its log-probability is 0 at that value and -inf elsewhere. The KL divergence to a prior with a density is infinite;
+    a VAE takes -log p(z) for it, a penalty on z: `objectives.ELBO(beta=0.0)` leaves it out. It is no likelihood.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., prod(event_shape)]`, the values.
+
+    Output:
+        `tfd.Independent(tfd.Deterministic)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> q = Deterministic(2)(tf.constant([[1., 2.]]))
+    >>> q.sample().numpy(), q.log_prob([[1., 2.]]).numpy()
+    (array([[1., 2.]], dtype=float32), array([0.], dtype=float32))
+    """
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        return independent(tfd.Deterministic, params, event_shape, validate_args=validate_args, name=name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return independent_params_size(tfd.Deterministic, event_shape)

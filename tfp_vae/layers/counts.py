@@ -1,0 +1,269 @@
+"""Independent distributions over whole numbers: counts, and the levels of digital images."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.independent import independent, independent_of, independent_params_size
+from tfp_vae.layers.shapes import as_count, as_event_shape, softplus_above, split_params
+
+tfd = tfp.distributions
+
+# Lowest scale of a quantized logistic distribution, relative to half the range, as in PixelCNN++.
+MIN_QUANTIZED_SCALE = math.exp(-7.0)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentBinomial(DistributionLayer):
+    """Independent binomial distributions, one for each value of an event: for counts with a known maximum.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        total_count: number of trials, the largest value possible.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., prod(event_shape)]`, the logits of one trial.
+
+    Output:
+        `tfd.Independent(tfd.Binomial)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, `total_count` is below 1, or `params` has another size.
+
+    Example:
+    >>> p = IndependentBinomial([2], total_count=16)(tf.zeros([3, IndependentBinomial.params_size([2])]))
+    >>> p.mean()[0].numpy()
+    array([8., 8.], dtype=float32)
+    """
+
+    def __init__(
+        self, event_shape=(), total_count: int = 1, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        arguments = {"event_shape": as_event_shape(event_shape), "total_count": as_count(total_count, "total_count")}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), total_count: int = 1, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        return independent(
+            tfd.Binomial, params, event_shape, total_count=total_count, validate_args=validate_args, name=name
+        )
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return independent_params_size(tfd.Binomial, event_shape, total_count=1)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentPoisson(DistributionLayer):
+    """Independent Poisson distributions, one for each value of an event: for counts whose variance is their mean.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., prod(event_shape)]`, the logarithms of the rates.
+
+    Output:
+        `tfd.Independent(tfd.Poisson)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> IndependentPoisson([2])(tf.zeros([3, IndependentPoisson.params_size([2])])).mean()[0].numpy()
+    array([1., 1.], dtype=float32)
+    """
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        return independent(tfd.Poisson, params, event_shape, validate_args=validate_args, name=name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return independent_params_size(tfd.Poisson, event_shape)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentNegativeBinomial(DistributionLayer):
+    """Independent negative binomial distributions: for counts that vary more than their mean, as in gene expression.
+
+    Of mean mu and inverse dispersion theta, as in scvi-tools: the variance is mu + mu^2 / theta. The mean is the
+    exponential of its parameter, so the logarithm of a known exposure (library size) can be added to it; theta is
+    softplus of its parameter. XLA cannot draw from it: to train under XLA, convert it by "mean".
+
+    Reference: Lopez et al., 2018, Deep generative modeling for single-cell transcriptomics, Nature Methods 15.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., 2 * prod(event_shape)]`, all log mu, then all unconstrained theta.
+
+    Output:
+        `tfd.Independent(tfd.NegativeBinomial)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> p = IndependentNegativeBinomial([2])(tf.zeros([3, IndependentNegativeBinomial.params_size([2])]))
+    >>> p.mean()[0].numpy().round(4), p.variance()[0].numpy().round(4)
+    (array([1., 1.], dtype=float32), array([2.4427, 2.4427], dtype=float32))
+    """
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+        self.supports_jit = not self.may_draw
+
+    @staticmethod
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        event_shape = as_event_shape(event_shape)
+        total_count, logits = _counts_and_logits(*split_params(params, [event_shape] * 2))
+        base = tfd.NegativeBinomial(
+            total_count, logits=logits, require_integer_total_count=False, validate_args=validate_args
+        )
+        return independent_of(base, len(event_shape), name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return 2 * int(np.prod(as_event_shape(event_shape)))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
+    """Independent negative binomial distributions with additional zeros: for counts that are often missed.
+
+    With a probability of its own, a value is zero; else it is negative binomial, see `IndependentNegativeBinomial`.
+
+    Reference: Lopez et al., 2018, Deep generative modeling for single-cell transcriptomics, Nature Methods 15.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., 3 * prod(event_shape)]`, all log mu, then all unconstrained theta, then the logits of all
+            additional zeros.
+
+    Output:
+        `tfd.Independent(tfd.Inflated(tfd.NegativeBinomial))`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> layer = IndependentZeroInflatedNegativeBinomial([2])
+    >>> layer(tf.zeros([3, layer.params_size([2])])).mean()[0].numpy()
+    array([0.5, 0.5], dtype=float32)
+    """
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+        self.supports_jit = not self.may_draw
+
+    @staticmethod
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        event_shape = as_event_shape(event_shape)
+        log_mean, inverse_dispersion, zero_logits = split_params(params, [event_shape] * 3)
+        total_count, logits = _counts_and_logits(log_mean, inverse_dispersion)
+        counts = tfd.NegativeBinomial(
+            total_count, logits=logits, require_integer_total_count=False, validate_args=validate_args
+        )
+        # TFP 0.25 takes half the log-odds: P(additional zero) is sigmoid(2 t).
+        base = tfd.Inflated(counts, inflated_loc_logits=zero_logits / 2, validate_args=validate_args)
+        return independent_of(base, len(event_shape), name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return 3 * int(np.prod(as_event_shape(event_shape)))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentQuantizedLogistic(DistributionLayer):
+    """Independent logistic distributions rounded to levels: for 8-bit images, as the values 0, 1, ..., 255.
+
+    A level has the mass of the logistic distribution within half a level of it, the lowest and the highest have the
+    rest of their side. Location and scale are in units of half the range, the location from its middle, so network
+    outputs near 0 suit; the scale is softplus of its parameter, plus exp(-7).
+
+    Reference: Salimans et al., 2017, PixelCNN++, arXiv:1701.05517.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        num_levels: number of levels, from 0 to `num_levels` - 1.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, and no mode.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., 2 * prod(event_shape)]`, all locations, then all unconstrained scales.
+
+    Output:
+        `tfd.Independent(tfd.QuantizedDistribution)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, `num_levels` is below 2, or `params` has another size.
+
+    Example:
+    >>> p = IndependentQuantizedLogistic([2])(tf.zeros([3, IndependentQuantizedLogistic.params_size([2])]))
+    >>> p.mean()[0].numpy().round(2), p.distribution.prob([0., 127.])[0].numpy().round(4)
+    (array([127.5, 127.5], dtype=float32), array([0.1923, 0.0028], dtype=float32))
+    """
+
+    def __init__(
+        self, event_shape=(), num_levels: int = 256, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        arguments = {"event_shape": as_event_shape(event_shape), "num_levels": as_count(num_levels, "num_levels", 2)}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), num_levels: int = 256, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        event_shape, half = as_event_shape(event_shape), (num_levels - 1) / 2
+        loc, scale = split_params(params, [event_shape] * 2)
+        # QuantizedDistribution rounds up: half a level lower, that is to the nearest.
+        logistic = tfd.Logistic(half * (loc + 1) - 0.5, half * softplus_above(MIN_QUANTIZED_SCALE, scale))
+        base = Quantized(logistic, low=0.0, high=num_levels - 1.0, validate_args=validate_args)
+        return independent_of(base, len(event_shape), name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return 2 * int(np.prod(as_event_shape(event_shape)))
+
+
+class Quantized(tfd.QuantizedDistribution):
+    """TFP's, with a mean: the sum of P(X > k) over all levels k, from level 0."""
+
+    def _mean(self):
+        # One level at a time: memory does not grow with their number.
+        levels, nothing = tf.range(tf.convert_to_tensor(self.high)), tf.zeros_like(self.distribution.mean())
+        return tf.foldl(lambda total, level: total + self.survival_function(level), levels, nothing)
+
+
+def _counts_and_logits(log_mean, inverse_dispersion) -> tuple[tf.Tensor, tf.Tensor]:
+    """Give TFP's parameters of a negative binomial distribution: its mean is total_count * exp(logits)."""
+    bijector = tfd.NegativeBinomial.parameter_properties(log_mean.dtype)["total_count"]
+    total_count = bijector.default_constraining_bijector_fn()(inverse_dispersion)
+    return total_count, log_mean - tf.math.log(total_count)

@@ -1,0 +1,329 @@
+"""The KL divergence as a term of a Keras model's loss: as an activity regularizer, or as a layer.
+
+Both add mean over the batch of KL(q(z|x) || p(z)), in nats per example, once. They differ in who divides by the batch
+size. Keras (3.14 and later) divides what an activity regularizer returns by the length of the output's first axis, so
+the regularizer returns that many times the mean. Keras divides nothing that comes by `add_loss`, so the layer adds the
+mean.
+"""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers import tfp_objects
+from tfp_vae.layers.configs import as_function, from_config, to_config
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.tensor_like import TensorLike, unwrap
+
+tfd = tfp.distributions
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer):
+    """KL(q(z|x) || p(z)) for `activity_regularizer=` of a distribution layer.
+
+    It is a Keras layer too, so that the distribution layer tracks, trains and saves the prior's weights with its own.
+    The value does not know of sample weights: use `tfp_vae.VAE` for weighted examples.
+
+    Reference: Kingma & Welling, 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
+
+    Args:
+        distribution_b: the prior p(z): a Keras layer or model that gives a distribution whatever its input, such as a
+            `tfp_vae.priors.Prior` or `Sequential([VariableLayer(...), DistributionLambda(...)])`; or a
+            `tfd.Distribution`, which stays as it is; or a function without arguments.
+        use_exact_kl: True for TFP's closed form, False for Monte Carlo: log q(z|x) - log p(z) at the test points.
+        test_points_reduce_axis: axes over which the Monte Carlo values are averaged. Sample axes and the batch axis are
+            averaged in any case, for None and () these alone.
+        test_points_fn: function of q(z|x) that gives the test points. The default takes the tensor that q(z|x) is
+            converted to, which the next layers see.
+        weight: factor of the divergence: a number, a variable or a `keras.optimizers.schedules.LearningRateSchedule`;
+            None is 1. A variable is never trained; a reloaded model has one of the same value. A schedule is read at
+            the number of calls in training so far, which is saved with the model; evaluation reads it there too.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        distribution_a: q(z|x), what a distribution layer returns: batch shape `[batch, ...]`.
+
+    Output:
+        Scalar, in nats: the weighted divergence averaged over samples and batch and summed over further batch axes,
+        times the length of the first axis of the tensor q(z|x) is converted to. With one draw: the sum over the batch.
+
+    Raises:
+        TypeError: if `distribution_b` or the layer's output is not a distribution.
+        ValueError: if `distribution_b` is a `tfd.Distribution` with trainable variables, which Keras would not train,
+            or Monte Carlo is asked of a distribution without reparameterized draws; when saving, if `distribution_b`
+            or a function cannot be described.
+        NotImplementedError: with `use_exact_kl`, if TFP has no closed form for the pair.
+
+    Example:
+    >>> from tfp_vae import priors
+    >>> from tfp_vae.layers import MultivariateNormalDiag
+    >>> regularizer = KLDivergenceRegularizer(priors.StandardNormal(2), use_exact_kl=True)
+    >>> layer = MultivariateNormalDiag(2, activity_regularizer=regularizer)
+    >>> layer(tf.ones([3, 4])).kl_divergence(tfd.MultivariateNormalDiag([0., 0.])).numpy().round(4)
+    array([1.1796, 1.1796, 1.1796], dtype=float32)
+    >>> layer.losses[0].numpy().round(4)
+    np.float32(1.1796)
+    """
+
+    def __init__(
+        self,
+        distribution_b,
+        use_exact_kl: bool = False,
+        test_points_reduce_axis=(),
+        test_points_fn: Callable = tf.convert_to_tensor,
+        weight=None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self._allow_non_tensor_positional_args = True  # a plain tfd object may be asked about, too
+        self.distribution_b = _check_prior(distribution_b)
+        self.use_exact_kl = use_exact_kl
+        self.test_points_reduce_axis = test_points_reduce_axis
+        self.test_points_fn = as_function(test_points_fn)
+        self.weighting = Weighting(weight)
+        self.built = True
+
+    @property
+    def weight(self):
+        """The factor of the divergence: None, a number, a variable or a schedule."""
+        return self.weighting.weight
+
+    def call(self, distribution_a, training=None):
+        distribution_a = _as_tensor_like(distribution_a)
+        mean = self.batch_mean(distribution_a, training)
+        if distribution_a.ndim == 0:  # which Keras does not divide
+            return mean
+        return mean * tf.cast(tf.shape(distribution_a)[0], mean.dtype)
+
+    def batch_mean(self, distribution_a: tfd.Distribution, training=None) -> tf.Tensor:
+        """Give the weighted divergence of one example, in nats: the mean over the batch."""
+        distribution_a = _as_tensor_like(distribution_a)
+        kl = kl_divergence(
+            distribution_a,
+            unwrap(call_prior(self.distribution_b)),
+            self.use_exact_kl,
+            self.test_points_fn,
+            self.test_points_reduce_axis,
+        )
+        mean = mean_then_sum(kl, num_summed_axes=max(distribution_a.batch_shape.rank - 1, 0))
+        return self.weighting.apply(mean, training)
+
+    def get_config(self) -> dict:
+        config = {
+            **super().get_config(),
+            "distribution_b": _prior_to_config(self.distribution_b),
+            "use_exact_kl": self.use_exact_kl,
+            "test_points_reduce_axis": self.test_points_reduce_axis,
+            "weight": self.weighting.get_config()["weight"],
+        }
+        if self.test_points_fn is not tf.convert_to_tensor:
+            config["test_points_fn"] = to_config(self.test_points_fn, "test_points_fn")
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**_arguments(config))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+@DistributionLayer.register  # it hands on a distribution, and Keras may trace through it as through those that make one
+class KLDivergenceAddLoss(keras.layers.Layer):
+    """A layer that hands on q(z|x) as it is, and adds KL(q(z|x) || p(z)) to the model's loss.
+
+    Use it after a distribution layer, where `KLDivergenceRegularizer` does not fit. It adds the mean over the batch:
+    the value that a `KLDivergenceRegularizer` comes to after Keras divided it.
+
+    Reference: Kingma & Welling, 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
+
+    Args:
+        distribution_b, use_exact_kl, test_points_reduce_axis, test_points_fn, weight: see `KLDivergenceRegularizer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        distribution_a: q(z|x), what a distribution layer returns: batch shape `[batch, ...]`.
+
+    Output:
+        `distribution_a`.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: see `KLDivergenceRegularizer`.
+
+    Example:
+    >>> from tfp_vae.layers import MultivariateNormalDiag
+    >>> add_loss = KLDivergenceAddLoss(tfd.MultivariateNormalDiag([0., 0.]), use_exact_kl=True, weight=0.5)
+    >>> q = add_loss(MultivariateNormalDiag(2)(tf.ones([3, 4])))
+    >>> add_loss.losses[0].numpy().round(4)
+    np.float32(0.5898)
+    """
+
+    def __init__(
+        self,
+        distribution_b,
+        use_exact_kl: bool = False,
+        test_points_reduce_axis=None,
+        test_points_fn: Callable = tf.convert_to_tensor,
+        weight=None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.divergence = KLDivergenceRegularizer(
+            distribution_b, use_exact_kl, test_points_reduce_axis, test_points_fn, weight, dtype=self.dtype_policy
+        )
+        self.built = True
+
+    def call(self, distribution_a, training=None):
+        self.add_loss(self.divergence.batch_mean(distribution_a, training))
+        return distribution_a
+
+    def compute_output_spec(self, distribution_a, training=None):
+        return keras.KerasTensor(distribution_a.shape, distribution_a.dtype)
+
+    def get_config(self) -> dict:
+        config = self.divergence.get_config()
+        return {**config, **super().get_config()}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**_arguments(config))
+
+
+class Weighting(keras.layers.Layer):
+    """The factor of a divergence: a number, a variable or a schedule of the calls in training.
+
+    >>> Weighting(0.5).apply(tf.constant(3.), training=True).numpy()
+    np.float32(1.5)
+    """
+
+    def __init__(self, weight=None, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        # Keras would train a variable of its own, down to zero; the TensorFlow variable in it is only read.
+        self.weight = weight.value if isinstance(weight, keras.Variable) else weight
+        self.step = None
+        if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
+            # Neither a layer nor a regularizer can reach the optimizer, so the steps are counted here.
+            # Each replica counts for itself: to agree in the middle of a call would mix up the replicas' losses.
+            self.step = keras.Variable(
+                0,
+                dtype="int32",
+                trainable=False,
+                name="step",
+                synchronization="on_read",
+                aggregation="only_first_replica",
+            )
+        self.built = True
+
+    def apply(self, divergence: tf.Tensor, training) -> tf.Tensor:
+        """Weigh the divergence, and count the step if it is one of training."""
+        if self.weight is None:
+            return divergence
+        if self.step is None:
+            return tf.cast(self.weight, divergence.dtype) * divergence
+        factor = tf.cast(self.weight(self.step), divergence.dtype)
+        if training:
+            self.step.assign_add(1)
+        return factor * divergence
+
+    def get_config(self) -> dict:
+        weight = self.weight
+        if isinstance(weight, tf.Variable):
+            weight = {"variable": float(weight), "dtype": weight.dtype.name}
+        elif self.step is not None:
+            weight = keras.saving.serialize_keras_object(weight)
+        return {**super().get_config(), "weight": weight}
+
+
+def weight_from_config(config):
+    """Build the weight that `Weighting.get_config` described."""
+    if isinstance(config, dict) and "variable" in config:
+        return tf.Variable(config["variable"], dtype=config["dtype"], trainable=False)
+    return from_config(config)
+
+
+def kl_divergence(
+    distribution_a: tfd.Distribution,
+    distribution_b: tfd.Distribution,
+    use_exact_kl: bool,
+    test_points_fn: Callable = tf.convert_to_tensor,
+    test_points_reduce_axis=(),
+) -> tf.Tensor:
+    """Give KL(a || b), in nats: `[*batch]`, or `[*sample, *batch]` at the test points, reduced axes of length 1."""
+    if use_exact_kl:
+        return tfd.kl_divergence(distribution_a, distribution_b)
+    if distribution_a.reparameterization_type is tfd.NOT_REPARAMETERIZED and test_points_fn is tf.convert_to_tensor:
+        raise ValueError(
+            f"The distribution {distribution_a} is not reparameterized: the gradient of a Monte Carlo divergence would "
+            "be wrong. Pass use_exact_kl=True, or take a relaxed or straight-through distribution."
+        )
+    z = test_points_fn(distribution_a)
+    log_ratio = distribution_a.log_prob(z) - distribution_b.log_prob(z)
+    return tf.reduce_mean(
+        log_ratio, axis=() if test_points_reduce_axis is None else test_points_reduce_axis, keepdims=True
+    )
+
+
+def mean_then_sum(kl: tf.Tensor, num_summed_axes: int) -> tf.Tensor:
+    """Sum over the last axes and take the mean over those before; of nothing (an empty batch) the mean is 0.
+
+    >>> mean_then_sum(tf.ones([5, 3, 2]), num_summed_axes=1).numpy()
+    np.float32(2.0)
+    """
+    averaged = tf.shape(kl)[: kl.shape.rank - num_summed_axes]
+    return tf.math.divide_no_nan(tf.reduce_sum(kl), tf.cast(tf.reduce_prod(averaged), kl.dtype))
+
+
+def call_prior(prior) -> tfd.Distribution:
+    """Give the distribution of a prior: a Keras layer, a `tfd.Distribution`, or a function without arguments."""
+    if isinstance(prior, tfd.Distribution):
+        return prior
+    if not isinstance(prior, keras.layers.Layer):
+        return prior()
+    if isinstance(prior, keras.Model) and prior.built and getattr(prior, "inputs", None):
+        return prior(tf.zeros([1 if size is None else size for size in prior.input_shape], prior.inputs[0].dtype))
+    return prior(None)
+
+
+def _check_prior(prior):
+    if isinstance(prior, tfd.Distribution) and unwrap(prior).trainable_variables:
+        raise ValueError(
+            f"distribution_b={unwrap(prior)} has trainable tf.Variables, which Keras 3 would neither train nor save. "
+            "Pass a Keras model, such as Sequential([VariableLayer(...), DistributionLambda(...)])."
+        )
+    is_layer = isinstance(prior, keras.layers.Layer)
+    given = call_prior(prior) if is_layer else prior  # this call also builds it, outside any graph
+    if not isinstance(given, tfd.Distribution) and (is_layer or not callable(prior)):
+        raise TypeError(
+            "Expected distribution_b to be a tfd.Distribution, or a Keras layer or a function that gives one, "
+            f"received {prior!r}{f', which gives {given!r}' if is_layer else ''}."
+        )
+    return unwrap(prior)
+
+
+def _as_tensor_like(distribution) -> TensorLike:
+    if not isinstance(distribution, tfd.Distribution):
+        raise TypeError(
+            f"Expected a distribution, received {distribution!r}. A KL divergence belongs to (or after) a distribution "
+            "layer, such as IndependentNormal."
+        )
+    return distribution if isinstance(distribution, TensorLike) else TensorLike(distribution)
+
+
+def _arguments(config: dict) -> dict:
+    arguments = {name: from_config(value) for name, value in config.items() if name not in ("distribution_b", "weight")}
+    prior, weight = config["distribution_b"], weight_from_config(config["weight"])
+    return {**arguments, "distribution_b": _prior_from_config(prior), "weight": weight}
+
+
+def _prior_to_config(prior):
+    if isinstance(prior, tfd.Distribution):
+        return tfp_objects.to_config(prior, "distribution_b")
+    config = to_config(prior, "distribution_b")
+    if isinstance(prior, keras.layers.Layer):
+        config["shared_object_id"] = id(prior)  # one prior of two layers stays one: Keras forgets this two levels deep
+    return config
+
+
+def _prior_from_config(config):
+    return tfp_objects.from_config(config) if "tfp" in config else from_config(config)

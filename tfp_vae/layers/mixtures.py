@@ -1,0 +1,181 @@
+"""Mixtures of distributions of one family."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.continuous import IndependentLogistic
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.normal import IndependentNormal
+from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
+from tfp_vae.layers.tensor_like import unwrap
+
+tfd = tfp.distributions
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class MixtureSameFamily(DistributionLayer):
+    """A mixture of distributions that another layer gives.
+
+    Args:
+        num_components: number of components of the mixture.
+        component_layer: a distribution layer, or any function from `[..., num_components, component_params_size]` to
+            a distribution of batch shape `[..., num_components]`.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., num_components * (1 + component_params_size)]`, the mixture's logits, then the parameters of
+            each component.
+
+    Output:
+        `tfd.MixtureSameFamily`, batch shape `[...]`, event shape that of the components.
+
+    Raises:
+        ValueError: if `num_components` is not a positive integer, `params` has another size, or the dtype of
+            `component_layer` differs.
+
+    Example:
+    >>> from tfp_vae import layers as tfpl
+    >>> layer = MixtureSameFamily(num_components=3, component_layer=tfpl.MultivariateNormalTriL(2))
+    >>> layer(tf.zeros([4, MixtureSameFamily.params_size(3, tfpl.MultivariateNormalTriL.params_size(2))])).event_shape
+    TensorShape([2])
+    """
+
+    def __init__(
+        self,
+        num_components: int,
+        component_layer: Callable,
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
+    ):
+        arguments = {
+            "num_components": as_count(num_components, "num_components"),
+            "component_layer": component_layer,
+        }
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+        if isinstance(component_layer, keras.layers.Layer) and component_layer.variable_dtype != self.variable_dtype:
+            raise ValueError(
+                f"component_layer gives densities in {component_layer.variable_dtype}, this layer in "
+                f"{self.variable_dtype}. Pass the same dtype to both."
+            )
+
+    @staticmethod
+    def new(params, num_components: int, component_layer: Callable, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(num_components, component_params_size)]`."""
+        params = tf.convert_to_tensor(params)
+        component_params_size = params.shape[-1] // num_components - 1
+        logits, components = split_params(params, [[num_components], [num_components, component_params_size]])
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(logits),
+            unwrap(component_layer(components)),
+            validate_args=validate_args,
+            name=name or "MixtureSameFamily",
+        )
+
+    @staticmethod
+    def params_size(num_components: int, component_params_size: int, name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return as_count(num_components, "num_components") * (1 + int(component_params_size))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class MixtureNormal(DistributionLayer):
+    """A mixture of independent normal distributions: for real-valued data with several modes.
+
+    Reference: Bishop, 1994, Mixture Density Networks, Aston University.
+
+    Args:
+        num_components: number of components of the mixture.
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., params_size(num_components, event_shape)]`, the mixture's logits, then the parameters of each
+            component, see `IndependentNormal`.
+
+    Output:
+        `tfd.MixtureSameFamily`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `num_components` is not a positive integer, `event_shape` is not a shape, or `params` has
+            another size.
+
+    Example:
+    >>> MixtureNormal(3, [2])(tf.zeros([4, MixtureNormal.params_size(3, [2])])).event_shape
+    TensorShape([2])
+    """
+
+    def __init__(
+        self, num_components: int, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(_arguments(num_components, event_shape), convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, num_components: int, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(num_components, event_shape)]`."""
+        component = IndependentNormal
+        return _mixture(params, num_components, component, event_shape, validate_args, name or "MixtureNormal")
+
+    @staticmethod
+    def params_size(num_components: int, event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return MixtureSameFamily.params_size(num_components, IndependentNormal.params_size(event_shape))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class MixtureLogistic(DistributionLayer):
+    """A mixture of independent logistic distributions: for real-valued data with several modes and heavier tails.
+
+    Args:
+        num_components: number of components of the mixture.
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., params_size(num_components, event_shape)]`, the mixture's logits, then the parameters of each
+            component, see `IndependentLogistic`.
+
+    Output:
+        `tfd.MixtureSameFamily`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `num_components` is not a positive integer, `event_shape` is not a shape, or `params` has
+            another size.
+
+    Example:
+    >>> MixtureLogistic(3, [2])(tf.zeros([4, MixtureLogistic.params_size(3, [2])])).event_shape
+    TensorShape([2])
+    """
+
+    def __init__(
+        self, num_components: int, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(_arguments(num_components, event_shape), convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, num_components: int, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(num_components, event_shape)]`."""
+        component = IndependentLogistic
+        return _mixture(params, num_components, component, event_shape, validate_args, name or "MixtureLogistic")
+
+    @staticmethod
+    def params_size(num_components: int, event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return MixtureSameFamily.params_size(num_components, IndependentLogistic.params_size(event_shape))
+
+
+def _arguments(num_components, event_shape) -> dict:
+    return {"num_components": as_count(num_components, "num_components"), "event_shape": as_event_shape(event_shape)}
+
+
+def _mixture(params, num_components, component, event_shape, validate_args, name) -> tfd.Distribution:
+    def components(component_params):
+        return component.new(component_params, event_shape, validate_args)
+
+    return MixtureSameFamily.new(params, num_components, components, validate_args, name)

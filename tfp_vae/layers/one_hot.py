@@ -1,0 +1,260 @@
+"""Distributions over one of several categories, written as a vector that is 1 there and 0 elsewhere."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.discrete import as_dtype
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.shapes import as_count, as_event_size, as_positive, split_params
+
+tfd = tfp.distributions
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class OneHotCategorical(DistributionLayer):
+    """A categorical distribution over one-hot vectors: for class labels.
+
+    Args:
+        event_size: number of categories.
+        convert_to_tensor_fn: see `DistributionLayer`; `tfd.OneHotCategorical.logits` gives the logits.
+        sample_dtype: dtype of a draw; None takes that of `params`.
+        validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., event_size]`, the logits.
+
+    Output:
+        `tfd.OneHotCategorical`, batch shape `[...]`, event shape `[event_size]`.
+
+    Raises:
+        ValueError: if `event_size` is not a positive integer, or `params` has another size.
+
+    Example:
+    >>> OneHotCategorical(3)(tf.constant([[0., 2., 0.]])).mode().numpy()
+    array([[0., 1., 0.]], dtype=float32)
+    """
+
+    def __init__(
+        self, event_size: int, convert_to_tensor_fn="sample", sample_dtype=None, validate_args=False, **kwargs
+    ):
+        arguments = {"event_size": as_event_size(event_size), "sample_dtype": as_dtype(sample_dtype)}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_size: int, dtype=None, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., event_size]`."""
+        (logits,) = split_params(params, [[event_size]])
+        return tfd.OneHotCategorical(
+            logits, dtype=dtype or logits.dtype, validate_args=validate_args, name=name or "OneHotCategorical"
+        )
+
+    @staticmethod
+    def params_size(event_size: int, name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return as_event_size(event_size)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class OneHotCategoricalStraightThrough(DistributionLayer):
+    """A categorical distribution over one-hot vectors with a gradient through its draws: a discrete posterior.
+
+    A draw is one-hot; its gradient is that of the probabilities. That gradient is biased unless what follows is linear
+    in the draw. The KL divergence to a `tfd.OneHotCategorical` prior is analytic.
+
+    Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons, arXiv:1308.3432.
+
+    Args:
+        event_size: number of categories.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., event_size]`, the logits.
+
+    Output:
+        A `tfd.OneHotCategorical`, batch shape `[...]`, event shape `[event_size]`, that states it is reparameterized.
+
+    Raises:
+        ValueError: if `event_size` is not a positive integer, or `params` has another size.
+
+    Example:
+    >>> logits = tf.Variable([[0., 0.]])
+    >>> with tf.GradientTape() as tape:
+    ...     z = OneHotCategoricalStraightThrough(2)(logits)[:, 0]
+    >>> tape.gradient(z, logits).numpy()
+    array([[ 0.25, -0.25]], dtype=float32)
+    """
+
+    def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_size": as_event_size(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., event_size]`."""
+        (logits,) = split_params(params, [[event_size]])
+        return StraightThrough(
+            logits, dtype=logits.dtype, validate_args=validate_args, name=name or "OneHotCategoricalStraightThrough"
+        )
+
+    @staticmethod
+    def params_size(event_size: int, name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return as_event_size(event_size)
+
+
+class StraightThrough(tfd.OneHotCategorical):
+    """TFP's, a draw of which has the gradient of the probabilities."""
+
+    @property
+    def reparameterization_type(self):
+        return tfd.FULLY_REPARAMETERIZED
+
+    def _sample_n(self, n, seed=None):
+        probs = self.probs_parameter()
+        return super()._sample_n(n, seed) + (probs - tf.stop_gradient(probs))  # exactly 0, so the draw stays one-hot
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class RelaxedOneHotCategorical(DistributionLayer):
+    """The Gumbel-softmax (concrete) distribution: a continuous posterior near the one-hot vectors.
+
+    Its draws are probabilities, reparameterized; the lower the temperature, the nearer to one-hot. TFP knows no mean
+    and no mode of it: convert it by "sample".
+
+    Reference: Jang et al., 2017, arXiv:1611.01144; Maddison et al., 2017, arXiv:1611.00712.
+
+    Args:
+        event_size: number of categories.
+        temperature: positive number.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., event_size]`, the logits.
+
+    Output:
+        `tfd.RelaxedOneHotCategorical`, batch shape `[...]`, event shape `[event_size]`.
+
+    Raises:
+        ValueError: if `event_size` is not a positive integer, `temperature` is not positive, or `params` has another
+            size.
+
+    Example:
+    >>> q = RelaxedOneHotCategorical(3, temperature=0.5)(tf.zeros([1, 3]))
+    >>> tf.reduce_sum(q.sample(seed=0)).numpy().round(5)
+    np.float32(1.0)
+    """
+
+    def __init__(
+        self,
+        event_size: int,
+        temperature: float = 0.5,
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
+    ):
+        arguments = {"event_size": as_event_size(event_size), "temperature": as_positive(temperature, "temperature")}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_size: int, temperature: float = 0.5, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., event_size]`."""
+        (logits,) = split_params(params, [[event_size]])
+        return Relaxed(
+            tf.constant(temperature, logits.dtype),
+            logits,
+            validate_args=validate_args,
+            name=name or "RelaxedOneHotCategorical",
+        )
+
+    @staticmethod
+    def params_size(event_size: int, name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return as_event_size(event_size)
+
+
+class Relaxed(tfd.RelaxedOneHotCategorical):
+    """TFP's, a draw of which is never exactly 0: the density there is infinite or not a number."""
+
+    def _call_sample_n(self, *args, **kwargs):
+        return tf.maximum(super()._call_sample_n(*args, **kwargs), np.finfo(self.dtype.as_numpy_dtype).tiny)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class CategoricalMixtureOfOneHotCategorical(DistributionLayer):
+    """A mixture of categorical distributions over one-hot vectors.
+
+    Args:
+        event_size: number of categories.
+        num_components: number of components of the mixture.
+        convert_to_tensor_fn: see `DistributionLayer`; a function may ask `log_mean()`.
+        sample_dtype: dtype of a draw; None takes that of `params`.
+        validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., num_components * (1 + event_size)]`, the mixture's logits, then those of each component.
+
+    Output:
+        A `tfd.MixtureSameFamily`, batch shape `[...]`, event shape `[event_size]`; its mode is the most probable
+        category, and `log_mean()` the logarithm of the mean, that is of all probabilities.
+
+    Raises:
+        ValueError: if `event_size` or `num_components` is not a positive integer, or `params` has another size.
+
+    Example:
+    >>> p = CategoricalMixtureOfOneHotCategorical(2, num_components=2)(tf.constant([[0., 0., 9., -9., 0., 0.]]))
+    >>> p.mean().numpy().round(4), p.mode().numpy()
+    (array([[0.75, 0.25]], dtype=float32), array([[1., 0.]], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        event_size: int,
+        num_components: int,
+        convert_to_tensor_fn="sample",
+        sample_dtype=None,
+        validate_args=False,
+        **kwargs,
+    ):
+        arguments = {
+            "event_size": as_event_size(event_size),
+            "num_components": as_count(num_components, "num_components"),
+            "sample_dtype": as_dtype(sample_dtype),
+        }
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(
+        params, event_size: int, num_components: int, dtype=None, validate_args=False, name=None
+    ) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_size, num_components)]`."""
+        mixture, components = split_params(params, [[num_components], [num_components, event_size]])
+        return MixtureOfOneHot(
+            tfd.Categorical(mixture),
+            tfd.OneHotCategorical(components, dtype=dtype or components.dtype),
+            validate_args=validate_args,
+            name=name or "CategoricalMixtureOfOneHotCategorical",
+        )
+
+    @staticmethod
+    def params_size(event_size: int, num_components: int, name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return as_count(num_components, "num_components") * (1 + as_event_size(event_size))
+
+
+class MixtureOfOneHot(tfd.MixtureSameFamily):
+    """TFP's, with what a distribution over a few vectors can say: its mode and the logarithm of its mean."""
+
+    def log_mean(self) -> tf.Tensor:
+        """Give the logarithm of the probability of each category, `[..., event_size]`."""
+        weights = tf.math.log_softmax(self.mixture_distribution.logits)
+        probs = tf.math.log_softmax(self.components_distribution.logits)
+        return tf.reduce_logsumexp(weights[..., tf.newaxis] + probs, axis=-2)
+
+    def _mode(self):
+        log_mean = self.log_mean()
+        return tf.one_hot(tf.argmax(log_mean, axis=-1), log_mean.shape[-1], dtype=self.dtype)

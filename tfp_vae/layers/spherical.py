@@ -1,0 +1,133 @@
+"""Distributions on the unit sphere: latent codes and data that are directions."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.shapes import as_event_size, softplus_above, split_params
+
+tfd = tfp.distributions
+
+# Lowest concentration, which is next to uniform, and the highest whose density is sure in float32.
+MIN_CONCENTRATION, MAX_CONCENTRATION = 1e-2, 1e4
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class PowerSpherical(DistributionLayer):
+    """The power spherical distribution on the unit sphere: the posterior of a hyperspherical VAE.
+
+    Its draws are reparameterized, without rejection. Its prior is `tfd.SphericalUniform`, to which the KL divergence is
+    analytic. The mean direction is normalized; the concentration is softplus of its parameter, between 0.01 and 10000.
+
+    Reference: De Cao & Aziz, 2020, The Power Spherical distribution, arXiv:2006.04437.
+
+    Args:
+        event_size: number of dimensions of the space around the sphere, at least 2.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, which lies inside the sphere, and
+            no mode by name (`tfd.PowerSpherical.mean_direction` is it).
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., event_size + 1]`, the direction, of any length, then the unconstrained concentration.
+
+    Output:
+        `tfd.PowerSpherical`, batch shape `[...]`, event shape `[event_size]`.
+
+    Raises:
+        ValueError: if `event_size` is not an integer of at least 2, or `params` has another size.
+
+    Example:
+    >>> q = PowerSpherical(3)(tf.constant([[0., 3., 4., 1.]]))
+    >>> q.mean_direction.numpy(), tf.norm(q.sample(seed=0)).numpy().round(5)
+    (array([[0. , 0.6, 0.8]], dtype=float32), np.float32(1.0))
+    """
+
+    def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_size": _as_sphere(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., event_size + 1]`."""
+        direction, concentration = _direction_and_concentration(params, event_size)
+        return tfd.PowerSpherical(direction, concentration, validate_args=validate_args, name=name or "PowerSpherical")
+
+    @staticmethod
+    def params_size(event_size: int, name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return _as_sphere(event_size) + 1
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class VonMisesFisher(DistributionLayer):
+    """The von Mises-Fisher distribution on the unit sphere: for data that are directions.
+
+    TFP draws from it by rejection and leaves out the gradient of the acceptance, unless there are three dimensions: the
+    gradient through a draw would be wrong, silently. So with another number of dimensions the distribution states that
+    it is not reparameterized, and a VAE refuses it as a posterior: use `PowerSpherical`. As a likelihood it is exact.
+
+    Reference: Davidson et al., 2018, Hyperspherical Variational Auto-Encoders, arXiv:1804.00891.
+
+    Args:
+        event_size: number of dimensions of the space around the sphere, at least 2.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., event_size + 1]`, the direction, of any length, then the unconstrained concentration, which is
+            brought between 0.01 and 10000.
+
+    Output:
+        `tfd.VonMisesFisher`, batch shape `[...]`, event shape `[event_size]`.
+
+    Raises:
+        ValueError: if `event_size` is not an integer of at least 2, or `params` has another size.
+
+    Example:
+    >>> VonMisesFisher(5)(tf.ones([1, 6])).reparameterization_type, VonMisesFisher(3)(tf.ones([1, 4])).event_shape
+    (<Reparameterization Type: NOT_REPARAMETERIZED>, TensorShape([3]))
+    """
+
+    def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_size": _as_sphere(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., event_size + 1]`."""
+        direction, concentration = _direction_and_concentration(params, event_size)
+        kind = tfd.VonMisesFisher if event_size == 3 else RejectionVonMisesFisher
+        return kind(direction, concentration, validate_args=validate_args, name=name or "VonMisesFisher")
+
+    @staticmethod
+    def params_size(event_size: int, name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return _as_sphere(event_size) + 1
+
+
+class RejectionVonMisesFisher(tfd.VonMisesFisher):
+    """TFP's, which says of its draws what they are: not differentiable."""
+
+    @property
+    def reparameterization_type(self):
+        return tfd.NOT_REPARAMETERIZED
+
+    def _sample_n(self, n, seed=None):
+        return tf.stop_gradient(super()._sample_n(n, seed))
+
+
+def _as_sphere(event_size) -> int:
+    if as_event_size(event_size) < 2:
+        raise ValueError(f"A sphere needs an event size of at least 2, received {event_size!r}.")
+    return as_event_size(event_size)
+
+
+def _direction_and_concentration(params, event_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    direction, concentration = split_params(params, [[event_size], []])
+    # A direction of no length is the first axis: a network that gives zeros still gives a distribution.
+    squared = tf.reduce_sum(direction**2, -1, keepdims=True)
+    has_length = squared > np.finfo(direction.dtype.as_numpy_dtype).tiny
+    first_axis = tf.one_hot(0, event_size, dtype=direction.dtype)
+    direction = tf.where(has_length, direction, first_axis) * tf.math.rsqrt(tf.where(has_length, squared, 1.0))
+    concentration = softplus_above(MIN_CONCENTRATION, concentration)
+    return direction, tf.minimum(concentration, MAX_CONCENTRATION)

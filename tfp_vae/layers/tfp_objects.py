@@ -1,0 +1,64 @@
+"""How a `.keras` file holds a `tfd.Distribution`: its class by name, and the arguments it was made with."""
+
+import inspect
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd, tfb = tfp.distributions, tfp.bijectors
+
+_LIBRARIES = {"distributions": tfd, "bijectors": tfb}
+
+
+def to_config(value, argument: str):
+    """Give plain values, lists and dicts for a distribution, a bijector, or an argument of one.
+
+    Raises:
+        ValueError: if `argument` holds something else, such as a function or a linear operator.
+    """
+    if isinstance(value, (list, tuple)):
+        return [to_config(item, argument) for item in value]
+    if type(value) in (type(None), bool, int, float, str):
+        return value
+    if isinstance(value, tf.DType):
+        return {"dtype": value.name}
+    if tf.is_tensor(value) or isinstance(value, (tf.Variable, np.ndarray, np.generic)):
+        return keras.saving.serialize_keras_object(tf.convert_to_tensor(value))
+    library, cls = _public_class(value)
+    if cls is None:
+        raise ValueError(
+            f"{argument} cannot be saved, for it holds {value!r}. Pass a Keras layer, or a function that returns "
+            'the distribution, decorated with @keras.saving.register_keras_serializable(package="mine").'
+        )
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    given = {name: item for name, item in value.parameters.items() if item is not defaults.get(name)}
+    arguments = {name: to_config(item, argument) for name, item in given.items()}
+    return {"tfp": library, "class": cls.__name__, "arguments": arguments}
+
+
+def _public_class(value) -> tuple[str, type | None]:
+    """Find the public class of TFP that makes such an object: a private one stands for it where it is not composite."""
+    library = "bijectors" if isinstance(value, tfb.Bijector) else "distributions"
+    cls = getattr(_LIBRARIES[library], type(value).__name__.lstrip("_"), None)
+    return library, cls if inspect.isclass(cls) and issubclass(cls, type(value)) else None
+
+
+def from_config(config):
+    """Build what `to_config` described: objects of TFP's own classes alone, so that no file can name another."""
+    if isinstance(config, list):
+        return [from_config(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    if config.keys() == {"dtype"}:
+        return tf.as_dtype(config["dtype"])
+    if "tfp" not in config:
+        return keras.saving.deserialize_keras_object(config)
+    cls = getattr(_LIBRARIES[config["tfp"]], config["class"])
+    if not (inspect.isclass(cls) and issubclass(cls, (tfd.Distribution, tfb.Bijector))):
+        raise ValueError(
+            f"{config['class']!r} is not a class of distributions or bijectors of TFP: the file is damaged."
+        )
+    return cls(**{name: from_config(item) for name, item in config["arguments"].items()})
