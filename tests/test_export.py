@@ -1,5 +1,6 @@
 """Small models exported and loaded again: versions, errors, an exact answer, and distributions off the usual path."""
 
+import json
 import os
 
 import keras
@@ -10,9 +11,11 @@ import tensorflow_probability as tfp
 
 import tfp_vae
 from tests import c_api
+from tests.layer_cases import CASES
 from tests.served_models import assert_close
 from tfp_vae import layers as tfpl
 from tfp_vae import priors
+from tfp_vae.serving.distributions import describe, rebuild
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 
@@ -141,3 +144,14 @@ def test_other_distributions_are_served(tmp_path, name):
     kl = tf.reduce_mean(posterior.log_prob(draws) - vae.prior(None).log_prob(draws), 0)
     assert_close(score["kl"], kl, 0.2)
     assert_close(score["elbo"], score["log_likelihood"] - score["kl"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_distribution_layer_has_a_served_form(case):
+    """Through json and tensors with the batch first, each comes back as the class and the density it was."""
+    p = case.make()(case.params(3).astype("float32")).tensor_distribution
+    description, tensors = describe(p)
+    assert {tensor.shape[0] for tensor in tensors.values()} == {3}
+    again, x = rebuild(json.loads(json.dumps(description)), tensors), p.sample(seed=[1, 2])
+    assert type(again) is type(p)
+    np.testing.assert_allclose(again.log_prob(x), p.log_prob(x), rtol=1e-5, atol=1e-5)

@@ -472,6 +472,17 @@ def test_misuse_is_explained(act, error, message, vae):
         act(vae)
 
 
+def test_a_kl_that_would_count_twice_is_refused(vae):
+    regularizer = tfpl.KLDivergenceRegularizer(tfp_vae.priors.StandardNormal(4), use_exact_kl=True)
+    mlp = networks.mlp((8, 8, 1), 8)
+    for layers in (
+        [tfpl.MultivariateNormalDiag(4, activity_regularizer=regularizer)],
+        [tfpl.MultivariateNormalDiag(4), tfpl.KLDivergenceAddLoss(tfp_vae.priors.StandardNormal(4))],
+    ):
+        with pytest.raises(ValueError, match="it would count twice"):
+            tfp_vae.VAE(sequential(mlp, *layers), vae.decoder)
+
+
 def test_a_vae_without_inputs_is_built_by_data_or_says_so():
     def model(*layers):
         return keras.Sequential([*layers])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae.numbers import as_seed
+from tfp_vae.checks import as_seed
 
 # Seconds to wait for an answer before a data set counts as out of reach.
 NETWORK_TIMEOUT = 10

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae import objectives
-from tfp_vae.numbers import as_count
+from tfp_vae.checks import as_count
 from tfp_vae.vae import VAE
 
 # A latent dimension is active when its posterior mean varies over the data by more than this (Burda et al., 2016).

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.numbers import as_count, as_seed
+from tfp_vae.checks import as_count, as_seed
 
 tfd = tfp.distributions
 

@@ -12,15 +12,17 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import objectives, priors, sampling
+from tfp_vae.checks import as_count, as_seed, expect_kind
+from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
 from tfp_vae.layers.fold import fold
 from tfp_vae.layers.support import check_support, examples_of
 from tfp_vae.layers.tensor_like import unwrap
-from tfp_vae.numbers import as_count, as_seed
 
 tfd = tfp.distributions
 
 # Mean KL(q(z|x) || p(z)), in nats per example, below which the latent code says next to nothing about x.
 COLLAPSED_KL = 0.1
+KL_LAYERS = (KLDivergenceAddLoss, KLDivergenceRegularizer)
 # Rows of one decoder call in `log_prob`: enough for efficient matrix products, little memory.
 ROWS_PER_DRAW = 1024
 
@@ -73,13 +75,13 @@ class VAE(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.encoder = _expect("encoder", encoder, keras.layers.Layer, "a Keras model")
-        self.decoder = _expect("decoder", decoder, keras.layers.Layer, "a Keras model")
+        self.encoder = expect_kind("encoder", encoder, keras.layers.Layer, "a Keras model")
+        self.decoder = expect_kind("decoder", decoder, keras.layers.Layer, "a Keras model")
         self.prior: Any = prior  # `build` makes the default one
         if prior is not None:
-            _expect("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
+            expect_kind("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
         self.objective = objectives.ELBO() if objective is None else objective
-        _expect("objective", self.objective, objectives.Objective, "an objective such as tfp_vae.objectives.ELBO()")
+        expect_kind("objective", self.objective, objectives.Objective, "an objective such as tfp_vae.objectives.ELBO()")
         self.seed = as_seed(seed)
         self.term_metrics = [keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")]
         if _input_shape(encoder) is not None:
@@ -98,6 +100,11 @@ class VAE(keras.Model):
             raise ValueError(
                 f"The posterior {type(posterior).__name__} is not reparameterized: no gradient would reach the encoder "
                 "through its draws. Use a continuous one, such as MultivariateNormalDiag."
+            )
+        if any(isinstance(layer, KL_LAYERS) for layer in self.encoder._flatten_layers()):
+            raise ValueError(
+                "The encoder has a KLDivergenceRegularizer or KLDivergenceAddLoss, but the VAE's objective has the KL "
+                "divergence already: it would count twice. Leave it out, or train a plain keras.Model."
             )
         if self.prior is None:
             self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)
@@ -377,13 +384,6 @@ class VAE(keras.Model):
 
     def _cast(self, x) -> tf.Tensor:
         return tf.cast(x, self.variable_dtype)
-
-
-def _expect(name: str, part, kind: type, expected: str):
-    """Check the kind of a constructor's argument."""
-    if not isinstance(part, kind):
-        raise TypeError(f"{name} must be {expected}, received {part!r} of type {type(part).__name__}.")
-    return part
 
 
 def _labels(x, y, sample_weight):

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.numbers import as_count
+from tfp_vae.checks import as_count
 from tfp_vae.serving.distributions import describe
 from tfp_vae.serving.publish import publish
 from tfp_vae.serving.signatures import signatures
