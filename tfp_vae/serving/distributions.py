@@ -5,14 +5,23 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.counts import Quantized
-from tfp_vae.layers.one_hot import MixtureOfOneHot, Relaxed, StraightThrough
+from tfp_vae.layers.counts import QuantizedLogistic
+from tfp_vae.layers.one_hot import MixtureOfOneHot, PositiveRelaxedOneHotCategorical, StraightThrough
 from tfp_vae.layers.spherical import RejectionVonMisesFisher
 
 tfd = tfp.distributions
 
 # What the layers make beside the classes of tfd.
-OWN = {cls.__name__: cls for cls in (MixtureOfOneHot, Quantized, RejectionVonMisesFisher, Relaxed, StraightThrough)}
+OWN = {
+    cls.__name__: cls
+    for cls in (
+        MixtureOfOneHot,
+        PositiveRelaxedOneHotCategorical,
+        QuantizedLogistic,
+        RejectionVonMisesFisher,
+        StraightThrough,
+    )
+}
 
 
 def describe(distribution: tfd.Distribution, *, whole: bool = False) -> tuple[dict, dict[str, tf.Tensor]]:
