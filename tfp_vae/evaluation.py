@@ -55,7 +55,7 @@ def evaluate(
         "nll": nll(vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose),
         "active_units": _count_active(terms["mean"], ACTIVE_VARIANCE),
         "latent_units": vae.latent_shape[0],
-        "kl_is_analytic": objectives.kl_is_analytic(vae.encode(x[:1]), vae.prior(None)),
+        "kl_is_analytic": objectives.kl_is_analytic(vae.encode(x[:1]), vae.prior_distribution()),
         "num_examples": len(x),
         "num_samples": num_samples,
     }

@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import objectives, priors, sampling
 from tfp_vae.checks import as_count, as_seed, expect_kind
-from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
+from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer, call_prior
 from tfp_vae.layers.fold import fold
 from tfp_vae.layers.support import check_support, examples_of
 from tfp_vae.layers.tensor_like import unwrap
@@ -22,7 +22,6 @@ tfd = tfp.distributions
 
 # Mean KL(q(z|x) || p(z)), in nats per example, below which the latent code says next to nothing about x.
 COLLAPSED_KL = 0.1
-KL_LAYERS = (KLDivergenceAddLoss, KLDivergenceRegularizer)
 # Rows of one decoder call in `log_prob`: enough for efficient matrix products, little memory.
 ROWS_PER_DRAW = 1024
 
@@ -40,7 +39,8 @@ class VAE(keras.Model):
     Args:
         encoder: Keras model from x, `[batch, *event_shape]`, to a posterior: it ends in a distribution layer.
         decoder: Keras model from z, `[batch, latent]`, to a likelihood of x: it ends in a distribution layer.
-        prior: a `priors.Prior`; None takes `priors.StandardNormal` of the posterior's size.
+        prior: a `priors.Prior`, or any Keras layer that gives a distribution whatever its input; None takes
+            `priors.StandardNormal` of the posterior's size.
         objective: an `objectives.Objective`; None takes `objectives.ELBO()`.
         seed: int. Each draw has a stateless seed made of it and, in training, of the optimizer's step.
         **kwargs: arguments of `keras.Model`, such as `name`.
@@ -101,18 +101,17 @@ class VAE(keras.Model):
                 f"The posterior {type(posterior).__name__} is not reparameterized: no gradient would reach the encoder "
                 "through its draws. Use a continuous one, such as MultivariateNormalDiag."
             )
-        if any(isinstance(layer, KL_LAYERS) for layer in self.encoder._flatten_layers()):
+        kinds = KLDivergenceAddLoss | KLDivergenceRegularizer
+        if any(isinstance(layer, kinds) for layer in self.encoder._flatten_layers()):
             raise ValueError(
                 "The encoder has a KLDivergenceRegularizer or KLDivergenceAddLoss, but the VAE's objective has the KL "
                 "divergence already: it would count twice. Leave it out, or train a plain keras.Model."
             )
         if self.prior is None:
             self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)
-        if tuple(self.prior(None).event_shape) != self.latent_shape:
-            raise ValueError(
-                f"The prior's event shape {tuple(self.prior(None).event_shape)} differs from the encoder's "
-                f"{self.latent_shape}."
-            )
+        prior_shape = tuple(self.prior_distribution().event_shape)
+        if prior_shape != self.latent_shape:
+            raise ValueError(f"The prior's event shape {prior_shape} differs from the encoder's {self.latent_shape}.")
         likelihood = self._distribution(self.decoder, tf.zeros([1, *self.latent_shape], posterior.dtype))
         if tuple(likelihood.event_shape) != self.event_shape:
             raise ValueError(
@@ -250,8 +249,8 @@ class VAE(keras.Model):
         """Check that data are possible under the likelihood; `fit` and `evaluate` do so before they begin.
 
         Args:
-            data: array or tensor `[num_examples, *event_shape]`, or a `tf.data.Dataset`, of which the first batch is
-                looked at. Another iterable, such as a generator or a `keras.utils.PyDataset`, is let through.
+            data: array or tensor `[num_examples, *event_shape]`; a `tf.data.Dataset`, of which the first batch is
+                looked at; or another iterable, such as a `keras.utils.PyDataset`, which is let through.
 
         Raises:
             TypeError: if the data are of another kind.
@@ -279,7 +278,7 @@ class VAE(keras.Model):
     def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
         """Give what an objective sees of a batch x, `[batch, *event_shape]`."""
         x = self._examples(x)
-        return objectives.OnePass(x, self.encode(x), self.prior(None), self.decode, seed, step)
+        return objectives.OnePass(x, self.encode(x), self.prior_distribution(), self.decode, seed, step)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Average the loss over the batch (weighted), and add regularizers and `add_loss` terms."""
@@ -310,6 +309,10 @@ class VAE(keras.Model):
         self._expect_built()
         return fold(self.decoder, self._cast(z), 1)
 
+    def prior_distribution(self) -> tfd.Distribution:
+        """Give the prior p(z), a plain tfd object, batch shape `[]`."""
+        return unwrap(call_prior(self.prior))
+
     def reconstruct(self, x) -> np.ndarray:
         """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out."""
         return self._reconstruct(x).numpy()
@@ -334,7 +337,7 @@ class VAE(keras.Model):
 
     def sample_rows(self, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
         """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`; `x` is the mean of p(x|z)."""
-        prior = self.prior(None)
+        prior = self.prior_distribution()
         spec = tf.TensorSpec(prior.event_shape, prior.dtype)
         z = tf.map_fn(lambda seed: sampling.sample(prior, [], seed), seeds, fn_output_signature=spec)
         return {"z": z, "x": self.decode(z).mean()}
@@ -366,15 +369,13 @@ class VAE(keras.Model):
         return log_prob
 
     def _log_prob(self, x: tf.Tensor, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
-        draws_per_step = min(num_samples, max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW)))
-        return objectives.importance_sampled_log_prob(
-            self.one_pass(x, seed), num_samples, draws_per_step=draws_per_step
-        )
+        draws = min(num_samples, max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW)))
+        return objectives.importance_sampled_log_prob(self.one_pass(x, seed), num_samples, draws_per_step=draws)
 
     def joint_distribution(self) -> tfd.JointDistribution:
         """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`."""
         self._expect_built()
-        return tfd.JointDistributionNamed({"z": self.prior(None), "x": lambda z: self.decode(z)})
+        return tfd.JointDistributionNamed({"z": self.prior_distribution(), "x": lambda z: self.decode(z)})
 
     def export(self, path, **kwargs) -> Path:
         """Export a SavedModel for serving as the next version in folder `path`; see `tfp_vae.serving.export`."""

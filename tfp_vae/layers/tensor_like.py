@@ -46,9 +46,8 @@ class TensorLike(tfd.Distribution):
     (elementwise: `tf.equal`), `copy.copy(q)` is `q`, and it cannot be pickled.
 
     At the border of a `tf.function` the wrapper becomes its tensor. To carry the distribution across, return
-    `tensor_distribution`. TensorFlow lets only composite tensors (extension types) through: for a distribution that is
-    not one, as most flows are ("... which is not a Tensor or ExtensionType"), return its parameters and build it
-    outside.
+    `tensor_distribution`. TensorFlow lets only composite tensors (extension types) through; for a distribution that is
+    not one, as most flows are, return its parameters and build it outside.
 
     Args:
         distribution: the `tfd.Distribution` to wrap; a wrapper is unwrapped first.
@@ -264,6 +263,18 @@ def _convert(value, dtype=None, name=None, as_ref=False):
 
 
 tf.register_tensor_conversion_function(TensorLike, _convert)
+
+
+def _explain(distribution, dtype=None, name=None, as_ref=False):
+    """Say what to do with a plain distribution where TensorFlow needs tensors, as at the border of a `tf.function`."""
+    raise NotImplementedError(
+        f"{distribution} cannot become a tensor, and leaves a tf.function only if it is a composite tensor. Return "
+        "what you need of it as tensors, such as mean() or log_prob(x), or build it outside."
+    )
+
+
+# Only where nothing else applies: a wrapper becomes its tensor, and TensorFlow passes composite tensors as they are.
+tf.register_tensor_conversion_function(tfd.Distribution, _explain, priority=150)
 
 
 # Keras's losses cast a model's output to floatx, and give it the labels' last axis of size 1, before the loss function
