@@ -81,7 +81,7 @@ def test_log_prob_is_exact_where_the_posterior_is(tmp_path):
     precision = weights.T @ weights + noise**2 * np.eye(2, dtype="float32")
     to_mean, covariance = np.linalg.solve(precision, weights.T), noise**2 * np.linalg.inv(precision)
     factor = tfb.FillScaleTriL(diag_shift=np.float32(1e-5)).inverse(np.linalg.cholesky(covariance))
-    unconstrained = np.log(np.expm1(noise - 1e-5))
+    unconstrained = np.log(np.expm1(noise))
     posterior, likelihood = tfpl.MultivariateNormalTriL(2), tfpl.IndependentNormal(3)
     encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5), posterior])
     decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6), likelihood])

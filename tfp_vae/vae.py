@@ -14,8 +14,8 @@ import tensorflow_probability as tfp
 from tfp_vae import objectives, priors, sampling
 from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer, call_prior
-from tfp_vae.layers.fold import fold
-from tfp_vae.layers.support import check_support, examples_of
+from tfp_vae.layers.fold import fold, input_shape_of
+from tfp_vae.layers.support import check_pair, check_support, examples_of
 from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
@@ -84,8 +84,8 @@ class VAE(keras.Model):
         expect_kind("objective", self.objective, objectives.Objective, "an objective such as tfp_vae.objectives.ELBO()")
         self.seed = as_seed(seed)
         self.term_metrics = [keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")]
-        if _input_shape(encoder) is not None:
-            self.build(_input_shape(encoder))
+        if input_shape_of(encoder) is not None:
+            self.build(input_shape_of(encoder))
 
     # Building and saving
 
@@ -109,6 +109,7 @@ class VAE(keras.Model):
             )
         if self.prior is None:
             self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)
+        check_pair(posterior, self.prior_distribution())
         prior_shape = tuple(self.prior_distribution().event_shape)
         if prior_shape != self.latent_shape:
             raise ValueError(f"The prior's event shape {prior_shape} differs from the encoder's {self.latent_shape}.")
@@ -123,7 +124,7 @@ class VAE(keras.Model):
     def _distribution(self, network: keras.Model, inputs: tf.Tensor) -> tfd.Distribution:
         """Call a network for the first time, with errors that name the cause."""
         role, shape = ("encoder" if network is self.encoder else "decoder"), tuple(inputs.shape[1:])
-        expected = _input_shape(network)
+        expected = input_shape_of(network)
         if expected is not None and expected[1:] != shape:
             source = "the latent shape of the encoder" if role == "decoder" else "the shape of the data"
             raise ValueError(f"The {role} takes inputs of shape {expected[1:]}, but {source} is {shape}.")
@@ -314,11 +315,14 @@ class VAE(keras.Model):
         return unwrap(call_prior(self.prior))
 
     def reconstruct(self, x) -> np.ndarray:
-        """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out."""
+        """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out.
+
+        A distribution without a mean is represented as `sampling.point` says, here and in `generate`.
+        """
         return self._reconstruct(x).numpy()
 
     def _reconstruct(self, x) -> tf.Tensor:
-        return self.decode(self.encode(x).mean()).mean()
+        return sampling.point(self.decode(sampling.point(self.encode(x))))
 
     def generate(self, num_samples: int, seed: int = 0) -> np.ndarray:
         """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
@@ -340,7 +344,7 @@ class VAE(keras.Model):
         prior = self.prior_distribution()
         spec = tf.TensorSpec(prior.event_shape, prior.dtype)
         z = tf.map_fn(lambda seed: sampling.sample(prior, [], seed), seeds, fn_output_signature=spec)
-        return {"z": z, "x": self.decode(z).mean()}
+        return {"z": z, "x": sampling.point(self.decode(z))}
 
     def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
         """Estimate log p(x) by importance sampling from the posterior: `[..., *event_shape]` -> `[...]`, in nats.
@@ -390,11 +394,6 @@ class VAE(keras.Model):
 def _labels(x, y, sample_weight):
     """Give Keras labels to carry the weights along: without any it drops the weights, silently."""
     return np.zeros(len(x), "int8") if y is None and sample_weight is not None else y
-
-
-def _input_shape(network: keras.Model) -> tuple | None:
-    """Give the input shape of a Sequential or Functional model, batch included; None where it is not known yet."""
-    return network.input_shape if network.built and getattr(network, "inputs", None) else None
 
 
 __all__ = ["VAE"]
