@@ -108,12 +108,14 @@ def test_likelihood_of_a_vae(case):
 
 @rows(lambda case: len(case.event_shape) == 1)
 def test_posterior_of_a_vae(case):
-    """The VAE takes it, or refuses it: never a silently wrong gradient."""
+    """The VAE takes it, with a trained prior of the same family, or refuses it: never a silently wrong gradient."""
     size = case.event_shape[0]
     decoder = keras.Sequential([keras.Input((size,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)])
     network = encoder(case.make(), case.params_size, 3)
     if case.make()(case.params(1)).reparameterization_type is tfd.FULLY_REPARAMETERIZED:
-        check_one_step(tfp_vae.VAE(network, decoder), network.trainable_weights, X)
+        same = keras.Sequential([tfpl.VariableLayer([case.params_size], initializer="ones"), case.make()])
+        prior = None if case.layer is tfpl.Deterministic else same  # a point against another point has no density
+        check_one_step(tfp_vae.VAE(network, decoder, prior=prior), network.trainable_weights, X)
     else:
         with pytest.raises(ValueError, match="is not reparameterized"):
             tfp_vae.VAE(network, decoder)

@@ -480,7 +480,7 @@ def test_a_kl_that_would_count_twice_is_refused(vae):
         [tfpl.MultivariateNormalDiag(4), tfpl.KLDivergenceAddLoss(tfp_vae.priors.StandardNormal(4))],
     ):
         with pytest.raises(ValueError, match="it would count twice"):
-            tfp_vae.VAE(sequential(mlp, *layers), vae.decoder)
+            tfp_vae.VAE(sequential(mlp, *layers), vae.decoder).compile("adam")
 
 
 @keras.saving.register_keras_serializable(package="test_vae")

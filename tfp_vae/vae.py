@@ -101,12 +101,6 @@ class VAE(keras.Model):
                 f"The posterior {type(posterior).__name__} is not reparameterized: no gradient would reach the encoder "
                 "through its draws. Use a continuous one, such as MultivariateNormalDiag."
             )
-        kinds = KLDivergenceAddLoss | KLDivergenceRegularizer
-        if any(isinstance(layer, kinds) for layer in self.encoder._flatten_layers()):
-            raise ValueError(
-                "The encoder has a KLDivergenceRegularizer or KLDivergenceAddLoss, but the VAE's objective has the KL "
-                "divergence already: it would count twice. Leave it out, or train a plain keras.Model."
-            )
         if self.prior is None:
             self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)
         check_pair(posterior, self.prior_distribution())
@@ -179,13 +173,19 @@ class VAE(keras.Model):
             **kwargs: `steps_per_execution`, `run_eagerly`, `auto_scale_loss`.
 
         Raises:
-            ValueError: if a loss or metrics are given.
+            ValueError: if a loss or metrics are given, or the encoder adds a KL divergence of its own to the loss.
         """
         if loss is not None or metrics or weighted_metrics:
             raise ValueError(
                 "A VAE's loss is its objective and its metrics are the objective's terms: compile takes no loss and no "
                 "metrics. Pass objective=tfp_vae.objectives.ELBO(beta=...) to VAE(...), or add a loss with add_loss in "
                 "a layer."
+            )
+        kinds = KLDivergenceAddLoss | KLDivergenceRegularizer
+        if any(isinstance(layer, kinds) for layer in self.encoder._flatten_layers()):
+            raise ValueError(
+                "The encoder has a KLDivergenceRegularizer or KLDivergenceAddLoss, but the VAE's objective has the KL "
+                "divergence already: it would count twice. Leave it out, or train a plain keras.Model."
             )
         if jit_compile == "auto":
             jit_compile = self._supports_xla() and not kwargs.get("run_eagerly")

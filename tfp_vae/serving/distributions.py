@@ -46,7 +46,8 @@ def describe(distribution: tfd.Distribution, *, whole: bool = False) -> tuple[di
 
 def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf.Tensor], whole: bool) -> dict:
     name, properties = type(distribution).__name__, type(distribution).parameter_properties()
-    if _class(name) is not type(distribution):
+    is_bijector = [isinstance(value, tfp.bijectors.Bijector) for value in distribution.parameters.values()]
+    if _class(name) is not type(distribution) or any(is_bijector):
         raise ValueError(f"{name} is not determined by tensors, so it has no served form.")
     description: dict = {"class": name, "constants": {}, "parts": {}}
     if "dtype" in distribution.parameters:
