@@ -13,7 +13,7 @@ PACKAGE = Path(tfp_vae.__file__).parent
 # From the first room to the last: a module imports only from rooms before its own.
 ROOMS = [
     "version",
-    "numbers",
+    "checks",
     "datasets",
     "networks",
     "layers",

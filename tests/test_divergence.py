@@ -387,7 +387,6 @@ def mean_posterior(kernel_size, bias_size, dtype):
 
 def test_layers_reload_in_a_new_process(tmp_path):
     """All layers that own weights or functions, in one model: same outputs, same losses."""
-    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, decay_steps=10, decay_rate=0.5)
     made = tfpl.AutoregressiveNetwork(2, hidden_units=[8], input_order="random", hidden_degrees="random")
     model = keras.Sequential(
         [
@@ -395,7 +394,9 @@ def test_layers_reload_in_a_new_process(tmp_path):
             tfpl.DenseVariational(4, mean_posterior, kl_weight=0.1, kl_use_exact=True),
             *posterior("regularizer", prior_model(), use_exact_kl=True),
             tfpl.AutoregressiveTransform(made, seeded),
-            tfpl.KLDivergenceAddLoss(SAVED["mixture"], weight=schedule),
+            tfpl.KLDivergenceAddLoss(
+                SAVED["mixture"], weight=keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5)
+            ),
         ]
     )
     model.compile("sgd", loss="mse")

@@ -8,9 +8,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.layer_cases import CASES, EXACT, MOMENTS, Case, rows
+from tests.layer_cases import CASES, EXACT, MOMENTS, Case, is_first, rows
 from tfp_vae import layers as tfpl
-from tfp_vae.layers.support import check_support
 from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
@@ -31,8 +30,14 @@ def reparameterized(case: Case) -> bool:
     return case.layer not in EXACT and p.reparameterization_type is tfd.FULLY_REPARAMETERIZED
 
 
+# The abstract base, and what has a table of its own: test_divergence.py, test_variational.py, test_autoregressive.py.
+ELSEWHERE = {"DistributionLayer", "KLDivergenceAddLoss", "KLDivergenceRegularizer"}
+ELSEWHERE |= {"BlockwiseInitializer", "DenseVariational", "VariableLayer", "posterior_mean_field", "prior_trainable"}
+ELSEWHERE |= {"AutoregressiveNetwork", "AutoregressiveTransform"}
+
+
 def test_every_public_class_has_a_row():
-    assert {case.layer.__name__ for case in CASES} == set(tfpl.__all__) - {"DistributionLayer"}
+    assert {case.layer.__name__ for case in CASES} == set(tfpl.__all__) - ELSEWHERE
 
 
 @rows(lambda case: case.layer not in NOT_SIZED)
@@ -55,12 +60,13 @@ def test_shapes(case):
 
 @rows()
 def test_batch_of_unknown_size_with_xla(case):
-    """Without XLA where the layer says so; a function gives the distribution back as what it is."""
+    """Without XLA where the layer says so; each class is compiled once."""
     layer, params = case.make("sample"), case.params(2, 3)
     assert layer.supports_jit == case.jit
+    jit_compile = case.jit and is_first(case)
     x = case.draw(params).astype("float32")
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, case.params_size])], jit_compile=case.jit)
+    @tf.function(input_signature=[tf.TensorSpec([None, None, case.params_size])], jit_compile=jit_compile)
     def act(params):
         p = layer(params)
         assert (p.batch_shape.as_list(), p.event_shape) == ([None, None], case.event_shape)
@@ -69,26 +75,21 @@ def test_batch_of_unknown_size_with_xla(case):
             tape.watch(params)
             log_prob = layer(params).log_prob(x)
         draw = params if case.layer in LONG_TO_COMPILE else p.sample(seed=(0, 0))
-        return draw, log_prob, tape.gradient(log_prob, params), p.tensor_distribution
+        return draw, log_prob, tape.gradient(log_prob, params)
 
-    draw, log_prob, gradient, distribution = act(params.astype("float32"))
+    draw, log_prob, gradient = act(params.astype("float32"))
     assert draw.shape == (x if case.layer not in LONG_TO_COMPILE else params).shape
     assert np.isfinite(draw).all()
     np.testing.assert_allclose(log_prob, case.log_density(params, x.astype("float64")), rtol=1e-3, atol=1e-4)
-    assert type(distribution) is type(unwrap(layer(params)))
     if case.layer not in EXACT:
         np.testing.assert_allclose(gradient, case.gradient(params, x), rtol=1e-3, atol=2e-4)
 
 
 @rows()
-@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 2e-4), ("float64", 1e-7)])
-def test_density(case, dtype, rtol):
-    params = case.params(6).astype(dtype)
-    x = case.draw(params, 5).astype(dtype)
-    p = case.make(dtype=dtype)(params)
-    expected = case.log_density(params.astype("float64"), x.astype("float64"))
-    np.testing.assert_allclose(p.log_prob(x), expected, rtol=rtol, atol=rtol)
-    assert p.log_prob(x).dtype == dtype
+def test_density(case):
+    params = case.params(6)
+    x, p = case.draw(params, 5), case.make(dtype="float64")(params)
+    np.testing.assert_allclose(p.log_prob(x), case.log_density(params, x), rtol=1e-7, atol=1e-7)
 
 
 @rows(lambda case: case.layer not in EXACT)
@@ -118,11 +119,9 @@ def test_moments_are_those_of_the_density(case):
 
 
 @rows(lambda case: case.layer not in EXACT)
-@pytest.mark.parametrize("sign", ["negative", "positive", "alternating"])
-def test_extreme_parameters(case, sign):
-    signs = {"negative": [-1.0, -1.0], "positive": [1.0, 1.0], "alternating": [1.0, -1.0]}[sign]
-    params = tf.Variable(np.resize(signs, [1, case.params_size]).astype("float32") * case.extreme)
-    layer = case.make()
+def test_extreme_parameters(case):
+    signs = [np.resize(signs, case.params_size) for signs in ([-1.0, -1.0], [1.0, 1.0], [1.0, -1.0])]
+    params, layer = tf.Variable(np.float32(signs) * case.extreme), case.make()
     x = tf.stop_gradient(layer(params).sample(10, seed=(0, 0)))
     with tf.GradientTape() as tape:
         log_prob = layer(params).log_prob(x)
@@ -143,7 +142,7 @@ def test_gradient_of_the_density(case):
 @rows(reparameterized)
 def test_gradient_through_draws(case):
     """Its mean over draws is the derivative of the expectation, had by summing over outcomes."""
-    num_draws, shift = 50_000, np.arange(1.0, 1.0 + np.prod(case.event_shape)).reshape(case.event_shape)
+    num_draws, shift = 20_000, np.arange(1.0, 1.0 + np.prod(case.event_shape)).reshape(case.event_shape)
 
     def function(x, module=np):
         each = shift * x if case.linear else module.sin(shift + x)
@@ -156,7 +155,7 @@ def test_gradient_through_draws(case):
         value = function(case.make(dtype="float64")(many).sample(seed=(0, 0)), tf)
     gradients = tape.gradient(value, many).numpy()
     error = gradients.std(0) / num_draws**0.5
-    assert (error < 0.02).all()
+    assert (error < 0.03).all()
     assert (np.abs(gradients.mean(0) - differences) < 5.0 * error + 1e-5).all()
 
 
@@ -174,6 +173,15 @@ def test_conversions_by_name(case):
 
 
 @rows()
+def test_functions_can_return_the_distribution(case):
+    """It is a composite tensor, which is taken apart and put together again at the border of a `tf.function`."""
+    p = unwrap(case.make()(case.params(2)))
+    rebuilt = tf.nest.pack_sequence_as(p, tf.nest.flatten(p, expand_composites=True), expand_composites=True)
+    assert type(rebuilt) is type(p)
+    np.testing.assert_array_equal(rebuilt.sample(seed=(0, 0)), p.sample(seed=(0, 0)))
+
+
+@rows()
 def test_config_round_trip(case):
     validate_args = case.layer is not tfpl.VonMisesFisher  # TFP's own check is in float32 only
     layer = case.make(validate_args=validate_args, name="row", dtype="float64", trainable=False)
@@ -187,11 +195,11 @@ def test_config_round_trip(case):
 
 
 @rows()
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision(case, policy):
+def test_mixed_precision(case):
     """Networks compute in half precision, densities in float32. Nothing casts: half of 70001 would be infinite."""
     params = (70001.0 if case.extreme == 1e4 else 1.0) * case.params(2).astype("float32")
     expected = case.make()(params)
+    policy = "mixed_bfloat16" if case.layer is tfpl.IndependentNormal else "mixed_float16"
     keras.config.set_dtype_policy(policy)
     network, layer = keras.layers.Dense(case.params_size), case.make()
     assert network(tf.ones([2, 3])).dtype == policy.removeprefix("mixed_")
@@ -326,31 +334,3 @@ ERRORS = {
 def test_errors(act, message):
     with pytest.raises(ValueError, match=message):
         act()
-
-
-BERNOULLI = tfpl.IndependentBernoulli.new(tf.zeros([1, 2]), 2)
-BINOMIAL = tfpl.IndependentBinomial.new(tf.zeros([1, 2]), 2, total_count=16)
-NORMAL = tfpl.IndependentNormal.new(tf.zeros([1, 4]), 2)
-IMPOSSIBLE = {
-    "NaN": (NORMAL, [[0.0, np.nan], [np.inf, 0.0]], r"x holds 2 values that are NaN or infinite"),
-    "empty": (NORMAL, np.zeros([0, 2]), r"The data set is empty: x has shape \(0, 2\)"),
-    "shape": (NORMAL, np.zeros([4, 3]), r"must have shape \(2,\), received x of shape \(4, 3\)"),
-    "8 bit": (BERNOULLI, np.uint8([[0, 1], [3, 255]]), r"Bernoulli: .*\[0, 255\]. Scale 8-bit images by x / 255"),
-    "negative": (BERNOULLI, [[0.0, 1.0], [1.0, -1.0]], r"x lies in \[-1, 1\]. Scale 8-bit images"),
-    "fraction": (BINOMIAL, [[0.0, 16.0], [3.0, 2.5]], r"likelihood Binomial: .*Raise total_count .* round the data"),
-    "too large": (BINOMIAL, [[0.0, 4.0], [17.0, 3.0]], r"likelihood Binomial: .*\[0, 17\]. Raise total_count"),
-}
-
-
-@pytest.mark.parametrize(("likelihood", "x", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-def test_impossible_data(likelihood, x, message):
-    with pytest.raises(ValueError, match=message):
-        check_support(likelihood, x)
-
-
-def test_possible_data():
-    check_support(NORMAL, [[-1e3, 0.5]])
-    check_support(BERNOULLI, np.array([[0, 1]], "uint8"))
-    check_support(BINOMIAL, [[0, 16]])
-    with pytest.warns(UserWarning, match="strictly between 0 and 1.*Binarize x"):
-        check_support(BERNOULLI, [[0.0, 1.0], [0.5, 0.5]])

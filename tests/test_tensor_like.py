@@ -1,7 +1,9 @@
 """The bridge to Keras: a distribution that travels through models as a tensor (design.md, points a to e)."""
 
+import copy
 import inspect
 import operator
+import pickle
 import re
 from unittest import mock
 
@@ -97,8 +99,10 @@ def test_distribution_that_is_not_composite():
     layer = tfpl.DistributionLambda(lambda t: flow(tfd.MultivariateNormalDiag(t)), lambda p: flow(p.distribution.loc))
     model = keras.Sequential([keras.Input((2,)), layer])
     np.testing.assert_array_equal(model.predict(LOC, verbose=0), LOC + 1.0)
-    with pytest.raises(TypeError, match="which is not a Tensor or ExtensionType"):
+    with pytest.raises(NotImplementedError, match=r"TransformedDistribution.* leaves a tf\.function only if .* Return"):
         tf.function(lambda: layer(LOC).tensor_distribution)()
+    eager = layer(LOC)
+    np.testing.assert_allclose(eager.log_prob(LOC), flow(tfd.MultivariateNormalDiag(LOC)).log_prob(LOC), rtol=1e-5)
 
 
 def test_border_of_a_function():
@@ -116,6 +120,7 @@ DISTRIBUTIONS = [
     lambda: tfd.Poisson(log_rate=LOC),
     lambda: tfd.Independent(tfd.Bernoulli(logits=LOC, dtype=tf.float32), 1),
     lambda: tfd.TransformedDistribution(tfd.Normal(LOC, 1.0), tfb.Exp()),
+    lambda: tfd.JointDistributionSequential([tfd.Normal(LOC, 1.0), lambda z: tfd.Normal(z, 2.0)]),
 ]
 NOT_ASKED = {"with_name_scope": "decorates the methods of a tf.Module, says nothing of the distribution"}
 
@@ -144,7 +149,9 @@ def facts(answer) -> str:
 def test_every_public_name_answers_as_the_inner_one(name):
     answers = []
     for inner in (make() for make in DISTRIBUTIONS):
-        arguments = {"value": np.full_like(LOC, 0.5), "other": inner, "sample_shape": (2, 2)}
+        value = np.full_like(LOC, 0.5)
+        is_joint = isinstance(inner, tfd.JointDistribution)
+        arguments = {"value": [value, value] if is_joint else value, "other": inner, "sample_shape": (2, 2)}
         answers.append(ask(inner, name, arguments))
         assert facts(ask(TensorLike(inner), name, arguments)) == facts(answers[-1])
     assert not all(isinstance(answer, Exception) for answer in answers)
@@ -174,6 +181,85 @@ def test_binary_operators_act_on_the_tensor(name):
     np.testing.assert_array_equal(act(other, q), act(other, LOC))
     np.testing.assert_array_equal(act(other.numpy().tolist(), q), act(other, LOC))
     np.testing.assert_array_equal(act(q, q), act(tf.constant(LOC), LOC))
+
+
+def test_python_asks_the_tensor():
+    q, whole = TensorLike(tfd.Normal(2.5, 1.0), MEAN), TensorLike(tfd.Bernoulli(logits=50.0))
+    assert (float(q), int(q), complex(q), f"{q:.2f}", [*range(whole)]) == (2.5, 2, 2.5 + 0j, "2.50", [0])
+    assert (f"{q}", bool(q)) == (str(q.tensor_distribution), True)
+    row = TensorLike(tfd.Normal([1.0, 2.0], 1.0), MEAN)
+    assert 2.0 in row
+    assert 3.0 not in row
+
+
+def test_it_is_one_object_that_cannot_be_pickled():
+    q, p = TensorLike(tfd.Normal(LOC, 1.0)), TensorLike(tfd.Normal(LOC, 1.0))
+    assert ((q == q), (q == p), (q != p), len({q, p}), copy.copy(q) is q) == (True, False, True, 2, True)
+    np.testing.assert_array_equal(tf.equal(q, q), np.ones([2, 2], bool))
+    assert copy.deepcopy(q).tensor_distribution is not q.tensor_distribution
+    np.testing.assert_array_equal(copy.deepcopy(q), q)
+    with pytest.raises(TypeError, match=r"Normal.* cannot be pickled: .*Save the model, or pickle np.asarray\(q\)"):
+        pickle.dumps(q)
+
+
+@pytest.mark.parametrize("function", [np.mean, np.std, np.prod, np.argmax, np.copy, lambda q: np.concatenate([q, q])])
+def test_numpy_sees_an_array(function):
+    np.testing.assert_array_equal(function(TensorLike(tfd.Normal(LOC, 2.0), MEAN)), function(LOC))
+
+
+CONVERTED = {
+    "sample": (tfd.Distribution.sample, tf.int32),
+    "mean": (tfd.Distribution.mean, tf.float32),
+    "mode": (tfd.Distribution.mode, tf.int32),
+    "own": (lambda p: tf.cast(p.sample(), tf.float16), tf.float16),
+}
+
+
+@pytest.mark.parametrize(("convert", "dtype"), CONVERTED.values(), ids=CONVERTED)
+def test_dtype_is_that_of_the_tensor(convert, dtype):
+    q = TensorLike(tfd.Bernoulli(logits=LOC), convert)
+    assert (q.dtype, q._tensor, q.value().dtype, q.dtype) == (dtype, None, dtype, dtype)
+
+
+def test_cast_keeps_the_distribution_and_the_draw():
+    q = TensorLike(tfd.Bernoulli(logits=LOC))
+    for cast in (tf.cast(q, tf.float16), tf.cast(x=q, dtype="float16"), keras.ops.cast(q, "float16")):
+        assert (type(cast), cast.dtype, cast.value().dtype) == (TensorLike, tf.float16, tf.float16)
+        assert cast.tensor_distribution is q.tensor_distribution
+        np.testing.assert_array_equal(cast, q)
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_a_last_axis_is_one_of_the_batch(axis):
+    q = TensorLike(tfd.Normal(LOC[0], [1.0, 2.0]))
+    column = tf.expand_dims(q, axis)
+    assert (type(column), column.batch_shape, column.shape) == (TensorLike, (2, 1), (2, 1))
+    np.testing.assert_array_equal(column, q.numpy()[:, np.newaxis])
+    np.testing.assert_array_equal(column.log_prob(LOC[:, :1])[:, 0], q.log_prob(LOC[:, 0]))
+
+
+AXES = {
+    "event": (lambda: TensorLike(tfd.MultivariateNormalDiag(LOC)), -1),
+    "first": (lambda: TensorLike(tfd.Normal(LOC, 1.0)), 0),
+    "draws": (lambda: TensorLike(tfd.Normal(LOC[0], 1.0), lambda p: p.sample(5)), -1),
+}
+
+
+@pytest.mark.parametrize(("make", "axis"), AXES.values(), ids=AXES)
+def test_other_new_axes_give_a_tensor(make, axis):
+    q = make()
+    assert not isinstance(tf.expand_dims(q, axis), tfd.Distribution)
+    np.testing.assert_array_equal(tf.expand_dims(q, axis), np.expand_dims(q, axis))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int64", "bool"])
+def test_an_outcome_is_brought_to_the_dtype_of_the_distribution(dtype):
+    q, ones = TensorLike(tfd.Normal(LOC, 2.0)), tf.ones([2, 2], dtype)
+    for name in ("log_prob", "prob", "cdf", "log_cdf", "survival_function", "log_survival_function"):
+        np.testing.assert_array_equal(getattr(q, name)(ones), getattr(q.tensor_distribution, name)(np.float32(1.0)))
+    np.testing.assert_array_equal(q.log_prob(value=ones), q.log_prob(1.0))
+    joint = TensorLike(tfd.JointDistributionNamed({"x": tfd.Normal(0.0, 1.0)}))
+    np.testing.assert_array_equal(joint.log_prob(x=1.0), joint.log_prob({"x": 1.0}))
 
 
 def test_logical_operators_act_on_the_tensor():
@@ -206,6 +292,32 @@ def test_kl_divergence(wrap):
     np.testing.assert_allclose(tfd.kl_divergence(q, p), kl, rtol=1e-5)
     np.testing.assert_allclose(q.kl_divergence(p), kl, rtol=1e-5)
     np.testing.assert_allclose(q.cross_entropy(p), kl + inner[0].entropy(), rtol=1e-5)
+
+
+KL_OF = {
+    "flow": (
+        lambda: tfb.Shift(1.0)(tfb.Scale([2.0, 3.0])(tfd.Normal(LOC, 1.0))),
+        lambda: tfb.Shift(1.0)(tfb.Scale([2.0, 3.0])(tfd.Normal([0.0, 1.0], 2.0))),
+    ),
+    "joint": (
+        lambda: tfd.JointDistributionSequential([tfd.Normal(1.0, 1.0), tfd.Normal(3.0, 2.0)]),
+        lambda: tfd.JointDistributionSequential([tfd.Normal(0.0, 1.0), tfd.Normal(0.0, 1.0)]),
+    ),
+    "Independent": (
+        lambda: tfd.Independent(tfd.Normal(LOC, 1.0), 1),
+        lambda: tfd.Independent(tfd.Normal([0.0, 0.0], 1.0), 1),
+    ),
+}
+
+
+@pytest.mark.parametrize(("make_q", "make_p"), KL_OF.values(), ids=KL_OF)
+def test_kl_divergence_of_flows_and_joint_distributions(make_q, make_p):
+    q, p = make_q(), make_p()
+    expected = tfd.kl_divergence(q, p)
+    assert np.isfinite(expected).all()
+    for left, right in ((TensorLike(q), p), (q, TensorLike(p)), (TensorLike(q), TensorLike(p))):
+        np.testing.assert_array_equal(tfd.kl_divergence(left, right), expected)
+        np.testing.assert_array_equal(left.kl_divergence(right), expected)
 
 
 # (d) Nothing but networks is cast.
@@ -290,3 +402,26 @@ def test_what_cannot_be_is_said():
         tfpl.DistributionLambda(lambda t: t)(LOC)
     with pytest.raises(TypeError, match="converts to a tensor of float32, but int32 was expected"):
         tf.convert_to_tensor(TensorLike(tfd.Normal(LOC, 2.0)), tf.int32)
+    with pytest.raises(TypeError, match=r"convert_to_tensor_fn gave list for .*Normal.*, expected one tensor"):
+        TensorLike(tfd.Normal(LOC, 2.0), lambda p: [p.mean(), p.mean()]).value()
+
+
+PAIR = tfd.JointDistributionSequential([tfd.Normal(0.0, 1.0), tfd.Normal([0.0, 0.0], 1.0)])
+AS_TENSOR = {"value": TensorLike.value, "shape": lambda q: q.shape, "add": lambda q: q + 1.0, "np": np.asarray}
+
+
+@pytest.mark.parametrize("use", AS_TENSOR.values(), ids=AS_TENSOR)
+def test_an_event_of_several_parts_is_no_tensor(use):
+    with pytest.raises(TypeError, match=r"has several parts and cannot become one tensor\. Ask it as a distribution"):
+        use(TensorLike(PAIR))
+
+
+def test_an_event_of_several_parts_is_a_distribution():
+    first = tfpl.DistributionLambda(lambda t: PAIR, lambda pair: pair.sample()[1])
+    for q in (TensorLike(PAIR), tfpl.DistributionLambda(lambda t: PAIR)(LOC), first(LOC)):
+        assert q.tensor_distribution is PAIR
+        np.testing.assert_array_equal(q.log_prob([0.0, [0.0, 0.0]]), PAIR.log_prob([0.0, [0.0, 0.0]]))
+        assert [part.shape for part in q.sample(3, seed=SEED)] == [(3,), (3, 2)]
+    assert keras.Sequential([keras.Input((2,)), first, keras.layers.Reshape((1,))])(LOC).shape == (2, 1)
+    with pytest.raises(TypeError, match="has several parts"):
+        keras.Sequential([keras.Input((2,)), tfpl.DistributionLambda(lambda t: PAIR)])

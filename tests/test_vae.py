@@ -472,6 +472,41 @@ def test_misuse_is_explained(act, error, message, vae):
         act(vae)
 
 
+def test_a_kl_that_would_count_twice_is_refused(vae):
+    regularizer = tfpl.KLDivergenceRegularizer(tfp_vae.priors.StandardNormal(4), use_exact_kl=True)
+    mlp = networks.mlp((8, 8, 1), 8)
+    for layers in (
+        [tfpl.MultivariateNormalDiag(4, activity_regularizer=regularizer)],
+        [tfpl.MultivariateNormalDiag(4), tfpl.KLDivergenceAddLoss(tfp_vae.priors.StandardNormal(4))],
+    ):
+        with pytest.raises(ValueError, match="it would count twice"):
+            tfp_vae.VAE(sequential(mlp, *layers), vae.decoder).compile("adam")
+
+
+@keras.saving.register_keras_serializable(package="test_vae")
+def diagonal_normal(params):
+    return tfd.MultivariateNormalDiag(params[0], tf.nn.softplus(params[1]))
+
+
+def test_a_prior_made_of_layers_is_trained_saved_and_served(digits, tmp_path):
+    prior = sequential(tfpl.VariableLayer([2, 4]), tfpl.DistributionLambda(diagonal_normal))
+    vae = make_vae(prior=prior)
+    assert sum(weight is prior.layers[0].trainable_weights[0] for weight in vae.trainable_weights) == 1
+    vae.compile("adam", jit_compile=False)
+    vae.fit(digits.train[:200], verbose=0)
+    assert (np.abs(prior.get_weights()[0]) > 0).all()
+    vae.save(tmp_path / "vae.keras")
+    again = keras.models.load_model(tmp_path / "vae.keras")
+    np.testing.assert_array_equal(again(digits.test[:5])["elbo"], vae(digits.test[:5])["elbo"])
+    served = tfp_vae.load(vae.export(tmp_path / "served", score_samples=1, log_prob_samples=1))
+    z = tf.ones([1, 4])
+    np.testing.assert_allclose(
+        served.joint_distribution().log_prob(z=z, x=digits.test[:1]),
+        vae.joint_distribution().log_prob(z=z, x=digits.test[:1]),
+        rtol=1e-5,
+    )
+
+
 def test_a_vae_without_inputs_is_built_by_data_or_says_so():
     def model(*layers):
         return keras.Sequential([*layers])

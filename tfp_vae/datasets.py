@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae.numbers import as_seed
+from tfp_vae.checks import as_seed
 
 # Seconds to wait for an answer before a data set counts as out of reach.
 NETWORK_TIMEOUT = 10
@@ -166,6 +166,15 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
     return _suit(name, parts, likelihood, seed)
 
 
+# How 8-bit pixels become values that a likelihood is about; the others take them as they are.
+DRAWS = {
+    "IndependentBernoulli": binarize,
+    "IndependentLogistic": dequantize,
+    "IndependentNormal": dequantize,
+    "IndependentStudentT": dequantize,
+}
+
+
 def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int) -> Splits:
     """Find the likelihood that suits the values, and bring them to where it has its support."""
     train, validation, test = parts
@@ -176,7 +185,9 @@ def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int)
     if likelihood is None:
         likelihood = _usual_likelihood(train, binary, pixels, counts)
     config = {"total_count": 255 if pixels else int(largest)} if likelihood == "IndependentBinomial" else {}
-    draw = {"IndependentBernoulli": binarize, "IndependentNormal": dequantize}.get(likelihood) if pixels else None
+    draw = DRAWS.get(likelihood) if pixels else None
+    if pixels and likelihood == "IndependentContinuousBernoulli":
+        train, validation, test = (part / 255.0 for part in parts)
 
     def final(part, stream):
         return np.asarray(part if draw is None else draw(part, tf.constant([stream, seed], tf.int32)), "float32")

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import objectives
-from tfp_vae.numbers import as_count
+from tfp_vae import objectives, sampling
+from tfp_vae.checks import as_count
 from tfp_vae.vae import VAE
 
 # A latent dimension is active when its posterior mean varies over the data by more than this (Burda et al., 2016).
@@ -45,7 +45,7 @@ def evaluate(
     vae.check_data(x)
 
     def terms_and_mean(batch):
-        return {**vae(batch), "mean": vae.encode(batch).mean()}
+        return {**vae(batch), "mean": sampling.point(vae.encode(batch))}
 
     terms = _over_batches(_compile(vae, terms_and_mean), x, batch_size)
     return {
@@ -55,7 +55,7 @@ def evaluate(
         "nll": nll(vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose),
         "active_units": _count_active(terms["mean"], ACTIVE_VARIANCE),
         "latent_units": vae.latent_shape[0],
-        "kl_is_analytic": objectives.kl_is_analytic(vae.encode(x[:1]), vae.prior(None)),
+        "kl_is_analytic": objectives.kl_is_analytic(vae.encode(x[:1]), vae.prior_distribution()),
         "num_examples": len(x),
         "num_samples": num_samples,
     }
@@ -89,7 +89,7 @@ def posterior_means(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.nda
     """Give the mean of q(z|x) for each example, `[num_examples, latent]`."""
 
     def mean(batch):
-        return {"mean": vae.encode(batch).mean()}
+        return {"mean": sampling.point(vae.encode(batch))}
 
     return _over_batches(_compile(vae, mean), x, batch_size)["mean"]
 

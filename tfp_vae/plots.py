@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 from matplotlib.figure import Figure
 
+from tfp_vae import sampling
 from tfp_vae.evaluation import posterior_means
 from tfp_vae.vae import VAE
 
@@ -39,7 +40,7 @@ def latent_traversal(vae: VAE, x: np.ndarray, *, num_dims: int = 8, num_steps: i
     for row, dim in enumerate(dims):
         z[row, :, dim] = np.linspace(-extent, extent, num_steps)
     return _grid(
-        vae.decode(z).mean().numpy(),
+        sampling.point(vae.decode(z)).numpy(),
         f"Latent dimensions from {-extent:g} to {extent:g}",
         row_labels=[f"z{dim}" for dim in dims],
     )

@@ -3,9 +3,13 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.numbers import as_count, as_seed
+from tfp_vae.checks import as_count, as_seed
+from tfp_vae.layers.support import innermost
 
 tfd = tfp.distributions
+
+# Of the draws whose mean stands for a distribution that has neither mean nor mode.
+POINT_DRAWS, POINT_SEED = 64, (11, 0)
 
 
 def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor) -> tf.Tensor:
@@ -38,6 +42,40 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor) -> tf.
     )
     noise = tf.random.stateless_normal(shape, seed, dtype=distribution.dtype, alg="philox")
     return distribution.bijector.forward(noise)
+
+
+def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
+    """Draw `[num_samples, batch, *event_shape]`, each row from the same seed, so whatever its place in the batch.
+
+    Example:
+    >>> q = tfd.MultivariateNormalDiag(tf.zeros([2, 3]), tf.ones([2, 3]))
+    >>> z = sample_alike(q, 5, tf.constant([0, 1]))
+    >>> z.shape, bool(tf.reduce_all(z[:, 0] == z[:, 1]))
+    (TensorShape([5, 2, 3]), True)
+    """
+    rows = tf.range(distribution.batch_shape_tensor()[0])
+    spec = tf.TensorSpec([num_samples, *distribution.event_shape], distribution.dtype)
+    # The index is [..., row] because tfd.Independent cannot take [row] with a tensor.
+    draws = tf.map_fn(lambda row: sample(distribution[..., row], num_samples, seed), rows, fn_output_signature=spec)
+    return tf.transpose(draws, [1, 0, *range(2, draws.shape.rank)])
+
+
+def point(distribution: tfd.Distribution) -> tf.Tensor:
+    """Give one value that stands for a distribution: its mean, else its mode, else the mean of 64 fixed draws a row.
+
+    Of categories, whose numbers are but names, it is the mode.
+
+    Example:
+    >>> point(tfd.Categorical(logits=[[0., 2., 1.]])).numpy()
+    array([1], dtype=int32)
+    """
+    is_categorical = isinstance(innermost(distribution), tfd.Categorical)
+    for statistic in (distribution.mode,) if is_categorical else (distribution.mean, distribution.mode):
+        try:
+            return statistic()
+        except NotImplementedError:
+            continue
+    return tf.reduce_mean(sample_alike(distribution, POINT_DRAWS, tf.constant(POINT_SEED)), 0)
 
 
 def row_seeds(num_samples: int, seed: int) -> tf.Tensor:

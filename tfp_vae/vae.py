@@ -12,10 +12,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import objectives, priors, sampling
-from tfp_vae.layers.fold import fold
-from tfp_vae.layers.support import check_support, examples_of
+from tfp_vae.checks import as_count, as_seed, expect_kind
+from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer, call_prior
+from tfp_vae.layers.fold import fold, input_shape_of
+from tfp_vae.layers.support import check_pair, check_support, examples_of
 from tfp_vae.layers.tensor_like import unwrap
-from tfp_vae.numbers import as_count, as_seed
 
 tfd = tfp.distributions
 
@@ -38,7 +39,8 @@ class VAE(keras.Model):
     Args:
         encoder: Keras model from x, `[batch, *event_shape]`, to a posterior: it ends in a distribution layer.
         decoder: Keras model from z, `[batch, latent]`, to a likelihood of x: it ends in a distribution layer.
-        prior: a `priors.Prior`; None takes `priors.StandardNormal` of the posterior's size.
+        prior: a `priors.Prior`, or any Keras layer that gives a distribution whatever its input; None takes
+            `priors.StandardNormal` of the posterior's size.
         objective: an `objectives.Objective`; None takes `objectives.ELBO()`.
         seed: int. Each draw has a stateless seed made of it and, in training, of the optimizer's step.
         **kwargs: arguments of `keras.Model`, such as `name`.
@@ -73,17 +75,17 @@ class VAE(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.encoder = _expect("encoder", encoder, keras.layers.Layer, "a Keras model")
-        self.decoder = _expect("decoder", decoder, keras.layers.Layer, "a Keras model")
+        self.encoder = expect_kind("encoder", encoder, keras.layers.Layer, "a Keras model")
+        self.decoder = expect_kind("decoder", decoder, keras.layers.Layer, "a Keras model")
         self.prior: Any = prior  # `build` makes the default one
         if prior is not None:
-            _expect("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
+            expect_kind("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
         self.objective = objectives.ELBO() if objective is None else objective
-        _expect("objective", self.objective, objectives.Objective, "an objective such as tfp_vae.objectives.ELBO()")
+        expect_kind("objective", self.objective, objectives.Objective, "an objective such as tfp_vae.objectives.ELBO()")
         self.seed = as_seed(seed)
         self.term_metrics = [keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")]
-        if _input_shape(encoder) is not None:
-            self.build(_input_shape(encoder))
+        if input_shape_of(encoder) is not None:
+            self.build(input_shape_of(encoder))
 
     # Building and saving
 
@@ -101,11 +103,10 @@ class VAE(keras.Model):
             )
         if self.prior is None:
             self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)
-        if tuple(self.prior(None).event_shape) != self.latent_shape:
-            raise ValueError(
-                f"The prior's event shape {tuple(self.prior(None).event_shape)} differs from the encoder's "
-                f"{self.latent_shape}."
-            )
+        check_pair(posterior, self.prior_distribution())
+        prior_shape = tuple(self.prior_distribution().event_shape)
+        if prior_shape != self.latent_shape:
+            raise ValueError(f"The prior's event shape {prior_shape} differs from the encoder's {self.latent_shape}.")
         likelihood = self._distribution(self.decoder, tf.zeros([1, *self.latent_shape], posterior.dtype))
         if tuple(likelihood.event_shape) != self.event_shape:
             raise ValueError(
@@ -119,7 +120,7 @@ class VAE(keras.Model):
     def _distribution(self, network: keras.Model, inputs: tf.Tensor) -> tfd.Distribution:
         """Call a network for the first time, with errors that name the cause."""
         role, shape = ("encoder" if network is self.encoder else "decoder"), tuple(inputs.shape[1:])
-        expected = _input_shape(network)
+        expected = input_shape_of(network)
         if expected is not None and expected[1:] != shape:
             source = "the latent shape of the encoder" if role == "decoder" else "the shape of the data"
             raise ValueError(f"The {role} takes inputs of shape {expected[1:]}, but {source} is {shape}.")
@@ -174,13 +175,19 @@ class VAE(keras.Model):
             **kwargs: `steps_per_execution`, `run_eagerly`, `auto_scale_loss`.
 
         Raises:
-            ValueError: if a loss or metrics are given.
+            ValueError: if a loss or metrics are given, or the encoder adds a KL divergence of its own to the loss.
         """
         if loss is not None or metrics or weighted_metrics:
             raise ValueError(
                 "A VAE's loss is its objective and its metrics are the objective's terms: compile takes no loss and no "
                 "metrics. Pass objective=tfp_vae.objectives.ELBO(beta=...) to VAE(...), or add a loss with add_loss in "
                 "a layer."
+            )
+        kinds = KLDivergenceAddLoss | KLDivergenceRegularizer
+        if any(isinstance(layer, kinds) for layer in self.encoder._flatten_layers()):
+            raise ValueError(
+                "The encoder has a KLDivergenceRegularizer or KLDivergenceAddLoss, but the VAE's objective has the KL "
+                "divergence already: it would count twice. Leave it out, or train a plain keras.Model."
             )
         if jit_compile == "auto":
             jit_compile = self._supports_xla() and not kwargs.get("run_eagerly")
@@ -245,8 +252,8 @@ class VAE(keras.Model):
         """Check that data are possible under the likelihood; `fit` and `evaluate` do so before they begin.
 
         Args:
-            data: array or tensor `[num_examples, *event_shape]`, or a `tf.data.Dataset`, of which the first batch is
-                looked at. Another iterable, such as a generator or a `keras.utils.PyDataset`, is let through.
+            data: array or tensor `[num_examples, *event_shape]`; a `tf.data.Dataset`, of which the first batch is
+                looked at; or another iterable, such as a `keras.utils.PyDataset`, which is let through.
 
         Raises:
             TypeError: if the data are of another kind.
@@ -274,7 +281,7 @@ class VAE(keras.Model):
     def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
         """Give what an objective sees of a batch x, `[batch, *event_shape]`."""
         x = self._examples(x)
-        return objectives.OnePass(x, self.encode(x), self.prior(None), self.decode, seed, step)
+        return objectives.OnePass(x, self.encode(x), self.prior_distribution(), self.decode, seed, step)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Average the loss over the batch (weighted), and add regularizers and `add_loss` terms."""
@@ -305,12 +312,19 @@ class VAE(keras.Model):
         self._expect_built()
         return fold(self.decoder, self._cast(z), 1)
 
+    def prior_distribution(self) -> tfd.Distribution:
+        """Give the prior p(z), a plain tfd object, batch shape `[]`."""
+        return unwrap(call_prior(self.prior))
+
     def reconstruct(self, x) -> np.ndarray:
-        """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out."""
+        """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out.
+
+        A distribution without a mean is represented as `sampling.point` says, here and in `generate`.
+        """
         return self._reconstruct(x).numpy()
 
     def _reconstruct(self, x) -> tf.Tensor:
-        return self.decode(self.encode(x).mean()).mean()
+        return sampling.point(self.decode(sampling.point(self.encode(x))))
 
     def generate(self, num_samples: int, seed: int = 0) -> np.ndarray:
         """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
@@ -329,10 +343,10 @@ class VAE(keras.Model):
 
     def sample_rows(self, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
         """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`; `x` is the mean of p(x|z)."""
-        prior = self.prior(None)
+        prior = self.prior_distribution()
         spec = tf.TensorSpec(prior.event_shape, prior.dtype)
         z = tf.map_fn(lambda seed: sampling.sample(prior, [], seed), seeds, fn_output_signature=spec)
-        return {"z": z, "x": self.decode(z).mean()}
+        return {"z": z, "x": sampling.point(self.decode(z))}
 
     def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
         """Estimate log p(x) by importance sampling from the posterior: `[..., *event_shape]` -> `[...]`, in nats.
@@ -361,15 +375,13 @@ class VAE(keras.Model):
         return log_prob
 
     def _log_prob(self, x: tf.Tensor, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
-        draws_per_step = min(num_samples, max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW)))
-        return objectives.importance_sampled_log_prob(
-            self.one_pass(x, seed), num_samples, draws_per_step=draws_per_step
-        )
+        draws = min(num_samples, max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW)))
+        return objectives.importance_sampled_log_prob(self.one_pass(x, seed), num_samples, draws_per_step=draws)
 
     def joint_distribution(self) -> tfd.JointDistribution:
         """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`."""
         self._expect_built()
-        return tfd.JointDistributionNamed({"z": self.prior(None), "x": lambda z: self.decode(z)})
+        return tfd.JointDistributionNamed({"z": self.prior_distribution(), "x": lambda z: self.decode(z)})
 
     def export(self, path, **kwargs) -> Path:
         """Export a SavedModel for serving as the next version in folder `path`; see `tfp_vae.serving.export`."""
@@ -381,21 +393,9 @@ class VAE(keras.Model):
         return tf.cast(x, self.variable_dtype)
 
 
-def _expect(name: str, part, kind: type, expected: str):
-    """Check the kind of a constructor's argument."""
-    if not isinstance(part, kind):
-        raise TypeError(f"{name} must be {expected}, received {part!r} of type {type(part).__name__}.")
-    return part
-
-
 def _labels(x, y, sample_weight):
     """Give Keras labels to carry the weights along: without any it drops the weights, silently."""
     return np.zeros(len(x), "int8") if y is None and sample_weight is not None else y
-
-
-def _input_shape(network: keras.Model) -> tuple | None:
-    """Give the input shape of a Sequential or Functional model, batch included; None where it is not known yet."""
-    return network.input_shape if network.built and getattr(network, "inputs", None) else None
 
 
 __all__ = ["VAE"]

@@ -23,7 +23,18 @@ MAX_STEPS_PER_EXECUTION = 50
 # Examples held in memory at once when a run is judged.
 EVALUATION_BATCH_SIZE = 500
 POSTERIORS = ("MultivariateNormalDiag", "MultivariateNormalTriL")
-LIKELIHOODS = ("IndependentBernoulli", "IndependentBinomial", "IndependentNormal")
+LIKELIHOODS = (
+    "IndependentBernoulli",
+    "IndependentBinomial",
+    "IndependentContinuousBernoulli",
+    "IndependentLogistic",
+    "IndependentNegativeBinomial",
+    "IndependentNormal",
+    "IndependentPoisson",
+    "IndependentQuantizedLogistic",
+    "IndependentStudentT",
+    "IndependentZeroInflatedNegativeBinomial",
+)
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
 

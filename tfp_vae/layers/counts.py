@@ -244,7 +244,7 @@ class IndependentQuantizedLogistic(DistributionLayer):
         loc, scale = split_params(params, [event_shape] * 2)
         # QuantizedDistribution rounds up: half a level lower, that is to the nearest.
         logistic = tfd.Logistic(half * (loc + 1) - 0.5, half * softplus_above(MIN_QUANTIZED_SCALE, scale))
-        base = Quantized(logistic, low=0.0, high=num_levels - 1.0, validate_args=validate_args)
+        base = QuantizedLogistic(logistic, low=0.0, high=num_levels - 1.0, validate_args=validate_args)
         return independent_of(base, len(event_shape), name)
 
     @staticmethod
@@ -253,7 +253,7 @@ class IndependentQuantizedLogistic(DistributionLayer):
         return 2 * int(np.prod(as_event_shape(event_shape)))
 
 
-class Quantized(tfd.QuantizedDistribution):
+class QuantizedLogistic(tfd.QuantizedDistribution):
     """TFP's, with a mean: the sum of P(X > k) over all levels k, from level 0."""
 
     def _mean(self):

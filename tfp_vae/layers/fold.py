@@ -27,3 +27,8 @@ def fold(network: keras.layers.Layer, inputs: tf.Tensor, event_ndims: int) -> tf
     flat = tf.reshape(inputs, tf.concat([[-1], shape[cut:]], 0))
     static = inputs.shape[:cut]
     return tfd.BatchReshape(unwrap(network(flat)), static if static.is_fully_defined() else shape[:cut])
+
+
+def input_shape_of(network: keras.layers.Layer) -> tuple | None:
+    """Give the input shape of a Sequential or Functional model, batch included; None where it is not known yet."""
+    return network.input_shape if network.built and getattr(network, "inputs", None) else None

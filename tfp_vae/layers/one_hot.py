@@ -163,7 +163,7 @@ class RelaxedOneHotCategorical(DistributionLayer):
     def new(params, event_size: int, temperature: float = 0.5, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., event_size]`."""
         (logits,) = split_params(params, [[event_size]])
-        return Relaxed(
+        return PositiveRelaxedOneHotCategorical(
             tf.constant(temperature, logits.dtype),
             logits,
             validate_args=validate_args,
@@ -176,7 +176,7 @@ class RelaxedOneHotCategorical(DistributionLayer):
         return as_event_size(event_size)
 
 
-class Relaxed(tfd.RelaxedOneHotCategorical):
+class PositiveRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
     """TFP's, a draw of which is never exactly 0: the density there is infinite or not a number."""
 
     def _call_sample_n(self, *args, **kwargs):

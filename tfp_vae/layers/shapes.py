@@ -29,13 +29,9 @@ def as_event_shape(event_shape) -> tuple[int, ...]:
 
 def as_count(count, name: str, at_least: int = 1) -> int:
     """Check a number of things: trials, categories, components."""
-    try:
-        number = operator.index(int(count) if int(count) == count else count)
-    except (TypeError, ValueError):
-        number = at_least - 1
-    if number < at_least:
+    if int(count) != count or count < at_least:
         raise ValueError(f"{name} must be a whole number of at least {at_least}, received {count!r}.")
-    return number
+    return int(count)
 
 
 def as_positive(value, name: str) -> float:

@@ -1,6 +1,8 @@
 """Is this data possible under this likelihood? Asked before training, answered in words."""
 
 import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -10,11 +12,61 @@ from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
 
+
+class Takes(NamedTuple):
+    """What a distribution takes: in words, as a test of (x, distribution), and what helps where x fails it."""
+
+    values: str
+    advice: str
+    test: Callable[[np.ndarray, tfd.Distribution], bool]
+
+
+def _are_whole(x: np.ndarray, low: float = 0.0, high: float = np.inf) -> bool:
+    return bool(not (x % 1).any() and low <= x.min() and x.max() <= high)
+
+
+def _have_norm_one(x: np.ndarray) -> bool:
+    return np.allclose(np.linalg.norm(x, axis=-1), 1.0, atol=1e-3)
+
+
 SCALE = "Scale 8-bit images by x / 255"
-# What a likelihood takes, and what helps where the data are something else.
+COUNTS = Takes("whole numbers of at least 0", "Round the data", lambda x, p: _are_whole(x))
+DIRECTIONS = Takes("vectors of length 1", "Divide by their length", lambda x, p: _have_norm_one(x))
+# Values strictly between 0 and 1 under a Bernoulli are a warning of their own, so its test lets them pass.
 TAKES = {
-    tfd.Bernoulli: ("zeros and ones", f"{SCALE} and binarize them (datasets.load does both)"),
-    tfd.Binomial: ("whole numbers from 0 to total_count", "Raise total_count to the largest count, or round the data"),
+    tfd.Bernoulli: Takes(
+        "zeros and ones",
+        f"{SCALE} and binarize them (datasets.load does both)",
+        lambda x, p: x.min() >= 0.0 and x.max() <= 1.0,
+    ),
+    tfd.Binomial: Takes(
+        "whole numbers from 0 to total_count",
+        "Raise total_count to the largest count, or round the data",
+        lambda x, p: _are_whole(x, high=np.max(p.total_count)),
+    ),
+    tfd.Poisson: COUNTS,
+    tfd.NegativeBinomial: COUNTS,
+    tfd.ContinuousBernoulli: Takes("values from 0 to 1", SCALE, lambda x, p: x.min() >= 0.0 and x.max() <= 1.0),
+    tfd.QuantizedDistribution: Takes(
+        "whole numbers from 0 to num_levels - 1",
+        "Leave 8-bit images as they are, or raise num_levels",
+        lambda x, p: _are_whole(x, np.max(p.low), np.max(p.high)),
+    ),
+    tfd.Categorical: Takes(
+        "whole numbers from 0 to num_categories - 1",
+        "Number the categories from 0, or raise num_categories",
+        lambda x, p: _are_whole(x, high=p.logits_parameter().shape[-1] - 1),
+    ),
+    tfd.OneHotCategorical: Takes(
+        "vectors of one 1 and zeros",
+        "Encode categories by keras.ops.one_hot",
+        lambda x, p: bool(np.isin(x, (0, 1)).all() and (x.sum(-1) == 1).all()),
+    ),
+    tfd.PowerSpherical: DIRECTIONS,
+    tfd.VonMisesFisher: DIRECTIONS,
+    tfd.Deterministic: Takes(
+        "its own location alone", "It is no likelihood: end the decoder in IndependentNormal", lambda x, p: False
+    ),
 }
 
 
@@ -43,9 +95,6 @@ def examples_of(data) -> np.ndarray | None:
 def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
     """Raise if `x` is empty, not finite, of another shape, or impossible under `likelihood`.
 
-    The range is judged by the rows that hold the smallest, the largest and the least whole value, by TFP's own
-    argument checks.
-
     Args:
         likelihood: a distribution p(x|z), batch shape `[1]`.
         x: data, `[num_examples, *event_shape]`.
@@ -70,39 +119,64 @@ and binarize them (datasets.load does both), or choose another likelihood.
         raise ValueError(
             f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite. Remove or replace them."
         )
-    base = likelihood
-    while isinstance(base, (tfd.Independent, tfd.BatchReshape)):
-        base = base.distribution
-    rows = _telling_rows(x)
-    if isinstance(base, tfd.Bernoulli) and rows.min() >= 0 and rows.max() <= 1:
-        if (rows % 1).any():
-            warnings.warn(
-                "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a cross-entropy, "
-                "not a log-likelihood. Binarize x, or use a likelihood of continuous values.",
-                stacklevel=4,  # the line that called `fit`
-            )
-        return
-    try:
-        _validating(likelihood).log_prob(tf.convert_to_tensor(rows, likelihood.dtype))
-    except tf.errors.InvalidArgumentError as error:
-        known = (text for kind, text in TAKES.items() if isinstance(base, kind))
-        takes, advice = next(known, ("other values", "Transform the data"))
-        between = ", not all whole" if (rows % 1).any() else ""
+    base = innermost(likelihood)
+    takes = next((takes for kind, takes in TAKES.items() if isinstance(base, kind)), None)
+    if takes is None:
+        return  # a distribution over all real numbers
+    if not takes.test(x, base):
+        between = ", not all whole" if (x % 1).any() else ""
         raise ValueError(
-            f"The likelihood {type(base).__name__} takes {takes}, but x lies in [{x.min():g}, {x.max():g}]{between}. "
-            f"{advice}, or choose another likelihood."
-        ) from error
+            f"The likelihood {type(base).__name__} takes {takes.values}, but x lies in [{x.min():g}, {x.max():g}]"
+            f"{between}. {takes.advice}, or choose another likelihood."
+        )
+    if isinstance(base, tfd.Bernoulli) and (x % 1).any():
+        warnings.warn(
+            "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a cross-entropy, "
+            "not a log-likelihood. Binarize x, or use a likelihood of continuous values.",
+            stacklevel=4,  # the line that called `fit`
+        )
 
 
-def _telling_rows(x: np.ndarray) -> np.ndarray:
-    """Pick the examples with the smallest value, the largest and the one farthest from a whole number."""
-    flat = x.reshape(len(x), -1).astype("float64", copy=False)
-    lowest, highest, least_whole = flat.min(1), flat.max(1), (flat % 1).max(1)
-    return x[[lowest.argmin(), highest.argmax(), least_whole.argmax()]]
+def innermost(distribution: tfd.Distribution) -> tfd.Distribution:
+    """Give the distribution that decides which values are possible, inside those that wrap, mix or inflate it."""
+    while True:
+        if isinstance(distribution, tfd.MixtureSameFamily):
+            distribution = distribution.components_distribution
+        elif isinstance(distribution, (tfd.Independent, tfd.BatchReshape, tfd.Inflated)):
+            distribution = distribution.distribution
+        else:
+            return distribution
 
 
-def _validating(distribution: tfd.Distribution) -> tfd.Distribution:
-    """Copy a distribution so that it checks its arguments, also inside `Independent`."""
-    if isinstance(distribution, tfd.Independent):
-        return tfd.Independent(_validating(distribution.distribution), distribution.reinterpreted_batch_ndims)
-    return distribution.copy(validate_args=True)
+# Where the values of a distribution lie, if not in all of real space.
+SPACES = {
+    tfd.PowerSpherical: "the unit sphere",
+    tfd.VonMisesFisher: "the unit sphere",
+    tfd.SphericalUniform: "the unit sphere",
+    tfd.OneHotCategorical: "one-hot vectors",
+    tfd.RelaxedOneHotCategorical: "the simplex",
+    tfd.Dirichlet: "the simplex",
+}
+
+
+def check_pair(posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+    """Raise if posterior and prior are distributions over different things, so that no KL divergence is defined.
+
+    Raises:
+        ValueError: naming both.
+
+    Example:
+    >>> check_pair(tfd.PowerSpherical([0., 1.], 1.), tfd.MultivariateNormalDiag([0., 0.]))
+    Traceback (most recent call last):
+        ...
+    ValueError: The posterior PowerSpherical lies on the unit sphere, the prior MultivariateNormalDiag on all vectors: \
+their KL divergence is not defined. Choose a prior on the unit sphere.
+    """
+    inner = [innermost(unwrap(distribution)) for distribution in (posterior, prior)]
+    spaces = [next((space for kind, space in SPACES.items() if isinstance(d, kind)), "all vectors") for d in inner]
+    if spaces[0] != spaces[1]:
+        names = [type(unwrap(distribution)).__name__ for distribution in (posterior, prior)]
+        raise ValueError(
+            f"The posterior {names[0]} lies on {spaces[0]}, the prior {names[1]} on {spaces[1]}: their KL divergence "
+            f"is not defined. Choose a prior on {spaces[0]}."
+        )

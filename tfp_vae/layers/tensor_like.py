@@ -1,35 +1,61 @@
 """The bridge: a `tfd.Distribution` that Keras 3 accepts wherever it expects a tensor."""
 
 import contextlib
+import copy
+import functools
+import operator
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow.python.util.dispatch import register_dispatchable_type
 
 tfd = tfp.distributions
 
 # Conversions whose result has the shape of one draw: their shape is known without making one.
 DRAW_SHAPED = {name: getattr(tfd.Distribution, name) for name in ("sample", "mean", "mode", "stddev", "variance")}
+# Methods whose first argument is an outcome.
+OF_AN_OUTCOME = (
+    "log_prob",
+    "prob",
+    "unnormalized_log_prob",
+    "log_cdf",
+    "cdf",
+    "log_survival_function",
+    "survival_function",
+)
 
 
+@register_dispatchable_type  # not public TensorFlow: `tf.experimental.dispatch_for_api` needs it of a plain class
 class TensorLike(tfd.Distribution):
     """A distribution that is also the tensor it converts to.
 
     Every distribution layer returns one. Whatever is asked of it as a distribution is answered by the
-    distribution inside; used as a tensor (by a Keras layer, an operator, an index, NumPy) it becomes the value of
-    `convert_to_tensor_fn(distribution)`, computed at the first such use, once, in the graph the wrapper was made in.
-    The Keras idea of "tensor or not" is `tf.is_tensor`, which answers yes to the attribute `is_tensor_like`.
+    distribution inside; used as a tensor (by a Keras layer, an operator, an index, NumPy, `float`) it becomes the value
+    of `convert_to_tensor_fn(distribution)`, computed at the first such use, once, in the graph the wrapper was made in.
+    The Keras idea of "tensor or not" is `tf.is_tensor`, which answers yes to the attribute `is_tensor_like`. `shape`,
+    `ndim` and `dtype` are those of the tensor.
+
+    What Keras does to a model's output before a loss function sees it, `tf.cast` to floatx and `tf.expand_dims` along
+    the labels' last axis of size 1, gives a wrapper again. Keras casts the labels of a loss to floatx and leaves those
+    of a metric as they are: a tensor given to `log_prob` and its kin is brought to the distribution's dtype, if that
+    is floating.
+
+    As a Python object it is a distribution: `bool(q)` is True, `q == p` asks whether they are the same object
+    (elementwise: `tf.equal`), `copy.copy(q)` is `q`, and it cannot be pickled.
 
     At the border of a `tf.function` the wrapper becomes its tensor. To carry the distribution across, return
-    `tensor_distribution`.
+    `tensor_distribution`. TensorFlow lets only composite tensors (extension types) through; for a distribution that is
+    not one, as most flows are, return its parameters and build it outside.
 
     Args:
         distribution: the `tfd.Distribution` to wrap; a wrapper is unwrapped first.
         convert_to_tensor_fn: callable, distribution to tensor.
 
     Raises:
-        TypeError: if `distribution` is not a `tfd.Distribution`.
+        TypeError: if `distribution` is not a `tfd.Distribution`; when it is converted, if the result is not one tensor
+            (a joint distribution's draw is not), or has another dtype than asked for.
 
     Example:
     >>> q = TensorLike(tfd.Normal([1., 2.], 1.), tfd.Distribution.mean)
@@ -41,6 +67,7 @@ class TensorLike(tfd.Distribution):
     # NumPy arrays to the left of an operator leave the operation to the wrapper, as they do to a `tf.Tensor`.
     __array_priority__ = tf.Tensor.__array_priority__
     _tensor: tf.Tensor | None
+    _spec: tf.TensorSpec | None
 
     def __new__(cls, distribution, convert_to_tensor_fn=tfd.Distribution.sample):
         if not isinstance(distribution, tfd.Distribution):
@@ -53,6 +80,7 @@ class TensorLike(tfd.Distribution):
         self._convert_to_tensor_fn = convert_to_tensor_fn
         self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         self._tensor = None
+        self._spec = None
         return self
 
     def __init__(self, *args, **kwargs):
@@ -69,13 +97,27 @@ class TensorLike(tfd.Distribution):
     @property
     def shape(self) -> tf.TensorShape:
         """Static shape of the tensor, found without a draw."""
-        if self._tensor is not None:
-            return self._tensor.shape
-        if self._convert_to_tensor_fn in DRAW_SHAPED.values():
-            inner = self.tensor_distribution
+        if self._tensor is None and self._convert_to_tensor_fn in DRAW_SHAPED.values():
+            inner = _single(self.tensor_distribution)
             return inner.batch_shape.concatenate(inner.event_shape)
-        with tf.__internal__.FuncGraph("shape_of_converted_distribution").as_default():
-            return tf.convert_to_tensor(self._convert_to_tensor_fn(self.tensor_distribution)).shape
+        return self._traced().shape
+
+    @property
+    def dtype(self) -> tf.DType:
+        """Type of the tensor, found without a draw: that of the distribution, unless the conversion changes it."""
+        inner, is_draw_shaped = self.tensor_distribution, self._convert_to_tensor_fn in DRAW_SHAPED.values()
+        if is_draw_shaped and (not isinstance(inner.dtype, tf.DType) or inner.dtype.is_floating):
+            return inner.dtype
+        return inner.dtype if self._convert_to_tensor_fn is tfd.Distribution.sample else self._traced().dtype
+
+    def _traced(self) -> tf.Tensor | tf.TensorSpec:
+        """The tensor if there is one, else what is known of it beforehand."""
+        if self._tensor is not None:
+            return self._tensor
+        if self._spec is None:
+            with tf.__internal__.FuncGraph("converted_distribution").as_default():
+                self._spec = tf.TensorSpec.from_tensor(self._converted())
+        return self._spec
 
     @property
     def ndim(self) -> int:
@@ -90,9 +132,22 @@ class TensorLike(tfd.Distribution):
         """The tensor this distribution stands for: the same one at every call."""
         if self._tensor is None:
             with _inside(self._graph):
-                converted = tf.convert_to_tensor(self._convert_to_tensor_fn(self.tensor_distribution))
+                converted = self._converted()
             self._tensor = converted
         return self._tensor
+
+    def _converted(self) -> tf.Tensor:
+        converted = self._convert_to_tensor_fn(self.tensor_distribution)
+        if tf.nest.is_nested(converted):
+            _single(self.tensor_distribution)
+            raise TypeError(
+                f"convert_to_tensor_fn gave {type(converted).__name__} for {self}, expected one tensor. Choose a part."
+            )
+        return tf.convert_to_tensor(converted)
+
+    def _then(self, function: Callable, distribution: tfd.Distribution) -> "TensorLike":
+        """Wrap a distribution whose tensor is a function of this one's tensor, called when it is needed."""
+        return TensorLike(distribution, lambda _: function(self.value()))
 
     def numpy(self) -> np.ndarray:
         """The tensor's value as an array (eager only)."""
@@ -101,34 +156,37 @@ class TensorLike(tfd.Distribution):
     def __array__(self, dtype=None, copy=None):
         return np.array(self.numpy(), dtype=dtype)
 
-    def __getitem__(self, index):
-        return self.value()[index]
+    def __array_function__(self, function, types, args, kwargs):
+        """Let NumPy see arrays only: `np.mean(q)` would call `q.mean(axis=None)`, the distribution's."""
+        args, kwargs = tf.nest.map_structure(
+            lambda x: np.asarray(x) if isinstance(x, TensorLike) else x, (args, kwargs)
+        )
+        return function(*args, **kwargs)
 
-    def __len__(self):
-        return len(self.value())
+    def __format__(self, specification):
+        return format(self.value(), specification) if specification else str(self)
 
     def __bool__(self):
         return True  # `if q:` asks whether there is a distribution, not what a draw of it says
 
-    def __iter__(self):
-        return iter(self.value())
+    def __copy__(self):
+        return self  # a value that nothing changes
+
+    def __deepcopy__(self, memo):
+        clone = TensorLike(copy.deepcopy(self.tensor_distribution, memo), self._convert_to_tensor_fn)
+        clone._tensor = copy.deepcopy(self._tensor, memo)
+        return clone
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(
+            f"{self!r} cannot be pickled: it belongs to one call of a layer. Save the model, or pickle np.asarray(q)."
+        )
 
     def __repr__(self):
         return f"<TensorLike {self.tensor_distribution!r}>"
 
     def __str__(self):
         return str(self.tensor_distribution)
-
-
-# What the wrapper answers itself. Every other attribute, private ones included, is the inner distribution's.
-_OWN = frozenset(vars(TensorLike)) | {
-    "tensor_distribution",
-    "_convert_to_tensor_fn",
-    "_graph",
-    "_tensor",
-    "__dict__",
-    "__class__",
-}
 
 
 def _inside(graph: tf.Graph | None) -> contextlib.AbstractContextManager:
@@ -139,18 +197,58 @@ def _inside(graph: tf.Graph | None) -> contextlib.AbstractContextManager:
     return tf.__internal__.eager_context.eager_mode() if graph is None else graph.as_default()
 
 
-def _operator(name: str) -> Callable:
-    """A Python operator that acts on the tensor."""
+def _single(distribution: tfd.Distribution) -> tfd.Distribution:
+    """Refuse a distribution whose draws are not one tensor."""
+    if tf.nest.is_nested(distribution.dtype):
+        raise TypeError(
+            f"A draw of {distribution} has several parts and cannot become one tensor. Ask it as a distribution "
+            "(log_prob, sample ...), or choose a convert_to_tensor_fn that gives one part, as lambda d: d.sample()[0]."
+        )
+    return distribution
 
-    def act(self, *args):
-        return getattr(self.value(), name)(*args)
 
-    act.__name__ = name
-    return act
+def _on_the_tensor(function: Callable) -> Callable:
+    """Make a method of a function of the tensor."""
+    return lambda self, *args: function(self.value(), *args)
 
 
+for _function in (operator.getitem, len, iter, float, int, complex, operator.index):
+    setattr(TensorLike, f"__{_function.__name__}__", _on_the_tensor(_function))
 for _name in sorted(tf.Tensor.OVERLOADABLE_OPERATORS - {"__getitem__", "__eq__", "__ne__"}):
-    setattr(TensorLike, _name, _operator(_name))
+    setattr(TensorLike, _name, _on_the_tensor(getattr(tf.Tensor, _name)))
+
+
+def _on_the_outcome(name: str) -> Callable:
+    """Make a method that asks the inner distribution, with the outcome in its dtype."""
+
+    @functools.wraps(getattr(tfd.Distribution, name))
+    def ask(self, *args, **kwargs):
+        inner = self.tensor_distribution
+        kwargs |= {"value": _in_dtype_of(inner, kwargs["value"])} if "value" in kwargs else {}
+        return getattr(inner, name)(*[_in_dtype_of(inner, arg) for arg in args], **kwargs)
+
+    return ask
+
+
+def _in_dtype_of(distribution, outcome):
+    is_floating = isinstance(distribution.dtype, tf.DType) and distribution.dtype.is_floating
+    return tf.cast(outcome, distribution.dtype) if is_floating and tf.is_tensor(outcome) else outcome
+
+
+for _name in OF_AN_OUTCOME:
+    setattr(TensorLike, _name, _on_the_outcome(_name))
+
+# What the wrapper answers itself. Every other attribute, private ones included, is the inner distribution's.
+_OWN = frozenset(vars(TensorLike)) | {
+    "tensor_distribution",
+    "_convert_to_tensor_fn",
+    "_graph",
+    "_tensor",
+    "_spec",
+    "_keras_mask",
+    "__dict__",
+    "__class__",
+}
 
 
 def _convert(value, dtype=None, name=None, as_ref=False):
@@ -165,6 +263,44 @@ def _convert(value, dtype=None, name=None, as_ref=False):
 
 
 tf.register_tensor_conversion_function(TensorLike, _convert)
+
+
+def _explain(distribution, dtype=None, name=None, as_ref=False):
+    """Say what to do with a plain distribution where TensorFlow needs tensors, as at the border of a `tf.function`."""
+    raise NotImplementedError(
+        f"{distribution} cannot become a tensor, and leaves a tf.function only if it is a composite tensor. Return "
+        "what you need of it as tensors, such as mean() or log_prob(x), or build it outside."
+    )
+
+
+# Only where nothing else applies: a wrapper becomes its tensor, and TensorFlow passes composite tensors as they are.
+tf.register_tensor_conversion_function(tfd.Distribution, _explain, priority=150)
+
+
+# Keras's losses cast a model's output to floatx, and give it the labels' last axis of size 1, before the loss function
+# sees it. TensorFlow's own dispatch keeps the distribution through both.
+
+
+@tf.experimental.dispatch_for_api(tf.cast, {"x": TensorLike})
+def _cast(x, dtype, name=None):
+    return x._then(lambda tensor: tf.cast(tensor, dtype, name), x.tensor_distribution)
+
+
+@tf.experimental.dispatch_for_api(tf.expand_dims, {"input": TensorLike})
+def _expand_dims(input, axis, name=None):
+    def expand(tensor):
+        return tf.expand_dims(tensor, axis, name)
+
+    inner = input.tensor_distribution
+    is_draw = inner.event_shape == [] and input.ndim == inner.batch_shape.rank
+    try:
+        return (
+            input._then(expand, inner[..., tf.newaxis])
+            if is_draw and axis in (-1, input.ndim)
+            else expand(input.value())
+        )
+    except (NotImplementedError, TypeError):  # not every distribution can be indexed
+        return expand(input.value())
 
 
 @tfd.RegisterKL(TensorLike, TensorLike)

@@ -58,5 +58,7 @@ def from_config(config):
         return keras.saving.deserialize_keras_object(config)
     cls = getattr(_LIBRARIES[config["tfp"]], config["class"])
     if not (inspect.isclass(cls) and issubclass(cls, (tfd.Distribution, tfb.Bijector))):
-        raise ValueError(f"{config['class']!r} is not a class of distributions or bijectors of TFP.")
+        raise ValueError(
+            f"{config['class']!r} is not a class of distributions or bijectors of TFP: the file is damaged."
+        )
     return cls(**{name: from_config(item) for name, item in config["arguments"].items()})

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfp_vae.numbers import as_count
+from tfp_vae.checks import as_count
 from tfp_vae.objectives.gradients import surrogate, with_gradient_of
 from tfp_vae.objectives.one_pass import (
     Objective,

@@ -1,64 +1,98 @@
 """Distributions to plain tensors and back: what crosses the border of a SavedModel."""
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.counts import QuantizedLogistic
+from tfp_vae.layers.one_hot import MixtureOfOneHot, PositiveRelaxedOneHotCategorical, StraightThrough
+from tfp_vae.layers.spherical import RejectionVonMisesFisher
+
 tfd = tfp.distributions
+
+# What the layers make beside the classes of tfd.
+OWN = {
+    cls.__name__: cls
+    for cls in (
+        MixtureOfOneHot,
+        PositiveRelaxedOneHotCategorical,
+        QuantizedLogistic,
+        RejectionVonMisesFisher,
+        StraightThrough,
+    )
+}
 
 
 def describe(distribution: tfd.Distribution, *, whole: bool = False) -> tuple[dict, dict[str, tf.Tensor]]:
     """Split a distribution into a description for json, and its parameters as tensors under their tfd names.
 
     Scalars that are known when the graph is made (a number of trials) go into the description; all other parameters
-    are broadcast to the batch shape, so that each has the batch as its first axis. With `whole`, for a prior, which
+    are broadcast to the batch shape, so that each has the batch as its first axis. The parameters of the distributions
+    inside a mixture are named after their part: `mixture_logits`, `components_loc`. With `whole`, for a prior, which
     depends on nothing, all parameters go into the description.
 
     Raises:
-        ValueError: if the parameters do not determine the distribution (flows, joint distributions).
+        ValueError: if tensors do not determine the distribution (flows, joint distributions).
 
     Example:
     >>> description, tensors = describe(tfd.Independent(tfd.Binomial(16., logits=tf.zeros([1, 2])), 1))
-    >>> description["distribution"]["constants"], sorted(tensors)
+    >>> description["parts"]["distribution"]["constants"], sorted(tensors)
     ({'total_count': 16.0}, ['logits'])
     """
-    name = type(distribution).__name__
-    if isinstance(distribution, tfd.Independent):
-        inner, tensors = describe(distribution.distribution, whole=whole)
-        ndims = int(tf.get_static_value(distribution.reinterpreted_batch_ndims))
-        return {"class": "Independent", "reinterpreted_batch_ndims": ndims, "distribution": inner}, tensors
-    properties = type(distribution).parameter_properties()
-    parameters = {key: distribution.parameters[key] for key in properties}
-    if any(isinstance(value, tfd.Distribution) for value in parameters.values()) or not hasattr(tfd, name):
+    tensors: dict[str, tf.Tensor] = {}
+    return _describe(distribution, "", tensors, whole), tensors
+
+
+def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf.Tensor], whole: bool) -> dict:
+    name, properties = type(distribution).__name__, type(distribution).parameter_properties()
+    is_bijector = [isinstance(value, tfp.bijectors.Bijector) for value in distribution.parameters.values()]
+    if _class(name) is not type(distribution) or any(is_bijector):
         raise ValueError(f"{name} is not determined by tensors, so it has no served form.")
-    constants: dict[str, float | list] = {}
-    tensors = {}
-    description = {"class": name, "constants": constants}
+    description: dict = {"class": name, "constants": {}, "parts": {}}
     if "dtype" in distribution.parameters:
         description["dtype"] = tf.as_dtype(distribution.dtype).name
-    for key, value in parameters.items():
-        if value is None:
+    for key, value in distribution.parameters.items():
+        if key not in properties or value is None:
+            continue
+        if isinstance(value, tfd.Distribution):
+            description["parts"][key] = _describe(value, prefix + _prefix(key), tensors, whole)
             continue
         value = tf.convert_to_tensor(value)
         static = tf.get_static_value(value)
         if static is not None and (whole or static.ndim == 0):
-            constants[key] = static.tolist()
+            description["constants"][key] = static.tolist()
         else:
             cut = value.shape.rank - properties[key].event_ndims
-            tensors[key] = tf.broadcast_to(
-                value, tf.concat([distribution.batch_shape_tensor(), tf.shape(value)[cut:]], 0)
-            )
-    return description, tensors
+            shape = tf.concat([distribution.batch_shape_tensor(), tf.shape(value)[cut:]], 0)
+            tensors[prefix + key] = tf.broadcast_to(value, shape)
+    if isinstance(distribution, tfd.Independent):
+        ndims = tf.get_static_value(distribution.reinterpreted_batch_ndims)
+        description["constants"]["reinterpreted_batch_ndims"] = int(ndims)
+    return description
 
 
-def rebuild(description: dict, tensors: dict[str, tf.Tensor]) -> tfd.Distribution:
+def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") -> tfd.Distribution:
     """Build the distribution that `describe` took apart.
 
     >>> rebuild(*describe(tfd.MultivariateNormalDiag(tf.zeros([1, 2]), tf.ones([1, 2]))))
     <tfp.distributions.MultivariateNormalDiag 'MultivariateNormalDiag' batch_shape=[1] event_shape=[2] dtype=float32>
     """
-    if description["class"] == "Independent":
-        return tfd.Independent(rebuild(description["distribution"], tensors), description["reinterpreted_batch_ndims"])
-    arguments = {**tensors, **description["constants"]}
+    cls, arguments = _class(description["class"]), dict(description["constants"])
+    for key in cls.parameter_properties():
+        if key in description["parts"]:
+            arguments[key] = rebuild(description["parts"][key], tensors, prefix + _prefix(key))
+        elif prefix + key in tensors and key not in arguments:
+            arguments[key] = tensors[prefix + key]
     if "dtype" in description:
         arguments["dtype"] = description["dtype"]
-    return getattr(tfd, description["class"])(**arguments)
+    return cls(**arguments)
+
+
+def _class(name: str) -> Any:
+    return OWN.get(name) or getattr(tfd, name, None)
+
+
+def _prefix(part: str) -> str:
+    """Name the parameters of a part: a distribution that just wraps another lends its part no name."""
+    return part.removesuffix("distribution")

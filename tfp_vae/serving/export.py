@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.numbers import as_count
+from tfp_vae.checks import as_count
 from tfp_vae.serving.distributions import describe
 from tfp_vae.serving.publish import publish
 from tfp_vae.serving.signatures import signatures
@@ -87,6 +87,6 @@ def _description(vae: VAE, score_samples: int, log_prob_samples: int) -> dict:
 def _prior(vae: VAE) -> dict | None:
     """Describe the prior; None if tensors do not determine it, which only `ServedVAE.joint_distribution` would need."""
     try:
-        return describe(vae.prior(None), whole=True)[0]
+        return describe(vae.prior_distribution(), whole=True)[0]
     except ValueError:
         return None

@@ -26,20 +26,21 @@ def signatures(
     seed = tf.TensorSpec([None, 2], tf.int32, "seed")
 
     def encode(x):
-        return _parameters(vae.encode(x), ["mean", "stddev"])
+        posterior = vae.encode(x)
+        return {**_parameters(posterior), **_stddev(posterior)}
 
     def decode(z):
-        return _parameters(vae.decode(z), ["mean"])
+        return _parameters(vae.decode(z))
 
     def reconstruct(x):
-        return {"mean": vae.decode(vae.encode(x).mean()).mean()}
+        return {"mean": sampling.point(vae.decode(sampling.point(vae.encode(x))))}
 
     def sample(seed):
         return vae.sample_rows(seed)
 
     def score(x):
         one_pass = vae.one_pass(x, tf.constant(ESTIMATE_SEED))
-        z = _draw_rows(one_pass.posterior, score_samples, one_pass.seed)
+        z = sampling.sample_alike(one_pass.posterior, score_samples, one_pass.seed)
         log_likelihood, log_prior, log_posterior = (tf.reduce_mean(term, 0) for term in one_pass.log_densities(z))
         kl = one_pass.kl(log_prior, log_posterior)
         return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
@@ -49,7 +50,7 @@ def signatures(
             vae.one_pass(x, tf.constant(ESTIMATE_SEED)),
             log_prob_samples,
             draws_per_step=min(DRAWS_PER_STEP, log_prob_samples),
-            draw=_draw_rows,
+            draw=sampling.sample_alike,
         )
         return {"log_prob": estimate}
 
@@ -66,15 +67,12 @@ def _trace(function: Callable, spec: tf.TensorSpec) -> tf.types.experimental.Con
     return tf.function(as_float32, input_signature=[spec]).get_concrete_function()
 
 
-def _parameters(distribution: tfd.Distribution, statistics: list[str]) -> dict[str, tf.Tensor]:
-    _, tensors = describe(distribution)
-    return {**tensors, **{name: getattr(distribution, name)() for name in statistics}}
+def _parameters(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
+    return {**describe(distribution)[1], "mean": sampling.point(distribution)}
 
 
-def _draw_rows(posterior: tfd.Distribution, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
-    """Draw z, `[num_samples, batch, latent]`, each row from the same seed whatever its place in the batch."""
-    rows = tf.range(posterior.batch_shape_tensor()[0])
-    spec = tf.TensorSpec([num_samples, *posterior.event_shape], posterior.dtype)
-    # The index is [..., row] because tfd.Independent cannot take [row] with a tensor.
-    z = tf.map_fn(lambda row: sampling.sample(posterior[..., row], num_samples, seed), rows, fn_output_signature=spec)
-    return tf.transpose(z, [1, 0, 2])
+def _stddev(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
+    try:
+        return {"stddev": distribution.stddev()}
+    except NotImplementedError:
+        return {}

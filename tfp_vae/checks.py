@@ -1,4 +1,4 @@
-"""Whole numbers from users: counts, sizes and seeds."""
+"""What users pass: counts, seeds, and objects of a certain kind."""
 
 import operator
 
@@ -24,6 +24,17 @@ def as_seed(value) -> int:
         ValueError: if it is not a whole number that fits int32, TFP's kind of seed.
     """
     return _whole_number(value, "seed must be a whole number from 0 to 2**31 - 1", 0)
+
+
+def expect_kind(name: str, value, kind: type, expected: str):
+    """Check that an argument is of a certain class, and give it back.
+
+    Raises:
+        TypeError: if it is not; `expected` says in words what it should be.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {expected}, received {value!r} of type {type(value).__name__}.")
+    return value
 
 
 def _whole_number(value, expected: str, least: int) -> int:

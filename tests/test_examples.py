@@ -1,0 +1,41 @@
+"""TFP's two tutorials on probabilistic layers, with their real numbers."""
+
+import numpy as np
+import pytest
+
+from tests.test_evaluation import load_example
+
+
+@pytest.mark.slow
+def test_regression(tmp_path, capsys):
+    rows = load_example("regression").main(tmp_path / "regression.png")
+    found, expected = ({name: pair[column] for name, pair in rows.items()} for column in (0, 1))
+    assert "3 scale of the slope" in capsys.readouterr().out
+    for name in ("1 slope", "1 intercept", "3 mean of the slope", "3 mean of the intercept"):
+        assert found[name] == pytest.approx(expected[name], rel=0.01), name
+    for name in ("3 scale of the slope", "3 scale of the intercept"):
+        assert found[name] == pytest.approx(expected[name], rel=0.1), name
+    best = expected["2 -log p(y|x)"]
+    assert best - 1e-3 < found["2 -log p(y|x)"] < best + 0.02
+    assert best < found["4 -ELBO, above 2"] < best + 0.15
+    assert (tmp_path / "regression.png").stat().st_size > 10_000
+
+
+def check_images(results, gain):
+    """The bound is that of `VAE`, importance sampling tightens it, and pixels are not independent."""
+    assert results["-ELBO"] == pytest.approx(results["-ELBO of tfp_vae.VAE"], abs=0.15)  # five standard errors
+    assert results["-log p(x), 100 samples"] < results["-ELBO"] < results["independent pixels"] - gain
+    assert np.isfinite(list(results.values())).all()
+
+
+@pytest.mark.slow
+def test_variational_autoencoder(tmp_path):
+    check_images(load_example("variational_autoencoder").main("digits", tmp_path / "vae.png"), gain=3.0)
+    assert (tmp_path / "vae.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+def test_variational_autoencoder_on_mnist():
+    results = load_example("variational_autoencoder").main("mnist", epochs=1, batch_size=200)
+    check_images(results, gain=50.0)
