@@ -3,48 +3,168 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_probability as tfp
+from scipy import special, stats
 
+import tfp_vae
 from tests.conftest import make_vae
-from tfp_vae import priors
+from tfp_vae import layers as tfpl
+from tfp_vae import networks, priors
 
 tfd = tfp.distributions
 
-CASES = {"StandardNormal": lambda: priors.StandardNormal(4)}
+
+def spherical_vae() -> tfp_vae.VAE:
+    posterior = tfpl.PowerSpherical(4)
+    encoder = keras.Sequential([networks.mlp((8, 8, 1), posterior.params_size(4), hidden_sizes=(32,)), posterior])
+    return tfp_vae.VAE(encoder, make_vae().decoder, prior=priors.HypersphericalUniform(4))
+
+
+def vamp_vae() -> tfp_vae.VAE:
+    vae = make_vae()
+    prior = priors.VampPrior(vae.encoder, (8, 8, 1), num_components=7, high=16.0)
+    return tfp_vae.VAE(vae.encoder, vae.decoder, prior=prior)
+
+
+# For each member a VAE with it, and the number of weights that the prior adds.
+CASES = {
+    "StandardNormal": (lambda: make_vae(prior=priors.StandardNormal(4)), 0),
+    "Normal": (lambda: make_vae(prior=priors.Normal(4)), 2),
+    "NormalMixture": (lambda: make_vae(prior=priors.NormalMixture(4, num_components=3)), 3),
+    "VampPrior": (vamp_vae, 1),
+    "HypersphericalUniform": (spherical_vae, 0),
+}
 
 
 def test_every_member_has_a_row():
     assert set(priors.__all__) - {"Prior"} == CASES.keys()
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES)
-def prior(request):
-    return request.param()
+@pytest.fixture(params=CASES)
+def case(request):
+    make, num_weights = CASES[request.param]
+    return make(), num_weights
 
 
-def test_contract(prior, digits, tmp_path):
-    p = prior(None)
-    assert isinstance(p, tfd.Distribution)
+def test_density_sums_to_one(case):
+    """The mean of p(z) / r(z) over draws of a wide r is one; on the sphere r is uniform."""
+    vae, _ = case
+    p = vae.prior_distribution()
     assert (p.batch_shape, p.event_shape) == ([], [4])
-    z = p.sample(100_000, seed=[1, 2])
-    np.testing.assert_allclose(np.mean(z, 0), p.mean(), atol=0.02)
-    np.testing.assert_allclose(np.std(z, 0), p.stddev(), atol=0.02)
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(prior))
-    np.testing.assert_array_equal(again(None).log_prob(z), p.log_prob(z))
-    vae = make_vae(prior=prior)
+    if isinstance(vae.prior, priors.HypersphericalUniform):
+        area = 2 * np.pi**2 / special.gamma(2)  # of the unit sphere in four dimensions
+        np.testing.assert_allclose(p.prob(p.sample(3, seed=[1, 2])), np.full(3, 1 / area), rtol=1e-5)
+        return
+    wide = tfd.MultivariateNormalDiag(p.mean(), 2.0 * p.stddev())
+    z = wide.sample(200_000, seed=[1, 2])
+    assert np.mean(np.exp(p.log_prob(z) - wide.log_prob(z))) == pytest.approx(1.0, abs=0.05)
+
+
+def test_draws_follow_the_density(case):
+    vae, _ = case
+    p = vae.prior_distribution()
+    z = p.sample(100_000, seed=[1, 2]).numpy()
+    if isinstance(vae.prior, priors.HypersphericalUniform):
+        np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1.0, atol=1e-5)
+        np.testing.assert_allclose(np.cov(z.T), np.eye(4) / 4, atol=0.01)
+    else:
+        np.testing.assert_allclose(z.mean(0), p.mean(), atol=0.03)
+        np.testing.assert_allclose(z.std(0), p.stddev(), atol=0.03)
+
+
+def test_training_saving_and_serving(case, digits, tmp_path):
+    vae, num_weights = case
+    networks_weights = len(vae.encoder.trainable_weights) + len(vae.decoder.trainable_weights)
+    assert len({id(weight) for weight in vae.trainable_weights}) == networks_weights + num_weights
+    vae.compile("adam", run_eagerly=True)
+    before = vae.get_weights()
+    vae.fit(digits.train[:50], batch_size=50, verbose=0)
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(before, vae.get_weights(), strict=True))
     vae.save(tmp_path / "vae.keras")
-    reloaded = keras.models.load_model(tmp_path / "vae.keras")
-    assert type(reloaded.prior) is type(prior)
-    np.testing.assert_array_equal(reloaded(digits.test[:3])["elbo"], vae(digits.test[:3])["elbo"])
+    again = keras.models.load_model(tmp_path / "vae.keras")
+    assert type(again.prior) is type(vae.prior)
+    assert len(again.trainable_weights) == len(vae.trainable_weights)
+    np.testing.assert_array_equal(again(digits.test[:3])["elbo"], vae(digits.test[:3])["elbo"])
+    served = tfp_vae.load(vae.export(tmp_path / "served", score_samples=1, log_prob_samples=1))
+    np.testing.assert_allclose(served.generate(3), vae.generate(3), rtol=1e-4, atol=1e-4)
+    z = vae.prior_distribution().sample(seed=[1, 2])
+    np.testing.assert_allclose(
+        served.joint_distribution().log_prob(z=z, x=digits.test[0]),
+        vae.joint_distribution().log_prob(z=z, x=digits.test[0]),
+        rtol=1e-4,
+    )
 
 
-def test_standard_normal_density():
-    z = np.array([[0.5, -1.0, 2.0, 0.0]], "float32")
-    expected = -0.5 * (z**2).sum() - 2 * np.log(2 * np.pi)
-    np.testing.assert_allclose(priors.StandardNormal(4)(None).log_prob(z), [expected], rtol=1e-6)
+def test_priors_are_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    for prior in (priors.Normal(2), priors.NormalMixture(2, 3), priors.HypersphericalUniform(2)):
+        assert prior(None).dtype == tf.float32
 
 
-@pytest.mark.parametrize("size", [0, -2, 1.5])
-def test_bad_size(size):
-    with pytest.raises(ValueError, match="at least 1"):
-        priors.StandardNormal(size)
+def test_normal_densities_in_numpy():
+    z = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    expected = stats.norm.logpdf(z).sum(-1)
+    np.testing.assert_allclose(priors.StandardNormal(4)(None).log_prob(z), expected, rtol=1e-5)
+    np.testing.assert_allclose(priors.Normal(4)(None).log_prob(z), expected, rtol=1e-4)
+    mixture = priors.NormalMixture(4, 3)
+    mixture.logits.assign([0.0, 1.0, -1.0])
+    parts = [stats.norm.logpdf(z, loc).sum(-1) for loc in mixture.locs.numpy()]
+    expected = special.logsumexp(np.array(parts) + np.log(special.softmax([0.0, 1.0, -1.0]))[:, None], axis=0)
+    np.testing.assert_allclose(mixture(None).log_prob(z), expected, rtol=1e-4)
+
+
+def test_a_mixture_of_one_is_a_normal():
+    mixture, normal, z = priors.NormalMixture(4, 1), priors.Normal(4), np.ones([2, 4], "float32")
+    normal.loc.assign(mixture.locs[0])
+    normal.raw_scale.assign(mixture.raw_scales[0] + 0.5)
+    mixture.raw_scales.assign(mixture.raw_scales + 0.5)
+    np.testing.assert_allclose(mixture(None).log_prob(z), normal(None).log_prob(z), rtol=1e-5)
+
+
+def test_the_vamp_prior_is_the_mixture_of_the_pseudo_inputs_posteriors(digits):
+    vae = vamp_vae()
+    vae.prior.pseudo_inputs.assign(digits.train[:7])
+    z = np.ones([2, 4], "float32")
+    posteriors = vae.encode(digits.train[:7])
+    expected = special.logsumexp(posteriors.log_prob(z[:, None]).numpy(), axis=1) - np.log(7)
+    np.testing.assert_allclose(vae.prior_distribution().log_prob(z), expected, rtol=1e-5)
+    vae.prior.pseudo_inputs.assign(digits.train[:7] + 100.0)  # kept within low and high
+    high = vae.prior_distribution().log_prob(z)
+    vae.prior.pseudo_inputs.assign(16.0 * np.ones([7, 8, 8, 1]))
+    np.testing.assert_allclose(vae.prior_distribution().log_prob(z), high, rtol=1e-6)
+
+
+def test_a_reloaded_vamp_prior_shares_the_encoder(tmp_path):
+    vamp_vae().save(tmp_path / "vae.keras")
+    again = keras.models.load_model(tmp_path / "vae.keras")
+    assert again.prior.encoder is again.encoder
+
+
+def test_the_spherical_kl_is_analytic_and_right():
+    q = tfd.PowerSpherical(tf.constant([[0.6, 0.8, 0.0]]), 5.0)
+    p = priors.HypersphericalUniform(3)(None)
+    z = q.sample(200_000, seed=[1, 2])
+    kl = tfp_vae.objectives.analytic_kl(q, p)
+    assert kl.numpy()[0] == pytest.approx(np.mean(q.log_prob(z) - p.log_prob(z)), abs=0.01)
+
+
+BAD = {
+    "size 0": (lambda: priors.StandardNormal(0), r"at least 1, received 0"),
+    "size -2": (lambda: priors.Normal(-2), r"at least 1, received -2"),
+    "size 1.5": (lambda: priors.StandardNormal(1.5), r"at least 1, received 1\.5"),
+    "components": (lambda: priors.NormalMixture(2, 0), r"num_components must be a whole number of at least 1"),
+    "range": (lambda: priors.VampPrior(make_vae().encoder, (8, 8, 1), 3, low=1.0), r"low must be below high"),
+    "sphere": (lambda: priors.HypersphericalUniform(1), r"at least 2, received 1"),
+    "pair": (lambda: make_vae(prior=priors.HypersphericalUniform(4)), r"MultivariateNormalDiag lies on all vectors"),
+    "shape": (
+        lambda: make_vae(prior=priors.Normal(3)),
+        r"prior's event shape \(3,\) differs from .* \(4,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "message"), BAD.values(), ids=BAD)
+def test_bad_arguments(act, message):
+    with pytest.raises(ValueError, match=message):
+        act()

@@ -14,7 +14,7 @@ import tensorflow_probability as tfp
 from tfp_vae import objectives, priors, sampling
 from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer, call_prior
-from tfp_vae.layers.fold import fold, input_shape_of
+from tfp_vae.layers.fold import first_distribution, fold, input_shape_of
 from tfp_vae.layers.support import check_pair, check_support, examples_of
 from tfp_vae.layers.tensor_like import unwrap
 
@@ -92,7 +92,7 @@ class VAE(keras.Model):
     def build(self, input_shape):
         """Check that encoder, decoder and prior fit each other and x, and create what is not created yet."""
         self.event_shape = tuple(input_shape[1:])
-        posterior = self._distribution(self.encoder, tf.zeros([1, *self.event_shape], self.variable_dtype))
+        posterior = first_distribution("encoder", self.encoder, tf.zeros([1, *self.event_shape], self.variable_dtype))
         self.latent_shape = tuple(posterior.event_shape)
         if len(self.latent_shape) != 1:
             raise ValueError(f"The encoder must end in a distribution over vectors, its event is {self.latent_shape}.")
@@ -107,7 +107,7 @@ class VAE(keras.Model):
         prior_shape = tuple(self.prior_distribution().event_shape)
         if prior_shape != self.latent_shape:
             raise ValueError(f"The prior's event shape {prior_shape} differs from the encoder's {self.latent_shape}.")
-        likelihood = self._distribution(self.decoder, tf.zeros([1, *self.latent_shape], posterior.dtype))
+        likelihood = first_distribution("decoder", self.decoder, tf.zeros([1, *self.latent_shape], posterior.dtype))
         if tuple(likelihood.event_shape) != self.event_shape:
             raise ValueError(
                 f"The encoder takes examples of shape {self.event_shape}, but the decoder's distribution is over "
@@ -116,22 +116,6 @@ class VAE(keras.Model):
         if not self.objective.built:
             self.objective.build(self.latent_shape)
         super().build(input_shape)
-
-    def _distribution(self, network: keras.Model, inputs: tf.Tensor) -> tfd.Distribution:
-        """Call a network for the first time, with errors that name the cause."""
-        role, shape = ("encoder" if network is self.encoder else "decoder"), tuple(inputs.shape[1:])
-        expected = input_shape_of(network)
-        if expected is not None and expected[1:] != shape:
-            source = "the latent shape of the encoder" if role == "decoder" else "the shape of the data"
-            raise ValueError(f"The {role} takes inputs of shape {expected[1:]}, but {source} is {shape}.")
-        output = network(inputs)
-        if not isinstance(output, tfd.Distribution):
-            member = {"encoder": "MultivariateNormalDiag", "decoder": "IndependentBernoulli"}[role]
-            raise TypeError(
-                f"The {role} must end in a distribution layer, such as tfp_vae.layers.{member}; its output is a "
-                f"{type(output).__name__}."
-            )
-        return unwrap(output)
 
     def _expect_built(self):
         if not self.built:

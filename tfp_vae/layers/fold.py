@@ -32,3 +32,24 @@ def fold(network: keras.layers.Layer, inputs: tf.Tensor, event_ndims: int) -> tf
 def input_shape_of(network: keras.layers.Layer) -> tuple | None:
     """Give the input shape of a Sequential or Functional model, batch included; None where it is not known yet."""
     return network.input_shape if network.built and getattr(network, "inputs", None) else None
+
+
+def first_distribution(role: str, network: keras.layers.Layer, inputs: tf.Tensor) -> tfd.Distribution:
+    """Call encoder or decoder for the first time, with errors that name the cause.
+
+    Raises:
+        TypeError: if the network does not end in a distribution layer.
+        ValueError: if it takes inputs of another shape.
+    """
+    shape, expected = tuple(inputs.shape[1:]), input_shape_of(network)
+    if expected is not None and expected[1:] != shape:
+        source = "the latent shape of the encoder" if role == "decoder" else "the shape of the data"
+        raise ValueError(f"The {role} takes inputs of shape {expected[1:]}, but {source} is {shape}.")
+    output = network(inputs)
+    if not isinstance(output, tfd.Distribution):
+        member = {"encoder": "MultivariateNormalDiag", "decoder": "IndependentBernoulli"}[role]
+        raise TypeError(
+            f"The {role} must end in a distribution layer, such as tfp_vae.layers.{member}; its output is a "
+            f"{type(output).__name__}."
+        )
+    return unwrap(output)

@@ -53,6 +53,8 @@ def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf
     if "dtype" in distribution.parameters:
         description["dtype"] = tf.as_dtype(distribution.dtype).name
     for key, value in distribution.parameters.items():
+        if type(value) is int and key not in properties:
+            description["constants"][key] = value  # a dimension
         if key not in properties or value is None:
             continue
         if isinstance(value, tfd.Distribution):
