@@ -79,7 +79,7 @@ def prior_model(*first):
 
 
 @keras.saving.register_keras_serializable(package="test_divergence")
-class TrainedMean(priors.Prior):
+class TrainedMean(priors.StandardNormal):
     def __init__(self, event_size, **kwargs):
         super().__init__(event_size, **kwargs)
         self.loc = self.add_weight(shape=(event_size,), initializer="ones", name="loc")
@@ -203,7 +203,7 @@ def test_duplicating_the_batch_changes_neither_loss_nor_gradient(how, exact):
 
 
 @keras.saving.register_keras_serializable(package="test_divergence")
-class FixedPrior(priors.Prior):
+class FixedPrior(priors.StandardNormal):
     def call(self, inputs=None):
         return PRIOR
 

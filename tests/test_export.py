@@ -105,7 +105,7 @@ def test_a_float64_model_is_served_in_float32(tmp_path):
     assert_close(loaded.score(x)["kl"], tfd.kl_divergence(vae.encode(x), vae.prior(None)))
 
 
-class StudentPrior(priors.Prior):
+class StudentPrior(priors.StandardNormal):
     def call(self, inputs=None):
         return tfd.Independent(tfd.StudentT(5.0, tf.zeros([2]), tf.ones([2])), 1)
 

@@ -50,6 +50,8 @@ def case(request):
 def test_density_sums_to_one(case):
     """The mean of p(z) / r(z) over draws of a wide r is one; on the sphere r is uniform."""
     vae, _ = case
+    if isinstance(vae.prior, priors.VampPrior):  # dark images, whose posteriors overlap
+        vae.prior.pseudo_inputs.assign(0.02 * vae.prior.pseudo_inputs)
     p = vae.prior_distribution()
     assert (p.batch_shape, p.event_shape) == ([], [4])
     if isinstance(vae.prior, priors.HypersphericalUniform):

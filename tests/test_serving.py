@@ -269,7 +269,7 @@ def test_wrong_shapes_of_z_are_named(all_served, shape):
         all_served["binomial"].loaded.decode(np.zeros(shape, "float32"))
 
 
-class Flow(priors.Prior):
+class Flow(priors.StandardNormal):
     """A transformed normal: a bijector is no tensor."""
 
     def call(self, inputs=None):
