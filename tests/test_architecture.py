@@ -21,6 +21,7 @@ ROOMS = [
     "sampling",
     "objectives",
     "vae",
+    "aggregate",
     "evaluation",
     "plots",
     "serving",
@@ -31,7 +32,7 @@ PUBLIC = [
     getattr(module, name)
     for module in (tfp_vae.layers, tfp_vae.priors, tfp_vae.objectives, tfp_vae.networks, tfp_vae.datasets)
     for name in module.__all__
-] + [tfp_vae.VAE, tfp_vae.load, tfp_vae.serving.export, tfp_vae.serving.ServedVAE]
+] + [tfp_vae.VAE, tfp_vae.load, tfp_vae.fit_aggregate_prior, tfp_vae.serving.export, tfp_vae.serving.ServedVAE]
 
 
 def room(path):

@@ -13,6 +13,7 @@ if _backend != "tensorflow":
     )
 
 from tfp_vae import datasets, evaluation, layers, networks, objectives, plots, priors, serving
+from tfp_vae.aggregate import fit_aggregate_prior
 from tfp_vae.serving import load
 from tfp_vae.vae import VAE
 from tfp_vae.version import __version__
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "datasets",
     "evaluation",
+    "fit_aggregate_prior",
     "layers",
     "load",
     "networks",

@@ -310,24 +310,29 @@ class VAE(keras.Model):
     def _reconstruct(self, x) -> tf.Tensor:
         return sampling.point(self.decode(sampling.point(self.encode(x))))
 
-    def generate(self, num_samples: int, seed: int = 0) -> np.ndarray:
+    def generate(self, num_samples: int, seed: int = 0, *, prior: tfd.Distribution | None = None) -> np.ndarray:
         """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
 
         Row i depends on (seed, i) alone, so more samples keep the first ones.
+
+        Args:
+            num_samples: how many.
+            seed: of the draws.
+            prior: a distribution to draw z from instead, such as that of `fit_aggregate_prior`.
 
         Raises:
             ValueError: if `num_samples` is not a whole number of at least 1, or `seed` one from 0 to 2**31 - 1.
         """
         self._expect_built()
-        return self._compiled_generate(sampling.row_seeds(num_samples, seed))["x"].numpy()
+        return self._compiled_generate(sampling.row_seeds(num_samples, seed), prior)["x"].numpy()
 
     @functools.cached_property
     def _compiled_generate(self) -> Callable:
         return tf.function(self.sample_rows, reduce_retracing=True)
 
-    def sample_rows(self, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
+    def sample_rows(self, seeds: tf.Tensor, prior: tfd.Distribution | None = None) -> dict[str, tf.Tensor]:
         """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`; `x` is the mean of p(x|z)."""
-        prior = self.prior_distribution()
+        prior = prior or self.prior_distribution()
         spec = tf.TensorSpec(prior.event_shape, prior.dtype)
         z = tf.map_fn(lambda seed: sampling.sample(prior, [], seed), seeds, fn_output_signature=spec)
         return {"z": z, "x": sampling.point(self.decode(z))}
