@@ -38,11 +38,16 @@ def train(
     network: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp",
     hidden_size: Annotated[int, typer.Option(min=1, help="Width of the mlp's hidden layer.")] = 500,
     latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 24,
-    posterior: Annotated[str, typer.Option(help="Distribution layer of the encoder.")] = "MultivariateNormalDiag",
+    posterior: Annotated[
+        str, typer.Option(help="Distribution layer of the encoder, such as PowerSpherical.")
+    ] = "MultivariateNormalDiag",
     likelihood: Annotated[
         str, typer.Option(help="Distribution layer of the decoder; auto: what suits the data.")
     ] = "auto",
+    prior: Annotated[str, typer.Option(help="Prior, such as 'NormalMixture(num_components=10)'.")] = "StandardNormal",
+    objective: Annotated[str, typer.Option(help="Objective, such as 'IWAE(num_samples=5)'.")] = "ELBO",
     beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0,
+    warm_up: Annotated[int, typer.Option(min=0, help="Epochs in which beta rises from 0.")] = 0,
     num_samples: NumSamples = 500,
     seed: Seed = 0,
     run: Annotated[

@@ -85,6 +85,11 @@ class Splits:
             )
         return len(self.train) // batch_size
 
+    def training_values(self, seed: int = 0) -> np.ndarray:
+        """Give final values of all training data, drawn once where `draw` is given, float32."""
+        rows = self.train if self.draw is None else self.draw(self.train, tf.constant([8, as_seed(seed)], tf.int32))
+        return np.asarray(rows, "float32")
+
     def batches(self, batch_size: int, *, seed: int = 0, first_epoch: int = 0, epochs: int = 1) -> tf.data.Dataset:
         """Give shuffled training batches of the epochs `first_epoch`, ..., `epochs` - 1, one after the other.
 

@@ -14,27 +14,13 @@ import rich.console
 import rich.progress
 import rich.table
 
-from tfp_vae import datasets, evaluation, layers, networks, objectives, plots, serving
+from tfp_vae import datasets, evaluation, plots, serving
+from tfp_vae.cli.build import LIKELIHOODS, build, one_of
 from tfp_vae.cli.runs import Options, Recorder, Run, open_vae
 from tfp_vae.vae import VAE
 
-# Training steps in one call of the compiled loop, at most; the loop ends with the epoch.
-MAX_STEPS_PER_EXECUTION = 50
 # Examples held in memory at once when a run is judged.
 EVALUATION_BATCH_SIZE = 500
-POSTERIORS = ("MultivariateNormalDiag", "MultivariateNormalTriL")
-LIKELIHOODS = (
-    "IndependentBernoulli",
-    "IndependentBinomial",
-    "IndependentContinuousBernoulli",
-    "IndependentLogistic",
-    "IndependentNegativeBinomial",
-    "IndependentNormal",
-    "IndependentPoisson",
-    "IndependentQuantizedLogistic",
-    "IndependentStudentT",
-    "IndependentZeroInflatedNegativeBinomial",
-)
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
 
@@ -49,7 +35,7 @@ def train(folder: Path | None, options: dict) -> None:
             f"The run folder {folder} exists already. Choose another --run, or go on with --resume {folder}."
         )
     likelihood = options["likelihood"]
-    splits = _load(options["dataset"], None if likelihood == "auto" else _one_of(LIKELIHOODS, likelihood, "likelihood"))
+    splits = _load(options["dataset"], None if likelihood == "auto" else one_of(LIKELIHOODS, likelihood, "likelihood"))
     chosen = Options(**{**options, "saved_models": str(options["saved_models"]), "name": splits.name})
     vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
@@ -70,35 +56,6 @@ def resume(folder: Path) -> None:
         )
     vae = open_vae(run.model)
     _fit(run, _load(run.options.dataset, _likelihood_of(vae)), vae)
-
-
-def build(splits: datasets.Splits, options: Options) -> VAE:
-    """Make the VAE that the options describe, compiled, with weights drawn by the seed."""
-    if not np.isfinite(options.learning_rate):
-        raise ValueError(f"--learning-rate must be a finite number, received {options.learning_rate}.")
-    keras.utils.set_random_seed(options.seed)
-    posterior = getattr(layers, _one_of(POSTERIORS, options.posterior, "posterior"))
-    likelihood = getattr(layers, splits.likelihood)
-    shape, latent = splits.event_shape, options.latent_size
-    num_posterior, num_likelihood = posterior.params_size(latent), likelihood.params_size(shape)
-    if _one_of(("mlp", "conv"), options.network, "network") == "mlp":
-        hidden_sizes = (options.hidden_size,)
-        to_posterior = networks.mlp(shape, num_posterior, hidden_sizes=hidden_sizes)
-        to_likelihood = networks.mlp((latent,), num_likelihood, hidden_sizes=hidden_sizes)
-    else:
-        to_posterior = networks.conv_encoder(shape, num_posterior)
-        to_likelihood = networks.conv_decoder(latent, shape, num_likelihood // int(np.prod(shape)))
-    vae = VAE(
-        keras.Sequential([to_posterior, posterior(latent)], name="encoder"),
-        keras.Sequential([to_likelihood, likelihood(shape, **splits.likelihood_config)], name="decoder"),
-        objective=objectives.ELBO(beta=options.beta),
-        seed=options.seed,
-    )
-    steps = splits.steps_per_epoch(options.batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
-    vae.compile(keras.optimizers.Adam(schedule), steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION))
-    vae.optimizer.build(vae.trainable_variables)  # so that the run can be resumed from before its first step
-    return vae
 
 
 def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
@@ -239,16 +196,6 @@ def _load(dataset: str, likelihood: str | None) -> datasets.Splits:
 
 def _likelihood_of(vae: VAE) -> str:
     return type(vae.decoder.layers[-1]).__name__
-
-
-def _one_of(known: tuple[str, ...], name: str, option: str) -> str:
-    if name not in known:
-        raise ValueError(f"--{option} must be one of {', '.join(known)}; received {name!r}.")
-    return name
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return max(divisor for divisor in range(1, limit + 1) if number % divisor == 0)
 
 
 def _expect_writable(folder: Path) -> None:

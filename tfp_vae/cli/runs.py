@@ -27,7 +27,10 @@ class Options:
     latent_size: int
     posterior: str
     likelihood: str
+    prior: str
+    objective: str
     beta: float
+    warm_up: int
     num_samples: int
     seed: int
     saved_models: str
