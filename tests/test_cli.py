@@ -169,6 +169,31 @@ def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
     assert histories[0] == histories[1]
 
 
+COMBINATIONS = [
+    ["--objective", "IWAE(num_samples=3, estimator='dreg')", "--prior", "NormalMixture(num_components=3)"],
+    ["--objective", "BetaTCVAE", "--beta", "2", "--warm-up", "1", "--prior", "VampPrior(num_components=5)"],
+    ["--posterior", "PowerSpherical", "--prior", "HypersphericalUniform", "--objective", "ELBO(num_samples=2)"],
+    ["--posterior", "MultivariateNormalDiagPlusLowRank(rank=1)", "--prior", "Normal", "--objective", "DIPVAE"],
+]
+
+
+@pytest.mark.parametrize("options", COMBINATIONS, ids=lambda options: options[1])
+def test_prior_and_objective_by_name(options, digits):
+    values = {name: p.default for name, p in inspect.signature(tfp_vae_console.train).parameters.items()}
+    given = {
+        name.removeprefix("--").replace("-", "_"): value
+        for name, value in zip(options[::2], options[1::2], strict=True)
+    }
+    chosen = {name: values[name] for name in cli.Options.__dataclass_fields__ if name in values}
+    chosen |= {name: type(values[name])(value) for name, value in given.items()}
+    chosen |= {"hidden_size": 8, "latent_size": 3, "epochs": 2, "name": "digits"}
+    vae = cli.build(digits, cli.Options(**chosen))
+    vae.compile("adam", run_eagerly=True)
+    assert np.isfinite(vae.fit(digits.train[:50], verbose=0).history["loss"]).all()
+    for part, name in ((vae.prior, "prior"), (vae.objective, "objective")):
+        assert chosen[name].startswith(type(part).__name__)
+
+
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_mnist_reaches_its_number(here):
@@ -205,6 +230,13 @@ BAD = {
     "train --likelihood Gamma": "--likelihood must be one of",
     "train --posterior Gamma": "--posterior must be one of",
     "train --posterior IndependentBernoulli": "--posterior must be one of",
+    "train --prior Gamma": "--prior must be one of",
+    "train --prior HypersphericalUniform": "KL divergence is not defined",
+    "train --prior NormalMixture": "num_components",
+    "train --objective Gamma": "--objective must be one of",
+    "train --objective IWAE(5)": "must be a name, alone or with arguments by name",
+    "train --objective IWAE(num_samples=0)": "num_samples must be a whole number",
+    "train --objective IWAE --beta 3": "--beta and --warm-up are about the beta of ELBO",
     "train --network foo": "--network must be one of mlp, conv",
     "train --latent-size 0": "latent-size",
     "train --latent-size -3": "latent-size",

@@ -38,9 +38,9 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
     if not np.isfinite(options.learning_rate):
         raise ValueError(f"--learning-rate must be a finite number, received {options.learning_rate}.")
     keras.utils.set_random_seed(options.seed)
+    encoder, decoder = _networks(splits, options)
     steps = splits.steps_per_epoch(options.batch_size)
     objective = _objective(splits, options, steps)
-    encoder, decoder = _networks(splits, options)
     vae = VAE(encoder, decoder, prior=_prior(splits, options, encoder), objective=objective, seed=options.seed)
     schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
     vae.compile(keras.optimizers.Adam(schedule), steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION))
