@@ -261,12 +261,14 @@ BAD = {
     "evaluate lonely.keras": "outside a run folder.*Name them with --dataset",
     "evaluate": "no run under runs/",
     "evaluate nowhere.keras": "no model file",
-    "evaluate broken.keras": "cannot be loaded|can be loaded",
+    "evaluate broken.keras": "is not a .keras file",
     "evaluate foreign.keras": "holds a Sequential",
     "sample file --output x.png": "not a run folder",
     "sample . --output x.png": "not a SavedModel written by tfp_vae",
     "sample --output x.gif": "must end in .png or .npz",
     "sample --output file.png": "exists already",
+    "export lonely.keras --name ../evil": "--name must be the name of one folder",
+    "plot damaged": "history.json is damaged",
     "export nowhere": "not a run folder",
     "plot nowhere": "not a run folder",
 }
@@ -285,6 +287,9 @@ def bad_things(tmp_path_factory):
     (folder / "taken" / "config.json").write_text("{}")
     (folder / "scribbled").mkdir()
     (folder / "scribbled" / "config.json").write_text("precious")
+    options = dict.fromkeys(cli.Options.__dataclass_fields__, "digits")
+    make_vae().save(cli.Run.create(folder / "damaged", cli.Options(**options)).model)
+    (folder / "damaged" / "history.json").write_text("precious")
     np.savez(folder / "scalar.npz", np.float64(3.0))
     np.savez(folder / "complex.npz", np.ones([20, 4], "complex64"))
     np.savez(folder / "flat.npz", np.random.RandomState(0).randint(0, 256, (20, 4, 4)).astype("uint8"))

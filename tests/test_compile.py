@@ -298,3 +298,15 @@ for one, two in zip(*results, strict=True):
 def test_two_devices_equal_one():
     result = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_several_draws_of_one_value_reach_the_loss_as_a_distribution():
+    """Keras squeezes the draws' last axis, which the labels do not have; tf_keras did not."""
+    y = np.random.default_rng(0).normal(size=(8, 1)).astype("float32")
+    layer = tfpl.IndependentNormal(1, lambda d: d.sample(5, seed=[1, 2]))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), layer])
+    model.compile("adam", loss=lambda y, rv: -rv.log_prob(y))
+    x = np.ones([8, 3], "float32")
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(-np.mean(model(x).log_prob(y)), rel=1e-5)
+    model.fit(x, y, verbose=0)
+    assert tf.squeeze(model(x)).shape == (5, 8)

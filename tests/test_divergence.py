@@ -489,6 +489,7 @@ def test_mirrored_strategy_equals_one_device():
 # What is refused, and says so
 
 CATEGORICAL = tfd.OneHotCategorical(logits=[0.0, 0.0])
+TRAINED = tf.Variable([0.0, 0.0])
 TRAINABLE = tfd.MultivariateNormalDiag(tf.Variable([0.0, 0.0]))
 ERRORS = {
     "not a distribution": (lambda: tfpl.KLDivergenceRegularizer("normal"), r"distribution_b .* received 'normal'"),
@@ -503,7 +504,27 @@ ERRORS = {
     ),
     "not reparameterized": (
         lambda: tfpl.KLDivergenceRegularizer(CATEGORICAL)(CATEGORICAL),
-        r"(?s)not reparameterized.*use_exact_kl=True",
+        r"not reparameterized.*straight-through",
+    ),
+    "not reparameterized, exact": (
+        lambda: tfpl.KLDivergenceRegularizer(CATEGORICAL, use_exact_kl=True)(CATEGORICAL),
+        r"not reparameterized.*straight-through",
+    ),
+    "scalar prior": (
+        lambda: tfpl.KLDivergenceRegularizer(tfd.Normal(0.0, 1.0))(tfd.MultivariateNormalDiag(tf.zeros([3, 2]))),
+        r"MultivariateNormalDiag \(event shape \(2,\), .* Normal \(event shape \(\), .*tfd\.Independent",
+    ),
+    "prior of another dtype": (
+        lambda: tfpl.KLDivergenceRegularizer(tfd.Normal(0.0, 1.0))(tfd.Normal(tf.zeros([], tf.float64), 1.0)),
+        r"float64.*float32",
+    ),
+    "trained in a function": (
+        lambda: tfpl.KLDivergenceRegularizer(lambda: tfd.MultivariateNormalDiag(TRAINED + 0.0)),
+        r"neither train nor save.*VariableLayer",
+    ),
+    "trained by Keras": (
+        lambda: tfpl.KLDivergenceRegularizer(tfd.MultivariateNormalDiag(keras.Variable(np.zeros(2, "float32")))),
+        r"neither train nor save.*VariableLayer",
     ),
     "damaged file": (
         lambda: tfp_objects.from_config({"tfp": "distributions", "class": "kl_divergence", "arguments": {}}),
@@ -511,7 +532,7 @@ ERRORS = {
     ),
     "no closed form": (
         lambda: tfpl.KLDivergenceRegularizer(tfd.StudentT(3.0, 0.0, 1.0), True)(tfd.Normal(0.0, 1.0)),
-        r"No KL",
+        r"no closed form for KL\(Normal \|\| StudentT\)\. Pass use_exact_kl=False",
     ),
 }
 
@@ -538,3 +559,17 @@ def test_what_cannot_be_saved_names_the_way_out(how, prior, tmp_path):
     model = keras.Sequential([keras.Input((4,)), *posterior(how, prior)])
     with pytest.raises(ValueError, match=r"cannot be saved.*register_keras_serializable"):
         model.save(tmp_path / "model.keras")
+
+
+@by
+def test_float64_needs_floatx_too(how):
+    """Keras adds the losses of layers to one in floatx, so a policy alone is not enough, whatever the layer."""
+    keras.config.set_dtype_policy("float64")
+    keras.config.set_floatx("float64")
+    try:
+        layers = posterior(how, priors.StandardNormal(2), use_exact_kl=True)
+        model = compiled(keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), *layers]))
+        model.fit(np.ones([8, 4]), np.ones([8, 2]), verbose=0)
+        assert model.losses[0].dtype == "float64"
+    finally:
+        keras.config.set_floatx("float32")

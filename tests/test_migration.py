@@ -47,7 +47,7 @@ def test_blocks_run(namespace, tmp_path):
     for block in BLOCKS:
         exec(block, namespace)
     assert (tmp_path / "laplace.keras").is_file()
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 3
 
 
 def test_each_name_of_tfp_layers_is_there_or_said_to_be_missing():

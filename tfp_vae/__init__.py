@@ -8,7 +8,7 @@ except ImportError as _error:  # Keras fails where its backend is not installed
     _backend = str(_error)
 if _backend != "tensorflow":
     raise ImportError(
-        f"tfp_vae needs Keras on TensorFlow, but the Keras backend is another: {_backend}. "
+        f"tfp_vae needs Keras on TensorFlow, but the Keras backend is not tensorflow ({_backend}). "
         "Set the environment variable KERAS_BACKEND=tensorflow before Python starts."
     )
 

@@ -245,7 +245,7 @@ def _load_npz(path: Path) -> list[np.ndarray]:
         with np.load(path) as file:
             arrays = dict(file)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not an .npz file of numeric arrays: {error}") from error
+        raise ValueError(f"{path} is not an .npz file of numeric arrays, as numpy.savez writes them.") from error
     if len(arrays) == 1:
         return _cut(path.stem, *arrays.values())
     if not {"x_train", "x_test"} <= arrays.keys():

@@ -99,7 +99,7 @@ class VAE(keras.Model):
         if posterior.reparameterization_type is not tfd.FULLY_REPARAMETERIZED:
             raise ValueError(
                 f"The posterior {type(posterior).__name__} is not reparameterized: no gradient would reach the encoder "
-                "through its draws. Use a continuous one, such as MultivariateNormalDiag."
+                "through its draws. Use one that is, such as MultivariateNormalDiag, PowerSpherical or a relaxed one."
             )
         if self.prior is None:
             self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)

@@ -156,7 +156,10 @@ def sample(model: Path | None, num_examples: int, seed: int, output: Path) -> No
 def export(model: Path | None, name: str | None, saved_models: Path, **numbers: int) -> None:
     """Export a model as the next version under `saved_models/name`."""
     path, run = _find(model)
-    name = name or (run.options.name if run else path.stem)
+    if name is None:
+        name = run.options.name if run else path.stem
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise ValueError(f"--name must be the name of one folder, received {name!r}.")
     version = open_vae(path).export(saved_models / name, **numbers)
     console.print(
         f"Wrote {_relative(version)}\nServe it: docker run -p 8501:8501 -e MODEL_NAME={name} "

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -84,7 +85,10 @@ class Run:
     def history(self) -> dict[str, list[float]]:
         """What each epoch reported, and the `seconds` of its training steps."""
         path = self.folder / "history.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            return json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}.") from error
 
     def save(self, vae: VAE, history: dict) -> None:
         """Write history, then model: a model on disk always has its whole history beside it."""
@@ -136,6 +140,8 @@ def open_vae(path: Path) -> VAE:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {path}.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not a .keras file.")
     try:
         model = keras.models.load_model(path)
     except Exception as error:  # Keras raises whatever a broken file leads to

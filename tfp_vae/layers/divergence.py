@@ -217,14 +217,10 @@ class Weighting(keras.layers.Layer):
 
     def apply(self, divergence: tf.Tensor, training) -> tf.Tensor:
         """Weigh the divergence, and count the step if it is one of training."""
-        if self.weight is None:
-            return divergence
-        if self.step is None:
-            return tf.cast(self.weight, divergence.dtype) * divergence
-        factor = tf.cast(self.weight(self.step), divergence.dtype)
-        if training:
+        weight = 1.0 if self.weight is None else self.weight if self.step is None else self.weight(self.step)
+        if self.step is not None and training:
             self.step.assign_add(1)
-        return factor * divergence
+        return tf.cast(weight, divergence.dtype) * divergence
 
     def get_config(self) -> dict:
         weight = self.weight
@@ -249,14 +245,32 @@ def kl_divergence(
     test_points_fn: Callable = tf.convert_to_tensor,
     test_points_reduce_axis=(),
 ) -> tf.Tensor:
-    """Give KL(a || b), in nats: `[*batch]`, or `[*sample, *batch]` at the test points, reduced axes of length 1."""
-    if use_exact_kl:
-        return tfd.kl_divergence(distribution_a, distribution_b)
+    """Give KL(a || b), in nats: `[*batch]`, or `[*sample, *batch]` at the test points, reduced axes of length 1.
+
+    Raises:
+        ValueError: if a draw of `a` has no gradient, or `a` and `b` are distributions over different things.
+        NotImplementedError: with `use_exact_kl`, if TFP has no closed form for the pair.
+    """
+    names = [type(unwrap(distribution)).__name__ for distribution in (distribution_a, distribution_b)]
     if distribution_a.reparameterization_type is tfd.NOT_REPARAMETERIZED and test_points_fn is tf.convert_to_tensor:
         raise ValueError(
-            f"The distribution {distribution_a} is not reparameterized: the gradient of a Monte Carlo divergence would "
-            "be wrong. Pass use_exact_kl=True, or take a relaxed or straight-through distribution."
+            f"The distribution {names[0]} is not reparameterized: no gradient would flow through its draws. Take a "
+            "relaxed or straight-through distribution, or pass a test_points_fn that gives points with a gradient."
         )
+    kinds = [(unwrap(d).event_shape, unwrap(d).dtype) for d in (distribution_a, distribution_b)]
+    if kinds[0] != kinds[1]:
+        first, second = (f"{name} (event shape {kind[0]}, {kind[1]})" for name, kind in zip(names, kinds, strict=True))
+        raise ValueError(
+            f"There is no KL divergence between {first} and {second}. Make event shapes and dtypes equal, for example "
+            "by tfd.Independent(..., reinterpreted_batch_ndims=1)."
+        )
+    if use_exact_kl:
+        try:
+            return tfd.kl_divergence(distribution_a, distribution_b)
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                f"TFP has no closed form for KL({names[0]} || {names[1]}). Pass use_exact_kl=False for Monte Carlo."
+            ) from error
     z = test_points_fn(distribution_a)
     log_ratio = distribution_a.log_prob(z) - distribution_b.log_prob(z)
     return tf.reduce_mean(
@@ -286,17 +300,20 @@ def call_prior(prior) -> tfd.Distribution:
 
 
 def _check_prior(prior):
-    if isinstance(prior, tfd.Distribution) and unwrap(prior).trainable_variables:
-        raise ValueError(
-            f"distribution_b={unwrap(prior)} has trainable tf.Variables, which Keras 3 would neither train nor save. "
-            "Pass a Keras model, such as Sequential([VariableLayer(...), DistributionLambda(...)])."
-        )
     is_layer = isinstance(prior, keras.layers.Layer)
-    given = call_prior(prior) if is_layer else prior  # this call also builds it, outside any graph
-    if not isinstance(given, tfd.Distribution) and (is_layer or not callable(prior)):
+    with tf.GradientTape() as tape:
+        given = call_prior(prior) if callable(prior) else prior  # this call also builds it, outside any graph
+    parameters = tf.nest.flatten(unwrap(given).parameters) if isinstance(given, tfd.Distribution) else []
+    own = [parameter for parameter in parameters if isinstance(parameter, (tf.Variable, keras.Variable))]
+    if not is_layer and any(variable.trainable for variable in [*own, *tape.watched_variables()]):
+        raise ValueError(
+            f"distribution_b={prior!r} has trainable variables, which Keras would neither train nor save with the "
+            "model. Pass a Keras model, such as Sequential([VariableLayer(...), DistributionLambda(...)])."
+        )
+    if not isinstance(given, tfd.Distribution):
         raise TypeError(
             "Expected distribution_b to be a tfd.Distribution, or a Keras layer or a function that gives one, "
-            f"received {prior!r}{f', which gives {given!r}' if is_layer else ''}."
+            f"received {prior!r}{f', which gives {given!r}' if callable(prior) else ''}."
         )
     return unwrap(prior)
 
@@ -304,8 +321,8 @@ def _check_prior(prior):
 def _as_tensor_like(distribution) -> TensorLike:
     if not isinstance(distribution, tfd.Distribution):
         raise TypeError(
-            f"Expected a distribution, received {distribution!r}. A KL divergence belongs to (or after) a distribution "
-            "layer, such as IndependentNormal."
+            f"Expected a distribution, received a {type(distribution).__name__}. A KL divergence belongs to (or after) "
+            "a distribution layer, such as IndependentNormal."
         )
     return distribution if isinstance(distribution, TensorLike) else TensorLike(distribution)
 

@@ -37,10 +37,10 @@ class TensorLike(tfd.Distribution):
     The Keras idea of "tensor or not" is `tf.is_tensor`, which answers yes to the attribute `is_tensor_like`. `shape`,
     `ndim` and `dtype` are those of the tensor.
 
-    What Keras does to a model's output before a loss function sees it, `tf.cast` to floatx and `tf.expand_dims` along
-    the labels' last axis of size 1, gives a wrapper again. Keras casts the labels of a loss to floatx and leaves those
-    of a metric as they are: a tensor given to `log_prob` and its kin is brought to the distribution's dtype, if that
-    is floating.
+    What Keras does to a model's output before a loss function sees it, `tf.cast` to floatx, `tf.expand_dims` along the
+    labels' last axis of size 1 and `tf.squeeze` of several draws, gives a wrapper again. Keras casts the labels of a
+    loss to floatx and leaves those of a metric as they are: a tensor given to `log_prob` and its kin is brought to the
+    distribution's dtype, if that is floating.
 
     As a Python object it is a distribution: `bool(q)` is True, `q == p` asks whether they are the same object
     (elementwise: `tf.equal`), `copy.copy(q)` is `q`, and it cannot be pickled.
@@ -72,7 +72,7 @@ class TensorLike(tfd.Distribution):
     def __new__(cls, distribution, convert_to_tensor_fn=tfd.Distribution.sample):
         if not isinstance(distribution, tfd.Distribution):
             raise TypeError(
-                f"Expected a tfd.Distribution, received {distribution!r} of type {type(distribution).__name__}. "
+                f"Expected a tfd.Distribution, received a {type(distribution).__name__}. "
                 "Return one from the function given to the distribution layer."
             )
         self = super().__new__(cls)
@@ -301,6 +301,15 @@ def _expand_dims(input, axis, name=None):
         )
     except (NotImplementedError, TypeError):  # not every distribution can be indexed
         return expand(input.value())
+
+
+@tf.experimental.dispatch_for_api(tf.squeeze, {"input": TensorLike})
+def _squeeze(input, axis=None, name=None):
+    """Keras squeezes what has one axis more than the labels: with a sample axis it is still the same distribution."""
+    inner = input.tensor_distribution
+    has_samples = input.ndim > inner.batch_shape.rank + len(inner.event_shape)
+    squeezed = tf.squeeze(input.value(), axis, name)
+    return input._then(lambda tensor: tf.squeeze(tensor, axis, name), inner) if has_samples else squeezed
 
 
 @tfd.RegisterKL(TensorLike, TensorLike)

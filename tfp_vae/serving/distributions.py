@@ -48,7 +48,10 @@ def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf
     name, properties = type(distribution).__name__, type(distribution).parameter_properties()
     is_bijector = [isinstance(value, tfp.bijectors.Bijector) for value in distribution.parameters.values()]
     if _class(name) is not type(distribution) or any(is_bijector):
-        raise ValueError(f"{name} is not determined by tensors, so it has no served form.")
+        raise ValueError(
+            f"{name.lstrip('_')} is not determined by tensors, so it has no served form. Save the model as .keras, or "
+            "export its encoder or decoder by keras.Model.export, which serves the tensors it converts to."
+        )
     description: dict = {"class": name, "constants": {}, "parts": {}}
     if "dtype" in distribution.parameters:
         description["dtype"] = tf.as_dtype(distribution.dtype).name

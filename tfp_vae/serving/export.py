@@ -54,10 +54,10 @@ def export(vae: VAE, path: str | os.PathLike, *, score_samples: int = 16, log_pr
         as_count(score_samples, "score_samples"),
         as_count(log_prob_samples, "log_prob_samples"),
     )
+    description = json.dumps(_description(vae, score_samples, log_prob_samples), indent=2)
     functions = signatures(vae, score_samples=score_samples, log_prob_samples=log_prob_samples)
     module = tf.Module()
     module.weights = [weight.value for weight in vae.weights]
-    description = json.dumps(_description(vae, score_samples, log_prob_samples), indent=2)
 
     def write(folder: Path) -> None:
         tf.saved_model.save(module, str(folder), signatures=functions)
