@@ -340,14 +340,6 @@ def test_free_bits_floor_the_kl_of_each_dimension():
     np.testing.assert_allclose(terms["kl"], kl.sum(1))
 
 
-def test_free_bits_need_factors():
-    with pytest.raises(ValueError, match="posterior MultivariateNormalTriL does not factorize"):
-        objectives.ELBO(free_bits=1.0).terms(linear_pass(*WRONG))
-    mixture = tfd.MixtureSameFamily(tfd.Categorical(logits=[0.0]), tfd.MultivariateNormalDiag(tf.zeros([1, 1])))
-    with pytest.raises(ValueError, match="prior MixtureSameFamily does not factorize"):
-        objectives.ELBO(free_bits=1.0).terms(normal_pass(tf.constant([0.5]), tf.constant([1.0]), mixture))
-
-
 def test_a_schedule_is_read_at_the_step_in_training_and_at_its_end_in_evaluation():
     one_pass = normal_pass(tf.constant([0.5]), tf.constant([1.0]))
     plain = objectives.ELBO().terms(one_pass)

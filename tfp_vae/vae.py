@@ -113,6 +113,7 @@ class VAE(keras.Model):
                 f"The encoder takes examples of shape {self.event_shape}, but the decoder's distribution is over "
                 f"examples of shape {tuple(likelihood.event_shape)}. Make them equal."
             )
+        self.objective.check(posterior, self.prior_distribution())
         if not self.objective.built:
             self.objective.build(self.latent_shape)
         super().build(input_shape)

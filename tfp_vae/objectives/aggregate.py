@@ -63,6 +63,9 @@ class BetaTCVAE(Objective):
         }
         super().__init__(arguments, **kwargs)
 
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        factors(posterior, "BetaTCVAE")
+
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         z = one_pass.sample([])
         log_marginal, log_product = self.log_aggregate(one_pass.posterior, z)
@@ -79,7 +82,7 @@ class BetaTCVAE(Objective):
     def log_aggregate(self, posterior: tfd.Distribution, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Estimate log q(z) and the sum of log q(z_j) at each z of the batch, both `[batch]`."""
         # Row i, column j: the density of draw i under the posterior of example j.
-        log_each = factors(posterior, "posterior").log_prob(z[:, tf.newaxis])
+        log_each = factors(posterior).log_prob(z[:, tf.newaxis])
         log_weights = self._log_weights(tf.shape(z)[0], z.dtype)
         log_marginal = tf.reduce_logsumexp(log_weights + tf.reduce_sum(log_each, -1), 1)
         log_product = tf.reduce_sum(tf.reduce_logsumexp(log_weights[..., tf.newaxis] + log_each, 1), -1)
@@ -167,6 +170,9 @@ class InfoVAE(Objective):
             )
         super().__init__({"alpha": float(alpha), "weight": float(weight)}, **kwargs)
 
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        _expect_path(prior, "InfoVAE")
+
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         z = one_pass.sample([])
         terms, discrepancy = elbo_terms(one_pass, z), _discrepancy_to_prior(one_pass, z)
@@ -195,6 +201,9 @@ class WAE(Objective):
 
     def __init__(self, weight: float | Schedule = 10.0, **kwargs):
         super().__init__({"weight": as_weight(weight, "weight")}, **kwargs)
+
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        _expect_path(prior, "WAE")
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         z = one_pass.sample([])
@@ -265,6 +274,15 @@ def max_mean_discrepancy(z: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
     between = tf.reduce_mean(sum(kernel.matrix(z, other) for kernel in kernels))
     return within(z) + within(other) - 2.0 * between
+
+
+def _expect_path(prior: tfd.Distribution, objective: str) -> None:
+    """Refuse a prior whose draws have no gradient: a trained mixture would be trained wrongly, or not at all."""
+    if prior.reparameterization_type is not tfd.FULLY_REPARAMETERIZED:
+        raise ValueError(
+            f"{objective} compares draws of the posterior with draws of the prior, but those of "
+            f"{type(prior).__name__} are not reparameterized. Use a prior such as Normal, or another objective."
+        )
 
 
 def _discrepancy_to_prior(one_pass: OnePass, z: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count
 from tfp_vae.objectives.gradients import surrogate, with_gradient_of
@@ -15,6 +16,8 @@ from tfp_vae.objectives.one_pass import (
     factors,
     one_of,
 )
+
+tfd = tfp.distributions
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -70,6 +73,11 @@ class ELBO(Objective):
                 f"kl={kl!r} and free_bits={free_bits!r}."
             )
 
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        if self.free_bits != 0.0:
+            for distribution in (posterior, prior):
+                factors(distribution, "ELBO with free_bits")
+
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         beta, z = one_pass.value_of(self.beta), one_pass.sample(self.num_samples)
         log_likelihood, log_prior, log_posterior = (tf.reduce_mean(part, 0) for part in one_pass.log_densities(z))
@@ -86,7 +94,7 @@ class ELBO(Objective):
         """Replace the KL divergence of each dimension by the free bits where it lies below them on average."""
         if self.free_bits == 0.0:
             return kl
-        posterior, prior = factors(one_pass.posterior, "posterior"), factors(one_pass.prior, "prior")
+        posterior, prior = factors(one_pass.posterior), factors(one_pass.prior)
         kl = analytic_kl(posterior, prior) if self.kl == "analytic" else None
         if kl is None:
             kl = tf.reduce_mean(posterior.log_prob(z) - prior.log_prob(z), 0)

@@ -89,6 +89,9 @@ class Objective(keras.layers.Layer, abc.ABC):
             setattr(self, name, value)
         self.built = True
 
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        """Raise a ValueError if this objective is not defined for such distributions; a VAE asks when it is built."""
+
     @abc.abstractmethod
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         """Give `loss`, `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats."""
@@ -150,13 +153,13 @@ def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool
     return analytic_kl(posterior, prior) is not None
 
 
-def factors(distribution: tfd.Distribution, role: str) -> tfd.Distribution:
+def factors(distribution: tfd.Distribution, needed_by: str = "This objective") -> tfd.Distribution:
     """View a distribution over vectors as its independent factors: batch shape `[..., latent]`, scalar events.
 
     Raises:
         ValueError: if it does not factorize over its dimensions, or TFP does not say so.
 
-    >>> factors(tfd.MultivariateNormalDiag([0., 1.]), "posterior").batch_shape
+    >>> factors(tfd.MultivariateNormalDiag([0., 1.])).batch_shape
     TensorShape([2])
     """
     if isinstance(distribution, tfd.MultivariateNormalDiag):
@@ -164,6 +167,6 @@ def factors(distribution: tfd.Distribution, role: str) -> tfd.Distribution:
     if isinstance(distribution, tfd.Independent) and distribution.distribution.event_shape.rank == 0:
         return distribution.distribution
     raise ValueError(
-        f"This objective looks at each dimension of z alone, but the {role} {type(distribution).__name__} does not "
-        "factorize over them. Use a factorized one, such as MultivariateNormalDiag, or another objective."
+        f"{needed_by} looks at each dimension of z alone, but {type(distribution).__name__} does not factorize. Use a "
+        "factorized distribution, such as MultivariateNormalDiag, or another objective."
     )

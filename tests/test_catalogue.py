@@ -1,0 +1,142 @@
+"""Posteriors, priors, likelihoods and objectives compose: each two meet, and what is not defined is refused."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+import tfp_vae
+from tests.test_objectives import CASES
+from tfp_vae import layers as tfpl
+from tfp_vae import objectives, priors
+
+LATENT = 3
+POSTERIORS = {
+    "diagonal": (tfpl.MultivariateNormalDiag, {}),
+    "full": (tfpl.MultivariateNormalTriL, {}),
+    "low rank": (tfpl.MultivariateNormalDiagPlusLowRank, {"rank": 1}),
+    "spherical": (tfpl.PowerSpherical, {}),
+}
+PRIORS = {
+    "StandardNormal": lambda encoder: priors.StandardNormal(LATENT),
+    "Normal": lambda encoder: priors.Normal(LATENT),
+    "NormalMixture": lambda encoder: priors.NormalMixture(LATENT, 3),
+    "VampPrior": lambda encoder: priors.VampPrior(encoder, 4, 5),
+    "HypersphericalUniform": lambda encoder: priors.HypersphericalUniform(LATENT),
+}
+LIKELIHOODS = {
+    "IndependentBernoulli": lambda x: x > 0.5,
+    "IndependentContinuousBernoulli": lambda x: x,
+    "IndependentNormal": lambda x: x,
+    "IndependentPoisson": lambda x: np.round(4 * x),
+    "IndependentQuantizedLogistic": lambda x: np.round(255 * x),
+    "IndependentStudentT": lambda x: x,
+    "IndependentZeroInflatedNegativeBinomial": lambda x: np.round(4 * x),
+}
+OBJECTIVES = {f"{name}-{i}": member for name, members in CASES.items() for i, member in enumerate(members)}
+COLUMNS = POSTERIORS, PRIORS, LIKELIHOODS, OBJECTIVES
+
+
+def is_defined(posterior, prior, likelihood, objective) -> bool:
+    member = OBJECTIVES[objective]
+    needs_factors = isinstance(member, objectives.BetaTCVAE) or getattr(member, "free_bits", 0.0) != 0.0
+    factorized = posterior == "diagonal" and (
+        isinstance(member, objectives.BetaTCVAE) or prior in ("StandardNormal", "Normal")
+    )
+    fits = {"spherical": ("HypersphericalUniform", "VampPrior")}.get(
+        posterior, PRIORS.keys() - {"HypersphericalUniform"}
+    )
+    compares_draws = isinstance(member, (objectives.InfoVAE, objectives.WAE))
+    return (
+        prior in fits
+        and (factorized or not needs_factors)
+        and not (compares_draws and prior in ("NormalMixture", "VampPrior"))
+    )
+
+
+def covering_design() -> list[tuple[str, ...]]:
+    """Choose combinations, greedily, until every two members of different columns that may meet have met."""
+    allowed = [row for row in itertools.product(*COLUMNS) if is_defined(*row)]
+    pairs = {row: set(itertools.combinations(enumerate(row), 2)) for row in allowed}
+    missing, rows = set().union(*pairs.values()), []
+    while missing:
+        rows.append(max(allowed, key=lambda row: len(pairs[row] & missing)))
+        missing -= pairs[rows[-1]]
+    return rows
+
+
+@pytest.mark.parametrize("row", covering_design(), ids="/".join)
+def test_each_two_members_train_together(row):
+    """One step: finite terms, and a gradient that reaches every weight."""
+    (posterior, arguments), prior, to_data, objective = (
+        column[name] for column, name in zip(COLUMNS, row, strict=True)
+    )
+    x = to_data(np.random.default_rng(0).uniform(size=(8, 4))).astype("float32")
+    likelihood = getattr(tfpl, row[2])
+    num_posterior, num_likelihood = posterior.params_size(LATENT, **arguments), likelihood.params_size(4)
+    encoder = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Rescaling(1.0 / float(x.max())),
+            keras.layers.Dense(num_posterior),
+            posterior(LATENT, **arguments),
+        ]
+    )
+    decoder = keras.Sequential([keras.Input((LATENT,)), keras.layers.Dense(num_likelihood), likelihood(4)])
+    objective = type(objective).from_config(objective.get_config())
+    vae = tfp_vae.VAE(encoder, decoder, prior=prior(encoder), objective=objective)
+    vae.compile("adam", run_eagerly=True)
+    before = vae.get_weights()
+    numbers = vae.train_on_batch(x, return_dict=True)
+    assert np.isfinite(list(numbers.values())).all(), numbers
+    moved = [np.abs(a - b).max() > 0 for a, b in zip(before, vae.get_weights(), strict=True)]
+    no_kl_yet = row[3] in ("ELBO-2", "ControlledCapacity-0")  # the warm-up begins at 0, free of the prior
+    assert all(moved[: len(encoder.weights) + len(decoder.weights)]) or no_kl_yet
+    assert all(np.isfinite(weight).all() for weight in vae.get_weights())
+
+
+REFUSED = {
+    "spherical posterior, normal prior": (
+        lambda: vae_of(tfpl.PowerSpherical, prior=priors.StandardNormal(LATENT)),
+        "PowerSpherical lies on the unit sphere, the prior MultivariateNormalDiag on all vectors",
+    ),
+    "normal posterior, spherical prior": (
+        lambda: vae_of(prior=priors.HypersphericalUniform(LATENT)),
+        "MultivariateNormalDiag lies on all vectors, the prior SphericalUniform on the unit sphere",
+    ),
+    "discrete posterior, normal prior": (
+        lambda: vae_of(tfpl.OneHotCategoricalStraightThrough),
+        "StraightThrough lies on one-hot vectors, the prior MultivariateNormalDiag on all vectors",
+    ),
+    "discrete posterior without a path": (lambda: vae_of(tfpl.OneHotCategorical), "OneHotCategorical is not reparam"),
+    "biased path": (lambda: vae_of(tfpl.VonMisesFisher, latent=5), "VonMisesFisher is not reparameterized"),
+    "free bits, full posterior": (
+        lambda: vae_of(tfpl.MultivariateNormalTriL, objective=objectives.ELBO(free_bits=1.0)),
+        "ELBO with free_bits looks at each dimension .* MultivariateNormalTriL does not factorize",
+    ),
+    "free bits, mixture prior": (
+        lambda: vae_of(prior=priors.NormalMixture(LATENT, 2), objective=objectives.ELBO(free_bits=1.0)),
+        "ELBO with free_bits looks at each dimension .* MixtureSameFamily does not factorize",
+    ),
+    "discrepancy, mixture prior": (
+        lambda: vae_of(prior=priors.NormalMixture(LATENT, 2), objective=objectives.WAE()),
+        "WAE compares draws .* those of MixtureSameFamily are not reparameterized",
+    ),
+    "total correlation, full posterior": (
+        lambda: vae_of(tfpl.MultivariateNormalTriL, objective=objectives.BetaTCVAE(10)),
+        "BetaTCVAE looks at each dimension .* MultivariateNormalTriL does not factorize",
+    ),
+}
+
+
+def vae_of(posterior=tfpl.MultivariateNormalDiag, latent=LATENT, **kwargs) -> tfp_vae.VAE:
+    encoder = [keras.Input((4,)), keras.layers.Dense(posterior.params_size(latent)), posterior(latent)]
+    decoder = [keras.Input((latent,)), keras.layers.Dense(8), tfpl.IndependentNormal(4)]
+    return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), **kwargs)
+
+
+@pytest.mark.parametrize(("act", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_defined_names_both_sides(act, message):
+    with pytest.raises(ValueError, match=message):
+        act()
