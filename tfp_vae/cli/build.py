@@ -11,6 +11,8 @@ from tfp_vae.vae import VAE
 
 # Training steps in one call of the compiled loop, at most; the loop ends with the epoch.
 MAX_STEPS_PER_EXECUTION = 50
+# Values beyond it, such as 8-bit pixels under a likelihood of counts, are scaled before they enter the encoder.
+LARGE_INPUT = 32.0
 POSTERIORS = ("MultivariateNormalDiag", "MultivariateNormalTriL", "MultivariateNormalDiagPlusLowRank", "PowerSpherical")
 LIKELIHOODS = (
     "IndependentBernoulli",
@@ -87,8 +89,10 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
     else:
         to_posterior = networks.conv_encoder(shape, num_posterior)
         to_likelihood = networks.conv_decoder(latent, shape, num_likelihood // int(np.prod(shape)))
+    largest = float(np.abs(splits.test).max())
+    scaling = [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
     return (
-        keras.Sequential([to_posterior, posterior(latent, **arguments)], name="encoder"),
+        keras.Sequential([keras.Input(shape), *scaling, to_posterior, posterior(latent, **arguments)], name="encoder"),
         keras.Sequential([to_likelihood, likelihood(shape, **splits.likelihood_config)], name="decoder"),
     )
 
