@@ -177,21 +177,31 @@ COMBINATIONS = [
 ]
 
 
+def options_of(**given) -> cli.Options:
+    """The command line's own defaults, but for what is given."""
+    values = {name: p.default for name, p in inspect.signature(tfp_vae_console.train).parameters.items()}
+    chosen = {name: values[name] for name in cli.Options.__dataclass_fields__ if name in values}
+    return cli.Options(**{"name": "data", **chosen, **given})
+
+
+def test_large_values_are_scaled_before_the_encoder():
+    x = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1)).astype("uint8")
+    splits = tfp_vae.datasets.load(x, likelihood="IndependentPoisson")
+    vae = cli.build(splits, options_of(hidden_size=8, latent_size=2, batch_size=10))
+    assert isinstance(vae.encoder.layers[0], keras.layers.Rescaling)
+    assert np.abs(vae.encoder.layers[0](splits.test)).max() == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("options", COMBINATIONS, ids=lambda options: options[1])
 def test_prior_and_objective_by_name(options, digits):
-    values = {name: p.default for name, p in inspect.signature(tfp_vae_console.train).parameters.items()}
-    given = {
-        name.removeprefix("--").replace("-", "_"): value
-        for name, value in zip(options[::2], options[1::2], strict=True)
-    }
-    chosen = {name: values[name] for name in cli.Options.__dataclass_fields__ if name in values}
-    chosen |= {name: type(values[name])(value) for name, value in given.items()}
-    chosen |= {"hidden_size": 8, "latent_size": 3, "epochs": 2, "name": "digits"}
-    vae = cli.build(digits, cli.Options(**chosen))
+    names = [name.removeprefix("--").replace("-", "_") for name in options[::2]]
+    texts = dict(zip(names, options[1::2], strict=True))
+    given = {name: type(getattr(options_of(), name))(text) for name, text in texts.items()}
+    vae = cli.build(digits, options_of(hidden_size=8, latent_size=3, epochs=2, **given))
     vae.compile("adam", run_eagerly=True)
     assert np.isfinite(vae.fit(digits.train[:50], verbose=0).history["loss"]).all()
     for part, name in ((vae.prior, "prior"), (vae.objective, "objective")):
-        assert chosen[name].startswith(type(part).__name__)
+        assert getattr(options_of(**given), name).startswith(type(part).__name__)
 
 
 @pytest.mark.slow
@@ -199,9 +209,7 @@ def test_prior_and_objective_by_name(options, digits):
 def test_mnist_reaches_its_number(here):
     """At most 100.5 nats after 10 epochs with the default network."""
     splits = tfp_vae.datasets.load("mnist")
-    defaults = {name: p.default for name, p in inspect.signature(tfp_vae_console.train).parameters.items()}
-    chosen = {name: defaults[name] for name in cli.Options.__dataclass_fields__ if name in defaults}
-    vae = cli.build(splits, cli.Options(**{**chosen, "dataset": "mnist", "epochs": 10, "name": "mnist"}))
+    vae = cli.build(splits, options_of(dataset="mnist", epochs=10))
     vae.fit(splits.batches(100, epochs=10), steps_per_epoch=550, epochs=10, verbose=0)
     assert -np.mean(tfp_vae.evaluation.elbo(vae, splits.test)["elbo"]) <= 100.5
 
