@@ -14,7 +14,7 @@ def as_count(value, name: str) -> int:
         ...
     ValueError: num_samples must be a whole number of at least 1, received 2.5.
     """
-    return _whole_number(value, f"{name} must be a whole number of at least 1", 1)
+    return whole_number(value, f"{name} must be a whole number of at least 1", 1)
 
 
 def as_seed(value) -> int:
@@ -23,7 +23,7 @@ def as_seed(value) -> int:
     Raises:
         ValueError: if it is not a whole number that fits int32, TFP's kind of seed.
     """
-    return _whole_number(value, "seed must be a whole number from 0 to 2**31 - 1", 0)
+    return whole_number(value, "seed must be a whole number from 0 to 2**31 - 1", 0)
 
 
 def expect_kind(name: str, value, kind: type, expected: str):
@@ -37,7 +37,19 @@ def expect_kind(name: str, value, kind: type, expected: str):
     return value
 
 
-def _whole_number(value, expected: str, least: int) -> int:
+def one_of(choices: tuple, value, name: str):
+    """Check a choice, and give it back.
+
+    Raises:
+        ValueError: if it is none of the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; received {value!r}.")
+    return value
+
+
+def whole_number(value, expected: str, least: int) -> int:
+    """Check a whole number that fits int32; `expected` says in words what it should be."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -103,17 +103,19 @@ class VAE(keras.Model):
             )
         if self.prior is None:
             self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)
-        check_pair(posterior, self.prior_distribution())
-        prior_shape = tuple(self.prior_distribution().event_shape)
-        if prior_shape != self.latent_shape:
-            raise ValueError(f"The prior's event shape {prior_shape} differs from the encoder's {self.latent_shape}.")
+        prior = self.prior_distribution()
+        check_pair(posterior, prior)
+        if tuple(prior.event_shape) != self.latent_shape:
+            raise ValueError(
+                f"The prior's event shape {tuple(prior.event_shape)} differs from the encoder's {self.latent_shape}."
+            )
         likelihood = first_distribution("decoder", self.decoder, tf.zeros([1, *self.latent_shape], posterior.dtype))
         if tuple(likelihood.event_shape) != self.event_shape:
             raise ValueError(
                 f"The encoder takes examples of shape {self.event_shape}, but the decoder's distribution is over "
                 f"examples of shape {tuple(likelihood.event_shape)}. Make them equal."
             )
-        self.objective.check(posterior, self.prior_distribution())
+        self.objective.check(posterior, prior)
         if not self.objective.built:
             self.objective.build(self.latent_shape)
         super().build(input_shape)

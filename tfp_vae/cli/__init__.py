@@ -15,7 +15,8 @@ import rich.progress
 import rich.table
 
 from tfp_vae import datasets, evaluation, plots, serving
-from tfp_vae.cli.build import LIKELIHOODS, build, one_of
+from tfp_vae.checks import one_of
+from tfp_vae.cli.build import LIKELIHOODS, build
 from tfp_vae.cli.runs import Options, Recorder, Run, open_vae
 from tfp_vae.vae import VAE
 
@@ -34,8 +35,8 @@ def train(folder: Path | None, options: dict) -> None:
         raise FileExistsError(
             f"The run folder {folder} exists already. Choose another --run, or go on with --resume {folder}."
         )
-    likelihood = options["likelihood"]
-    splits = _load(options["dataset"], None if likelihood == "auto" else one_of(LIKELIHOODS, likelihood, "likelihood"))
+    likelihood = one_of(("auto", *LIKELIHOODS), options["likelihood"], "--likelihood")
+    splits = datasets.load(options["dataset"], likelihood=None if likelihood == "auto" else likelihood)
     chosen = Options(**{**options, "saved_models": str(options["saved_models"]), "name": splits.name})
     vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
@@ -55,7 +56,7 @@ def resume(folder: Path) -> None:
             f"nothing to resume. Judge it with: {_program('tfp-vae')} evaluate {_quote(folder)}"
         )
     vae = open_vae(run.model)
-    _fit(run, _load(run.options.dataset, _likelihood_of(vae)), vae)
+    _fit(run, datasets.load(run.options.dataset, likelihood=_likelihood_of(vae)), vae)
 
 
 def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
@@ -126,7 +127,7 @@ def evaluate(model: Path | None, dataset: str | None, *, num_samples: int, batch
     """Judge a model and print the table; a run's own numbers also go to its `evaluation.json`."""
     path, run = _find(model)
     vae = open_vae(path)
-    splits = _load(dataset or _dataset_of(run, path), _likelihood_of(vae))
+    splits = datasets.load(dataset or _dataset_of(run, path), likelihood=_likelihood_of(vae))
     metrics = _evaluate(vae, splits, num_samples, batch_size, seed)
     console.print(_table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
     if run and dataset is None:
@@ -171,7 +172,7 @@ def plot(model: Path | None, dataset: str | None, output: Path | None, seed: int
     """Draw all pictures of a model."""
     path, run = _find(model)
     vae = open_vae(path)
-    splits = _load(dataset or _dataset_of(run, path), _likelihood_of(vae))
+    splits = datasets.load(dataset or _dataset_of(run, path), likelihood=_likelihood_of(vae))
     for picture in _draw(output or path.parent / "pictures", vae, splits, run.history() if run else {}, seed):
         console.print(f"Wrote {picture}")
 
@@ -191,10 +192,6 @@ def _dataset_of(run: Run | None, path: Path) -> str:
     if run is None:
         raise ValueError(f"{path} lies outside a run folder, so its data are unknown. Name them with --dataset.")
     return run.options.dataset
-
-
-def _load(dataset: str, likelihood: str | None) -> datasets.Splits:
-    return datasets.load(dataset, likelihood=likelihood)
 
 
 def _likelihood_of(vae: VAE) -> str:

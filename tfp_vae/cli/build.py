@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tfp_vae import datasets, layers, networks, objectives, priors
+from tfp_vae.checks import one_of
 from tfp_vae.cli.runs import Options
 from tfp_vae.vae import VAE
 
@@ -50,13 +51,6 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
     return vae
 
 
-def one_of(known: tuple[str, ...], name: str, option: str) -> str:
-    """Check a name given for an option."""
-    if name not in known:
-        raise ValueError(f"--{option} must be one of {', '.join(known)}; received {name!r}.")
-    return name
-
-
 def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
     """Read a name, alone or with arguments by name, as in Python.
 
@@ -73,7 +67,7 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
         raise ValueError(
             f"--{option} must be a name, alone or with arguments by name such as {known[0]}(name=1); received {text!r}."
         ) from error
-    return one_of(known, call.func.id, option), arguments
+    return one_of(known, call.func.id, f"--{option}"), arguments
 
 
 def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model]:
@@ -82,7 +76,7 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
     likelihood = getattr(layers, splits.likelihood)
     shape, latent = splits.event_shape, options.latent_size
     num_posterior, num_likelihood = posterior.params_size(latent, **arguments), likelihood.params_size(shape)
-    if one_of(("mlp", "conv"), options.network, "network") == "mlp":
+    if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
         hidden_sizes = (options.hidden_size,)
         to_posterior = networks.mlp(shape, num_posterior, hidden_sizes=hidden_sizes)
         to_likelihood = networks.mlp((latent,), num_likelihood, hidden_sizes=hidden_sizes)

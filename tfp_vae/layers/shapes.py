@@ -1,24 +1,19 @@
 """From a flat vector of parameters to tensors of the event's shape."""
 
-import operator
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.checks import whole_number
+
 tfb = tfp.bijectors
 
 
 def as_event_size(event_size) -> int:
     """Check a number of dimensions."""
-    try:
-        size = operator.index(event_size)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise ValueError(f"The event (latent) size must be a whole number of at least 1, received {event_size!r}.")
-    return size
+    return whole_number(event_size, "The event (latent) size must be a whole number of at least 1", 1)
 
 
 def as_event_shape(event_shape) -> tuple[int, ...]:

@@ -9,9 +9,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import networks, sampling
-from tfp_vae.checks import as_count
+from tfp_vae.checks import as_count, one_of
 from tfp_vae.objectives.gradients import with_gradient_of
-from tfp_vae.objectives.one_pass import Objective, OnePass, Schedule, as_weight, elbo_terms, factors, one_of
+from tfp_vae.objectives.one_pass import Objective, OnePass, Schedule, as_weight, elbo_terms, factors
 
 tfd = tfp.distributions
 psd_kernels = tfp.math.psd_kernels

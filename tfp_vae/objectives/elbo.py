@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.checks import as_count
+from tfp_vae.checks import as_count, one_of
 from tfp_vae.objectives.gradients import surrogate, with_gradient_of
 from tfp_vae.objectives.one_pass import (
     Objective,
@@ -14,7 +14,6 @@ from tfp_vae.objectives.one_pass import (
     as_weight,
     elbo_terms,
     factors,
-    one_of,
 )
 
 tfd = tfp.distributions

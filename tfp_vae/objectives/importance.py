@@ -8,9 +8,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import sampling
-from tfp_vae.checks import as_count
+from tfp_vae.checks import as_count, one_of
 from tfp_vae.objectives.gradients import surrogate, with_gradient_of
-from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl, one_of
+from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl
 
 tfd = tfp.distributions
 ESTIMATORS = ("standard", "stl", "dreg")

@@ -123,13 +123,6 @@ def as_weight(value, name: str) -> float | Schedule:
     return float(value)
 
 
-def one_of(choices: tuple, value, name: str):
-    """Check a choice."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; received {value!r}.")
-    return value
-
-
 def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tensor | None:
     """Give KL(posterior || prior), `[batch]`, in nats, or None where TFP has no closed form for the pair.
 
