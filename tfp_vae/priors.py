@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count
+from tfp_vae.layers.configs import rebuild, store, stored
 from tfp_vae.layers.shapes import as_event_shape, as_event_size, softplus_above
 from tfp_vae.layers.tensor_like import unwrap
 
@@ -22,18 +23,31 @@ UNIT_SCALE = float(np.log(np.expm1(1.0)))
 class Prior(keras.layers.Layer, abc.ABC):
     """Base of all priors.
 
-    To add one: subclass, implement `call(inputs)` (inputs is None) so that it returns a `tfd.Distribution` built anew
-    in each call, make trainable parameters with `add_weight`, extend `get_config`, decorate with
-    `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row in `tests/test_priors.py`.
+    To add one: subclass, hand the constructor's arguments to this one, implement `call(inputs)` (inputs is None) so
+    that it returns a `tfd.Distribution` built anew in each call, make trainable parameters with `add_weight`, decorate
+    with `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row in `tests/test_priors.py`.
+    Each argument is stored under its own name, and saved with the prior.
+
+    Args:
+        arguments: numbers and shapes, by name.
+        **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, arguments: dict, **kwargs):
         super().__init__(autocast=False, **kwargs)
+        store(self, arguments)
         self.built = True
 
     @abc.abstractmethod
     def call(self, inputs=None) -> tfd.Distribution:
         """Give p(z), batch shape `[]`."""
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), **stored(self)}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return rebuild(cls, config)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -60,15 +74,11 @@ class StandardNormal(Prior):
     """
 
     def __init__(self, event_size: int, **kwargs):
-        super().__init__(**kwargs)
-        self.event_size = as_event_size(event_size)
+        super().__init__({"event_size": as_event_size(event_size)}, **kwargs)
 
     def call(self, inputs=None) -> tfd.Distribution:
         zeros = tf.zeros([self.event_size], self.variable_dtype)
         return tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "event_size": self.event_size}
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -93,8 +103,7 @@ class Normal(Prior):
     """
 
     def __init__(self, event_size: int, **kwargs):
-        super().__init__(**kwargs)
-        self.event_size = as_event_size(event_size)
+        super().__init__({"event_size": as_event_size(event_size)}, **kwargs)
         self.loc = self.add_weight(name="loc", shape=[self.event_size], initializer="zeros", autocast=False)
         self.raw_scale = self.add_weight(
             name="raw_scale",
@@ -107,9 +116,6 @@ class Normal(Prior):
         return tfd.MultivariateNormalDiag(
             tf.convert_to_tensor(self.loc), softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scale))
         )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "event_size": self.event_size}
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -140,10 +146,9 @@ class NormalMixture(Prior):
     """
 
     def __init__(self, event_size: int, num_components: int, *, seed: int = 0, **kwargs):
-        super().__init__(**kwargs)
-        self.event_size = as_event_size(event_size)
-        self.num_components = as_count(num_components, "num_components")
-        self.seed = seed
+        num_components = as_count(num_components, "num_components")
+        arguments = {"event_size": as_event_size(event_size), "num_components": num_components, "seed": seed}
+        super().__init__(arguments, **kwargs)
         shape = [self.num_components, self.event_size]
         self.locs = self.add_weight(
             name="locs",
@@ -160,10 +165,6 @@ class NormalMixture(Prior):
         scales = softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scales))
         components = tfd.MultivariateNormalDiag(tf.convert_to_tensor(self.locs), scales)
         return tfd.MixtureSameFamily(tfd.Categorical(tf.convert_to_tensor(self.logits)), components)
-
-    def get_config(self) -> dict:
-        config = {"event_size": self.event_size, "num_components": self.num_components, "seed": self.seed}
-        return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -210,13 +211,17 @@ class VampPrior(Prior):
         seed: int = 0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.encoder = encoder
-        self.event_shape = as_event_shape(event_shape)
-        self.num_components = as_count(num_components, "num_components")
         if not low < high:
             raise ValueError(f"low must be below high, received {low!r} and {high!r}.")
-        self.low, self.high, self.seed = float(low), float(high), seed
+        arguments = {
+            "event_shape": as_event_shape(event_shape),
+            "num_components": as_count(num_components, "num_components"),
+            "low": float(low),
+            "high": float(high),
+            "seed": seed,
+        }
+        super().__init__(arguments, **kwargs)
+        self.encoder = encoder
         self.pseudo_inputs = self.add_weight(
             name="pseudo_inputs",
             shape=[self.num_components, *self.event_shape],
@@ -230,13 +235,7 @@ class VampPrior(Prior):
         return tfd.MixtureSameFamily(tfd.Categorical(tf.zeros([self.num_components], components.dtype)), components)
 
     def get_config(self) -> dict:
-        names = ("event_shape", "num_components", "low", "high", "seed")
-        encoder = keras.saving.serialize_keras_object(self.encoder)
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}, "encoder": encoder}
-
-    @classmethod
-    def from_config(cls, config: dict):
-        return cls(**{**config, "encoder": keras.saving.deserialize_keras_object(config["encoder"])})
+        return {**super().get_config(), "encoder": keras.saving.serialize_keras_object(self.encoder)}
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -264,16 +263,12 @@ class HypersphericalUniform(Prior):
     """
 
     def __init__(self, event_size: int, **kwargs):
-        super().__init__(**kwargs)
-        self.event_size = as_event_size(event_size)
+        super().__init__({"event_size": as_event_size(event_size)}, **kwargs)
         if self.event_size < 2:
             raise ValueError(f"A sphere needs an event_size of at least 2, received {event_size!r}.")
 
     def call(self, inputs=None) -> tfd.Distribution:
         return tfd.SphericalUniform(self.event_size, dtype=tf.as_dtype(self.variable_dtype))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "event_size": self.event_size}
 
 
 __all__ = ["HypersphericalUniform", "Normal", "NormalMixture", "Prior", "StandardNormal", "VampPrior"]

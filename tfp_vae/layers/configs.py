@@ -36,6 +36,23 @@ class Property:
         return cls(**config)
 
 
+def store(layer: keras.layers.Layer, arguments: dict) -> None:
+    """Keep a constructor's arguments on a layer, each under its own name, for `stored`."""
+    layer.argument_names = tuple(arguments)
+    for name, value in arguments.items():
+        setattr(layer, name, value)
+
+
+def stored(layer: keras.layers.Layer) -> dict:
+    """Give what a `.keras` file holds of the arguments that `store` kept; `rebuild` undoes it."""
+    return {name: to_config(getattr(layer, name), name) for name in layer.argument_names}
+
+
+def rebuild(cls: type, config: dict):
+    """Build a layer from its config, nested objects included."""
+    return cls(**{name: from_config(value) for name, value in config.items()})
+
+
 def as_function(identifier) -> Callable:
     """Turn a name, a property or a callable into a callable."""
     if isinstance(identifier, property) and identifier.fget:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.configs import as_function, from_config, to_config
+from tfp_vae.layers.configs import as_function, rebuild, store, stored, to_config
 from tfp_vae.layers.tensor_like import DRAW_SHAPED, TensorLike
 
 tfd = tfp.distributions
@@ -35,9 +35,7 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
 
     def __init__(self, arguments: dict, convert_to_tensor_fn="sample", validate_args: bool = False, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.argument_names = tuple(arguments)
-        for name, value in arguments.items():
-            setattr(self, name, value)
+        store(self, arguments)
         self.convert_to_tensor_fn = as_function(convert_to_tensor_fn)
         self.validate_args = validate_args
 
@@ -69,12 +67,13 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         return _Function(lambda tensor: self.call(replay(tensor))).compute_output_spec(start)
 
     def get_config(self) -> dict:
-        names = (*self.argument_names, "convert_to_tensor_fn", "validate_args")
-        return {**super().get_config(), **{name: to_config(getattr(self, name), name) for name in names}}
+        conversion = to_config(self.convert_to_tensor_fn, "convert_to_tensor_fn")
+        base = {"convert_to_tensor_fn": conversion, "validate_args": self.validate_args}
+        return {**super().get_config(), **stored(self), **base}
 
     @classmethod
     def from_config(cls, config: dict):
-        return cls(**{name: from_config(value) for name, value in config.items()})
+        return rebuild(cls, config)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

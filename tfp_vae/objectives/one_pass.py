@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from tfp_vae import sampling
-from tfp_vae.layers.configs import from_config, to_config
+from tfp_vae.layers.configs import rebuild, store, stored
 
 tfd = tfp.distributions
 # Where a schedule has reached its final value.
@@ -84,9 +84,7 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     def __init__(self, arguments: dict, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self.argument_names = tuple(arguments)
-        for name, value in arguments.items():
-            setattr(self, name, value)
+        store(self, arguments)
         self.built = True
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
@@ -97,11 +95,11 @@ class Objective(keras.layers.Layer, abc.ABC):
         """Give `loss`, `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats."""
 
     def get_config(self) -> dict:
-        return {**super().get_config(), **{name: to_config(getattr(self, name), name) for name in self.argument_names}}
+        return {**super().get_config(), **stored(self)}
 
     @classmethod
     def from_config(cls, config: dict):
-        return cls(**{name: from_config(value) for name, value in config.items()})
+        return rebuild(cls, config)
 
     def call(self, *args):
         raise TypeError(f"Call {type(self).__name__}.terms(one_pass): an objective is not a function of tensors.")
