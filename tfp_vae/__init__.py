@@ -12,7 +12,7 @@ if _backend != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before Python starts."
     )
 
-from tfp_vae import datasets, evaluation, layers, networks, objectives, plots, priors, serving
+from tfp_vae import datasets, evaluation, hierarchy, layers, networks, objectives, plots, priors, serving
 from tfp_vae.aggregate import fit_aggregate_prior
 from tfp_vae.serving import load
 from tfp_vae.vae import VAE
@@ -24,6 +24,7 @@ __all__ = [
     "datasets",
     "evaluation",
     "fit_aggregate_prior",
+    "hierarchy",
     "layers",
     "load",
     "networks",

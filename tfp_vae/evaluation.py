@@ -45,7 +45,7 @@ def evaluate(
     vae.check_data(x)
 
     def terms_and_mean(batch):
-        return {**vae(batch), "mean": sampling.point(vae.encode(batch))}
+        return {**vae(batch), "mean": _mean(vae, batch)}
 
     terms = _over_batches(_compile(vae, terms_and_mean), x, batch_size)
     return {
@@ -54,9 +54,9 @@ def evaluate(
         "kl": float(terms["kl"].mean(dtype="float64")),
         "nll": nll(vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose),
         "active_units": _count_active(terms["mean"], ACTIVE_VARIANCE),
-        "latent_units": vae.latent_shape[0],
-        "kl_is_analytic": objectives.kl_is_analytic(vae.encode(x[:1]), vae.prior_distribution()),
-        "num_examples": len(x),
+        "latent_units": vae.z.size,
+        "kl_is_analytic": kl_is_analytic(vae, x),
+        "num_examples": _count(x),
         "num_samples": num_samples,
     }
 
@@ -86,12 +86,26 @@ def active_units(vae: VAE, x: np.ndarray, *, threshold: float = ACTIVE_VARIANCE,
 
 
 def posterior_means(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
-    """Give the mean of q(z|x) for each example, `[num_examples, latent]`."""
+    """Give the mean of q(z|x) for each example, `[num_examples, latent]`; several latents one after another."""
 
     def mean(batch):
-        return {"mean": sampling.point(vae.encode(batch))}
+        return {"mean": _mean(vae, batch)}
 
     return _over_batches(_compile(vae, mean), x, batch_size)["mean"]
+
+
+def kl_is_analytic(vae: VAE, x) -> bool:
+    """Say whether TFP has a closed form of the VAE's KL divergence, or Monte Carlo stands in for it."""
+    one_pass = vae.one_pass(tf.nest.map_structure(lambda value: value[:1], x), tf.constant([0, 0]))
+    return objectives.kl_is_analytic(one_pass.posterior, one_pass.prior)
+
+
+def _mean(vae: VAE, batch) -> tf.Tensor:
+    return objectives.as_vectors(sampling.point(vae.encode(batch)))
+
+
+def _count(x) -> int:
+    return len(tf.nest.flatten(x)[0])
 
 
 def _count_active(means: np.ndarray, threshold: float) -> int:
@@ -104,17 +118,25 @@ def _compile(vae: VAE, function: Callable) -> Callable:
 
 def _over_batches(function: Callable, x: np.ndarray, batch_size: int, verbose: int = 0) -> dict[str, np.ndarray]:
     """Apply a function of a batch to all rows; the last batch is filled up so that one compiled shape serves all."""
-    if not len(x):
+    number = _count(x)
+    if not number:
         raise ValueError("The data set is empty. Expected at least one example.")
-    batch_size = min(as_count(batch_size, "batch_size"), len(x))
-    progress = keras.utils.Progbar(len(x), verbose=verbose, unit_name="example")
+    batch_size = min(as_count(batch_size, "batch_size"), number)
+    progress = keras.utils.Progbar(number, verbose=verbose, unit_name="example")
     results = []
-    for start in range(0, len(x), batch_size):
-        rows = np.asarray(x[start : start + batch_size], "float32")
-        filled = np.resize(rows, (batch_size, *rows.shape[1:]))
-        results.append({name: value[: len(rows)].numpy() for name, value in function(tf.constant(filled)).items()})
-        progress.add(len(rows))
+    for start in range(0, number, batch_size):
+        rows = min(batch_size, number - start)
+        batch = tf.nest.map_structure(lambda values, start=start: _rows(values, start, batch_size), x)
+        results.append({name: value[:rows].numpy() for name, value in function(batch).items()})
+        progress.add(rows)
     return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+
+def _rows(values: np.ndarray, start: int, batch_size: int) -> tf.Tensor:
+    """Cut a whole batch out; at the end the last rows are repeated."""
+    rows = np.asarray(values[start : start + batch_size])
+    filled = np.resize(rows, (batch_size, *rows.shape[1:]))
+    return tf.constant(filled, tf.float32 if filled.dtype.kind == "f" else None)
 
 
 __all__ = ["active_units", "elbo", "evaluate", "nll", "posterior_means"]

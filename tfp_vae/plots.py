@@ -40,7 +40,7 @@ def latent_traversal(vae: VAE, x: np.ndarray, *, num_dims: int = 8, num_steps: i
     for row, dim in enumerate(dims):
         z[row, :, dim] = np.linspace(-extent, extent, num_steps)
     return _grid(
-        sampling.point(vae.decode(z)).numpy(),
+        sampling.point(vae.decode(vae.z.split(z))).numpy(),
         f"Latent dimensions from {-extent:g} to {extent:g}",
         row_labels=[f"z{dim}" for dim in dims],
     )

@@ -1,52 +1,51 @@
 """The composition root: encoder, decoder, prior and objective become one Keras model."""
 
-import functools
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import objectives, priors, sampling
-from tfp_vae.checks import as_count, as_seed, expect_kind
-from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer, call_prior
-from tfp_vae.layers.fold import first_distribution, fold, input_shape_of
-from tfp_vae.layers.support import check_pair, check_support, examples_of
-from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae import batch, objectives, priors
+from tfp_vae.checks import as_seed, expect_kind
+from tfp_vae.generative import LatentVariableModel
+from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
+from tfp_vae.layers.support import check_support, examples_of
 
 tfd = tfp.distributions
 
 # Mean KL(q(z|x) || p(z)), in nats per example, below which the latent code says next to nothing about x.
 COLLAPSED_KL = 0.1
-# Rows of one decoder call in `log_prob`: enough for efficient matrix products, little memory.
-ROWS_PER_DRAW = 1024
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class VAE(keras.Model):
+class VAE(LatentVariableModel):
     """A variational autoencoder: x -> q(z|x) -> z -> p(x|z), trained by `fit` to maximize the objective.
 
     `vae(x)` gives the objective's terms for each example, a dict of `loss`, `elbo`, `log_likelihood` and `kl`, each
     `[batch]`, in nats. `fit` and `evaluate` report their means over the examples, weighted by `sample_weight`; their
     `loss` is Keras's mean over the batches, with regularizers. `predict` gives reconstructions.
 
+    Networks take their inputs by name. Latents of several groups or layers (`layers.Joint`) are a dict z, whose names
+    the decoder's `keras.Input`s bear. A model is conditional if a `keras.Input` of encoder, decoder or prior is named
+    "condition": then wherever x is taken, it takes a dict of "x" and "condition".
+
     Reference: Kingma & Welling, 2014, arXiv:1312.6114; Rezende et al., 2014, arXiv:1401.4082.
 
     Args:
         encoder: Keras model from x, `[batch, *event_shape]`, to a posterior: it ends in a distribution layer.
-        decoder: Keras model from z, `[batch, latent]`, to a likelihood of x: it ends in a distribution layer.
-        prior: a `priors.Prior`, or any Keras layer that gives a distribution whatever its input; None takes
+        decoder: Keras model from z, `[batch, *latent_shape]`, to a likelihood of x: it ends in a distribution layer.
+        prior: a `priors.Prior`, or any Keras layer that gives a distribution whatever its input, such as a
+            `layers.Joint` of priors; or a network from an input named "condition" to p(z|condition). None takes
             `priors.StandardNormal` of the posterior's size.
         objective: an `objectives.Objective`; None takes `objectives.ELBO()`.
         seed: int. Each draw has a stateless seed made of it and, in training, of the optimizer's step.
         **kwargs: arguments of `keras.Model`, such as `name`.
 
     Call arguments:
-        x: `[batch, *event_shape]`.
+        x: `[batch, *event_shape]`; of a conditional model a dict of it and "condition", `[batch, *condition_shape]`.
 
     Raises:
         TypeError: if a part is of the wrong kind, or encoder or decoder do not end in a distribution layer.
@@ -74,68 +73,28 @@ class VAE(keras.Model):
         seed: int = 0,
         **kwargs,
     ):
-        super().__init__(autocast=False, **kwargs)
-        self.encoder = expect_kind("encoder", encoder, keras.layers.Layer, "a Keras model")
-        self.decoder = expect_kind("decoder", decoder, keras.layers.Layer, "a Keras model")
-        self.prior: Any = prior  # `build` makes the default one
-        if prior is not None:
-            expect_kind("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
+        super().__init__(encoder, decoder, prior, **kwargs)
         self.objective = objectives.ELBO() if objective is None else objective
         expect_kind("objective", self.objective, objectives.Objective, "an objective such as tfp_vae.objectives.ELBO()")
         self.seed = as_seed(seed)
         self.term_metrics = [keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")]
-        if input_shape_of(encoder) is not None:
-            self.build(input_shape_of(encoder))
+        shape = batch.input_shape_of(encoder)
+        if shape is not None:
+            self.build(shape)
 
-    # Building and saving
-
-    def build(self, input_shape):
-        """Check that encoder, decoder and prior fit each other and x, and create what is not created yet."""
-        self.event_shape = tuple(input_shape[1:])
-        posterior = first_distribution("encoder", self.encoder, tf.zeros([1, *self.event_shape], self.variable_dtype))
-        self.latent_shape = tuple(posterior.event_shape)
-        if len(self.latent_shape) != 1:
-            raise ValueError(f"The encoder must end in a distribution over vectors, its event is {self.latent_shape}.")
-        if posterior.reparameterization_type is not tfd.FULLY_REPARAMETERIZED:
-            raise ValueError(
-                f"The posterior {type(posterior).__name__} is not reparameterized: no gradient would reach the encoder "
-                "through its draws. Use one that is, such as MultivariateNormalDiag, PowerSpherical or a relaxed one."
-            )
-        if self.prior is None:
-            self.prior = priors.StandardNormal(self.latent_shape[0], dtype=self.dtype_policy)
-        prior = self.prior_distribution()
-        check_pair(posterior, prior)
-        if tuple(prior.event_shape) != self.latent_shape:
-            raise ValueError(
-                f"The prior's event shape {tuple(prior.event_shape)} differs from the encoder's {self.latent_shape}."
-            )
-        likelihood = first_distribution("decoder", self.decoder, tf.zeros([1, *self.latent_shape], posterior.dtype))
-        if tuple(likelihood.event_shape) != self.event_shape:
-            raise ValueError(
-                f"The encoder takes examples of shape {self.event_shape}, but the decoder's distribution is over "
-                f"examples of shape {tuple(likelihood.event_shape)}. Make them equal."
-            )
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        """Ask the objective whether it is defined for such distributions, and build it."""
         self.objective.check(posterior, prior)
         if not self.objective.built:
-            self.objective.build(self.latent_shape)
-        super().build(input_shape)
+            self.objective.build((self.z.size,))
 
-    def _expect_built(self):
-        if not self.built:
-            raise ValueError("The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input.")
-
-    def _examples(self, x) -> tf.Tensor:
-        """Bring x, `[..., *event_shape]`, to the variables' dtype."""
-        x = self._cast(x)
-        if not self.built:
-            self.build((None, *x.shape[1:]))
-        if not x.shape[-len(self.event_shape) :].is_compatible_with(self.event_shape):
-            raise ValueError(f"The VAE takes examples of shape {self.event_shape}, received x of shape {x.shape}.")
-        return x
+    # Saving
 
     def get_config(self) -> dict:
         parts = {"encoder": self.encoder, "decoder": self.decoder, "prior": self.prior, "objective": self.objective}
-        serialized = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+        # Keras notes what two parts share when it meets it again, but not in a model it has copied: so all meet twice.
+        for _ in range(2):
+            serialized = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
         return {**super().get_config(), **serialized, "seed": self.seed}
 
     @classmethod
@@ -201,8 +160,9 @@ class VAE(keras.Model):
         posterior has collapsed onto the prior.
 
         Args:
-            x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes.
-            y: labels, which are ignored.
+            x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a conditional model, or
+                an x of several parts, dicts of such arrays by name, or a `tf.data.Dataset` of such dicts.
+            y: labels, which are ignored; refused by a conditional model, which takes its condition by name.
             *args: further arguments of `keras.Model.fit`.
             **kwargs: further arguments of `keras.Model.fit`.
             validation_data: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, or any iterable input.
@@ -211,14 +171,18 @@ class VAE(keras.Model):
             ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood.
         """
         self.check_data(x)
+        if self.is_conditional and y is not None:
+            raise ValueError(
+                'y was given to a conditional model, which would ignore it. Pass fit({"x": x, "condition": y}).'
+            )
         if validation_data is not None:
             self.check_data(validation_data[0] if isinstance(validation_data, tuple) else validation_data)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
         if isinstance(validation_data, tuple) and len(validation_data) == 3:
             x_val, y_val, weight = validation_data
-            validation_data = x_val, _labels(x_val, y_val, weight), weight
-        y = _labels(x, y, kwargs.get("sample_weight"))
+            validation_data = x_val, batch.labels(x_val, y_val, weight), weight
+        y = batch.labels(x, y, kwargs.get("sample_weight"))
         history = super().fit(x, y, *args, validation_data=validation_data, **kwargs)
         kl = history.history.get("kl", [np.inf])[-1]
         if kl < COLLAPSED_KL:
@@ -233,7 +197,7 @@ class VAE(keras.Model):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
         if not kwargs.get("_use_cached_eval_dataset"):  # `fit` says so of validation data, which it has checked
             self.check_data(x)
-        return super().evaluate(x, _labels(x, y, kwargs.get("sample_weight")), *args, **kwargs)
+        return super().evaluate(x, batch.labels(x, y, kwargs.get("sample_weight")), *args, **kwargs)
 
     def check_data(self, data) -> None:
         """Check that data are possible under the likelihood; `fit` and `evaluate` do so before they begin.
@@ -249,11 +213,14 @@ class VAE(keras.Model):
         """
         examples = examples_of(data)
         if examples is not None:
+            named = batch.by_name(examples)
             if not self.built:
-                self.build((None, *examples.shape[1:]))
+                self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), named["x"]))
             if not all(np.isfinite(weight).all() for weight in self.get_weights()):
                 raise ValueError("The model's weights are not finite: its training has diverged. Train it anew.")
-            check_support(self.decode(tf.zeros([1, *self.latent_shape])), examples)
+            condition = None if self.condition is None else self.condition.zeros()
+            check_support(self.decode(self.z.zeros(), condition), named["x"])
+            self.as_batch(tf.nest.map_structure(lambda value: value[:1], named))
 
     def call(self, x, training=False):
         seed, step = tf.constant([0, self.seed], tf.int32), None
@@ -264,11 +231,6 @@ class VAE(keras.Model):
         if replicas is not None and replicas.num_replicas_in_sync > 1:
             seed = tf.random.fold_in(seed, replicas.replica_id_in_sync_group)
         return self.objective.terms(self.one_pass(x, seed, step))
-
-    def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
-        """Give what an objective sees of a batch x, `[batch, *event_shape]`."""
-        x = self._examples(x)
-        return objectives.OnePass(x, self.encode(x), self.prior_distribution(), self.decode, seed, step)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Average the loss over the batch (weighted), and add regularizers and `add_loss` terms."""
@@ -282,112 +244,13 @@ class VAE(keras.Model):
 
     def predict_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self._reconstruct(x)
-
-    # The distributions, and what is computed from them
-
-    def encode(self, x) -> tfd.Distribution:
-        """Give the posterior q(z|x), a plain tfd object: `[..., *event_shape]` -> batch shape `[...]`."""
-        x = self._examples(x)
-        return fold(self.encoder, x, len(self.event_shape))
-
-    def decode(self, z) -> tfd.Distribution:
-        """Give the likelihood p(x|z), a plain tfd object: `[..., latent]` -> batch shape `[...]`.
-
-        With several z for each x, repeat x along them before `log_prob`: the batch shapes must be equal.
-        """
-        self._expect_built()
-        return fold(self.decoder, self._cast(z), 1)
-
-    def prior_distribution(self) -> tfd.Distribution:
-        """Give the prior p(z), a plain tfd object, batch shape `[]`."""
-        return unwrap(call_prior(self.prior))
-
-    def reconstruct(self, x) -> np.ndarray:
-        """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out.
-
-        A distribution without a mean is represented as `sampling.point` says, here and in `generate`.
-        """
-        return self._reconstruct(x).numpy()
-
-    def _reconstruct(self, x) -> tf.Tensor:
-        return sampling.point(self.decode(sampling.point(self.encode(x))))
-
-    def generate(self, num_samples: int, seed: int = 0, *, prior: tfd.Distribution | None = None) -> np.ndarray:
-        """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
-
-        Row i depends on (seed, i) alone, so more samples keep the first ones.
-
-        Args:
-            num_samples: how many.
-            seed: of the draws.
-            prior: a distribution to draw z from instead, such as that of `fit_aggregate_prior`.
-
-        Raises:
-            ValueError: if `num_samples` is not a whole number of at least 1, or `seed` one from 0 to 2**31 - 1.
-        """
-        self._expect_built()
-        return self._compiled_generate(sampling.row_seeds(num_samples, seed), prior)["x"].numpy()
-
-    @functools.cached_property
-    def _compiled_generate(self) -> Callable:
-        return tf.function(self.sample_rows, reduce_retracing=True)
-
-    def sample_rows(self, seeds: tf.Tensor, prior: tfd.Distribution | None = None) -> dict[str, tf.Tensor]:
-        """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`; `x` is the mean of p(x|z)."""
-        prior = prior or self.prior_distribution()
-        spec = tf.TensorSpec(prior.event_shape, prior.dtype)
-        z = tf.map_fn(lambda seed: sampling.sample(prior, [], seed), seeds, fn_output_signature=spec)
-        return {"z": z, "x": sampling.point(self.decode(z))}
-
-    def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
-        """Estimate log p(x) by importance sampling from the posterior: `[..., *event_shape]` -> `[...]`, in nats.
-
-        The estimate is log of the mean of p(x|z) p(z) / q(z|x) over `num_samples` draws of z: a lower bound in
-        expectation, tight as `num_samples` grows. Memory does not grow with `num_samples`.
-
-        Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
-
-        Raises:
-            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, or x has
-                another shape.
-        """
-        num_samples, x = as_count(num_samples, "num_samples"), self._examples(x)
-        flat = tf.reshape(x, [-1, *self.event_shape])
-        log_prob = self._compiled_log_prob(flat, num_samples, tf.constant([3, as_seed(seed)], tf.int32))
-        return tf.reshape(log_prob, tf.shape(x)[: x.shape.rank - len(self.event_shape)])
-
-    @functools.cached_property
-    def _compiled_log_prob(self) -> Callable:
-        # The gradient computes the loop anew: what a loop keeps for it cannot leave a function compiled by XLA.
-        @functools.partial(tf.function, jit_compile=self.uses_xla)
-        def log_prob(x, num_samples, seed):
-            return tf.recompute_grad(lambda x: self._log_prob(x, num_samples, seed))(x)
-
-        return log_prob
-
-    def _log_prob(self, x: tf.Tensor, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
-        draws = min(num_samples, max(1, ROWS_PER_DRAW // (x.shape[0] or ROWS_PER_DRAW)))
-        return objectives.importance_sampled_log_prob(self.one_pass(x, seed), num_samples, draws_per_step=draws)
-
-    def joint_distribution(self) -> tfd.JointDistribution:
-        """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`."""
-        self._expect_built()
-        return tfd.JointDistributionNamed({"z": self.prior_distribution(), "x": lambda z: self.decode(z)})
+        return self.reconstruction(x)
 
     def export(self, path, **kwargs) -> Path:
         """Export a SavedModel for serving as the next version in folder `path`; see `tfp_vae.serving.export`."""
         from tfp_vae import serving  # the one call against the flow of imports: a model is exported by its method
 
         return serving.export(self, path, **kwargs)
-
-    def _cast(self, x) -> tf.Tensor:
-        return tf.cast(x, self.variable_dtype)
-
-
-def _labels(x, y, sample_weight):
-    """Give Keras labels to carry the weights along: without any it drops the weights, silently."""
-    return np.zeros(len(x), "int8") if y is None and sample_weight is not None else y
 
 
 __all__ = ["VAE"]

@@ -28,6 +28,7 @@ from tfp_vae.layers.discrete import IndependentBernoulli, IndependentCategorical
 from tfp_vae.layers.distribution_lambda import DistributionLambda, DistributionLayer
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
 from tfp_vae.layers.independent import Independent
+from tfp_vae.layers.joint import Joint, ProductOfNormals
 from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureSameFamily
 from tfp_vae.layers.normal import (
     IndependentNormal,
@@ -71,6 +72,7 @@ __all__ = [
     "IndependentQuantizedLogistic",
     "IndependentStudentT",
     "IndependentZeroInflatedNegativeBinomial",
+    "Joint",
     "KLDivergenceAddLoss",
     "KLDivergenceRegularizer",
     "MixtureLogistic",
@@ -82,6 +84,7 @@ __all__ = [
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
     "PowerSpherical",
+    "ProductOfNormals",
     "RelaxedOneHotCategorical",
     "VariableLayer",
     "VonMisesFisher",

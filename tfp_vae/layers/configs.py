@@ -71,6 +71,10 @@ def to_config(value, argument: str):
     for name, known in DRAW_SHAPED.items():
         if value is known:
             return name
+    if isinstance(value, dict):
+        return {name: to_config(one, f"{argument}[{name!r}]") for name, one in value.items()}
+    if isinstance(value, list):
+        return [to_config(one, argument) for one in value]
     if inspect.isclass(value):
         return _class_to_config(value, argument)
     if not callable(value):
@@ -88,6 +92,8 @@ def from_config(value):
     """Build an argument from what `to_config` gave."""
     if isinstance(value, dict) and "tfd" in value:
         return as_distribution_class(getattr(tfd, value["tfd"], value))
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return [from_config(one) for one in value]
     return keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
 
 

@@ -45,6 +45,11 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         return self.convert_to_tensor_fn not in [DRAW_SHAPED[name] for name in ("mean", "mode", "stddev", "variance")]
 
     @property
+    def named_inputs(self) -> dict[str, keras.KerasTensor]:
+        """The inputs that the layer asks for by name: those of the networks inside it."""
+        return {}
+
+    @property
     def regularizer(self):
         """The activity regularizer, under a name that Keras looks at when it saves the weights of a prior in it."""
         return self.activity_regularizer

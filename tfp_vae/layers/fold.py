@@ -1,51 +1,170 @@
-"""One way to call a network that ends in a distribution layer, whatever the number of leading axes."""
+"""One way to call a network that ends in a distribution layer: inputs by name, any number of leading axes."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
 
 
-def fold(network: keras.layers.Layer, inputs: tf.Tensor, event_ndims: int) -> tfd.Distribution:
-    """Call a network on `[..., *event_shape]` and give a plain distribution of batch shape `[...]`.
+def named_inputs(network: keras.layers.Layer) -> dict[str, keras.KerasTensor]:
+    """Give a network's inputs by name, nothing where it has no `keras.Input`.
 
-    Keras knows one batch axis, so all leading axes become one, and the batch is unfolded afterwards.
+    >>> list(named_inputs(keras.Sequential([keras.Input((3,), name="z1"), keras.layers.Dense(4)])))
+    ['z1']
+    """
+    if isinstance(network, DistributionLayer):
+        return network.named_inputs
+    if not (isinstance(network, keras.Model) and network.built and getattr(network, "inputs", None)):
+        return {}
+    struct = _structure(network)
+    return dict(struct) if isinstance(struct, dict) else {one.name: one for one in keras.tree.flatten(struct)}
+
+
+def is_automatic(name: str) -> bool:
+    """Say whether Keras chose the name of an input."""
+    return name.startswith(("keras_tensor", "input_layer"))
+
+
+def call_by_name(network: keras.layers.Layer, values: Mapping, main: str | None = None):
+    """Call a network with those of the values that it names; `main` is what a sole input of any other name takes.
+
+    Raises:
+        ValueError: if there is no value of a name.
+
+    Example:
+    >>> network = keras.Sequential([keras.Input((1,), name="b"), keras.layers.Rescaling(2.0)])
+    >>> call_by_name(network, {"a": tf.zeros([1, 1]), "b": tf.ones([1, 1])}).numpy()
+    array([[2.]], dtype=float32)
+    """
+    names = names_taken(network, values, main)
+    if isinstance(network, DistributionLayer) and network.named_inputs:
+        return network({name: values[name] for name in names})
+    if len(names) < 2:
+        return network(values[names[0]] if names else None)
+    struct, taken = _structure(network), {name: values[name] for name in names}
+    return network(taken if isinstance(struct, dict) else keras.tree.pack_sequence_as(struct, list(taken.values())))
+
+
+def names_taken(network: keras.layers.Layer, values: Mapping, main: str | None = None) -> list[str]:
+    """List the values that `call_by_name` calls a network with."""
+    names = list(named_inputs(network))
+    if main is not None and (not names or (len(names) == 1 and names[0] not in values)):
+        return [main]
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ValueError(
+            f"{network.name!r} has inputs {names}, but there is only {list(values)}. Name each keras.Input after what "
+            f"it takes, as in keras.Input(shape, name={next(iter(values), 'z')!r})."
+        )
+    return names
+
+
+def fold(
+    network: keras.layers.Layer, values: Mapping, event_ndims: Mapping, main: str | None = None
+) -> tfd.Distribution:
+    """Call a network on tensors `[..., *event_shape]` by name, and give a plain distribution of batch shape `[...]`.
+
+    Keras knows one batch axis, so all leading axes become one, and the batch is unfolded afterwards. Values with
+    fewer leading axes than others are repeated along them.
+
+    Args:
+        network: what ends in a distribution layer.
+        values: the network's inputs by name, and maybe others.
+        event_ndims: for each value the number of its axes that are no leading ones.
+        main: see `call_by_name`.
 
     Example:
     >>> network = keras.layers.Dense(4)
     >>> model = lambda z: tfd.Normal(network(z)[..., 0], 1.0)
-    >>> fold(model, tf.zeros([5, 2, 3]), event_ndims=1).batch_shape
+    >>> fold(keras.layers.Lambda(model), {"z": tf.zeros([5, 2, 3])}, {"z": 1}, main="z").batch_shape
     TensorShape([5, 2])
     """
-    if inputs.shape.rank == event_ndims + 1:
-        return unwrap(network(inputs))
-    shape = tf.shape(inputs)
-    cut = inputs.shape.rank - event_ndims
-    flat = tf.reshape(inputs, tf.concat([[-1], shape[cut:]], 0))
-    static = inputs.shape[:cut]
-    return tfd.BatchReshape(unwrap(network(flat)), static if static.is_fully_defined() else shape[:cut])
+    values = {name: values[name] for name in names_taken(network, values, main)}
+    ranks = {name: value.shape.rank - event_ndims[name] for name, value in values.items()}
+    if set(ranks.values()) <= {1}:
+        return unwrap(call_by_name(network, values, main))
+    longest = max(ranks, key=lambda name: ranks[name])
+    lead = tf.shape(values[longest])[: ranks[longest]]
+    static = values[longest].shape[: ranks[longest]]
+    flat = {}
+    for name, value in values.items():
+        event = tf.shape(value)[ranks[name] :]
+        if name != longest:
+            value = tf.broadcast_to(value, tf.concat([lead, event], 0))
+        flat[name] = tf.reshape(value, tf.concat([[-1], event], 0))
+    return unfold(unwrap(call_by_name(network, flat, main)), static if static.is_fully_defined() else lead)
 
 
-def input_shape_of(network: keras.layers.Layer) -> tuple | None:
-    """Give the input shape of a Sequential or Functional model, batch included; None where it is not known yet."""
-    return network.input_shape if network.built and getattr(network, "inputs", None) else None
+def unfold(distribution: tfd.Distribution, shape) -> tfd.Distribution:
+    """Give a distribution of batch shape `[n, *rest]` the batch shape `[*shape, *rest]`: the same class, reshaped.
+
+    Raises:
+        ValueError: if a part of a joint distribution depends on others.
+
+    >>> unfold(tfd.Independent(tfd.Normal(tf.zeros([6, 2]), 1.), 1), [3, 2])
+    <tfp.distributions.Independent 'IndependentNormal' batch_shape=[3, 2] event_shape=[2] dtype=float32>
+    """
+    if isinstance(distribution, tfd.JointDistributionNamed):
+        if not all(isinstance(part, tfd.Distribution) for part in distribution.model.values()):
+            raise ValueError("A joint distribution whose parts depend on each other has one batch axis only.")
+        return tfd.JointDistributionNamed({name: unfold(part, shape) for name, part in distribution.model.items()})
+    properties, batch = type(distribution).parameter_properties(), distribution.batch_shape_tensor()
+    reshaped = {}
+    for key, value in distribution.parameters.items():
+        if isinstance(value, tfd.Distribution):
+            reshaped[key] = unfold(value, shape)
+        elif key in properties and value is not None and not isinstance(value, tfp.bijectors.Bijector):
+            event_ndims = properties[key].event_ndims
+            if isinstance(event_ndims, int) and np.ndim(value):
+                reshaped[key] = _unfold(tf.convert_to_tensor(value), event_ndims, batch, shape)
+    return distribution.copy(**reshaped)
 
 
-def first_distribution(role: str, network: keras.layers.Layer, inputs: tf.Tensor) -> tfd.Distribution:
+def _unfold(value: tf.Tensor, event_ndims: int, batch: tf.Tensor, shape) -> tf.Tensor:
+    event = tf.shape(value)[value.shape.rank - event_ndims :]
+    whole = tf.broadcast_to(value, tf.concat([batch, event], 0))
+    return tf.reshape(whole, tf.concat([shape, batch[1:], event], 0))
+
+
+def named_function(names: Sequence[str], function: Callable) -> Callable:
+    """Give a function of keyword arguments whose signature says their names, which TFP's joint distributions read."""
+
+    def named(**values):
+        return function(**values)
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    named.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return named
+
+
+def _structure(network: keras.Model):
+    """Give a model's inputs as they were given to it: one, a list or a dict."""
+    return network.inputs if isinstance(network, keras.Sequential) else network.input
+
+
+def first_distribution(role: str, network: keras.layers.Layer, values: Mapping, main: str | None) -> tfd.Distribution:
     """Call encoder or decoder for the first time, with errors that name the cause.
 
     Raises:
         TypeError: if the network does not end in a distribution layer.
-        ValueError: if it takes inputs of another shape.
+        ValueError: if it takes inputs of another name or shape.
     """
-    shape, expected = tuple(inputs.shape[1:]), input_shape_of(network)
-    if expected is not None and expected[1:] != shape:
-        source = "the latent shape of the encoder" if role == "decoder" else "the shape of the data"
-        raise ValueError(f"The {role} takes inputs of shape {expected[1:]}, but {source} is {shape}.")
-    output = network(inputs)
+    for name, tensor in zip(names_taken(network, values, main), named_inputs(network).values(), strict=False):
+        given, shape = tuple(values[name].shape[1:]), tuple(tensor.shape[1:])
+        if given != shape:
+            source = {"x": "the shape of the data", "condition": "the shape of the condition"}.get(
+                name, "the latent shape of the encoder"
+            )
+            raise ValueError(f"The {role} takes inputs of shape {shape}, but {source} is {given}.")
+    output = call_by_name(network, values, main)
     if not isinstance(output, tfd.Distribution):
         member = {"encoder": "MultivariateNormalDiag", "decoder": "IndependentBernoulli"}[role]
         raise TypeError(

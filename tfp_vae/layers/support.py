@@ -70,34 +70,41 @@ TAKES = {
 }
 
 
-def examples_of(data) -> np.ndarray | None:
-    """Give the examples that can be looked at before training: an array whole, a `tf.data.Dataset`'s first batch.
+def examples_of(data):
+    """Give the examples that can be looked at before training: arrays whole, a `tf.data.Dataset`'s first batch.
 
-    None where that is impossible, as of a generator.
+    None where that is impossible, as of a generator. Data by name are a dict of arrays, which may be nested.
 
     Raises:
         TypeError: if the data are nothing that a VAE can be trained on.
-        ValueError: if a data set has no batch.
+        ValueError: if a data set has no batch, or arrays by name differ in length.
     """
-    if data is None or isinstance(data, (str, bytes, dict, list, tuple)):
+    if data is None or isinstance(data, (str, bytes, list, tuple)):
         raise TypeError(
-            "x must be one array or tensor [num_examples, *event_shape], a tf.data.Dataset or a keras PyDataset, "
-            f"received a {type(data).__name__}."
+            "x must be one array or tensor [num_examples, *event_shape], a dict of such by name, a tf.data.Dataset or "
+            f"a keras PyDataset, received a {type(data).__name__}."
         )
     if isinstance(data, tf.data.Dataset):
         data = next(iter(data.take(1)), None)
         if data is None:
             raise ValueError("The data set is empty. Expected at least one batch.")
         data = data[0] if isinstance(data, tuple) else data
-    return np.asarray(data) if isinstance(data, (np.ndarray, tf.Tensor)) else None
+    leaves = tf.nest.flatten(data) if isinstance(data, dict) else [data]
+    if not all(isinstance(leaf, (np.ndarray, tf.Tensor)) for leaf in leaves):
+        if isinstance(data, dict):
+            raise TypeError(f"Data by name must be arrays or tensors, received {data!r}.")
+        return None
+    if len({len(leaf) for leaf in leaves}) > 1:
+        raise ValueError(f"The arrays differ in length: {[len(leaf) for leaf in leaves]} for {list(data)}.")
+    return tf.nest.map_structure(np.asarray, data)
 
 
-def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
+def check_support(likelihood: tfd.Distribution, x) -> None:
     """Raise if `x` is empty, not finite, of another shape, or impossible under `likelihood`.
 
     Args:
         likelihood: a distribution p(x|z), batch shape `[1]`.
-        x: data, `[num_examples, *event_shape]`.
+        x: data, `[num_examples, *event_shape]`; a dict of such under a joint distribution.
 
     Raises:
         ValueError: with what was received, what was expected and how to mend it.
@@ -109,6 +116,13 @@ def check_support(likelihood: tfd.Distribution, x: np.ndarray) -> None:
     ValueError: The likelihood Bernoulli takes zeros and ones, but x lies in [255, 255]. Scale 8-bit images by x / 255 \
 and binarize them (datasets.load does both), or choose another likelihood.
     """
+    if isinstance(unwrap(likelihood), tfd.JointDistributionNamed):
+        if not isinstance(x, dict) or x.keys() != likelihood.model.keys():
+            received = sorted(x) if isinstance(x, dict) else "one array"
+            raise ValueError(f"x must be a dict of {sorted(likelihood.model)}, received {received}.")
+        for name, part in likelihood.model.items():
+            check_support(part, x[name])
+        return
     x, likelihood = np.asarray(x), unwrap(likelihood)
     event_shape = tuple(likelihood.event_shape)
     if not x.size:
@@ -172,6 +186,11 @@ def check_pair(posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
     ValueError: The posterior PowerSpherical lies on the unit sphere, the prior MultivariateNormalDiag on all vectors: \
 their KL divergence is not defined. Choose a prior on the unit sphere.
     """
+    if isinstance(posterior, tfd.JointDistributionNamed) and isinstance(prior, tfd.JointDistributionNamed):
+        for name in posterior.model.keys() & prior.model.keys():
+            if all(isinstance(joint.model[name], tfd.Distribution) for joint in (posterior, prior)):
+                check_pair(posterior.model[name], prior.model[name])
+        return
     inner = [innermost(unwrap(distribution)) for distribution in (posterior, prior)]
     spaces = [next((space for kind, space in SPACES.items() if isinstance(d, kind)), "all vectors") for d in inner]
     if spaces[0] != spaces[1]:

@@ -3,7 +3,7 @@
 from tfp_vae.objectives.aggregate import DIPVAE, WAE, BetaTCVAE, FactorVAE, InfoVAE, max_mean_discrepancy
 from tfp_vae.objectives.elbo import ELBO, ControlledCapacity
 from tfp_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE, Renyi, importance_sampled_log_prob
-from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl, kl_is_analytic
+from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl, as_vectors, is_reparameterized, kl_is_analytic
 
 __all__ = [
     "CIWAE",
@@ -21,7 +21,9 @@ __all__ = [
     "OnePass",
     "Renyi",
     "analytic_kl",
+    "as_vectors",
     "importance_sampled_log_prob",
+    "is_reparameterized",
     "kl_is_analytic",
     "max_mean_discrepancy",
 ]

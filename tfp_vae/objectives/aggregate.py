@@ -11,7 +11,16 @@ import tensorflow_probability as tfp
 from tfp_vae import networks, sampling
 from tfp_vae.checks import as_count, one_of
 from tfp_vae.objectives.gradients import with_gradient_of
-from tfp_vae.objectives.one_pass import Objective, OnePass, Schedule, as_weight, elbo_terms, factors
+from tfp_vae.objectives.one_pass import (
+    Objective,
+    OnePass,
+    Schedule,
+    as_vectors,
+    as_weight,
+    elbo_terms,
+    factors,
+    is_reparameterized,
+)
 
 tfd = tfp.distributions
 psd_kernels = tfp.math.psd_kernels
@@ -129,8 +138,9 @@ class FactorVAE(Objective):
         self.built = True
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        z = one_pass.sample([])
-        terms, fixed_z = elbo_terms(one_pass, z), tf.stop_gradient(z)
+        draws = one_pass.sample([])
+        terms, z = elbo_terms(one_pass, draws), as_vectors(draws)
+        fixed_z = tf.stop_gradient(z)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fixed_z)
             logit = self.discriminator(fixed_z)[:, 0]
@@ -278,7 +288,7 @@ def max_mean_discrepancy(z: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
 def _expect_path(prior: tfd.Distribution, objective: str) -> None:
     """Refuse a prior whose draws have no gradient: a trained mixture would be trained wrongly, or not at all."""
-    if prior.reparameterization_type is not tfd.FULLY_REPARAMETERIZED:
+    if not is_reparameterized(prior):
         raise ValueError(
             f"{objective} compares draws of the posterior with draws of the prior, but those of "
             f"{type(prior).__name__} are not reparameterized. Use a prior such as Normal, or another objective."
@@ -286,8 +296,11 @@ def _expect_path(prior: tfd.Distribution, objective: str) -> None:
 
 
 def _discrepancy_to_prior(one_pass: OnePass, z: tf.Tensor) -> tf.Tensor:
+    vectors, prior = as_vectors(z), one_pass.prior
+    is_conditional = tf.nest.flatten(prior.batch_shape)[0].rank == 1
+    number = [] if is_conditional else tf.shape(vectors)[:1]
     return max_mean_discrepancy(
-        z, sampling.sample(one_pass.prior, tf.shape(z)[:1], tf.random.fold_in(one_pass.seed, 1))
+        vectors, as_vectors(sampling.sample(prior, number, tf.random.fold_in(one_pass.seed, 1)))
     )
 
 

@@ -234,8 +234,8 @@ def importance_sampled_log_prob(
         log_weights = tf.where(wanted[:, tf.newaxis], log_weights, -np.inf)
         return step + 1, tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weights], 0), 0)
 
-    steps = -(-num_samples // draws_per_step)
-    nothing = tf.fill([tf.shape(one_pass.x)[0]], tf.constant(-np.inf, one_pass.posterior.dtype))
+    steps, x = -(-num_samples // draws_per_step), tf.nest.flatten(one_pass.x)[0]
+    nothing = tf.fill([tf.shape(x)[0]], tf.constant(-np.inf, x.dtype))
     # XLA finds the loop's gradient only if it knows how often it runs.
     loop = tf.while_loop(lambda step, _: step < steps, add_draws, (tf.constant(0), nothing), maximum_iterations=steps)
     return loop[1] - tf.math.log(tf.cast(num_samples, loop[1].dtype))

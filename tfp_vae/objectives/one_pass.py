@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,34 +25,29 @@ class OnePass:
     """What a VAE hands to its objective for one batch.
 
     Args:
-        x: the data, `[batch, *event_shape]`.
+        x: the data, `[batch, *event_shape]`, or a dict of such tensors.
         posterior: q(z|x), batch shape `[batch]`.
-        prior: p(z), batch shape `[]`.
+        prior: p(z), batch shape `[]`, or p(z|condition), batch shape `[batch]`.
         likelihood: function of z, `[..., *latent_shape]`, that gives p(x|z), batch shape `[...]`.
         seed: int32 `[2]`, the stateless seed of every draw.
         step: the optimizer's step in training, None in evaluation.
     """
 
-    x: tf.Tensor
+    x: Any
     posterior: tfd.Distribution
     prior: tfd.Distribution
-    likelihood: Callable[[tf.Tensor], tfd.Distribution]
+    likelihood: Callable[[Any], tfd.Distribution]
     seed: tf.Tensor
     step: tf.Tensor | None = None
 
-    def sample(self, sample_shape) -> tf.Tensor:
+    def sample(self, sample_shape):
         """Draw z from the posterior, `[*sample_shape, batch, *latent_shape]`, by the pass's own seed."""
         return sampling.sample(self.posterior, sample_shape, self.seed)
 
-    def log_densities(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def log_densities(self, z) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Evaluate log p(x|z), log p(z) and log q(z|x), each `[*sample_shape, batch]`, at the given z."""
-        log_posterior = self.posterior.log_prob(z)
-        batch, rank = tf.shape(log_posterior), log_posterior.shape.rank
-        # All sample axes are folded into the batch, which is what a Keras network takes; x is repeated along them.
-        flat_z = tf.nest.map_structure(lambda leaf: _fold_first_axes(leaf, rank), z)
-        x = tf.broadcast_to(self.x, tf.concat([batch, tf.shape(self.x)[1:]], 0))
-        log_likelihood = tf.reshape(self.likelihood(flat_z).log_prob(_fold_first_axes(x, rank)), batch)
-        return log_likelihood, self.prior.log_prob(z), log_posterior
+        likelihood = sampling.log_density(self.likelihood(z), self.x)
+        return likelihood, sampling.log_density(self.prior, z), sampling.log_density(self.posterior, z)
 
     def kl(self, log_prior: tf.Tensor, log_posterior: tf.Tensor) -> tf.Tensor:
         """Give KL(q(z|x) || p(z)), analytic where TFP has it, else estimated from the densities at drawn z."""
@@ -62,11 +58,7 @@ class OnePass:
         """Give a number, or a schedule's value at the optimizer's step; in evaluation its value in the end."""
         if isinstance(schedule, Schedule):
             schedule = schedule(LAST_STEP if self.step is None else self.step)
-        return tf.cast(schedule, self.x.dtype)
-
-
-def _fold_first_axes(tensor: tf.Tensor, number: int) -> tf.Tensor:
-    return tensor if number == 1 else tf.reshape(tensor, tf.concat([[-1], tf.shape(tensor)[number:]], 0))
+        return tf.cast(schedule, tf.nest.flatten(self.x)[0].dtype)
 
 
 class Objective(keras.layers.Layer, abc.ABC):
@@ -129,10 +121,17 @@ def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tens
     >>> analytic_kl(tfd.Normal(1., 1.), tfd.StudentT(3., 0., 1.)) is None
     True
     """
+    if _has_dependent_parts(posterior) or _has_dependent_parts(prior):
+        return None
     try:
         return tfd.kl_divergence(posterior, prior)
     except NotImplementedError:
         return None
+
+
+def _has_dependent_parts(distribution: tfd.Distribution) -> bool:
+    is_joint = isinstance(distribution, tfd.JointDistributionNamed)
+    return is_joint and any(needs for _, needs in distribution.resolve_graph())
 
 
 def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool:
@@ -142,6 +141,25 @@ def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool
     True
     """
     return analytic_kl(posterior, prior) is not None
+
+
+def is_reparameterized(distribution: tfd.Distribution) -> bool:
+    """Say whether gradients flow through the draws, all parts of them.
+
+    >>> is_reparameterized(tfd.Normal(0., 1.)), is_reparameterized(tfd.Poisson(1.))
+    (True, False)
+    """
+    return all(kind is tfd.FULLY_REPARAMETERIZED for kind in tf.nest.flatten(distribution.reparameterization_type))
+
+
+def as_vectors(z) -> tf.Tensor:
+    """Write all latents of each example one after another: `[batch, ...]`, or a dict of such, to `[batch, size]`.
+
+    >>> as_vectors({"z1": tf.zeros([5, 2]), "z2": tf.zeros([5, 3, 4])}).shape
+    TensorShape([5, 14])
+    """
+    leaves = tf.nest.flatten(z)
+    return tf.concat([tf.reshape(leaf, [-1, leaf.shape[1:].num_elements()]) for leaf in leaves], -1)
 
 
 def factors(distribution: tfd.Distribution, needed_by: str = "This objective") -> tfd.Distribution:

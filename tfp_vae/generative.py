@@ -1,0 +1,293 @@
+"""Encoder, decoder and prior become one probabilistic model: its distributions, and what is computed from them."""
+
+import abc
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import batch, objectives, priors, sampling
+from tfp_vae.batch import Variable
+from tfp_vae.checks import as_count, as_seed, expect_kind
+from tfp_vae.layers.divergence import call_prior
+from tfp_vae.layers.fold import first_distribution, fold, named_function, named_inputs
+from tfp_vae.layers.support import check_pair
+from tfp_vae.layers.tensor_like import unwrap
+
+tfd = tfp.distributions
+
+# Rows of one decoder call in `log_prob`: enough for efficient matrix products, little memory.
+ROWS_PER_DRAW = 1024
+
+
+class LatentVariableModel(keras.Model, abc.ABC):
+    """The base of `VAE`: p(z) p(x|z) and q(z|x), without training.
+
+    Args:
+        encoder, decoder, prior: see `VAE`.
+        **kwargs: arguments of `keras.Model`.
+    """
+
+    def __init__(self, encoder: keras.Model, decoder: keras.Model, prior: keras.layers.Layer | None, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.encoder = expect_kind("encoder", encoder, keras.layers.Layer, "a Keras model")
+        self.decoder = expect_kind("decoder", decoder, keras.layers.Layer, "a Keras model")
+        self.prior = prior  # `build` makes the default one
+        if prior is not None:
+            expect_kind("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
+        inputs = [named_inputs(part) for part in (encoder, decoder, prior) if part is not None]
+        conditions = [named["condition"] for named in inputs if "condition" in named]
+        self.condition = Variable.of("condition", conditions[0].shape[1:], conditions[0].dtype) if conditions else None
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether a network takes a condition, so that all data are dicts of "x" and "condition"."""
+        return self.condition is not None
+
+    @property
+    def event_shape(self):
+        """Shape of one example x, or a dict of the shapes of its parts."""
+        return self.x.shape
+
+    @property
+    def latent_shape(self):
+        """Shape of the latents z of one example, or a dict of the shapes of their parts."""
+        return self.z.shape
+
+    # Building
+
+    def build(self, input_shape):
+        """Check that encoder, decoder and prior fit each other and x, and create what is not created yet."""
+        shapes = batch.by_name(input_shape)["x"]
+        self.x = Variable.of("x", batch.map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
+        given = {} if self.condition is None else {"condition": self.condition.zeros()}
+        values = {**self.x.parts(self.x.zeros()), **given}
+        posterior = first_distribution("encoder", self.encoder, values, self.x.main)
+        if posterior.event_shape == []:
+            raise ValueError("The encoder must end in a distribution over vectors, its event is ().")
+        self.z = Variable.of("z", posterior.event_shape, self.variable_dtype)
+        if not objectives.is_reparameterized(posterior):
+            raise ValueError(
+                f"The posterior {type(posterior).__name__} is not reparameterized: no gradient would reach the encoder "
+                "through its draws. Use one that is, such as MultivariateNormalDiag, PowerSpherical or a relaxed one."
+            )
+        if self.prior is None:
+            self.prior = self._default_prior()
+        prior = self.prior_distribution(**given)
+        check_pair(posterior, prior)
+        if (shape := batch.map_parts(tuple, prior.event_shape)) != self.z.shape:
+            raise ValueError(f"The prior's event shape {shape} differs from the encoder's {self.z.shape}.")
+        values = {**self.z.parts(self.z.zeros()), **given}
+        likelihood = first_distribution("decoder", self.decoder, values, self.z.main)
+        if (shape := batch.map_parts(tuple, likelihood.event_shape)) != self.x.shape:
+            raise ValueError(
+                f"The encoder takes examples of shape {self.x.shape}, but the decoder's distribution is over "
+                f"examples of shape {shape}. Make them equal."
+            )
+        self.check(posterior, prior)
+        super().build(input_shape)
+
+    @abc.abstractmethod
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        """Raise a ValueError if training is not defined for such distributions."""
+
+    def _default_prior(self) -> priors.Prior:
+        if isinstance(self.z.shape, tuple) and len(self.z.shape) == 1:
+            return priors.StandardNormal(self.z.size, dtype=self.dtype_policy)
+        raise ValueError(
+            f"The latents have shape {self.z.shape}, for which there is no default prior. Pass prior=..., such as a "
+            "tfp_vae.layers.Joint of a prior for each."
+        )
+
+    def expect_built(self) -> None:
+        """Raise a ValueError if the shapes are not known yet."""
+        if not self.built:
+            raise ValueError("The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input.")
+
+    def as_batch(self, data) -> dict:
+        """Bring data to a dict of `x` and, of a conditional model, `condition`, in the variables' dtypes.
+
+        Raises:
+            ValueError: if a part is missing, not asked for, or of another shape.
+        """
+        data = batch.by_name(data)
+        if not self.built:
+            self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), data["x"]))
+        return {"x": self.x.expect(data["x"]), **self._given(data.get("condition"))}
+
+    def _given(self, condition) -> dict:
+        if self.condition is not None and condition is None:
+            raise ValueError(
+                "The VAE is conditional: pass a dict of 'x' and 'condition' as data, and condition=... elsewhere."
+            )
+        if self.condition is None and condition is not None:
+            raise ValueError("The VAE takes no condition: none of its networks has a keras.Input named 'condition'.")
+        return {} if self.condition is None else {"condition": self.condition.expect(condition)}
+
+    # Distributions
+
+    def encode(self, x) -> tfd.Distribution:
+        """Give the posterior q(z|x), a plain tfd object: `[..., *event_shape]` -> batch shape `[...]`."""
+        return self._posterior(self.as_batch(x))
+
+    def _posterior(self, data: dict) -> tfd.Distribution:
+        values = {**self.x.parts(data["x"]), **_beside_x(data)}
+        return fold(self.encoder, values, {**self.x.ndims, **self._condition_ndims}, self.x.main)
+
+    def decode(self, z, condition=None) -> tfd.Distribution:
+        """Give the likelihood p(x|z), a plain tfd object: `[..., *latent_shape]` -> batch shape `[...]`.
+
+        Latents of several parts are a dict. A condition with fewer leading axes than z is repeated along them.
+        """
+        self.expect_built()
+        values = {**self.z.parts(self.z.expect(z)), **self._given(condition)}
+        return fold(self.decoder, values, {**self.z.ndims, **self._condition_ndims}, self.z.main)
+
+    def prior_distribution(self, condition=None) -> tfd.Distribution:
+        """Give the prior p(z), a plain tfd object, batch shape `[]`, or p(z|condition), batch shape `[...]`.
+
+        A prior that does not look at the condition has batch shape `[]` in a conditional model, too.
+        """
+        given = self._given(condition)
+        if "condition" in named_inputs(self.prior):
+            return fold(self.prior, given, self._condition_ndims)
+        return unwrap(call_prior(self.prior))
+
+    @property
+    def _condition_ndims(self) -> dict[str, int]:
+        return {} if self.condition is None else self.condition.ndims
+
+    def joint_distribution(self, condition=None) -> tfd.JointDistribution:
+        """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
+        self.expect_built()
+        prior = self.prior_distribution(condition)
+        model = dict(prior.model) if isinstance(prior, tfd.JointDistributionNamed) else {"z": prior}
+        latents = tuple(model)
+
+        def likelihood(**z):
+            return self.decode(z if isinstance(self.z.shape, dict) else z["z"], condition)
+
+        if not isinstance(self.x.shape, dict):
+            return tfd.JointDistributionNamed({**model, "x": named_function(latents, likelihood)})
+        for name in self.x.shape:
+            model[name] = named_function(latents, lambda name=name, **z: likelihood(**z).model[name])
+        return tfd.JointDistributionNamed(model)
+
+    def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
+        """Give what an objective sees of a batch x, `[batch, *event_shape]`."""
+        data = self.as_batch(x)
+        condition = data.get("condition")
+        prior, posterior = self.prior_distribution(condition), self._posterior(data)
+        return objectives.OnePass(data["x"], posterior, prior, lambda z: self.decode(z, condition), seed, step)
+
+    # What is computed from them
+
+    def reconstruct(self, x):
+        """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out.
+
+        A distribution without a mean is represented as `sampling.point` says, here and in `generate`.
+        """
+        return batch.map_parts(np.asarray, self.reconstruction(x))
+
+    def reconstruction(self, x):
+        """Give what `reconstruct` gives, as tensors."""
+        data = self.as_batch(x)
+        return sampling.point(self.decode(sampling.point(self._posterior(data)), data.get("condition")))
+
+    def generate(self, num_samples: int, seed: int = 0, *, condition=None, prior: tfd.Distribution | None = None):
+        """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
+
+        Row i depends on (seed, i) alone, so more samples keep the first ones.
+
+        Args:
+            num_samples: how many.
+            seed: of the draws.
+            condition: of a conditional model: one for all, or `[num_samples, *condition_shape]`.
+            prior: a distribution to draw z from instead, such as that of `fit_aggregate_prior`.
+
+        Raises:
+            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, or the
+                condition is missing, not asked for, or of another shape.
+        """
+        self.expect_built()
+        seeds = sampling.row_seeds(num_samples, seed)
+        given = self._given(condition)
+        if self.condition is not None:
+            condition = _repeat(given["condition"], num_samples, self.condition.shape)
+        return batch.map_parts(np.asarray, self._compiled_generate(seeds, condition, prior)["x"])
+
+    @functools.cached_property
+    def _compiled_generate(self) -> Callable:
+        return tf.function(self.sample_rows, reduce_retracing=True)
+
+    def sample_rows(self, seeds: tf.Tensor, condition=None, prior: tfd.Distribution | None = None) -> dict:
+        """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`; `x` is the mean of p(x|z)."""
+        z = sampling.sample_rows(prior or self.prior_distribution(condition), seeds)
+        return {"z": z, "x": sampling.point(self.decode(z, condition))}
+
+    def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
+        """Estimate log p(x) by importance sampling from the posterior: `[..., *event_shape]` -> `[...]`, in nats.
+
+        The estimate is log of the mean of p(x|z) p(z) / q(z|x) over `num_samples` draws of z: a lower bound in
+        expectation, tight as `num_samples` grows. Memory does not grow with `num_samples`. Of a conditional model it is
+        log p(x|condition).
+
+        Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
+
+        Raises:
+            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, or x has
+                another shape.
+        """
+        num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
+        ndims = {**self.x.ndims, **self._condition_ndims}
+        first = next(iter(self.x.parts(data["x"]).values()))
+        lead = tf.shape(first)[: first.shape.rank - next(iter(ndims.values()))]
+        values = {**self.x.parts(data["x"]), **_beside_x(data)}
+        flat = {name: _flatten(value, lead, ndims[name]) for name, value in values.items()}
+        log_prob = self._compiled_log_prob(flat, num_samples, tf.constant([3, as_seed(seed)], tf.int32))
+        return tf.reshape(log_prob, lead)
+
+    @functools.cached_property
+    def _compiled_log_prob(self) -> Callable:
+        # The gradient computes the loop anew: what a loop keeps for it cannot leave a function compiled by XLA.
+        @functools.partial(tf.function, jit_compile=self.uses_xla)
+        def log_prob(values, num_samples, seed):
+            def estimate(*leaves):
+                return self._log_prob(tf.nest.pack_sequence_as(values, leaves), num_samples, seed)
+
+            return tf.recompute_grad(estimate)(*tf.nest.flatten(values))
+
+        return log_prob
+
+    def _log_prob(self, values: dict, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
+        x = {name: values[name] for name in self.x.shapes}
+        data = {**values, "x": x if isinstance(self.x.shape, dict) else x["x"]}
+        data = {name: value for name, value in data.items() if name in ("x", *batch.BESIDE_X)}
+        rows = next(iter(x.values())).shape[0]
+        draws = min(num_samples, max(1, ROWS_PER_DRAW // (rows or ROWS_PER_DRAW)))
+        return objectives.importance_sampled_log_prob(self.one_pass(data, seed), num_samples, draws_per_step=draws)
+
+    @property
+    @abc.abstractmethod
+    def uses_xla(self) -> bool:
+        """Whether `log_prob` is compiled by XLA."""
+
+
+def _beside_x(data: dict) -> dict:
+    return {name: value for name, value in data.items() if name != "x"}
+
+
+def _repeat(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:
+    """Give one condition to each of a number of rows, which may have their own already."""
+    if condition.shape.rank > len(shape) and condition.shape[0] not in (1, number):
+        raise ValueError(f"The condition is for {condition.shape[0]} examples, but {number} are asked for.")
+    return tf.broadcast_to(condition, [number, *shape])
+
+
+def _flatten(value: tf.Tensor, lead: tf.Tensor, ndims: int) -> tf.Tensor:
+    """Make one axis of the leading ones, after repeating the value along those it lacks."""
+    event = value.shape[value.shape.rank - ndims :]
+    return tf.reshape(tf.broadcast_to(value, tf.concat([lead, event], 0)), [-1, *event])
