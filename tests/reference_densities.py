@@ -81,6 +81,10 @@ def one_hot(params, x):
     return np.sum(x * special.log_softmax(params, -1), -1)
 
 
+def one_hot_2_by_3(params, x):
+    return one_hot(params.reshape(*params.shape[:-1], 2, 3), x).sum(-1)
+
+
 def mixture(component, num_components=2):
     def log_density(params, x):
         weights = special.log_softmax(params[..., :num_components], -1)
@@ -101,6 +105,17 @@ def relaxed_at_1_5(params, x, temperature=1.5):
         + np.sum(terms - np.log(x), -1)
         - number * special.logsumexp(terms, -1)
     )
+
+
+def relaxed_2_by_2_at_1_5(params, x):
+    return relaxed_at_1_5(params.reshape(*params.shape[:-1], 2, 2), x).sum(-1)
+
+
+def relaxed_bernoulli_at_1_5(x, logits):
+    """Maddison et al., 2017, equation (21): the density of sigmoid((logits + logistic noise) / temperature)."""
+    logit, temperature = special.logit(x), 1.5
+    noise = temperature * logit - logits
+    return stats.logistic.logpdf(noise) + np.log(temperature) - np.log(x) - np.log1p(-x)
 
 
 def direction_and_concentration(params):
@@ -143,6 +158,7 @@ student_t = values(3, 1)(lambda x, df, loc, scale: stats.t.logpdf(x, softplus(df
 student_t_of_3 = values(2, 1)(lambda x, loc, scale: stats.t.logpdf(x, 3.0, loc, softplus(scale)))
 gamma = values(2, 2)(lambda x, a, log_rate: stats.gamma.logpdf(x, softplus(a), scale=np.exp(-log_rate)))
 bernoulli = values(1, 2, 1, 2)(lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)))
+bernoulli_of_2 = values(1, 2)(lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)))
 scalar_bernoulli = values(1)(lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)))
 binomial_of_5 = values(1, 2)(lambda x, logits: stats.binom.logpmf(x, 5, special.expit(logits)))
 poisson = values(1, 2)(lambda x, log_rate: stats.poisson.logpmf(x, np.exp(log_rate)))

@@ -11,6 +11,7 @@ TensorShape([1])
 """
 
 from tfp_vae.layers.autoregressive import AutoregressiveNetwork, AutoregressiveTransform
+from tfp_vae.layers.binary import IndependentBernoulliStraightThrough, IndependentRelaxedBernoulli
 from tfp_vae.layers.continuous import (
     Deterministic,
     IndependentContinuousBernoulli,
@@ -61,6 +62,7 @@ __all__ = [
     "DistributionLayer",
     "Independent",
     "IndependentBernoulli",
+    "IndependentBernoulliStraightThrough",
     "IndependentBinomial",
     "IndependentCategorical",
     "IndependentContinuousBernoulli",
@@ -69,6 +71,7 @@ __all__ = [
     "IndependentNormal",
     "IndependentPoisson",
     "IndependentQuantizedLogistic",
+    "IndependentRelaxedBernoulli",
     "IndependentStudentT",
     "IndependentZeroInflatedNegativeBinomial",
     "KLDivergenceAddLoss",

@@ -15,8 +15,8 @@ class Prior(keras.layers.Layer, abc.ABC):
 
     To add one: subclass, hand the constructor's arguments to this one, implement `call(inputs)` (inputs is None) so
     that it returns a `tfd.Distribution` built anew in each call, make trainable parameters with `add_weight`, decorate
-    with `keras.saving.register_keras_serializable`, name it in `priors.__all__` and give it a row in `tests/test_priors.py`.
-    Each argument is stored under its own name, and saved with the prior.
+    with `keras.saving.register_keras_serializable`, name it in `priors.__all__` and give it a row in
+    `tests/test_priors.py`. Each argument is stored under its own name, and saved with the prior.
 
     Args:
         arguments: numbers and shapes, by name.
