@@ -241,6 +241,8 @@ CASES = [
     ),
     Case(tfpl.IndependentNormal, {"event_shape": [2, 1]}, 4, (2, 1), ref.normal, product((2, 1), *LINE)),
     Case(tfpl.IndependentNormal, {}, 2, (), ref.scalar_normal, product((), *LINE)),
+    Case(tfpl.IndependentNormalLearnedScale, {"event_shape": 2}, 2, (2,), ref.unit_normal, product((2,), *LINE)),
+    Case(tfpl.IndependentNormalOptimalScale, {"event_shape": 2}, 2, (2,), ref.unit_normal, product((2,), *LINE)),
     Case(tfpl.IndependentPoisson, {"event_shape": 2}, 2, (2,), ref.poisson, product((2,), COUNTS), extreme=15.0),
     Case(
         tfpl.IndependentQuantizedLogistic,
@@ -290,6 +292,15 @@ CASES = [
         ref.mixture(ref.normal_of_2),
         product((2,), *LINE),
         names=NO_MODE,
+    ),
+    Case(
+        tfpl.MixtureQuantizedLogistic,
+        {"num_components": 2, "event_shape": 2, "num_levels": 6},
+        12,
+        (2,),
+        ref.mixture_of_2_quantized_logistics_of_6,
+        product((2,), np.arange(6.0)),
+        names=("mean",),
     ),
     Case(
         tfpl.MixtureSameFamily,

@@ -71,6 +71,12 @@ def quantized_logistic_of_6(x, loc, scale):
     return np.log(above - below)
 
 
+def mixture_of_2_quantized_logistics_of_6(params, x):
+    logits, loc, scale = np.moveaxis(params.reshape(*params.shape[:-1], 3, 2, 2), -3, 0)  # [..., component, value]
+    parts = special.log_softmax(logits, -2) + quantized_logistic_of_6(x[..., np.newaxis, :], loc, scale)
+    return special.logsumexp(parts, -2).sum(-1)
+
+
 def categorical_of_3(params, x):
     logits = params.reshape(*params.shape[:-1], 2, 3)
     chosen = np.eye(3)[x.astype(int)]
@@ -153,6 +159,7 @@ laplace = values(2, 1)(lambda x, loc, scale: stats.laplace.logpdf(x, loc, softpl
 normal = values(2, 2, 1)(lambda x, loc, scale: stats.norm.logpdf(x, loc, softplus(scale)))
 scalar_normal = values(2)(lambda x, loc, scale: stats.norm.logpdf(x, loc, softplus(scale)))
 normal_of_2 = values(2, 2)(lambda x, loc, scale: stats.norm.logpdf(x, loc, softplus(scale)))
+unit_normal = values(1, 2)(lambda x, loc: stats.norm.logpdf(x, loc))
 logistic = values(2, 2)(lambda x, loc, scale: stats.logistic.logpdf(x, loc, softplus(scale)))
 student_t = values(3, 1)(lambda x, df, loc, scale: stats.t.logpdf(x, softplus(df) + 2.001, loc, softplus(scale)))
 student_t_of_3 = values(2, 1)(lambda x, loc, scale: stats.t.logpdf(x, 3.0, loc, softplus(scale)))

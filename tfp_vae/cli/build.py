@@ -1,6 +1,7 @@
 """From the options of a run to its VAE: where names become objects."""
 
 import ast
+import inspect
 
 import keras
 import numpy as np
@@ -14,7 +15,16 @@ from tfp_vae.vae import VAE
 MAX_STEPS_PER_EXECUTION = 50
 # Values beyond it, such as 8-bit pixels under a likelihood of counts, are scaled before they enter the encoder.
 LARGE_INPUT = 32.0
-POSTERIORS = ("MultivariateNormalDiag", "MultivariateNormalTriL", "MultivariateNormalDiagPlusLowRank", "PowerSpherical")
+POSTERIORS = (
+    "MultivariateNormalDiag",
+    "MultivariateNormalTriL",
+    "MultivariateNormalDiagPlusLowRank",
+    "PowerSpherical",
+    "OneHotCategoricalStraightThrough",
+    "RelaxedOneHotCategorical",
+    "IndependentBernoulliStraightThrough",
+    "IndependentRelaxedBernoulli",
+)
 LIKELIHOODS = (
     "IndependentBernoulli",
     "IndependentBinomial",
@@ -22,10 +32,13 @@ LIKELIHOODS = (
     "IndependentLogistic",
     "IndependentNegativeBinomial",
     "IndependentNormal",
+    "IndependentNormalLearnedScale",
+    "IndependentNormalOptimalScale",
     "IndependentPoisson",
     "IndependentQuantizedLogistic",
     "IndependentStudentT",
     "IndependentZeroInflatedNegativeBinomial",
+    "MixtureQuantizedLogistic",
 )
 PRIORS = tuple(name for name in priors.__all__ if name != "Prior")
 OBJECTIVES = tuple(
@@ -70,12 +83,19 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
     return one_of(known, call.func.id, f"--{option}"), arguments
 
 
+def parse_likelihood(text: str) -> tuple[str | None, dict]:
+    """Read the option --likelihood: a name with its arguments; no name stands for what suits the data."""
+    name, arguments = parse("likelihood", text, ("auto", *LIKELIHOODS))
+    return None if name == "auto" else name, arguments
+
+
 def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model]:
     name, arguments = parse("posterior", options.posterior, POSTERIORS)
     posterior = getattr(layers, name)
     likelihood = getattr(layers, splits.likelihood)
     shape, latent = splits.event_shape, options.latent_size
-    num_posterior, num_likelihood = posterior.params_size(latent, **arguments), likelihood.params_size(shape)
+    config = {**splits.likelihood_config, **parse_likelihood(options.likelihood)[1]}
+    num_posterior, num_likelihood = _num_params(posterior, latent, arguments), _num_params(likelihood, shape, config)
     if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
         hidden_sizes = (options.hidden_size,)
         to_posterior = networks.mlp(shape, num_posterior, hidden_sizes=hidden_sizes)
@@ -87,8 +107,15 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
     scaling = [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
     return (
         keras.Sequential([keras.Input(shape), *scaling, to_posterior, posterior(latent, **arguments)], name="encoder"),
-        keras.Sequential([to_likelihood, likelihood(shape, **splits.likelihood_config)], name="decoder"),
+        keras.Sequential([to_likelihood, likelihood(event_shape=shape, **config)], name="decoder"),
     )
+
+
+def _num_params(layer: type[layers.DistributionLayer], event_shape, arguments: dict) -> int:
+    """Ask a layer's `params_size`, which takes those of the layer's arguments that the size depends on."""
+    names = inspect.signature(layer.params_size).parameters
+    wanted = {"event_shape": event_shape, "event_size": event_shape, **arguments}
+    return layer.params_size(**{name: value for name, value in wanted.items() if name in names})
 
 
 def _prior(splits: datasets.Splits, options: Options, encoder: keras.Model) -> priors.Prior:

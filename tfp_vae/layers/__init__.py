@@ -29,13 +29,14 @@ from tfp_vae.layers.discrete import IndependentBernoulli, IndependentCategorical
 from tfp_vae.layers.distribution_lambda import DistributionLambda, DistributionLayer
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
 from tfp_vae.layers.independent import Independent
-from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureSameFamily
+from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureQuantizedLogistic, MixtureSameFamily
 from tfp_vae.layers.normal import (
     IndependentNormal,
     MultivariateNormalDiag,
     MultivariateNormalDiagPlusLowRank,
     MultivariateNormalTriL,
 )
+from tfp_vae.layers.normal_scale import IndependentNormalLearnedScale, IndependentNormalOptimalScale
 from tfp_vae.layers.one_hot import (
     CategoricalMixtureOfOneHotCategorical,
     OneHotCategorical,
@@ -69,6 +70,8 @@ __all__ = [
     "IndependentLogistic",
     "IndependentNegativeBinomial",
     "IndependentNormal",
+    "IndependentNormalLearnedScale",
+    "IndependentNormalOptimalScale",
     "IndependentPoisson",
     "IndependentQuantizedLogistic",
     "IndependentRelaxedBernoulli",
@@ -78,6 +81,7 @@ __all__ = [
     "KLDivergenceRegularizer",
     "MixtureLogistic",
     "MixtureNormal",
+    "MixtureQuantizedLogistic",
     "MixtureSameFamily",
     "MultivariateNormalDiag",
     "MultivariateNormalDiagPlusLowRank",

@@ -130,7 +130,8 @@ class StraightThrough(StraightThroughDraws, OneHot):
 class RelaxedOneHotCategorical(DistributionLayer):
     """The Gumbel-softmax (concrete) distribution: a continuous posterior near the one-hot vectors.
 
-    Its draws are probabilities, reparameterized; the lower the temperature, the nearer to one-hot. TFP knows no mean
+    Its draws are probabilities, reparameterized; the lower the temperature, the nearer to one-hot. A probability too
+    small for floating point is drawn as the least one, where `log_prob` counts the mass of all below. TFP knows no mean
     and no mode of it: convert it by "sample".
 
     Reference: Jang et al., 2017, arXiv:1611.01144; Maddison et al., 2017, arXiv:1611.00712.
@@ -177,7 +178,7 @@ class RelaxedOneHotCategorical(DistributionLayer):
         """Build the distribution from `params`, `[..., params_size(event_size)]`."""
         event_shape = as_event_shape(event_size)
         (logits,) = split_params(params, [event_shape])
-        base = PositiveRelaxedOneHotCategorical(
+        base = CensoredRelaxedOneHotCategorical(
             tf.constant(temperature, logits.dtype),
             logits,
             validate_args=validate_args,
@@ -191,11 +192,29 @@ class RelaxedOneHotCategorical(DistributionLayer):
         return int(np.prod(as_event_shape(event_size)))
 
 
-class PositiveRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
-    """TFP's, a draw of which is never exactly 0: the density there is infinite or not a number."""
+class CensoredRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
+    """TFP's, with each probability below the least that floating point holds censored: drawn as that least one.
+
+    `log_prob` is the density of those that are not censored, times the mass of all that lies below for the others: an
+    integral in closed form. TFP's is infinite or not a number at 0. Clipping the draws alone would not do: a posterior
+    beyond the clip would have no density there, and its sampled KL divergence would fall without bound as its logits
+    grow.
+    """
 
     def _call_sample_n(self, *args, **kwargs):
-        return tf.maximum(super()._call_sample_n(*args, **kwargs), np.finfo(self.dtype.as_numpy_dtype).tiny)
+        return tf.maximum(super()._call_sample_n(*args, **kwargs), self._least())
+
+    def _log_prob(self, z):
+        """Give Maddison et al., 2017, equation (10), in which a censored category has no factor of its own."""
+        seen = tf.cast(z > self._least(), self.dtype)
+        number, log_z = tf.reduce_sum(seen, -1), tf.math.log(tf.maximum(z, self._least()))
+        log_rates = tf.math.log_softmax(self.logits) - self.temperature * log_z
+        log_normalizer = (number - 1.0) * tf.math.log(self.temperature) + tf.math.lgamma(number)
+        factors = tf.reduce_sum(seen * (log_rates - log_z), -1)
+        return log_normalizer + factors - number * tf.reduce_logsumexp(log_rates, -1)
+
+    def _least(self) -> tf.Tensor:
+        return tf.constant(np.finfo(self.dtype.as_numpy_dtype).tiny, self.dtype)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.binary import CensoredRelaxedBernoulli, StraightThroughBernoulli
 from tfp_vae.layers.counts import QuantizedLogistic
-from tfp_vae.layers.one_hot import MixtureOfOneHot, OneHot, PositiveRelaxedOneHotCategorical, StraightThrough
+from tfp_vae.layers.one_hot import CensoredRelaxedOneHotCategorical, MixtureOfOneHot, OneHot, StraightThrough
 from tfp_vae.layers.spherical import RejectionVonMisesFisher
 
 tfd = tfp.distributions
@@ -17,9 +17,9 @@ OWN = {
     cls.__name__: cls
     for cls in (
         CensoredRelaxedBernoulli,
+        CensoredRelaxedOneHotCategorical,
         MixtureOfOneHot,
         OneHot,
-        PositiveRelaxedOneHotCategorical,
         QuantizedLogistic,
         RejectionVonMisesFisher,
         StraightThrough,
