@@ -17,8 +17,8 @@ tfd = tfp.distributions
 
 # softplus of it, plus MIN_SCALE, is 1.
 UNIT_SCALE = float(np.log(np.expm1(1.0 - MIN_SCALE)))
-# Share of the stored variance that a training step keeps.
-MOMENTUM = 0.99
+# Share of the stored variance that a training step keeps: low, for one batch has many errors, and they fall fast.
+MOMENTUM = 0.9
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
