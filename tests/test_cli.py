@@ -221,6 +221,13 @@ def test_members_by_name(options):
             assert getattr(part, argument) == value
 
 
+def test_the_warm_up_in_cycles(digits):
+    """1437 examples in batches of 100 make 14 steps an epoch: cycles of 56 steps, in which 28 rise."""
+    vae = cli.build(digits, options_of(hidden_size=8, latent_size=3, epochs=12, warm_up=2, cycles=3, beta=0.5))
+    values = [float(vae.objective.beta(step)) for step in (0, 14, 28, 55, 56, 70, 111, 112, 168, 10**9)]
+    assert values == [0.0, 0.25, 0.5, 0.5, 0.0, 0.25, 0.5, 0.0, 0.5, 0.5]
+
+
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_mnist_reaches_its_number(here):
@@ -265,7 +272,9 @@ BAD = {
     "train --objective Gamma": "--objective must be one of",
     "train --objective IWAE(5)": "must be a name, alone or with arguments by name",
     "train --objective IWAE(num_samples=0)": "num_samples must be a whole number",
-    "train --objective IWAE --beta 3": "--beta and --warm-up are about the beta of ELBO",
+    "train --objective IWAE --beta 3": "--beta, --warm-up and --cycles are about the beta of ELBO",
+    "train --cycles 4": "Each of the 4 --cycles lasts 25 epochs, so --warm-up must be .* received 0",
+    "train --cycles 4 --warm-up 26": "at most that; received 26",
     "train --network foo": "--network must be one of mlp, conv",
     "train --latent-size 0": "latent-size",
     "train --latent-size -3": "latent-size",

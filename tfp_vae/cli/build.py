@@ -133,15 +133,31 @@ def _objective(splits: datasets.Splits, options: Options, steps: int) -> objecti
     name, arguments = parse("objective", options.objective, OBJECTIVES)
     if name == "BetaTCVAE":
         arguments = {"dataset_size": len(splits.train), **arguments}
-    if options.beta != 1.0 or options.warm_up:
+    if options.beta != 1.0 or options.warm_up or options.cycles > 1:
         if name not in ("ELBO", "BetaTCVAE") or "beta" in arguments:
             raise ValueError(
-                f"--beta and --warm-up are about the beta of ELBO and BetaTCVAE; received --objective "
+                f"--beta, --warm-up and --cycles are about the beta of ELBO and BetaTCVAE; received --objective "
                 f"{options.objective!r}. Leave them out, or give beta there alone."
             )
-        rise = keras.optimizers.schedules.PolynomialDecay(0.0, max(1, options.warm_up * steps), options.beta)
-        arguments["beta"] = rise if options.warm_up else options.beta
+        arguments["beta"] = _beta(options, steps)
     return getattr(objectives, name)(**arguments)
+
+
+def _beta(options: Options, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Give beta, which rises in the warm-up: once, or in each of several cycles that share the training."""
+    if options.cycles > 1:
+        if not 0 < options.warm_up * options.cycles <= options.epochs:
+            raise ValueError(
+                f"Each of the {options.cycles} --cycles lasts {options.epochs / options.cycles:g} epochs, so --warm-up "
+                f"must be at least 1 and at most that; received {options.warm_up}."
+            )
+        ramp = options.warm_up * options.cycles / options.epochs
+        steps_per_cycle = max(1, steps * options.epochs // options.cycles)
+        return objectives.CyclicalSchedule(
+            options.beta, steps_per_cycle=steps_per_cycle, num_cycles=options.cycles, ramp=ramp
+        )
+    rise = keras.optimizers.schedules.PolynomialDecay(0.0, max(1, options.warm_up * steps), options.beta)
+    return rise if options.warm_up else options.beta
 
 
 def _largest_divisor(number: int, limit: int) -> int:
