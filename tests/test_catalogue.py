@@ -45,11 +45,15 @@ LIKELIHOODS = {
     "IndependentBernoulli": lambda x: x > 0.5,
     "IndependentContinuousBernoulli": lambda x: x,
     "IndependentNormal": lambda x: x,
+    "IndependentNormalLearnedScale": lambda x: x,
+    "IndependentNormalOptimalScale": lambda x: x,
     "IndependentPoisson": lambda x: np.round(4 * x),
     "IndependentQuantizedLogistic": lambda x: np.round(255 * x),
     "IndependentStudentT": lambda x: x,
     "IndependentZeroInflatedNegativeBinomial": lambda x: np.round(4 * x),
+    "MixtureQuantizedLogistic": lambda x: np.round(255 * x),
 }
+ARGUMENTS = {"MixtureQuantizedLogistic": {"num_components": 2}}
 OBJECTIVES = {f"{name}-{i}": member for name, members in CASES.items() for i, member in enumerate(members)}
 COLUMNS = POSTERIORS, PRIORS, LIKELIHOODS, OBJECTIVES
 
@@ -91,8 +95,8 @@ def test_each_two_members_train_together(row):
         column[name] for column, name in zip(COLUMNS, row, strict=True)
     )
     x = to_data(np.random.default_rng(0).uniform(size=(8, 4))).astype("float32")
-    likelihood = getattr(tfpl, row[2])
-    num_posterior, num_likelihood = posterior.params_size(LATENT, **arguments), likelihood.params_size(4)
+    likelihood, config = getattr(tfpl, row[2]), {"event_shape": 4, **ARGUMENTS.get(row[2], {})}
+    num_posterior, num_likelihood = posterior.params_size(LATENT, **arguments), likelihood.params_size(**config)
     encoder = keras.Sequential(
         [
             keras.Input((4,)),
@@ -101,7 +105,7 @@ def test_each_two_members_train_together(row):
             posterior(LATENT, **arguments),
         ]
     )
-    decoder = keras.Sequential([keras.Input((LATENT,)), keras.layers.Dense(num_likelihood), likelihood(4)])
+    decoder = keras.Sequential([keras.Input((LATENT,)), keras.layers.Dense(num_likelihood), likelihood(**config)])
     objective = type(objective).from_config(objective.get_config())
     vae = tfp_vae.VAE(encoder, decoder, prior=prior(encoder), objective=objective)
     vae.compile("adam", run_eagerly=True)

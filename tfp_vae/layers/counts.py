@@ -241,7 +241,8 @@ class IndependentQuantizedLogistic(DistributionLayer):
     def new(params, event_shape=(), num_levels: int = 256, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
         event_shape = as_event_shape(event_shape)
-        base = quantized_logistic(*split_params(params, [event_shape] * 2), num_levels, validate_args)
+        loc, scale = split_params(params, [event_shape] * 2)
+        base = quantized_logistic(loc, scale, num_levels, validate_args)
         return independent_of(base, len(event_shape), name)
 
     @staticmethod
