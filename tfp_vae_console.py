@@ -39,15 +39,18 @@ def train(
     hidden_size: Annotated[int, typer.Option(min=1, help="Width of the mlp's hidden layer.")] = 500,
     latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 24,
     posterior: Annotated[
-        str, typer.Option(help="Distribution layer of the encoder, such as PowerSpherical.")
+        str,
+        typer.Option(help="Distribution layer of the encoder, such as 'RelaxedOneHotCategorical(temperature=0.5)'."),
     ] = "MultivariateNormalDiag",
     likelihood: Annotated[
-        str, typer.Option(help="Distribution layer of the decoder; auto: what suits the data.")
+        str,
+        typer.Option(help="Distribution layer of the decoder, perhaps with arguments; auto: what suits the data."),
     ] = "auto",
     prior: Annotated[str, typer.Option(help="Prior, such as 'NormalMixture(num_components=10)'.")] = "StandardNormal",
     objective: Annotated[str, typer.Option(help="Objective, such as 'IWAE(num_samples=5)'.")] = "ELBO",
     beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0,
     warm_up: Annotated[int, typer.Option(min=0, help="Epochs in which beta rises from 0.")] = 0,
+    cycles: Annotated[int, typer.Option(min=1, help="Times that the warm-up is repeated, equally far apart.")] = 1,
     num_samples: NumSamples = 500,
     seed: Seed = 0,
     run: Annotated[

@@ -108,6 +108,12 @@ UNIT = substituted(special.expit, lambda u: special.expit(u) * special.expit(-u)
 SIMPLEX = substituted(special.expit, lambda u: special.expit(u) * special.expit(-u), -60.0, 60.0, 4000)
 PAIRS = np.stack([SIMPLEX[0], special.expit(-np.linspace(-60.0, 60.0, 4000))], -1), SIMPLEX[1]
 
+# The same simplex twice, on fewer points.
+FEW = np.linspace(-25.0, 25.0, 300)
+FEW_PAIRS = np.stack([special.expit(FEW), special.expit(-FEW)], -1)
+FEW_VOLUMES = special.expit(FEW) * special.expit(-FEW) * (FEW[1] - FEW[0])
+TWO_PAIRS = FEW_PAIRS[np.indices((300, 300)).reshape(2, -1).T], np.outer(FEW_VOLUMES, FEW_VOLUMES).ravel()
+
 
 def circle(number=2000):
     angle = 2.0 * np.pi * np.arange(number) / number
@@ -189,6 +195,15 @@ CASES = [
     ),
     Case(tfpl.IndependentBernoulli, {}, 1, (), ref.scalar_bernoulli, product((), np.arange(2.0))),
     Case(
+        tfpl.IndependentBernoulliStraightThrough,
+        {"event_shape": 2},
+        2,
+        (2,),
+        ref.bernoulli_of_2,
+        product((2,), [0, 1]),
+        linear=True,
+    ),
+    Case(
         tfpl.IndependentBinomial,
         {"event_shape": 2, "total_count": 5},
         2,
@@ -226,6 +241,8 @@ CASES = [
     ),
     Case(tfpl.IndependentNormal, {"event_shape": [2, 1]}, 4, (2, 1), ref.normal, product((2, 1), *LINE)),
     Case(tfpl.IndependentNormal, {}, 2, (), ref.scalar_normal, product((), *LINE)),
+    Case(tfpl.IndependentNormalLearnedScale, {"event_shape": 2}, 2, (2,), ref.unit_normal, product((2,), *LINE)),
+    Case(tfpl.IndependentNormalOptimalScale, {"event_shape": 2}, 2, (2,), ref.unit_normal, product((2,), *LINE)),
     Case(tfpl.IndependentPoisson, {"event_shape": 2}, 2, (2,), ref.poisson, product((2,), COUNTS), extreme=15.0),
     Case(
         tfpl.IndependentQuantizedLogistic,
@@ -235,6 +252,16 @@ CASES = [
         ref.values(2, 2)(ref.quantized_logistic_of_6),
         product((2,), np.arange(6.0)),
         names=("mean",),
+    ),
+    Case(
+        tfpl.IndependentRelaxedBernoulli,
+        {"event_shape": 2, "temperature": 1.5},
+        2,
+        (2,),
+        ref.values(1, 2)(ref.relaxed_bernoulli_at_1_5),
+        product((2,), *UNIT),
+        names=(),
+        convert=tfd.RelaxedBernoulli.logits,
     ),
     Case(tfpl.IndependentStudentT, {"event_shape": 1}, 3, (1,), ref.student_t, product((1,), *SHORT_LONG)),
     Case(
@@ -267,6 +294,15 @@ CASES = [
         names=NO_MODE,
     ),
     Case(
+        tfpl.MixtureQuantizedLogistic,
+        {"num_components": 2, "event_shape": 2, "num_levels": 6},
+        12,
+        (2,),
+        ref.mixture_of_2_quantized_logistics_of_6,
+        product((2,), np.arange(6.0)),
+        names=("mean",),
+    ),
+    Case(
         tfpl.MixtureSameFamily,
         {"num_components": 2, "component_layer": functools.partial(tfpl.MultivariateNormalTriL, 2)},
         12,
@@ -292,6 +328,15 @@ CASES = [
         tfpl.OneHotCategorical, {"event_size": 3}, 3, (3,), ref.one_hot, ONE_HOT, convert=tfd.OneHotCategorical.logits
     ),
     Case(tfpl.OneHotCategoricalStraightThrough, {"event_size": 3}, 3, (3,), ref.one_hot, ONE_HOT, linear=True),
+    Case(
+        tfpl.OneHotCategoricalStraightThrough,
+        {"event_size": (2, 3)},
+        6,
+        (2, 3),
+        ref.one_hot_2_by_3,
+        (np.eye(3)[np.indices((3, 3)).reshape(2, -1).T], np.ones(9)),
+        linear=True,
+    ),
     Case(tfpl.PowerSpherical, {"event_size": 3}, 4, (3,), ref.power_spherical, sphere(), names=("mean",)),
     Case(
         tfpl.RelaxedOneHotCategorical,
@@ -300,6 +345,16 @@ CASES = [
         (2,),
         ref.relaxed_at_1_5,
         PAIRS,
+        names=(),
+        convert=tfd.RelaxedOneHotCategorical.logits,
+    ),
+    Case(
+        tfpl.RelaxedOneHotCategorical,
+        {"event_size": (2, 2), "temperature": 1.5},
+        4,
+        (2, 2),
+        ref.relaxed_2_by_2_at_1_5,
+        TWO_PAIRS,
         names=(),
         convert=tfd.RelaxedOneHotCategorical.logits,
     ),

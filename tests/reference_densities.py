@@ -71,6 +71,12 @@ def quantized_logistic_of_6(x, loc, scale):
     return np.log(above - below)
 
 
+def mixture_of_2_quantized_logistics_of_6(params, x):
+    logits, loc, scale = np.moveaxis(params.reshape(*params.shape[:-1], 3, 2, 2), -3, 0)  # [..., component, value]
+    parts = special.log_softmax(logits, -2) + quantized_logistic_of_6(x[..., np.newaxis, :], loc, scale)
+    return special.logsumexp(parts, -2).sum(-1)
+
+
 def categorical_of_3(params, x):
     logits = params.reshape(*params.shape[:-1], 2, 3)
     chosen = np.eye(3)[x.astype(int)]
@@ -79,6 +85,10 @@ def categorical_of_3(params, x):
 
 def one_hot(params, x):
     return np.sum(x * special.log_softmax(params, -1), -1)
+
+
+def one_hot_2_by_3(params, x):
+    return one_hot(params.reshape(*params.shape[:-1], 2, 3), x).sum(-1)
 
 
 def mixture(component, num_components=2):
@@ -101,6 +111,17 @@ def relaxed_at_1_5(params, x, temperature=1.5):
         + np.sum(terms - np.log(x), -1)
         - number * special.logsumexp(terms, -1)
     )
+
+
+def relaxed_2_by_2_at_1_5(params, x):
+    return relaxed_at_1_5(params.reshape(*params.shape[:-1], 2, 2), x).sum(-1)
+
+
+def relaxed_bernoulli_at_1_5(x, logits):
+    """Maddison et al., 2017, equation (21): the density of sigmoid((logits + logistic noise) / temperature)."""
+    logit, temperature = special.logit(x), 1.5
+    noise = temperature * logit - logits
+    return stats.logistic.logpdf(noise) + np.log(temperature) - np.log(x) - np.log1p(-x)
 
 
 def direction_and_concentration(params):
@@ -138,11 +159,13 @@ laplace = values(2, 1)(lambda x, loc, scale: stats.laplace.logpdf(x, loc, softpl
 normal = values(2, 2, 1)(lambda x, loc, scale: stats.norm.logpdf(x, loc, softplus(scale)))
 scalar_normal = values(2)(lambda x, loc, scale: stats.norm.logpdf(x, loc, softplus(scale)))
 normal_of_2 = values(2, 2)(lambda x, loc, scale: stats.norm.logpdf(x, loc, softplus(scale)))
+unit_normal = values(1, 2)(lambda x, loc: stats.norm.logpdf(x, loc))
 logistic = values(2, 2)(lambda x, loc, scale: stats.logistic.logpdf(x, loc, softplus(scale)))
 student_t = values(3, 1)(lambda x, df, loc, scale: stats.t.logpdf(x, softplus(df) + 2.001, loc, softplus(scale)))
 student_t_of_3 = values(2, 1)(lambda x, loc, scale: stats.t.logpdf(x, 3.0, loc, softplus(scale)))
 gamma = values(2, 2)(lambda x, a, log_rate: stats.gamma.logpdf(x, softplus(a), scale=np.exp(-log_rate)))
 bernoulli = values(1, 2, 1, 2)(lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)))
+bernoulli_of_2 = values(1, 2)(lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)))
 scalar_bernoulli = values(1)(lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)))
 binomial_of_5 = values(1, 2)(lambda x, logits: stats.binom.logpmf(x, 5, special.expit(logits)))
 poisson = values(1, 2)(lambda x, log_rate: stats.poisson.logpmf(x, np.exp(log_rate)))

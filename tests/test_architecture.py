@@ -75,6 +75,8 @@ def test_public_names_are_documented(member):
 @pytest.mark.parametrize("member", PUBLIC, ids=lambda member: member.__name__)
 def test_layers_are_registered_with_keras(member):
     if inspect.isclass(member) and issubclass(member, keras.layers.Layer) and not inspect.isabstract(member):
-        assert keras.saving.get_registered_name(member) == f"tfp_vae>{member.__name__}"
+        name = keras.saving.get_registered_name(member)
+        assert name == f"tfp_vae>{member.__name__}"
+        assert keras.saving.get_registered_object(name) is member, "two classes share a name"
     else:
         assert callable(member)

@@ -17,6 +17,10 @@ POSTERIORS = {
     "full": (tfpl.MultivariateNormalTriL, {}),
     "low rank": (tfpl.MultivariateNormalDiagPlusLowRank, {"rank": 1}),
     "spherical": (tfpl.PowerSpherical, {}),
+    "categorical": (tfpl.OneHotCategoricalStraightThrough, {}),
+    "relaxed categorical": (tfpl.RelaxedOneHotCategorical, {}),
+    "binary": (tfpl.IndependentBernoulliStraightThrough, {}),
+    "relaxed binary": (tfpl.IndependentRelaxedBernoulli, {}),
 }
 PRIORS = {
     "StandardNormal": lambda encoder: priors.StandardNormal(LATENT),
@@ -24,34 +28,52 @@ PRIORS = {
     "NormalMixture": lambda encoder: priors.NormalMixture(LATENT, 3),
     "VampPrior": lambda encoder: priors.VampPrior(encoder, 4, 5),
     "HypersphericalUniform": lambda encoder: priors.HypersphericalUniform(LATENT),
+    "Categorical": lambda encoder: priors.Categorical(LATENT, trained=True),
+    "RelaxedCategorical": lambda encoder: priors.RelaxedCategorical(LATENT, trained=True),
+    "Bernoulli": lambda encoder: priors.Bernoulli(LATENT, trained=True),
+    "RelaxedBernoulli": lambda encoder: priors.RelaxedBernoulli(LATENT, trained=True),
+}
+# The priors of posteriors that lie elsewhere than on all vectors; VampPrior goes with all.
+OWN_PRIORS = {
+    "spherical": "HypersphericalUniform",
+    "categorical": "Categorical",
+    "relaxed categorical": "RelaxedCategorical",
+    "binary": "Bernoulli",
+    "relaxed binary": "RelaxedBernoulli",
 }
 LIKELIHOODS = {
     "IndependentBernoulli": lambda x: x > 0.5,
     "IndependentContinuousBernoulli": lambda x: x,
     "IndependentNormal": lambda x: x,
+    "IndependentNormalLearnedScale": lambda x: x,
+    "IndependentNormalOptimalScale": lambda x: x,
     "IndependentPoisson": lambda x: np.round(4 * x),
     "IndependentQuantizedLogistic": lambda x: np.round(255 * x),
     "IndependentStudentT": lambda x: x,
     "IndependentZeroInflatedNegativeBinomial": lambda x: np.round(4 * x),
+    "MixtureQuantizedLogistic": lambda x: np.round(255 * x),
 }
+ARGUMENTS = {"MixtureQuantizedLogistic": {"num_components": 2}}
 OBJECTIVES = {f"{name}-{i}": member for name, members in CASES.items() for i, member in enumerate(members)}
 COLUMNS = POSTERIORS, PRIORS, LIKELIHOODS, OBJECTIVES
 
 
 def is_defined(posterior, prior, likelihood, objective) -> bool:
     member = OBJECTIVES[objective]
+    fits = {"VampPrior", OWN_PRIORS[posterior]} if posterior in OWN_PRIORS else {*PRIORS} - {*OWN_PRIORS.values()}
     needs_factors = isinstance(member, objectives.BetaTCVAE) or getattr(member, "free_bits", 0.0) != 0.0
-    factorized = posterior == "diagonal" and (
-        isinstance(member, objectives.BetaTCVAE) or prior in ("StandardNormal", "Normal")
-    )
-    fits = {"spherical": ("HypersphericalUniform", "VampPrior")}.get(
-        posterior, PRIORS.keys() - {"HypersphericalUniform"}
+    factorized = posterior in ("diagonal", "binary", "relaxed binary") and (
+        isinstance(member, objectives.BetaTCVAE)
+        or prior in ("StandardNormal", "Normal", "Bernoulli", "RelaxedBernoulli")
     )
     compares_draws = isinstance(member, (objectives.InfoVAE, objectives.WAE))
+    needs_path = getattr(member, "estimator", "standard") in ("stl", "dreg")
     return (
         prior in fits
         and (factorized or not needs_factors)
-        and not (compares_draws and prior in ("NormalMixture", "VampPrior"))
+        and not (compares_draws and prior in ("NormalMixture", "VampPrior", "Categorical", "Bernoulli"))
+        and not (needs_path and posterior in ("categorical", "binary"))
+        and not (isinstance(member, objectives.DIPVAE) and posterior.startswith("relaxed"))
     )
 
 
@@ -73,8 +95,8 @@ def test_each_two_members_train_together(row):
         column[name] for column, name in zip(COLUMNS, row, strict=True)
     )
     x = to_data(np.random.default_rng(0).uniform(size=(8, 4))).astype("float32")
-    likelihood = getattr(tfpl, row[2])
-    num_posterior, num_likelihood = posterior.params_size(LATENT, **arguments), likelihood.params_size(4)
+    likelihood, config = getattr(tfpl, row[2]), {"event_shape": 4, **ARGUMENTS.get(row[2], {})}
+    num_posterior, num_likelihood = posterior.params_size(LATENT, **arguments), likelihood.params_size(**config)
     encoder = keras.Sequential(
         [
             keras.Input((4,)),
@@ -83,7 +105,7 @@ def test_each_two_members_train_together(row):
             posterior(LATENT, **arguments),
         ]
     )
-    decoder = keras.Sequential([keras.Input((LATENT,)), keras.layers.Dense(num_likelihood), likelihood(4)])
+    decoder = keras.Sequential([keras.Input((LATENT,)), keras.layers.Dense(num_likelihood), likelihood(**config)])
     objective = type(objective).from_config(objective.get_config())
     vae = tfp_vae.VAE(encoder, decoder, prior=prior(encoder), objective=objective)
     vae.compile("adam", run_eagerly=True)
@@ -108,6 +130,46 @@ REFUSED = {
     "discrete posterior, normal prior": (
         lambda: vae_of(tfpl.OneHotCategoricalStraightThrough),
         "StraightThrough lies on one-hot vectors, the prior MultivariateNormalDiag on all vectors",
+    ),
+    "binary posterior, normal prior": (
+        lambda: vae_of(tfpl.IndependentBernoulliStraightThrough),
+        "StraightThroughBernoulli lies on zeros and ones, the prior MultivariateNormalDiag on all vectors",
+    ),
+    "relaxed posterior, discrete prior": (
+        lambda: vae_of(tfpl.RelaxedOneHotCategorical, prior=priors.Categorical(LATENT)),
+        "CensoredRelaxedOneHotCategorical lies on the simplex, the prior OneHot on one-hot vectors",
+    ),
+    "relaxed binary posterior, discrete prior": (
+        lambda: vae_of(tfpl.IndependentRelaxedBernoulli, prior=priors.Bernoulli(LATENT)),
+        "CensoredRelaxedBernoulli lies on the unit cube, the prior Bernoulli on zeros and ones",
+    ),
+    "sticking the landing, straight-through": (
+        lambda: vae_of(
+            tfpl.OneHotCategoricalStraightThrough,
+            prior=priors.Categorical(LATENT),
+            objective=objectives.ELBO(kl="sampled", estimator="stl"),
+        ),
+        "ELBO with estimator='stl' .* a draw of StraightThrough is straight-through, .* biased",
+    ),
+    "double reparameterization, straight-through": (
+        lambda: vae_of(
+            tfpl.IndependentBernoulliStraightThrough,
+            prior=priors.Bernoulli(LATENT),
+            objective=objectives.IWAE(3, estimator="dreg"),
+        ),
+        "IWAE with estimator='dreg' .* a draw of StraightThroughBernoulli is straight-through, .* biased",
+    ),
+    "discrepancy, discrete prior": (
+        lambda: vae_of(
+            tfpl.IndependentBernoulliStraightThrough, prior=priors.Bernoulli(LATENT), objective=objectives.WAE()
+        ),
+        "WAE compares draws .* are not reparameterized",
+    ),
+    "covariance, relaxed posterior": (
+        lambda: vae_of(
+            tfpl.IndependentRelaxedBernoulli, prior=priors.RelaxedBernoulli(LATENT), objective=objectives.DIPVAE()
+        ),
+        "DIPVAE is about the mean .* none of CensoredRelaxedBernoulli",
     ),
     "discrete posterior without a path": (lambda: vae_of(tfpl.OneHotCategorical), "OneHotCategorical is not reparam"),
     "biased path": (lambda: vae_of(tfpl.VonMisesFisher, latent=5), "VonMisesFisher is not reparameterized"),

@@ -20,6 +20,7 @@ import tfp_vae
 import tfp_vae_console
 from tests.conftest import make_vae
 from tfp_vae import cli
+from tfp_vae.cli.build import parse
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--hidden-size", "16", "--latent-size", "4", "--num-samples", "5"]
@@ -174,6 +175,15 @@ COMBINATIONS = [
     ["--objective", "BetaTCVAE", "--beta", "2", "--warm-up", "1", "--prior", "VampPrior(num_components=5)"],
     ["--posterior", "PowerSpherical", "--prior", "HypersphericalUniform", "--objective", "ELBO(num_samples=2)"],
     ["--posterior", "MultivariateNormalDiagPlusLowRank(rank=1)", "--prior", "Normal", "--objective", "DIPVAE"],
+    ["--posterior", "RelaxedOneHotCategorical(temperature=0.7)", "--prior", "RelaxedCategorical(temperature=0.5)"],
+    ["--posterior", "OneHotCategoricalStraightThrough", "--prior", "Categorical(trained=True)"],
+    ["--posterior", "IndependentBernoulliStraightThrough", "--prior", "Bernoulli", "--objective", "IWAE"],
+    ["--posterior", "IndependentRelaxedBernoulli(temperature=0.3)", "--prior", "RelaxedBernoulli(temperature=0.3)"],
+    ["--likelihood", "MixtureQuantizedLogistic(num_components=3, num_levels=17)"],
+    ["--likelihood", "IndependentNormalLearnedScale(scale_shape=(8, 8, 1))"],
+    ["--likelihood", "IndependentNormalOptimalScale", "--objective", "IWAE(num_samples=3, estimator='dreg')"],
+    ["--likelihood", "IndependentQuantizedLogistic(num_levels=17)", "--network", "conv"],
+    ["--likelihood", "MixtureQuantizedLogistic(num_components=2)", "--network", "conv"],
 ]
 
 
@@ -192,16 +202,30 @@ def test_large_values_are_scaled_before_the_encoder():
     assert np.abs(vae.encoder.layers[0](splits.test)).max() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("options", COMBINATIONS, ids=lambda options: options[1])
-def test_prior_and_objective_by_name(options, digits):
+@pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
+def test_members_by_name(options):
     names = [name.removeprefix("--").replace("-", "_") for name in options[::2]]
     texts = dict(zip(names, options[1::2], strict=True))
     given = {name: type(getattr(options_of(), name))(text) for name, text in texts.items()}
-    vae = cli.build(digits, options_of(hidden_size=8, latent_size=3, epochs=2, **given))
+    options = options_of(hidden_size=8, latent_size=3, epochs=2, **given)
+    splits = tfp_vae.datasets.load("digits", likelihood=cli.parse_likelihood(options.likelihood)[0])
+    vae = cli.build(splits, options)
     vae.compile("adam", run_eagerly=True)
-    assert np.isfinite(vae.fit(digits.train[:50], verbose=0).history["loss"]).all()
-    for part, name in ((vae.prior, "prior"), (vae.objective, "objective")):
-        assert getattr(options_of(**given), name).startswith(type(part).__name__)
+    assert np.isfinite(vae.fit(splits.train[:50], verbose=0).history["loss"]).all()
+    parts = {"prior": vae.prior, "objective": vae.objective, "posterior": vae.encoder.layers[-1]}
+    parts |= {"likelihood": vae.decoder.layers[-1]} if "likelihood" in given else {}
+    for name, part in parts.items():
+        text = getattr(options, name)
+        assert text.startswith(type(part).__name__)
+        for argument, value in parse(name, text, (type(part).__name__,))[1].items():
+            assert getattr(part, argument) == value
+
+
+def test_the_warm_up_in_cycles(digits):
+    """1437 examples in batches of 100 make 14 steps an epoch: cycles of 56 steps, in which 28 rise."""
+    vae = cli.build(digits, options_of(hidden_size=8, latent_size=3, epochs=12, warm_up=2, cycles=3, beta=0.5))
+    values = [float(vae.objective.beta(step)) for step in (0, 14, 28, 55, 56, 70, 111, 112, 168, 10**9)]
+    assert values == [0.0, 0.25, 0.5, 0.5, 0.0, 0.25, 0.5, 0.0, 0.5, 0.5]
 
 
 @pytest.mark.slow
@@ -236,6 +260,10 @@ BAD = {
     "train --dataset bytes.npz --likelihood IndependentBinomial --network conv": "divisible by 4",
     "train --likelihood IndependentBernoulli": r"\[0, 16\]",
     "train --likelihood Gamma": "--likelihood must be one of",
+    "train --likelihood MixtureQuantizedLogistic": "missing 1 required positional argument: 'num_components'",
+    "train --likelihood IndependentQuantizedLogistic(num_levels=17.5)": "num_levels must be a whole number",
+    "train --likelihood IndependentNormal(event_shape=3)": "multiple values for .* 'event_shape'",
+    "train --likelihood IndependentNormal(shade=3)": "shade",
     "train --posterior Gamma": "--posterior must be one of",
     "train --posterior IndependentBernoulli": "--posterior must be one of",
     "train --prior Gamma": "--prior must be one of",
@@ -244,7 +272,9 @@ BAD = {
     "train --objective Gamma": "--objective must be one of",
     "train --objective IWAE(5)": "must be a name, alone or with arguments by name",
     "train --objective IWAE(num_samples=0)": "num_samples must be a whole number",
-    "train --objective IWAE --beta 3": "--beta and --warm-up are about the beta of ELBO",
+    "train --objective IWAE --beta 3": "--beta, --warm-up and --cycles are about the beta of ELBO",
+    "train --cycles 4": "Each of the 4 --cycles lasts 25 epochs, so --warm-up must be .* received 0",
+    "train --cycles 4 --warm-up 26": "at most that; received 26",
     "train --network foo": "--network must be one of mlp, conv",
     "train --latent-size 0": "latent-size",
     "train --latent-size -3": "latent-size",

@@ -56,7 +56,7 @@ def test_training(case):
     y = case.draw(case.params(8)).astype("float32")
     metrics = ["mse"] if case.event_shape and case.convert == "mean" else []
     model.compile("sgd", loss=negative_log_likelihood, weighted_metrics=metrics, run_eagerly=True)
-    p, before = model(X), [w.numpy() for w in model.trainable_weights]
+    p, before = model(X, training=True), [w.numpy() for w in model.trainable_weights]
     expected = np.sum(WEIGHT * -p.log_prob(y)) / len(X)
     history = model.fit(X, y, sample_weight=WEIGHT, batch_size=8, verbose=0).history
     np.testing.assert_allclose(history["loss"], [expected], rtol=1e-4)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from scipy import stats
 
 from tests.layer_cases import CASES, EXACT, MOMENTS, Case, is_first, rows
 from tfp_vae import layers as tfpl
+from tfp_vae.layers import counts
 from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
@@ -299,6 +301,48 @@ def test_256_levels():
     np.testing.assert_allclose(tf.reduce_sum(p.prob(levels) * levels, 0), p.mean(), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("loc", "scale"),
+    [(0.0, -30.0), (30.0, -30.0), (-5000.0, 0.0), (1e6, 0.0), (0.0, 1e6), (-1e6, 1e6), (1e6, -1e6)],
+)
+def test_quantized_logistic_in_its_tails(loc, scale):
+    """Against the smaller side's tail in float64; float32 cannot tell the two ends of a level apart there."""
+    levels = np.array([0, 1, 100, 127, 254, 255])
+    logistic = stats.logistic(127.5 * (1.0 + loc), 127.5 * (np.logaddexp(0.0, scale) + counts.MIN_QUANTIZED_SCALE))
+    lower, upper = np.where(levels == 0, -np.inf, levels - 0.5), np.where(levels == 255, np.inf, levels + 0.5)
+    left = upper < logistic.mean()
+    big = np.where(left, logistic.logcdf(upper), logistic.logsf(lower))
+    small = np.where(left, logistic.logcdf(lower), logistic.logsf(upper))
+    expected = big + np.log(-np.expm1(small - big))
+    params = tf.Variable(np.float32([[loc, scale]]))
+    with tf.GradientTape() as tape:
+        log_prob = tfpl.IndependentQuantizedLogistic.new(params, ()).log_prob(np.float32(levels)[:, np.newaxis])
+    np.testing.assert_allclose(log_prob[:, 0], expected, rtol=2e-4, atol=1e-4)
+    assert np.isfinite(tape.gradient(log_prob, params)).all()
+
+
+def test_a_mixture_of_one_quantized_logistic():
+    params = np.random.default_rng(0).normal(size=(5, 3, 2, 3, 1)).astype("float32")
+    mixture = tfpl.MixtureQuantizedLogistic.new(params.reshape(5, -1), 1, (2, 3, 1))
+    one = tfpl.IndependentQuantizedLogistic.new(params[:, 1:].reshape(5, -1), (2, 3, 1))
+    x = one.sample(20, seed=(0, 0))
+    np.testing.assert_allclose(mixture.log_prob(x), one.log_prob(x), rtol=1e-5)
+    np.testing.assert_allclose(mixture.mean(), one.mean(), rtol=1e-5)
+
+
+def test_mixtures_of_256_levels():
+    p = tfpl.MixtureQuantizedLogistic.new(np.random.default_rng(0).normal(scale=2.0, size=(4, 30)), 5, 2)
+    levels = np.arange(256.0)[:, np.newaxis, np.newaxis] * np.ones(2)
+    probs = np.exp(p.distribution.log_prob(levels))
+    np.testing.assert_allclose(probs.sum(0), np.ones([4, 2]), rtol=1e-6)
+    np.testing.assert_allclose(np.sum(probs * levels, 0), p.mean(), rtol=1e-6)
+    draws = p.sample(50_000, seed=(0, 0)).numpy()
+    below = np.mean(draws[np.newaxis] <= levels[:, np.newaxis], 1)
+    np.testing.assert_allclose(below, probs.cumsum(0), atol=0.015)
+    extreme = tfpl.MixtureQuantizedLogistic.new(np.float32([[0, 0, 50.0, -50.0, -30, -30]]), 2, ())
+    assert np.isfinite(extreme.log_prob(np.arange(256.0, dtype="float32")[:, np.newaxis])).all()
+
+
 def test_what_cannot_be_saved_names_the_way_out(tmp_path):
     layer = tfpl.DistributionLambda(lambda t: tfd.Normal(t, 1.0), lambda p: p.mean())
     model = keras.Sequential([keras.Input((2,)), layer])
@@ -322,6 +366,11 @@ ERRORS = {
     "levels": (lambda: tfpl.IndependentQuantizedLogistic(2, num_levels=1), r"num_levels .* at least 2, received 1"),
     "temperature": (lambda: tfpl.RelaxedOneHotCategorical(2, 0.0), r"temperature must be a positive.*received 0\.0"),
     "sphere": (lambda: tfpl.PowerSpherical(1), r"sphere needs .* at least 2, received 1"),
+    "scale shape": (
+        lambda: tfpl.IndependentNormalLearnedScale((8, 8, 3), (3, 1)),
+        r"broadcast to event_shape=\(8, 8, 3\), received \(3, 1\)",
+    ),
+    "scale too large": (lambda: tfpl.IndependentNormalLearnedScale(2, (4, 2)), r"broadcast to .* received \(4, 2\)"),
     "components": (lambda: tfpl.MixtureNormal(0, 2), r"num_components .* at least 1, received 0"),
     "not predicted": (lambda: tfpl.Independent(tfd.Binomial, 2), r"how to predict 'total_count' of tfd\.Binomial"),
     "no such": (lambda: tfpl.Independent(tfd.Normal, 2, ["mean"]), r"tfd\.Normal has no parameter \['mean'\]"),

@@ -15,10 +15,9 @@ from tfp_vae import networks, priors
 tfd = tfp.distributions
 
 
-def spherical_vae() -> tfp_vae.VAE:
-    posterior = tfpl.PowerSpherical(4)
-    encoder = keras.Sequential([networks.mlp((8, 8, 1), posterior.params_size(4), hidden_sizes=(32,)), posterior])
-    return tfp_vae.VAE(encoder, make_vae().decoder, prior=priors.HypersphericalUniform(4))
+def vae_with(posterior, prior) -> tfp_vae.VAE:
+    encoder = keras.Sequential([networks.mlp((8, 8, 1), posterior.params_size(4), hidden_sizes=(32,)), posterior(4)])
+    return tfp_vae.VAE(encoder, make_vae().decoder, prior=prior)
 
 
 def vamp_vae() -> tfp_vae.VAE:
@@ -33,7 +32,30 @@ CASES = {
     "Normal": (lambda: make_vae(prior=priors.Normal(4)), 2),
     "NormalMixture": (lambda: make_vae(prior=priors.NormalMixture(4, num_components=3)), 3),
     "VampPrior": (vamp_vae, 1),
-    "HypersphericalUniform": (spherical_vae, 0),
+    "HypersphericalUniform": (lambda: vae_with(tfpl.PowerSpherical, priors.HypersphericalUniform(4)), 0),
+    "Categorical": (lambda: vae_with(tfpl.OneHotCategoricalStraightThrough, priors.Categorical(4, trained=True)), 1),
+    "RelaxedCategorical": (
+        lambda: vae_with(tfpl.RelaxedOneHotCategorical, priors.RelaxedCategorical(4, trained=True)),
+        1,
+    ),
+    "Bernoulli": (
+        lambda: vae_with(tfpl.IndependentBernoulliStraightThrough, priors.Bernoulli(4, trained=True)),
+        1,
+    ),
+    "RelaxedBernoulli": (
+        lambda: vae_with(tfpl.IndependentRelaxedBernoulli, priors.RelaxedBernoulli(4, trained=True)),
+        1,
+    ),
+}
+# All draws there are.
+OUTCOMES = {
+    priors.Categorical: np.eye(4, dtype="float32"),
+    priors.Bernoulli: np.float32(np.indices([2] * 4).reshape(4, -1).T),
+}
+# Draws with more of them at the poles of a density.
+PROPOSALS = {
+    priors.RelaxedCategorical: lambda p: tfd.Dirichlet([0.3] * 4),
+    priors.RelaxedBernoulli: lambda p: tfd.Independent(tfd.Beta([0.3] * 4, 0.3), 1),
 }
 
 
@@ -48,7 +70,7 @@ def case(request):
 
 
 def test_density_sums_to_one(case):
-    """The mean of p(z) / r(z) over draws of a wide r is one; on the sphere r is uniform."""
+    """The mean of p(z) / r(z) over draws of a wide r is one; on the sphere r is uniform; discrete ones are summed."""
     vae, _ = case
     if isinstance(vae.prior, priors.VampPrior):  # dark images, whose posteriors overlap
         vae.prior.pseudo_inputs.assign(0.02 * vae.prior.pseudo_inputs)
@@ -58,7 +80,10 @@ def test_density_sums_to_one(case):
         area = 2 * np.pi**2 / special.gamma(2)  # of the unit sphere in four dimensions
         np.testing.assert_allclose(p.prob(p.sample(3, seed=[1, 2])), np.full(3, 1 / area), rtol=1e-5)
         return
-    wide = tfd.MultivariateNormalDiag(p.mean(), 2.0 * p.stddev())
+    if type(vae.prior) in OUTCOMES:
+        assert np.sum(p.prob(OUTCOMES[type(vae.prior)])) == pytest.approx(1.0, rel=1e-5)
+        return
+    wide = PROPOSALS.get(type(vae.prior), lambda p: tfd.MultivariateNormalDiag(p.mean(), 2.0 * p.stddev()))(p)
     z = wide.sample(200_000, seed=[1, 2])
     assert np.mean(np.exp(p.log_prob(z) - wide.log_prob(z))) == pytest.approx(1.0, abs=0.05)
 
@@ -70,6 +95,12 @@ def test_draws_follow_the_density(case):
     if isinstance(vae.prior, priors.HypersphericalUniform):
         np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1.0, atol=1e-5)
         np.testing.assert_allclose(np.cov(z.T), np.eye(4) / 4, atol=0.01)
+    elif type(vae.prior) in PROPOSALS:  # by importance sampling: TFP knows no moments
+        wide = PROPOSALS[type(vae.prior)](p)
+        others = wide.sample(200_000, seed=[3, 4])
+        weights = np.exp(p.log_prob(others) - wide.log_prob(others))[:, np.newaxis]
+        for power in (1, 2):
+            np.testing.assert_allclose((z**power).mean(0), np.mean(weights * others**power, 0), atol=0.02)
     else:
         np.testing.assert_allclose(z.mean(0), p.mean(), atol=0.03)
         np.testing.assert_allclose(z.std(0), p.stddev(), atol=0.03)
@@ -100,7 +131,12 @@ def test_training_saving_and_serving(case, digits, tmp_path):
 
 def test_priors_are_float32_under_mixed_precision():
     keras.config.set_dtype_policy("mixed_float16")
-    for prior in (priors.Normal(2), priors.NormalMixture(2, 3), priors.HypersphericalUniform(2)):
+    for prior in (
+        priors.Normal(2),
+        priors.NormalMixture(2, 3),
+        priors.HypersphericalUniform(2),
+        priors.Bernoulli(2, trained=True),
+    ):
         assert prior(None).dtype == tf.float32
 
 
@@ -158,6 +194,8 @@ BAD = {
     "components": (lambda: priors.NormalMixture(2, 0), r"num_components must be a whole number of at least 1"),
     "range": (lambda: priors.VampPrior(make_vae().encoder, (8, 8, 1), 3, low=1.0), r"low must be below high"),
     "sphere": (lambda: priors.HypersphericalUniform(1), r"at least 2, received 1"),
+    "no categories": (lambda: priors.Categorical(()), r"a shape that ends in one, received \(\)"),
+    "temperature": (lambda: priors.RelaxedBernoulli(2, -1.0), r"temperature must be a positive, .* received -1\.0"),
     "pair": (lambda: make_vae(prior=priors.HypersphericalUniform(4)), r"MultivariateNormalDiag lies on all vectors"),
     "shape": (
         lambda: make_vae(prior=priors.Normal(3)),

@@ -13,6 +13,8 @@ NORMAL = tfpl.IndependentNormal.new(tf.zeros([1, 4]), 2)
 POISSON = tfpl.IndependentPoisson.new(tf.zeros([1, 2]), 2)
 INFLATED = tfpl.IndependentZeroInflatedNegativeBinomial.new(tf.zeros([1, 6]), 2)
 QUANTIZED = tfpl.IndependentQuantizedLogistic.new(tf.zeros([1, 4]), 2)
+MIXED = tfpl.MixtureQuantizedLogistic.new(tf.zeros([1, 12]), 2, 2)
+RELAXED = tfpl.IndependentRelaxedBernoulli.new(tf.zeros([1, 2]), 2)
 CATEGORICAL = tfpl.IndependentCategorical.new(tf.zeros([1, 6]), 2, 3)
 MIXTURE = tfpl.CategoricalMixtureOfOneHotCategorical.new(tf.zeros([1, 6]), 2, 2)
 SPHERE = tfpl.PowerSpherical.new(tf.ones([1, 3]), 2)
@@ -27,6 +29,8 @@ IMPOSSIBLE = {
     "negative count": (POISSON, [[0, -1]], r"Poisson takes whole numbers of at least 0, .*\[-1, 0\]"),
     "inflated": (INFLATED, [[0.5, 1.0]], r"NegativeBinomial takes whole numbers .* not all whole. Round the data"),
     "level": (QUANTIZED, [[256.0, 0.0]], r"from 0 to num_levels - 1, .*Leave 8-bit images as they are"),
+    "level of a mixture": (MIXED, [[0.0, 2.5]], r"QuantizedLogistic takes whole numbers .*, not all whole"),
+    "fraction out of range": (RELAXED, [[0.5, 1.5]], r"values from 0 to 1, .*Scale 8-bit images"),
     "category": (CATEGORICAL, [[3, 0]], r"from 0 to num_categories - 1, .*\[0, 3\]"),
     "one-hot": (MIXTURE, [[1, 1]], r"takes vectors of one 1 and zeros"),
     "direction": (SPHERE, [[1.0, 1.0]], r"takes vectors of length 1, .* Divide by their length"),
@@ -47,6 +51,8 @@ def test_possible_data():
     check_support(POISSON, [[0, 3]])
     check_support(INFLATED, [[0, 3]])
     check_support(QUANTIZED, [[0, 255]])
+    check_support(MIXED, [[0, 255]])
+    check_support(RELAXED, [[0.0, 0.5]])
     check_support(CATEGORICAL, [[0, 2]])
     check_support(MIXTURE, [[0, 1], [1, 0]])
     check_support(SPHERE, [[0.6, 0.8]])

@@ -176,6 +176,8 @@ DRAWS = {
     "IndependentBernoulli": binarize,
     "IndependentLogistic": dequantize,
     "IndependentNormal": dequantize,
+    "IndependentNormalLearnedScale": dequantize,
+    "IndependentNormalOptimalScale": dequantize,
     "IndependentStudentT": dequantize,
 }
 

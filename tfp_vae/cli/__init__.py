@@ -15,8 +15,7 @@ import rich.progress
 import rich.table
 
 from tfp_vae import datasets, evaluation, plots, serving
-from tfp_vae.checks import one_of
-from tfp_vae.cli.build import LIKELIHOODS, build
+from tfp_vae.cli.build import build, parse_likelihood
 from tfp_vae.cli.runs import Options, Recorder, Run, open_vae
 from tfp_vae.vae import VAE
 
@@ -35,8 +34,7 @@ def train(folder: Path | None, options: dict) -> None:
         raise FileExistsError(
             f"The run folder {folder} exists already. Choose another --run, or go on with --resume {folder}."
         )
-    likelihood = one_of(("auto", *LIKELIHOODS), options["likelihood"], "--likelihood")
-    splits = datasets.load(options["dataset"], likelihood=None if likelihood == "auto" else likelihood)
+    splits = datasets.load(options["dataset"], likelihood=parse_likelihood(options["likelihood"])[0])
     chosen = Options(**{**options, "saved_models": str(options["saved_models"]), "name": splits.name})
     vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):

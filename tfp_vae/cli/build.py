@@ -1,6 +1,7 @@
 """From the options of a run to its VAE: where names become objects."""
 
 import ast
+import inspect
 
 import keras
 import numpy as np
@@ -14,7 +15,16 @@ from tfp_vae.vae import VAE
 MAX_STEPS_PER_EXECUTION = 50
 # Values beyond it, such as 8-bit pixels under a likelihood of counts, are scaled before they enter the encoder.
 LARGE_INPUT = 32.0
-POSTERIORS = ("MultivariateNormalDiag", "MultivariateNormalTriL", "MultivariateNormalDiagPlusLowRank", "PowerSpherical")
+POSTERIORS = (
+    "MultivariateNormalDiag",
+    "MultivariateNormalTriL",
+    "MultivariateNormalDiagPlusLowRank",
+    "PowerSpherical",
+    "OneHotCategoricalStraightThrough",
+    "RelaxedOneHotCategorical",
+    "IndependentBernoulliStraightThrough",
+    "IndependentRelaxedBernoulli",
+)
 LIKELIHOODS = (
     "IndependentBernoulli",
     "IndependentBinomial",
@@ -22,10 +32,13 @@ LIKELIHOODS = (
     "IndependentLogistic",
     "IndependentNegativeBinomial",
     "IndependentNormal",
+    "IndependentNormalLearnedScale",
+    "IndependentNormalOptimalScale",
     "IndependentPoisson",
     "IndependentQuantizedLogistic",
     "IndependentStudentT",
     "IndependentZeroInflatedNegativeBinomial",
+    "MixtureQuantizedLogistic",
 )
 PRIORS = tuple(name for name in priors.__all__ if name != "Prior")
 OBJECTIVES = tuple(
@@ -70,12 +83,19 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
     return one_of(known, call.func.id, f"--{option}"), arguments
 
 
+def parse_likelihood(text: str) -> tuple[str | None, dict]:
+    """Read the option --likelihood: a name with its arguments; no name stands for what suits the data."""
+    name, arguments = parse("likelihood", text, ("auto", *LIKELIHOODS))
+    return None if name == "auto" else name, arguments
+
+
 def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model]:
     name, arguments = parse("posterior", options.posterior, POSTERIORS)
     posterior = getattr(layers, name)
     likelihood = getattr(layers, splits.likelihood)
     shape, latent = splits.event_shape, options.latent_size
-    num_posterior, num_likelihood = posterior.params_size(latent, **arguments), likelihood.params_size(shape)
+    config = {**splits.likelihood_config, **parse_likelihood(options.likelihood)[1]}
+    num_posterior, num_likelihood = _num_params(posterior, latent, arguments), _num_params(likelihood, shape, config)
     if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
         hidden_sizes = (options.hidden_size,)
         to_posterior = networks.mlp(shape, num_posterior, hidden_sizes=hidden_sizes)
@@ -87,8 +107,15 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
     scaling = [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
     return (
         keras.Sequential([keras.Input(shape), *scaling, to_posterior, posterior(latent, **arguments)], name="encoder"),
-        keras.Sequential([to_likelihood, likelihood(shape, **splits.likelihood_config)], name="decoder"),
+        keras.Sequential([to_likelihood, likelihood(event_shape=shape, **config)], name="decoder"),
     )
+
+
+def _num_params(layer: type[layers.DistributionLayer], event_shape, arguments: dict) -> int:
+    """Ask a layer's `params_size`, which takes those of the layer's arguments that the size depends on."""
+    names = inspect.signature(layer.params_size).parameters
+    wanted = {"event_shape": event_shape, "event_size": event_shape, **arguments}
+    return layer.params_size(**{name: value for name, value in wanted.items() if name in names})
 
 
 def _prior(splits: datasets.Splits, options: Options, encoder: keras.Model) -> priors.Prior:
@@ -106,15 +133,31 @@ def _objective(splits: datasets.Splits, options: Options, steps: int) -> objecti
     name, arguments = parse("objective", options.objective, OBJECTIVES)
     if name == "BetaTCVAE":
         arguments = {"dataset_size": len(splits.train), **arguments}
-    if options.beta != 1.0 or options.warm_up:
+    if options.beta != 1.0 or options.warm_up or options.cycles > 1:
         if name not in ("ELBO", "BetaTCVAE") or "beta" in arguments:
             raise ValueError(
-                f"--beta and --warm-up are about the beta of ELBO and BetaTCVAE; received --objective "
+                f"--beta, --warm-up and --cycles are about the beta of ELBO and BetaTCVAE; received --objective "
                 f"{options.objective!r}. Leave them out, or give beta there alone."
             )
-        rise = keras.optimizers.schedules.PolynomialDecay(0.0, max(1, options.warm_up * steps), options.beta)
-        arguments["beta"] = rise if options.warm_up else options.beta
+        arguments["beta"] = _beta(options, steps)
     return getattr(objectives, name)(**arguments)
+
+
+def _beta(options: Options, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Give beta, which rises in the warm-up: once, or in each of several cycles that share the training."""
+    if options.cycles > 1:
+        if not 0 < options.warm_up * options.cycles <= options.epochs:
+            raise ValueError(
+                f"Each of the {options.cycles} --cycles lasts {options.epochs / options.cycles:g} epochs, so --warm-up "
+                f"must be at least 1 and at most that; received {options.warm_up}."
+            )
+        ramp = options.warm_up * options.cycles / options.epochs
+        steps_per_cycle = max(1, steps * options.epochs // options.cycles)
+        return objectives.CyclicalSchedule(
+            options.beta, steps_per_cycle=steps_per_cycle, num_cycles=options.cycles, ramp=ramp
+        )
+    rise = keras.optimizers.schedules.PolynomialDecay(0.0, max(1, options.warm_up * steps), options.beta)
+    return rise if options.warm_up else options.beta
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -36,6 +36,7 @@ class Options:
     seed: int
     saved_models: str
     name: str
+    cycles: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

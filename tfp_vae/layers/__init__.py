@@ -11,6 +11,7 @@ TensorShape([1])
 """
 
 from tfp_vae.layers.autoregressive import AutoregressiveNetwork, AutoregressiveTransform
+from tfp_vae.layers.binary import IndependentBernoulliStraightThrough, IndependentRelaxedBernoulli
 from tfp_vae.layers.continuous import (
     Deterministic,
     IndependentContinuousBernoulli,
@@ -29,13 +30,14 @@ from tfp_vae.layers.distribution_lambda import DistributionLambda, DistributionL
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
 from tfp_vae.layers.independent import Independent
 from tfp_vae.layers.joint import Joint, ProductOfNormals
-from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureSameFamily
+from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureQuantizedLogistic, MixtureSameFamily
 from tfp_vae.layers.normal import (
     IndependentNormal,
     MultivariateNormalDiag,
     MultivariateNormalDiagPlusLowRank,
     MultivariateNormalTriL,
 )
+from tfp_vae.layers.normal_scale import IndependentNormalLearnedScale, IndependentNormalOptimalScale
 from tfp_vae.layers.one_hot import (
     CategoricalMixtureOfOneHotCategorical,
     OneHotCategorical,
@@ -62,14 +64,18 @@ __all__ = [
     "DistributionLayer",
     "Independent",
     "IndependentBernoulli",
+    "IndependentBernoulliStraightThrough",
     "IndependentBinomial",
     "IndependentCategorical",
     "IndependentContinuousBernoulli",
     "IndependentLogistic",
     "IndependentNegativeBinomial",
     "IndependentNormal",
+    "IndependentNormalLearnedScale",
+    "IndependentNormalOptimalScale",
     "IndependentPoisson",
     "IndependentQuantizedLogistic",
+    "IndependentRelaxedBernoulli",
     "IndependentStudentT",
     "IndependentZeroInflatedNegativeBinomial",
     "Joint",
@@ -77,6 +83,7 @@ __all__ = [
     "KLDivergenceRegularizer",
     "MixtureLogistic",
     "MixtureNormal",
+    "MixtureQuantizedLogistic",
     "MixtureSameFamily",
     "MultivariateNormalDiag",
     "MultivariateNormalDiagPlusLowRank",

@@ -240,11 +240,9 @@ class IndependentQuantizedLogistic(DistributionLayer):
     @staticmethod
     def new(params, event_shape=(), num_levels: int = 256, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        event_shape, half = as_event_shape(event_shape), (num_levels - 1) / 2
+        event_shape = as_event_shape(event_shape)
         loc, scale = split_params(params, [event_shape] * 2)
-        # QuantizedDistribution rounds up: half a level lower, that is to the nearest.
-        logistic = tfd.Logistic(half * (loc + 1) - 0.5, half * softplus_above(MIN_QUANTIZED_SCALE, scale))
-        base = QuantizedLogistic(logistic, low=0.0, high=num_levels - 1.0, validate_args=validate_args)
+        base = quantized_logistic(loc, scale, num_levels, validate_args)
         return independent_of(base, len(event_shape), name)
 
     @staticmethod
@@ -254,12 +252,35 @@ class IndependentQuantizedLogistic(DistributionLayer):
 
 
 class QuantizedLogistic(tfd.QuantizedDistribution):
-    """TFP's, with a mean: the sum of P(X > k) over all levels k, from level 0."""
+    """TFP's, with a mean, and a log-density that no cancellation spoils."""
+
+    def _log_prob(self, level):
+        """Give log(F(x) - F(x - 1)): the logistic F has it as a sum of logarithms, log F(x), log(1 - F(x - 1)) and one.
+
+        TFP subtracts numbers that floating point cannot tell apart where the scale or the location is large.
+        """
+        logistic, level = self.distribution, tf.floor(level)
+        low, high = tf.convert_to_tensor(self.low), tf.convert_to_tensor(self.high)
+        below_upper = tf.where(level < high, logistic.log_cdf(level), 0.0)
+        above_lower = tf.where(level > low, logistic.log_survival_function(level - 1.0), 0.0)
+        # Not tfp.math.log1mexp: its gradient is not a number where the scale is large.
+        width = tf.math.log(-tf.math.expm1(-1.0 / logistic.scale))
+        inside = below_upper + above_lower + tf.where((level > low) & (level < high), width, 0.0)
+        return tf.where((level < low) | (level > high), tf.constant(-np.inf, self.dtype), inside)
 
     def _mean(self):
+        """Sum P(X > k) over all levels k, from level 0."""
         # One level at a time: memory does not grow with their number.
         levels, nothing = tf.range(tf.convert_to_tensor(self.high)), tf.zeros_like(self.distribution.mean())
         return tf.foldl(lambda total, level: total + self.survival_function(level), levels, nothing)
+
+
+def quantized_logistic(loc, scale, num_levels: int, validate_args: bool) -> QuantizedLogistic:
+    """Build it from location and unconstrained scale, both in units of half the range."""
+    half = (num_levels - 1) / 2
+    # QuantizedDistribution rounds up: half a level lower, that is to the nearest.
+    logistic = tfd.Logistic(half * (loc + 1) - 0.5, half * softplus_above(MIN_QUANTIZED_SCALE, scale))
+    return QuantizedLogistic(logistic, low=0.0, high=num_levels - 1.0, validate_args=validate_args)
 
 
 def _counts_and_logits(log_mean, inverse_dispersion) -> tuple[tf.Tensor, tf.Tensor]:

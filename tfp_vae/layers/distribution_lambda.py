@@ -60,15 +60,22 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         """Build the distribution from the previous layer's output."""
 
     def call(self, params):
-        if tf.is_tensor(params) and not isinstance(params, tfd.Distribution) and params.dtype.is_floating:
-            params = tf.cast(params, self.variable_dtype)
-        arguments = [getattr(self, name) for name in self.argument_names]
-        return TensorLike(self.new(params, *arguments, self.validate_args), self.convert_to_tensor_fn)
+        return TensorLike(self.distribution(self.in_variable_dtype(params)), self.convert_to_tensor_fn)
 
-    def compute_output_spec(self, params):
+    def distribution(self, params) -> tfd.Distribution:
+        """Call `new` with the layer's arguments; a layer that has weights gives them to the distribution here."""
+        return self.new(params, *[getattr(self, name) for name in self.argument_names], self.validate_args)
+
+    def in_variable_dtype(self, params):
+        """Bring parameters to the dtype of densities; what is no tensor of floating numbers stays."""
+        if tf.is_tensor(params) and not isinstance(params, tfd.Distribution) and params.dtype.is_floating:
+            return tf.cast(params, self.variable_dtype)
+        return params
+
+    def compute_output_spec(self, params, **kwargs):
         start, replay = _from_last_tensor(params)
         if start is params:
-            return super().compute_output_spec(params)
+            return super().compute_output_spec(params, **kwargs)
         return _Function(lambda tensor: self.call(replay(tensor))).compute_output_spec(start)
 
     def get_config(self) -> dict:

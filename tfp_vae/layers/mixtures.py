@@ -3,16 +3,19 @@
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.continuous import IndependentLogistic
+from tfp_vae.layers.counts import quantized_logistic
 from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.normal import IndependentNormal
 from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
 from tfp_vae.layers.tensor_like import unwrap
 
-tfd = tfp.distributions
+tfd, tfb = tfp.distributions, tfp.bijectors
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -168,6 +171,74 @@ class MixtureLogistic(DistributionLayer):
     def params_size(num_components: int, event_shape=(), name=None) -> int:
         """Give the number of parameters of one distribution."""
         return MixtureSameFamily.params_size(num_components, IndependentLogistic.params_size(event_shape))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class MixtureQuantizedLogistic(DistributionLayer):
+    """Independent mixtures of quantized logistic distributions, one for each value: for 8-bit images.
+
+    Each value of an event has a mixture of its own (`MixtureLogistic` has one mixture of whole events); see
+    `IndependentQuantizedLogistic` for the components. Channels are independent.
+
+    Reference: Salimans et al., 2017, PixelCNN++, arXiv:1701.05517.
+
+    Args:
+        num_components: number of components of each mixture.
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        num_levels: number of levels, from 0 to `num_levels` - 1.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, and no mode.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., 3 * num_components * prod(event_shape)]`: the logits of all first components, of all second ...,
+            then the locations, then the unconstrained scales in the same order.
+
+    Output:
+        `tfd.Independent(tfd.MixtureSameFamily)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `num_components` is not a positive integer, `event_shape` is not a shape, `num_levels` is below
+            2, or `params` has another size.
+
+    Example:
+    >>> layer = MixtureQuantizedLogistic(5, [2])
+    >>> layer(tf.zeros([3, layer.params_size(5, [2])])).mean()[0].numpy().round(2)
+    array([127.5, 127.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        num_components: int,
+        event_shape=(),
+        num_levels: int = 256,
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
+    ):
+        arguments = {**_arguments(num_components, event_shape), "num_levels": as_count(num_levels, "num_levels", 2)}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(
+        params, num_components: int, event_shape=(), num_levels: int = 256, validate_args=False, name=None
+    ) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(num_components, event_shape)]`."""
+        event_shape = as_event_shape(event_shape)
+        pieces = split_params(params, [(num_components, *event_shape)] * 3)
+        logits, loc, scale = (tfb.Transpose(perm=_last(len(event_shape)))(piece) for piece in pieces)
+        components = quantized_logistic(loc, scale, num_levels, validate_args)
+        base = tfd.MixtureSameFamily(tfd.Categorical(logits), components, validate_args=validate_args)
+        return independent_of(base, len(event_shape), name or "MixtureQuantizedLogistic")
+
+    @staticmethod
+    def params_size(num_components: int, event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return 3 * as_count(num_components, "num_components") * int(np.prod(as_event_shape(event_shape)))
+
+
+def _last(event_ndims: int) -> list[int]:
+    """Give the order that moves the axis before those of the event behind them."""
+    return [*range(1, event_ndims + 1), 0]
 
 
 def _arguments(num_components, event_shape) -> dict:

@@ -1,5 +1,7 @@
 """Distributions over one of several categories, written as a vector that is 1 there and 0 elsewhere."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -7,7 +9,9 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.discrete import as_dtype
 from tfp_vae.layers.distribution_lambda import DistributionLayer
-from tfp_vae.layers.shapes import as_count, as_event_size, as_positive, split_params
+from tfp_vae.layers.independent import independent_of
+from tfp_vae.layers.shapes import as_count, as_event_shape, as_event_size, as_positive, split_params
+from tfp_vae.layers.straight_through import StraightThroughDraws
 
 tfd = tfp.distributions
 
@@ -67,18 +71,20 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
     Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons, arXiv:1308.3432.
 
     Args:
-        event_size: number of categories.
+        event_size: number of categories, or a shape such as (num_variables, num_categories) for several independent
+            variables.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., event_size]`, the logits.
+        params: `[..., prod(event_size)]`, the logits.
 
     Output:
-        A `tfd.OneHotCategorical`, batch shape `[...]`, event shape `[event_size]`, that states it is reparameterized.
+        A `tfd.OneHotCategorical` that states it is reparameterized, inside `tfd.Independent` for several variables;
+            batch shape `[...]`, event shape `event_size`.
 
     Raises:
-        ValueError: if `event_size` is not a positive integer, or `params` has another size.
+        ValueError: if `event_size` is neither a positive integer nor a shape, or `params` has another size.
 
     Example:
     >>> logits = tf.Variable([[0., 0.]])
@@ -88,59 +94,65 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
     array([[ 0.25, -0.25]], dtype=float32)
     """
 
-    def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_size": as_event_size(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(self, event_size: int | Sequence[int], convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_size": as_variables(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., event_size]`."""
-        (logits,) = split_params(params, [[event_size]])
-        return StraightThrough(
-            logits, dtype=logits.dtype, validate_args=validate_args, name=name or "OneHotCategoricalStraightThrough"
-        )
+    def new(params, event_size: int | Sequence[int], validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_size)]`."""
+        event_shape = as_event_shape(event_size)
+        (logits,) = split_params(params, [event_shape])
+        name = name or "OneHotCategoricalStraightThrough"
+        base = StraightThrough(logits, dtype=logits.dtype, validate_args=validate_args, name=name)
+        return independent_of(base, len(event_shape))
 
     @staticmethod
-    def params_size(event_size: int, name=None) -> int:
+    def params_size(event_size: int | Sequence[int], name=None) -> int:
         """Give the number of parameters of one distribution."""
-        return as_event_size(event_size)
+        return int(np.prod(as_event_shape(event_size)))
 
 
-class StraightThrough(tfd.OneHotCategorical):
-    """TFP's, a draw of which has the gradient of the probabilities."""
+class OneHot(tfd.OneHotCategorical):
+    """TFP's, whose log-density, linear in its outcome, has a gradient by it; TFP stops that one.
 
-    @property
-    def reparameterization_type(self):
-        return tfd.FULLY_REPARAMETERIZED
+    Without it the gradient of a sampled KL divergence would not reach the posterior through straight-through draws.
+    """
 
-    def _sample_n(self, n, seed=None):
-        probs = self.probs_parameter()
-        return super()._sample_n(n, seed) + (probs - tf.stop_gradient(probs))  # exactly 0, so the draw stays one-hot
+    def _log_prob(self, x):
+        return tf.reduce_sum(tf.cast(x, self.logits.dtype) * tf.math.log_softmax(self.logits), -1)
+
+
+class StraightThrough(StraightThroughDraws, OneHot):
+    """A one-hot draw with the gradient of the probabilities."""
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class RelaxedOneHotCategorical(DistributionLayer):
     """The Gumbel-softmax (concrete) distribution: a continuous posterior near the one-hot vectors.
 
-    Its draws are probabilities, reparameterized; the lower the temperature, the nearer to one-hot. TFP knows no mean
+    Its draws are probabilities, reparameterized; the lower the temperature, the nearer to one-hot. A probability too
+    small for floating point is drawn as the least one, where `log_prob` counts the mass of all below. TFP knows no mean
     and no mode of it: convert it by "sample".
 
     Reference: Jang et al., 2017, arXiv:1611.01144; Maddison et al., 2017, arXiv:1611.00712.
 
     Args:
-        event_size: number of categories.
+        event_size: number of categories, or a shape such as (num_variables, num_categories) for several independent
+            variables.
         temperature: positive number.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., event_size]`, the logits.
+        params: `[..., prod(event_size)]`, the logits.
 
     Output:
-        `tfd.RelaxedOneHotCategorical`, batch shape `[...]`, event shape `[event_size]`.
+        `tfd.RelaxedOneHotCategorical`, inside `tfd.Independent` for several variables; batch shape `[...]`, event
+            shape `event_size`.
 
     Raises:
-        ValueError: if `event_size` is not a positive integer, `temperature` is not positive, or `params` has another
-            size.
+        ValueError: if `event_size` is neither a positive integer nor a shape, `temperature` is not positive, or
+            `params` has another size.
 
     Example:
     >>> q = RelaxedOneHotCategorical(3, temperature=0.5)(tf.zeros([1, 3]))
@@ -150,37 +162,59 @@ class RelaxedOneHotCategorical(DistributionLayer):
 
     def __init__(
         self,
-        event_size: int,
+        event_size: int | Sequence[int],
         temperature: float = 0.5,
         convert_to_tensor_fn="sample",
         validate_args=False,
         **kwargs,
     ):
-        arguments = {"event_size": as_event_size(event_size), "temperature": as_positive(temperature, "temperature")}
+        arguments = {"event_size": as_variables(event_size), "temperature": as_positive(temperature, "temperature")}
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_size: int, temperature: float = 0.5, validate_args=False, name=None) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., event_size]`."""
-        (logits,) = split_params(params, [[event_size]])
-        return PositiveRelaxedOneHotCategorical(
+    def new(
+        params, event_size: int | Sequence[int], temperature: float = 0.5, validate_args=False, name=None
+    ) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_size)]`."""
+        event_shape = as_event_shape(event_size)
+        (logits,) = split_params(params, [event_shape])
+        base = CensoredRelaxedOneHotCategorical(
             tf.constant(temperature, logits.dtype),
             logits,
             validate_args=validate_args,
             name=name or "RelaxedOneHotCategorical",
         )
+        return independent_of(base, len(event_shape))
 
     @staticmethod
-    def params_size(event_size: int, name=None) -> int:
+    def params_size(event_size: int | Sequence[int], name=None) -> int:
         """Give the number of parameters of one distribution."""
-        return as_event_size(event_size)
+        return int(np.prod(as_event_shape(event_size)))
 
 
-class PositiveRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
-    """TFP's, a draw of which is never exactly 0: the density there is infinite or not a number."""
+class CensoredRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
+    """TFP's, with each probability below the least that floating point holds censored: drawn as that least one.
+
+    `log_prob` is the density of those that are not censored, times the mass of all that lies below for the others: an
+    integral in closed form. TFP's is infinite or not a number at 0. Clipping the draws alone would not do: a posterior
+    beyond the clip would have no density there, and its sampled KL divergence would fall without bound as its logits
+    grow.
+    """
 
     def _call_sample_n(self, *args, **kwargs):
-        return tf.maximum(super()._call_sample_n(*args, **kwargs), np.finfo(self.dtype.as_numpy_dtype).tiny)
+        return tf.maximum(super()._call_sample_n(*args, **kwargs), self._least())
+
+    def _log_prob(self, z):
+        """Give Maddison et al., 2017, equation (10), in which a censored category has no factor of its own."""
+        seen = tf.cast(z > self._least(), self.dtype)
+        number, log_z = tf.reduce_sum(seen, -1), tf.math.log(tf.maximum(z, self._least()))
+        log_rates = tf.math.log_softmax(self.logits) - self.temperature * log_z
+        log_normalizer = (number - 1.0) * tf.math.log(self.temperature) + tf.math.lgamma(number)
+        factors = tf.reduce_sum(seen * (log_rates - log_z), -1)
+        return log_normalizer + factors - number * tf.reduce_logsumexp(log_rates, -1)
+
+    def _least(self) -> tf.Tensor:
+        return tf.constant(np.finfo(self.dtype.as_numpy_dtype).tiny, self.dtype)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -258,3 +292,11 @@ class MixtureOfOneHot(tfd.MixtureSameFamily):
     def _mode(self):
         log_mean = self.log_mean()
         return tf.one_hot(tf.argmax(log_mean, axis=-1), log_mean.shape[-1], dtype=self.dtype)
+
+
+def as_variables(event_size) -> int | tuple[int, ...]:
+    """Check the size of one categorical variable, an int, or the shape of several, the categories last."""
+    shape = as_event_shape(event_size)
+    if not shape:
+        raise ValueError(f"event_size must be a number of categories or a shape that ends in one, received {shape}.")
+    return shape[0] if np.ndim(event_size) == 0 else shape

@@ -31,6 +31,7 @@ def _have_norm_one(x: np.ndarray) -> bool:
 
 SCALE = "Scale 8-bit images by x / 255"
 COUNTS = Takes("whole numbers of at least 0", "Round the data", lambda x, p: _are_whole(x))
+FRACTIONS = Takes("values from 0 to 1", SCALE, lambda x, p: x.min() >= 0.0 and x.max() <= 1.0)
 DIRECTIONS = Takes("vectors of length 1", "Divide by their length", lambda x, p: _have_norm_one(x))
 # Values strictly between 0 and 1 under a Bernoulli are a warning of their own, so its test lets them pass.
 TAKES = {
@@ -46,7 +47,8 @@ TAKES = {
     ),
     tfd.Poisson: COUNTS,
     tfd.NegativeBinomial: COUNTS,
-    tfd.ContinuousBernoulli: Takes("values from 0 to 1", SCALE, lambda x, p: x.min() >= 0.0 and x.max() <= 1.0),
+    tfd.ContinuousBernoulli: FRACTIONS,
+    tfd.RelaxedBernoulli: FRACTIONS,
     tfd.QuantizedDistribution: Takes(
         "whole numbers from 0 to num_levels - 1",
         "Leave 8-bit images as they are, or raise num_levels",
@@ -170,6 +172,10 @@ SPACES = {
     tfd.OneHotCategorical: "one-hot vectors",
     tfd.RelaxedOneHotCategorical: "the simplex",
     tfd.Dirichlet: "the simplex",
+    tfd.Bernoulli: "zeros and ones",
+    tfd.RelaxedBernoulli: "the unit cube",
+    tfd.ContinuousBernoulli: "the unit cube",
+    tfd.Beta: "the unit cube",
 }
 
 
@@ -194,7 +200,7 @@ their KL divergence is not defined. Choose a prior on the unit sphere.
     inner = [innermost(unwrap(distribution)) for distribution in (posterior, prior)]
     spaces = [next((space for kind, space in SPACES.items() if isinstance(d, kind)), "all vectors") for d in inner]
     if spaces[0] != spaces[1]:
-        names = [type(unwrap(distribution)).__name__ for distribution in (posterior, prior)]
+        names = [type(distribution).__name__ for distribution in inner]
         raise ValueError(
             f"The posterior {names[0]} lies on {spaces[0]}, the prior {names[1]} on {spaces[1]}: their KL divergence "
             f"is not defined. Choose a prior on {spaces[0]}."

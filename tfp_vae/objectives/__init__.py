@@ -4,6 +4,7 @@ from tfp_vae.objectives.aggregate import DIPVAE, WAE, BetaTCVAE, FactorVAE, Info
 from tfp_vae.objectives.elbo import ELBO, ControlledCapacity
 from tfp_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE, Renyi, importance_sampled_log_prob
 from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl, as_vectors, is_reparameterized, kl_is_analytic
+from tfp_vae.objectives.schedules import CyclicalSchedule
 
 __all__ = [
     "CIWAE",
@@ -15,6 +16,7 @@ __all__ = [
     "WAE",
     "BetaTCVAE",
     "ControlledCapacity",
+    "CyclicalSchedule",
     "FactorVAE",
     "InfoVAE",
     "Objective",

@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import networks, sampling
 from tfp_vae.checks import as_count, one_of
+from tfp_vae.layers.support import innermost
 from tfp_vae.objectives.gradients import with_gradient_of
 from tfp_vae.objectives.one_pass import (
     Objective,
@@ -234,7 +235,7 @@ class DIPVAE(Objective):
         kind: 1, the covariance of the posterior's mean; 2, that of z, which adds the posterior's mean covariance.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or TFP knows no mean of the posterior.
 
     Example:
     >>> DIPVAE(off_diagonal=10.0, diagonal=100.0, kind=1).kind
@@ -248,6 +249,16 @@ class DIPVAE(Objective):
             "kind": one_of((1, 2), kind, "kind"),
         }
         super().__init__(arguments, **kwargs)
+
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        try:
+            posterior.mean()
+        except NotImplementedError as error:
+            name = type(innermost(posterior)).__name__
+            raise ValueError(
+                f"DIPVAE is about the mean of q(z|x), but TFP knows none of {name}. Use a posterior that has one, such "
+                "as MultivariateNormalDiag or a straight-through one, or another objective."
+            ) from error
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         terms, posterior = elbo_terms(one_pass, one_pass.sample([])), one_pass.posterior

@@ -5,7 +5,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count, one_of
-from tfp_vae.objectives.gradients import surrogate, with_gradient_of
+from tfp_vae.objectives.gradients import expect_exact_path, surrogate, with_gradient_of
 from tfp_vae.objectives.one_pass import (
     Objective,
     OnePass,
@@ -37,7 +37,8 @@ class ELBO(Objective):
         kl: "analytic" (where TFP has a closed form), or "sampled".
         num_samples: draws of z for each example.
         estimator: "standard", or "stl" (sticking the landing), which leaves the posterior's score out of the gradient,
-            so that it has no variance where the posterior is exact. It goes with kl="sampled".
+            so that it has no variance where the posterior is exact. It goes with kl="sampled", and not with
+            straight-through posteriors.
 
     Raises:
         ValueError: if a number is out of range, options exclude each other, or free bits are asked of a posterior or
@@ -73,6 +74,7 @@ class ELBO(Objective):
             )
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        expect_exact_path(posterior, self.estimator, "ELBO")
         if self.free_bits != 0.0:
             for distribution in (posterior, prior):
                 factors(distribution, "ELBO with free_bits")

@@ -12,8 +12,13 @@ weights at fixed z, the score. The estimators of the literature weight these par
 """
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
+from tfp_vae.layers.straight_through import is_straight_through
+from tfp_vae.layers.support import innermost
 from tfp_vae.objectives.one_pass import OnePass
+
+tfd = tfp.distributions
 
 
 def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.Tensor:
@@ -40,6 +45,20 @@ def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.
     )
     model, path, score = (tf.stop_gradient(tf.cast(part, log_weights.dtype)) for part in (model, path, score))
     return tf.reduce_sum(model * log_joint + path * along_path - score * kl_weight * log_posterior, 0)
+
+
+def expect_exact_path(posterior: tfd.Distribution, estimator: str, needed_by: str) -> None:
+    """Refuse an estimator that trades the score for the path of a draw where that path is not the draw's own.
+
+    Raises:
+        ValueError: if draws of the posterior are straight-through, and the estimator is another than "standard".
+    """
+    if estimator != "standard" and is_straight_through(posterior):
+        raise ValueError(
+            f"{needed_by} with estimator={estimator!r} rests on exactly reparameterized draws; a draw of "
+            f"{type(innermost(posterior)).__name__} is straight-through, with the gradient of its probabilities, which "
+            "is biased. Use estimator='standard', or a relaxed posterior."
+        )
 
 
 def with_gradient_of(surrogate_loss: tf.Tensor, value: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import sampling
 from tfp_vae.checks import as_count, one_of
-from tfp_vae.objectives.gradients import surrogate, with_gradient_of
+from tfp_vae.objectives.gradients import expect_exact_path, surrogate, with_gradient_of
 from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl
 
 tfd = tfp.distributions
@@ -28,10 +28,11 @@ class IWAE(Objective):
     Args:
         num_samples: draws of z for each example.
         estimator: of the encoder's gradient: "standard"; "stl" (sticking the landing: little variance, biased);
-            "dreg" (doubly reparameterized: unbiased, and of less variance than the standard one).
+            "dreg" (doubly reparameterized: unbiased, and of less variance than the standard one). Straight-through
+            posteriors take the standard one alone.
 
     Raises:
-        ValueError: if `num_samples` is below 1, or the estimator is not known.
+        ValueError: if `num_samples` is below 1, the estimator is not known, or not right for the posterior.
 
     Example:
     >>> IWAE(50, estimator="dreg").get_config()["num_samples"]
@@ -44,6 +45,9 @@ class IWAE(Objective):
             "estimator": one_of(ESTIMATORS, estimator, "estimator"),
         }
         super().__init__(arguments, **kwargs)
+
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        expect_exact_path(posterior, self.estimator, "IWAE")
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         z, log_weights, terms = weigh(one_pass, self.num_samples)

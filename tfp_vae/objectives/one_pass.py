@@ -55,7 +55,11 @@ class OnePass:
         return log_posterior - log_prior if kl is None else kl
 
     def value_of(self, schedule) -> tf.Tensor:
-        """Give a number, or a schedule's value at the optimizer's step; in evaluation its value in the end."""
+        """Give a number, or a schedule's value at the optimizer's step; in evaluation its value in the end.
+
+        A schedule without an end, such as a cosine with restarts, has an arbitrary value there; `elbo`, whose beta is
+        1, does not depend on it, and `CyclicalSchedule` has an end.
+        """
         if isinstance(schedule, Schedule):
             schedule = schedule(LAST_STEP if self.step is None else self.step)
         return tf.cast(schedule, tf.nest.flatten(self.x)[0].dtype)

@@ -5,8 +5,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.binary import CensoredRelaxedBernoulli, StraightThroughBernoulli
 from tfp_vae.layers.counts import QuantizedLogistic
-from tfp_vae.layers.one_hot import MixtureOfOneHot, PositiveRelaxedOneHotCategorical, StraightThrough
+from tfp_vae.layers.one_hot import CensoredRelaxedOneHotCategorical, MixtureOfOneHot, OneHot, StraightThrough
 from tfp_vae.layers.spherical import RejectionVonMisesFisher
 
 tfd = tfp.distributions
@@ -15,11 +16,14 @@ tfd = tfp.distributions
 OWN = {
     cls.__name__: cls
     for cls in (
+        CensoredRelaxedBernoulli,
+        CensoredRelaxedOneHotCategorical,
         MixtureOfOneHot,
-        PositiveRelaxedOneHotCategorical,
+        OneHot,
         QuantizedLogistic,
         RejectionVonMisesFisher,
         StraightThrough,
+        StraightThroughBernoulli,
     )
 }
 

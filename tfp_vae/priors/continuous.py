@@ -1,6 +1,4 @@
-"""Priors p(z): Keras layers that are called with None and return a `tfd.Distribution`."""
-
-import abc
+"""Priors over vectors of real numbers and over directions."""
 
 import keras
 import numpy as np
@@ -8,9 +6,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count
-from tfp_vae.layers.configs import rebuild, store, stored
 from tfp_vae.layers.shapes import as_event_shape, as_event_size, softplus_above
 from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.priors.prior import Prior
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 
@@ -18,36 +16,6 @@ tfd, tfb = tfp.distributions, tfp.bijectors
 MIN_SCALE = 1e-5
 # softplus of it is 1.
 UNIT_SCALE = float(np.log(np.expm1(1.0)))
-
-
-class Prior(keras.layers.Layer, abc.ABC):
-    """Base of all priors.
-
-    To add one: subclass, hand the constructor's arguments to this one, implement `call(inputs)` (inputs is None) so
-    that it returns a `tfd.Distribution` built anew in each call, make trainable parameters with `add_weight`, decorate
-    with `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row in `tests/test_priors.py`.
-    Each argument is stored under its own name, and saved with the prior.
-
-    Args:
-        arguments: numbers and shapes, by name.
-        **kwargs: arguments of `keras.layers.Layer`.
-    """
-
-    def __init__(self, arguments: dict, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-        store(self, arguments)
-        self.built = True
-
-    @abc.abstractmethod
-    def call(self, inputs=None) -> tfd.Distribution:
-        """Give p(z), batch shape `[]`."""
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), **stored(self)}
-
-    @classmethod
-    def from_config(cls, config: dict):
-        return rebuild(cls, config)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -269,6 +237,3 @@ class HypersphericalUniform(Prior):
 
     def call(self, inputs=None) -> tfd.Distribution:
         return tfd.SphericalUniform(self.event_size, dtype=tf.as_dtype(self.variable_dtype))
-
-
-__all__ = ["HypersphericalUniform", "Normal", "NormalMixture", "Prior", "StandardNormal", "VampPrior"]

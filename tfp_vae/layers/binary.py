@@ -1,0 +1,145 @@
+"""Binary codes with a gradient through their draws: discrete by straight-through, or relaxed."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.independent import independent_of
+from tfp_vae.layers.shapes import as_event_shape, as_positive, split_params
+from tfp_vae.layers.straight_through import StraightThroughDraws
+
+tfd = tfp.distributions
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentBernoulliStraightThrough(DistributionLayer):
+    """Independent Bernoulli distributions with a gradient through their draws: a posterior of binary codes.
+
+    A draw is 0 or 1; its gradient is that of the probability. That gradient is biased unless what follows is linear in
+    the draw. The KL divergence to a `priors.Bernoulli` is analytic.
+
+    Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons, arXiv:1308.3432.
+
+    Args:
+        event_shape: shape of one draw, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., prod(event_shape)]`, the logits.
+
+    Output:
+        `tfd.Independent` of a `tfd.Bernoulli` that states it is reparameterized, batch shape `[...]`, event shape
+            `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> logits = tf.Variable([[0.]])
+    >>> with tf.GradientTape() as tape:
+    ...     z = IndependentBernoulliStraightThrough(1)(logits)[:, 0]
+    >>> tape.gradient(z, logits).numpy()
+    array([[0.25]], dtype=float32)
+    """
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        event_shape = as_event_shape(event_shape)
+        (logits,) = split_params(params, [event_shape])
+        base = StraightThroughBernoulli(logits, dtype=logits.dtype, validate_args=validate_args)
+        return independent_of(base, len(event_shape), name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return int(np.prod(as_event_shape(event_shape)))
+
+
+class StraightThroughBernoulli(StraightThroughDraws, tfd.Bernoulli):
+    """A draw of 0 or 1 with the gradient of the probability."""
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentRelaxedBernoulli(DistributionLayer):
+    """Independent relaxed Bernoulli (binary concrete) distributions: a continuous posterior near binary codes.
+
+    A draw is sigmoid((logits + logistic noise) / temperature), reparameterized; the lower the temperature, the nearer
+    to 0 and 1. Floating point cannot tell a draw within machine epsilon of 0 or 1 from its end of the interval: such a
+    draw is that end less epsilon, where `log_prob` is the logarithm of the mass of all of them. Posterior and prior
+    being cut alike, KL divergences and importance weights stay those of two distributions, at any temperature. It has
+    neither mean nor mode: convert it by "sample".
+
+    Reference: Maddison et al., 2017, The concrete distribution, arXiv:1611.00712, appendix B; Jang et al., 2017,
+    arXiv:1611.01144.
+
+    Args:
+        event_shape: shape of one draw, an int or a tuple; `()` for a scalar.
+        temperature: positive number.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., prod(event_shape)]`, the logits.
+
+    Output:
+        `tfd.Independent(tfd.RelaxedBernoulli)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, `temperature` is not positive, or `params` has another size.
+
+    Example:
+    >>> q = IndependentRelaxedBernoulli(3, temperature=0.1)(tf.constant([[-50., 0., 50.]]))
+    >>> z = q.sample(seed=(0, 0))
+    >>> z.numpy().round(3)[0, [0, 2]], bool(tf.math.is_finite(q.log_prob(z)[0]))
+    (array([0., 1.], dtype=float32), True)
+    """
+
+    def __init__(
+        self, event_shape=(), temperature: float = 0.5, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        arguments = {"event_shape": as_event_shape(event_shape), "temperature": as_positive(temperature, "temperature")}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), temperature: float = 0.5, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        event_shape = as_event_shape(event_shape)
+        (logits,) = split_params(params, [event_shape])
+        base = CensoredRelaxedBernoulli(tf.constant(temperature, logits.dtype), logits, validate_args=validate_args)
+        return independent_of(base, len(event_shape), name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return int(np.prod(as_event_shape(event_shape)))
+
+
+class CensoredRelaxedBernoulli(tfd.RelaxedBernoulli):
+    """TFP's, censored at machine epsilon from 0 and 1, where TFP's density is not a number.
+
+    Clipping the draws alone would not do: a posterior beyond the end would have no density there, and its sampled KL
+    divergence would fall without bound as its logits grow.
+    """
+
+    def _sample_n(self, n, seed=None, **kwargs):
+        return tf.clip_by_value(super()._sample_n(n, seed, **kwargs), *self._ends())
+
+    def _log_prob(self, z):
+        low, high = self._ends()
+        logit = tf.math.log(high) - tf.math.log(low)
+        logits, temperature = self.logits_parameter(), tf.convert_to_tensor(self.temperature)
+        noise = tfd.Logistic(logits / temperature, 1.0 / temperature)
+        inside = super()._log_prob(tf.clip_by_value(z, low, high))
+        above = tf.where(z >= high, noise.log_survival_function(logit), inside)
+        return tf.where(z <= low, noise.log_cdf(-logit), above)
+
+    def _ends(self) -> tuple[tf.Tensor, tf.Tensor]:
+        epsilon = np.finfo(self.dtype.as_numpy_dtype).eps
+        return tf.constant(epsilon, self.dtype), tf.constant(1.0 - epsilon, self.dtype)

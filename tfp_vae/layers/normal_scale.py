@@ -1,0 +1,184 @@
+"""Normal distributions whose scale does not depend on the features: trained, or in closed form from the data."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.independent import independent_of
+from tfp_vae.layers.normal import MIN_SCALE
+from tfp_vae.layers.shapes import as_event_shape, softplus_above, split_params
+from tfp_vae.layers.tensor_like import TensorLike
+
+tfd = tfp.distributions
+
+# softplus of it, plus MIN_SCALE, is 1.
+UNIT_SCALE = float(np.log(np.expm1(1.0 - MIN_SCALE)))
+# Share of the stored variance that a training step keeps: low, for one batch has many errors, and they fall fast.
+MOMENTUM = 0.9
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentNormalLearnedScale(DistributionLayer):
+    """Independent normal distributions whose scale is a weight: the same for all z, so that it cannot collapse on one.
+
+    The scale is softplus of the weight, plus 1e-5, and starts at 1. Where it is shared by a whole event, its optimum is
+    the root of the mean squared error, and the log-likelihood there weighs errors against the KL divergence without a
+    beta to choose.
+
+    Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        scale_shape: shape of the scale, which broadcasts to `event_shape`: `()` for one scale, `event_shape` for one
+            for each value, `(1, 1, 3)` for one for each channel of an image.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., prod(event_shape)]`, the locations.
+
+    Output:
+        `tfd.Independent(tfd.Normal)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, `scale_shape` does not broadcast to it, or `params` has another
+            size.
+
+    Example:
+    >>> layer = IndependentNormalLearnedScale((8, 8, 3), scale_shape=(1, 1, 3))
+    >>> p = layer(tf.zeros([5, layer.params_size((8, 8, 3))]))
+    >>> p.event_shape, float(p.stddev()[0, 0, 0, 0]), layer.raw_scale.numpy().size
+    (TensorShape([8, 8, 3]), 1.0, 3)
+    """
+
+    def __init__(self, event_shape=(), scale_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        arguments = {"event_shape": as_event_shape(event_shape), "scale_shape": as_event_shape(scale_shape)}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+        _expect_broadcast(self.scale_shape, self.event_shape)
+        self.raw_scale = self.add_weight(
+            name="raw_scale",
+            shape=self.scale_shape,
+            initializer=keras.initializers.Constant(UNIT_SCALE),
+            autocast=False,
+        )
+
+    def distribution(self, params) -> tfd.Distribution:
+        scale = softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scale))
+        return self.new(params, self.event_shape, scale, self.validate_args)
+
+    @staticmethod
+    def new(params, event_shape=(), scale=1.0, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`, and the scale."""
+        event_shape = as_event_shape(event_shape)
+        (loc,) = split_params(params, [event_shape])
+        scale = tf.broadcast_to(tf.cast(scale, loc.dtype), event_shape)
+        return independent_of(tfd.Normal(loc, scale, validate_args=validate_args), len(event_shape), name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return int(np.prod(as_event_shape(event_shape)))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentNormalOptimalScale(DistributionLayer):
+    """Independent normal distributions of one scale, always the best one: the sigma-VAE's likelihood.
+
+    In training, `log_prob` takes the root mean squared error of the batch it is given (all draws and examples) for the
+    scale: of all scales the one of largest likelihood, so its value is -D/2 (1 + log(2 pi MSE)) on average. There the
+    likelihood does not change with the scale, so no gradient passes through it. Elsewhere the scale is a weight that
+    training leaves behind, the running mean of those squared errors, so that no example depends on its batch.
+
+    Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., prod(event_shape)]`, the locations.
+        training: whether `log_prob` fits the scale to what it is given; `fit` says so.
+
+    Output:
+        `tfd.Independent(tfd.Normal)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> layer = IndependentNormalOptimalScale(2)
+    >>> layer(tf.zeros([3, 2]), training=True).log_prob(0.1 * tf.ones([3, 2])).numpy().round(3)
+    array([1.767, 1.767, 1.767], dtype=float32)
+    >>> layer(tf.zeros([1, 2])).stddev().numpy().round(3)
+    array([[0.1, 0.1]], dtype=float32)
+    """
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+        weight = {"shape": (), "trainable": False, "autocast": False, "aggregation": "mean"}
+        self.variance = self.add_weight(name="variance", initializer="ones", **weight)
+        self.num_updates = self.add_weight(name="num_updates", initializer="zeros", **weight)
+
+    def call(self, params, training=False):
+        distribution = self.distribution(self.in_variable_dtype(params))
+        if training:
+            distribution = FittedToTheBatch(distribution, self.update)
+        return TensorLike(distribution, self.convert_to_tensor_fn)
+
+    def distribution(self, params) -> tfd.Distribution:
+        scale = tf.sqrt(tf.convert_to_tensor(self.variance))
+        return self.new(params, self.event_shape, scale, self.validate_args)
+
+    def update(self, mean_squared_error: tf.Tensor) -> None:
+        """Move the stored variance: the plain mean at first, which has no start to forget, then a running one."""
+        self.num_updates.assign(self.num_updates + 1.0)
+        rate = tf.maximum(1.0 / tf.convert_to_tensor(self.num_updates), 1.0 - MOMENTUM)
+        self.variance.assign(self.variance + rate * (mean_squared_error - self.variance))
+
+    @staticmethod
+    def new(params, event_shape=(), scale=1.0, validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`, and the scale."""
+        return IndependentNormalLearnedScale.new(params, event_shape, scale, validate_args, name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return IndependentNormalLearnedScale.params_size(event_shape)
+
+
+class FittedToTheBatch(tfd.Independent):
+    """Independent normal distributions that take their scale from the outcomes that `log_prob` is asked about.
+
+    Args:
+        normal: `tfd.Independent(tfd.Normal)`, the distribution for all else.
+        observe: function of the mean squared error, called in each `log_prob`.
+    """
+
+    def __init__(self, normal: tfd.Independent, observe: Callable[[tf.Tensor], None]):
+        super().__init__(normal.distribution, normal.reinterpreted_batch_ndims, name="FittedToTheBatch")
+        self._observe = observe
+
+    def _log_prob(self, x, **kwargs):
+        loc = self.distribution.loc
+        mean_squared_error = tf.stop_gradient(tf.reduce_mean(tf.math.squared_difference(x, loc)))
+        mean_squared_error = tf.maximum(mean_squared_error, MIN_SCALE**2)
+        self._observe(mean_squared_error)
+        fitted = tfd.Normal(loc, tf.sqrt(mean_squared_error))
+        return tfd.Independent(fitted, self.reinterpreted_batch_ndims).log_prob(x, **kwargs)
+
+
+def _expect_broadcast(scale_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> None:
+    try:
+        fits = np.broadcast_shapes(scale_shape, event_shape) == event_shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"scale_shape must broadcast to event_shape={event_shape}, received {scale_shape}. Give () for one scale, "
+            "event_shape for one for each value, or 1 along the axes that share a scale."
+        )

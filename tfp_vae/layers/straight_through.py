@@ -1,0 +1,29 @@
+"""Discrete draws with a gradient that is not theirs: what the straight-through distributions share."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.support import innermost
+from tfp_vae.layers.tensor_like import unwrap
+
+tfd = tfp.distributions
+
+
+class StraightThroughDraws(tfd.Distribution):
+    """Mixed into a discrete distribution of tfd, gives its draws the gradient of the probabilities.
+
+    Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons, arXiv:1308.3432.
+    """
+
+    @property
+    def reparameterization_type(self):
+        return tfd.FULLY_REPARAMETERIZED
+
+    def _sample_n(self, n, seed=None):
+        probs = self.probs_parameter()
+        return super()._sample_n(n, seed) + (probs - tf.stop_gradient(probs))  # exactly 0, so the draw stays discrete
+
+
+def is_straight_through(distribution: tfd.Distribution) -> bool:
+    """Say whether the gradient through a draw is only that of the probabilities, biased for what is not linear."""
+    return isinstance(innermost(unwrap(distribution)), StraightThroughDraws)

@@ -1,0 +1,40 @@
+"""What every prior is."""
+
+import abc
+
+import keras
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.configs import rebuild, store, stored
+
+tfd = tfp.distributions
+
+
+class Prior(keras.layers.Layer, abc.ABC):
+    """Base of all priors.
+
+    To add one: subclass, hand the constructor's arguments to this one, implement `call(inputs)` (inputs is None) so
+    that it returns a `tfd.Distribution` built anew in each call, make trainable parameters with `add_weight`, decorate
+    with `keras.saving.register_keras_serializable`, name it in `priors.__all__` and give it a row in
+    `tests/test_priors.py`. Each argument is stored under its own name, and saved with the prior.
+
+    Args:
+        arguments: numbers and shapes, by name.
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, arguments: dict, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        store(self, arguments)
+        self.built = True
+
+    @abc.abstractmethod
+    def call(self, inputs=None) -> tfd.Distribution:
+        """Give p(z), batch shape `[]`."""
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), **stored(self)}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return rebuild(cls, config)
