@@ -27,6 +27,14 @@ from tfp_vae.layers.counts import (
 from tfp_vae.layers.discrete import IndependentBernoulli, IndependentCategorical
 from tfp_vae.layers.distribution_lambda import DistributionLambda, DistributionLayer
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
+from tfp_vae.layers.flows import (
+    Flow,
+    FlowPosterior,
+    InverseAutoregressiveFlow,
+    MaskedAutoregressiveFlow,
+    NeuralSpline,
+    RealNVP,
+)
 from tfp_vae.layers.independent import Independent
 from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureSameFamily
 from tfp_vae.layers.normal import (
@@ -59,6 +67,8 @@ __all__ = [
     "Deterministic",
     "DistributionLambda",
     "DistributionLayer",
+    "Flow",
+    "FlowPosterior",
     "Independent",
     "IndependentBernoulli",
     "IndependentBinomial",
@@ -71,17 +81,21 @@ __all__ = [
     "IndependentQuantizedLogistic",
     "IndependentStudentT",
     "IndependentZeroInflatedNegativeBinomial",
+    "InverseAutoregressiveFlow",
     "KLDivergenceAddLoss",
     "KLDivergenceRegularizer",
+    "MaskedAutoregressiveFlow",
     "MixtureLogistic",
     "MixtureNormal",
     "MixtureSameFamily",
     "MultivariateNormalDiag",
     "MultivariateNormalDiagPlusLowRank",
     "MultivariateNormalTriL",
+    "NeuralSpline",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
     "PowerSpherical",
+    "RealNVP",
     "RelaxedOneHotCategorical",
     "VariableLayer",
     "VonMisesFisher",

@@ -162,6 +162,12 @@ class AutoregressiveNetwork(keras.layers.Layer):
             weights["conditional"] = add_kernel(f"conditional_kernel_{k}", shape, initializer)
         return weights
 
+    def scale_outputs(self, factor: float) -> None:
+        """Multiply the kernels of the last layer: by a small factor, a flow starts near the identity."""
+        for name in {"kernel", "conditional"} & self._layers_of_weights[-1].keys():
+            kernel = self._layers_of_weights[-1][name]
+            kernel.assign(factor * kernel)
+
     def call(self, x, conditional_input=None):
         outputs = tf.cast(x, self.variable_dtype)
         if self.conditional != (conditional_input is not None):

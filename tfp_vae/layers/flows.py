@@ -1,0 +1,427 @@
+"""Normalizing flows: layers whose weights make a bijector, and the posterior that one gives."""
+
+import abc
+import functools
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.checks import as_count, as_seed, expect_kind, whole_number
+from tfp_vae.layers.autoregressive import AutoregressiveNetwork
+from tfp_vae.layers.configs import rebuild, store, stored
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.normal import MultivariateNormalDiag
+from tfp_vae.layers.shapes import as_event_size, as_positive, softplus_above, split_params
+
+tfd, tfb = tfp.distributions, tfp.bijectors
+
+# Factor of the first weights of the last layer of each network: a flow starts near the identity.
+NEAR_IDENTITY = 0.01
+# Log-scales of one affine transform lie between it and its negative, in a smooth way.
+MAX_LOG_SCALE = 3.0
+# Lower bound of a spline's slopes, and of the parts of its interval that its bins take.
+MIN_SLOPE, MIN_BIN = 1e-3, 1e-3
+
+
+class Flow(keras.layers.Layer, abc.ABC):
+    """Base of all flows: a chain of transforms of a vector, each with a network of its own.
+
+    To add one: subclass, hand the constructor's arguments to this one, implement `make_network(position)`, which makes
+    the weights of one transform, and `transform(network, position, context)`, which makes its bijector; decorate with
+    `keras.saving.register_keras_serializable`, name it in `layers.__all__`, and give it a row in `tests/test_flows.py`.
+    The position of each value tells a network which values depend on which: the first transform goes from left to
+    right, the second from right to left, the third and fourth by a random order and its reverse, and so on.
+
+    Args:
+        event_size: number of values of a vector.
+        num_transforms: length of the chain.
+        hidden_units: numbers of units of the hidden layers of each network.
+        context_size: number of values of the context, 0 for none.
+        activation: of the hidden layers, a function or its name in Keras.
+        seed: int, of the random orders.
+        more: further arguments of a subclass, by name.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        z: `[..., event_size]`.
+        context: `[..., context_size]`, what the transforms depend on besides z; its leading axes broadcast against z's.
+
+    Output:
+        The transformed z, `[..., event_size]`: `bijector(context).forward(z)`.
+
+    Raises:
+        ValueError: if an argument is not among those above, or the context is missing, unasked or of another size.
+    """
+
+    def __init__(
+        self,
+        event_size: int,
+        num_transforms: int = 2,
+        hidden_units: Sequence[int] = (64,),
+        context_size: int = 0,
+        *,
+        activation="relu",
+        seed: int = 0,
+        more: dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        arguments = {
+            "event_size": as_event_size(event_size),
+            "num_transforms": as_count(num_transforms, "num_transforms"),
+            "hidden_units": tuple(as_count(units, "each of hidden_units") for units in hidden_units),
+            "context_size": whole_number(context_size, "context_size must be a whole number of at least 0", 0),
+            "activation": keras.activations.get(activation),
+            "seed": as_seed(seed),
+        }
+        store(self, {**arguments, **(more or {})})
+        self.positions = _positions(self.event_size, self.num_transforms, self.seed)
+        self.networks = [self.make_network(position) for position in self.positions]
+        self.built = True
+
+    @abc.abstractmethod
+    def make_network(self, position: np.ndarray) -> keras.layers.Layer:
+        """Make the built network of one transform, where `position[i]`, from 0, is that of value i."""
+
+    @abc.abstractmethod
+    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+        """Make the bijector of one transform."""
+
+    def bijector(self, context=None) -> tfb.Bijector:
+        """Make the bijector from base to target, built anew in each call; context `[..., context_size]`."""
+        if (context is None) != (self.context_size == 0):
+            raise ValueError(f"This flow has context_size={self.context_size}, received context {context!r}.")
+        spread = []
+        if context is not None:
+            context = tf.cast(context, self.variable_dtype)
+            if context.shape[-1] != self.context_size:
+                raise ValueError(f"Expected a context of {self.context_size} values, received shape {context.shape}.")
+            spread = [tfb.Shift(tf.zeros_like(context[..., :1]))]  # broadcasts z to the context's batch, both ways
+        pairs = zip(self.networks, self.positions, strict=True)
+        transforms = [self.transform(network, position, context) for network, position in pairs]
+        return tfb.Chain([*spread, *reversed(transforms), *spread])
+
+    def call(self, z, context=None):
+        return self.bijector(context).forward(tf.cast(z, self.variable_dtype))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), **stored(self)}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return rebuild(cls, config)
+
+
+def _positions(event_size: int, number: int, seed: int) -> list[np.ndarray]:
+    """Give the position of each value in each transform: pairs of an order and its reverse, of which one is plain."""
+    random = np.random.RandomState(seed)
+    firsts = [np.arange(event_size), *(random.permutation(event_size) for _ in range(1, number))]
+    return [position for first in firsts for position in (first, event_size - 1 - first)][:number]
+
+
+# Autoregressive flows: each value is scaled and shifted, depending on those before it
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class MaskedAutoregressiveFlow(Flow):
+    """A masked autoregressive flow: densities in one pass, draws in as many as a vector has values. For priors.
+
+    Reference: Papamakarios et al., 2017, Masked Autoregressive Flow for Density Estimation, arXiv:1705.07057.
+
+    Args:
+        event_size, num_transforms, hidden_units, context_size, activation, seed: see `Flow`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        z: `[..., event_size]`.
+        context: `[..., context_size]`.
+
+    Output:
+        `[..., event_size]`.
+
+    Raises:
+        ValueError: see `Flow`.
+
+    Example:
+    >>> p = tfd.TransformedDistribution(tfd.MultivariateNormalDiag([0., 0.]), MaskedAutoregressiveFlow(2).bijector())
+    >>> p.log_prob(tf.zeros([3, 2])).shape
+    TensorShape([3])
+    """
+
+    def make_network(self, position: np.ndarray) -> keras.layers.Layer:
+        return _made(self, position)
+
+    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+        return tfb.MaskedAutoregressiveFlow(functools.partial(_shift_and_log_scale, network, context))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class InverseAutoregressiveFlow(Flow):
+    """An inverse autoregressive flow: draws in one pass, and densities at its own draws too. For posteriors.
+
+    The density of any other value takes as many passes as a vector has values. So it is in an objective that stops the
+    gradient at its draws, such as `IWAE(estimator="dreg")`: right, but slow.
+
+    Reference: Kingma et al., 2016, Improving Variational Inference with Inverse Autoregressive Flow, arXiv:1606.04934.
+
+    Args:
+        event_size, num_transforms, hidden_units, context_size, activation, seed: see `Flow`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        z: `[..., event_size]`.
+        context: `[..., context_size]`.
+
+    Output:
+        `[..., event_size]`.
+
+    Raises:
+        ValueError: see `Flow`.
+
+    Example:
+    >>> InverseAutoregressiveFlow(2, context_size=3)(tf.zeros([5, 4, 2]), tf.ones([4, 3])).shape
+    TensorShape([5, 4, 2])
+    """
+
+    def make_network(self, position: np.ndarray) -> keras.layers.Layer:
+        return _made(self, position)
+
+    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+        shift_and_log_scale = functools.partial(_shift_and_log_scale, network, context)
+        return tfb.Invert(tfb.MaskedAutoregressiveFlow(shift_and_log_scale))
+
+
+def _made(flow: Flow, position: np.ndarray) -> AutoregressiveNetwork:
+    made = AutoregressiveNetwork(
+        2,
+        flow.event_size,
+        conditional=flow.context_size > 0,
+        conditional_event_shape=flow.context_size or None,
+        hidden_units=flow.hidden_units,
+        input_order=[int(i) + 1 for i in position],
+        activation=flow.activation,
+        seed=flow.seed,
+        dtype=flow.variable_dtype,
+    )
+    made.build((None, flow.event_size))
+    made.scale_outputs(NEAR_IDENTITY)
+    return made
+
+
+def _shift_and_log_scale(network: AutoregressiveNetwork, context, z) -> tuple[tf.Tensor, tf.Tensor]:
+    outputs = network(z) if context is None else network(z, conditional_input=context)
+    shift, log_scale = tf.unstack(outputs, num=2, axis=-1)
+    return shift, _bounded(log_scale)
+
+
+def _bounded(log_scale: tf.Tensor) -> tf.Tensor:
+    return MAX_LOG_SCALE * tf.tanh(log_scale / MAX_LOG_SCALE)
+
+
+# Coupling flows: one half of the values is transformed, depending on the other half
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class RealNVP(Flow):
+    """A flow of affine couplings: densities and draws in one pass, each transform less flexible than autoregression.
+
+    Reference: Dinh et al., 2017, Density estimation using Real NVP, arXiv:1605.08803.
+
+    Args:
+        event_size: number of values of a vector, at least 2.
+        num_transforms, hidden_units, context_size, activation, seed: see `Flow`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        z: `[..., event_size]`.
+        context: `[..., context_size]`.
+
+    Output:
+        `[..., event_size]`.
+
+    Raises:
+        ValueError: if `event_size` is 1, or see `Flow`.
+
+    Example:
+    >>> bijector = RealNVP(3, num_transforms=4).bijector()
+    >>> bijector.inverse(bijector.forward([1., 2., 3.])).numpy().round(4)
+    array([1., 2., 3.], dtype=float32)
+    """
+
+    def make_network(self, position: np.ndarray) -> keras.layers.Layer:
+        return _Conditioner(self, params=2)
+
+    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+        def shift_and_scale(x, num_outputs):
+            shift, log_scale = tf.unstack(network(x, context), num=2, axis=-1)
+            return tfb.Chain([tfb.Shift(shift), tfb.Scale(log_scale=_bounded(log_scale))])
+
+        return _coupling(shift_and_scale, position)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class NeuralSpline(Flow):
+    """A flow of couplings by monotonic rational-quadratic splines: densities and draws in one pass, several modes.
+
+    Reference: Durkan et al., 2019, Neural Spline Flows, arXiv:1906.04032.
+
+    Args:
+        event_size: number of values of a vector, at least 2.
+        num_transforms, hidden_units, context_size: see `Flow`.
+        num_bins: number of pieces of a spline.
+        bound: values beyond it or its negative stay as they are.
+        activation, seed: see `Flow`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        z: `[..., event_size]`.
+        context: `[..., context_size]`.
+
+    Output:
+        `[..., event_size]`.
+
+    Raises:
+        ValueError: if `event_size` is 1, `num_bins` is not between 2 and 500, `bound` is not positive, or see `Flow`.
+
+    Example:
+    >>> NeuralSpline(2, num_bins=4).bijector().forward([[0.5, 100.0]]).numpy().round(1)
+    array([[  0.5, 100. ]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        event_size: int,
+        num_transforms: int = 2,
+        hidden_units: Sequence[int] = (64,),
+        context_size: int = 0,
+        *,
+        num_bins: int = 8,
+        bound: float = 6.0,
+        **kwargs,
+    ):
+        if not 2 <= as_count(num_bins, "num_bins") <= 0.5 / MIN_BIN:
+            raise ValueError(f"num_bins must lie between 2 and {0.5 / MIN_BIN:.0f}, received {num_bins}.")
+        more = {"num_bins": num_bins, "bound": as_positive(bound, "bound")}
+        super().__init__(event_size, num_transforms, hidden_units, context_size, more=more, **kwargs)
+
+    def make_network(self, position: np.ndarray) -> keras.layers.Layer:
+        return _Conditioner(self, params=3 * self.num_bins - 1)
+
+    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+        def spline(x, num_outputs):
+            widths, heights, slopes = tf.split(network(x, context), [self.num_bins, self.num_bins, -1], axis=-1)
+            slope_of_one = float(np.log(np.expm1(1.0 - MIN_SLOPE)))
+            return tfb.RationalQuadraticSpline(
+                self._bins(widths), self._bins(heights), softplus_above(MIN_SLOPE, slopes + slope_of_one), -self.bound
+            )
+
+        return _coupling(spline, position)
+
+    def _bins(self, unconstrained: tf.Tensor) -> tf.Tensor:
+        return 2.0 * self.bound * (MIN_BIN + (1.0 - self.num_bins * MIN_BIN) * tf.nn.softmax(unconstrained))
+
+
+def _coupling(bijector_fn, position: np.ndarray) -> tfb.Bijector:
+    """Transform the second half of the values, by position, by a bijector that depends on the first half."""
+    order = tfb.Permute(np.argsort(position).astype("int32"))
+    return tfb.Chain([tfb.Invert(order), tfb.RealNVP(len(position) // 2, bijector_fn=bijector_fn), order])
+
+
+class _Conditioner(keras.layers.Layer):
+    """A dense network from one half of the values, and the context, to the parameters of the other half."""
+
+    def __init__(self, flow: Flow, params: int):
+        super().__init__(autocast=False, dtype=flow.variable_dtype)
+        if flow.event_size < 2:
+            raise ValueError(
+                f"A coupling transforms one half of a vector by the other: {type(flow).__name__} needs an event_size "
+                "of at least 2, received 1. Use MaskedAutoregressiveFlow or InverseAutoregressiveFlow."
+            )
+        num_inputs = flow.event_size // 2
+        self.output_shape_of_one = (flow.event_size - num_inputs, params)
+        self.activation = flow.activation
+        sizes = [num_inputs, *flow.hidden_units, int(np.prod(self.output_shape_of_one))]
+        small = keras.initializers.VarianceScaling(NEAR_IDENTITY**2, "fan_avg", "uniform")
+        initializers = ["glorot_uniform"] * len(flow.hidden_units) + [small]
+        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+        self.kernels = [self._add("kernel", *pair) for pair in zip(shapes, initializers, strict=True)]
+        self.biases = [self._add("bias", [size], "zeros") for size in sizes[1:]]
+        self.context_kernel = None
+        if flow.context_size:
+            self.context_kernel = self._add("context_kernel", (flow.context_size, sizes[1]), initializers[0])
+        self.built = True
+
+    def _add(self, name: str, shape, initializer) -> keras.Variable:
+        return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
+
+    def call(self, x, context=None):
+        outputs = keras.ops.matmul(x, self.kernels[0]) + self.biases[0]
+        if context is not None:
+            outputs += keras.ops.matmul(context, self.context_kernel)
+        for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
+            outputs = keras.ops.matmul(self.activation(outputs), kernel) + bias
+        return keras.ops.reshape(outputs, (*keras.ops.shape(outputs)[:-1], *self.output_shape_of_one))
+
+
+# The posterior
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class FlowPosterior(DistributionLayer):
+    """A normal distribution with diagonal covariance, pushed through a flow: a posterior that need not be normal.
+
+    The encoder gives the normal distribution and, if the flow has a context, that too, so that each example has a
+    transform of its own. It starts near the normal distribution. `flow` should draw fast, as
+    `InverseAutoregressiveFlow`, `RealNVP` and `NeuralSpline` do.
+
+    Reference: Rezende & Mohamed, 2015, Variational Inference with Normalizing Flows, arXiv:1505.05770; Kingma et al.,
+    2016, arXiv:1606.04934.
+
+    Args:
+        flow: a `Flow`, trained and saved with this layer.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., 2 * event_size + context_size]`, location, unconstrained scale, then the flow's context.
+
+    Output:
+        `tfd.TransformedDistribution`, batch shape `[...]`, event shape `[event_size]`. It is not a composite tensor, so
+        a `tf.function` cannot return it as a distribution. It has no closed mean; `sampling.point` gives that of draws.
+
+    Raises:
+        TypeError: if `flow` is not a `Flow`.
+        ValueError: if `params` has another size, or `flow` another dtype.
+
+    Example:
+    >>> flow = InverseAutoregressiveFlow(2, context_size=3)
+    >>> q = FlowPosterior(flow)(tf.zeros([5, FlowPosterior.params_size(flow)]))
+    >>> q.log_prob(q.sample(4, seed=(0, 1))).shape
+    TensorShape([4, 5])
+    """
+
+    def __init__(self, flow: Flow, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        flow = expect_kind("flow", flow, Flow, "a flow such as tfp_vae.layers.InverseAutoregressiveFlow(size)")
+        super().__init__({"flow": flow}, convert_to_tensor_fn, validate_args, **kwargs)
+        if flow.variable_dtype != self.variable_dtype:
+            raise ValueError(
+                f"flow is in {flow.variable_dtype}, this layer in {self.variable_dtype}. Pass the same dtype to both."
+            )
+
+    @staticmethod
+    def new(params, flow: Flow, validate_args=False) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(flow)]`."""
+        normal, context = split_params(params, [[2 * flow.event_size], [flow.context_size]])
+        return tfd.TransformedDistribution(
+            MultivariateNormalDiag.new(normal, flow.event_size, validate_args=validate_args),
+            flow.bijector(context if flow.context_size else None),
+            validate_args=validate_args,
+        )
+
+    @staticmethod
+    def params_size(flow: Flow) -> int:
+        """Give the number of parameters of one distribution."""
+        return 2 * flow.event_size + flow.context_size
