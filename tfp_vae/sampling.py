@@ -69,9 +69,7 @@ def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tens
 
 def _is_pushed_forward(distribution: tfd.Distribution) -> bool:
     """Whether a distribution is that of a bijector's outputs, with no batch axes but those of the distribution below."""
-    return type(distribution) in TRANSFORMED and (
-        distribution.batch_shape.as_list() == distribution.distribution.batch_shape.as_list()
-    )
+    return type(distribution) in TRANSFORMED and distribution.batch_shape == distribution.distribution.batch_shape
 
 
 def point(distribution: tfd.Distribution) -> tf.Tensor:

@@ -14,7 +14,21 @@ from tfp_vae.vae import VAE
 MAX_STEPS_PER_EXECUTION = 50
 # Values beyond it, such as 8-bit pixels under a likelihood of counts, are scaled before they enter the encoder.
 LARGE_INPUT = 32.0
-POSTERIORS = ("MultivariateNormalDiag", "MultivariateNormalTriL", "MultivariateNormalDiagPlusLowRank", "PowerSpherical")
+# Features of an example that the flow of its posterior depends on.
+CONTEXT_SIZE = 64
+FLOWS = tuple(
+    name
+    for name in layers.__all__
+    if isinstance(getattr(layers, name), type) and issubclass(getattr(layers, name), layers.Flow)
+    if name != "Flow"
+)
+POSTERIORS = (
+    "MultivariateNormalDiag",
+    "MultivariateNormalTriL",
+    "MultivariateNormalDiagPlusLowRank",
+    "PowerSpherical",
+    *FLOWS,
+)
 LIKELIHOODS = (
     "IndependentBernoulli",
     "IndependentBinomial",
@@ -27,7 +41,7 @@ LIKELIHOODS = (
     "IndependentStudentT",
     "IndependentZeroInflatedNegativeBinomial",
 )
-PRIORS = tuple(name for name in priors.__all__ if name != "Prior")
+PRIORS = (*(name for name in priors.__all__ if name not in ("Prior", "FlowPrior")), *FLOWS)
 OBJECTIVES = tuple(
     name
     for name in objectives.__all__
@@ -71,11 +85,10 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
 
 
 def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model]:
-    name, arguments = parse("posterior", options.posterior, POSTERIORS)
-    posterior = getattr(layers, name)
-    likelihood = getattr(layers, splits.likelihood)
     shape, latent = splits.event_shape, options.latent_size
-    num_posterior, num_likelihood = posterior.params_size(latent, **arguments), likelihood.params_size(shape)
+    posterior, num_posterior = _posterior(options)
+    likelihood = getattr(layers, splits.likelihood)
+    num_likelihood = likelihood.params_size(shape)
     if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
         hidden_sizes = (options.hidden_size,)
         to_posterior = networks.mlp(shape, num_posterior, hidden_sizes=hidden_sizes)
@@ -86,9 +99,19 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
     largest = float(np.abs(splits.test).max())
     scaling = [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
     return (
-        keras.Sequential([keras.Input(shape), *scaling, to_posterior, posterior(latent, **arguments)], name="encoder"),
+        keras.Sequential([keras.Input(shape), *scaling, to_posterior, posterior], name="encoder"),
         keras.Sequential([to_likelihood, likelihood(shape, **splits.likelihood_config)], name="decoder"),
     )
+
+
+def _posterior(options: Options) -> tuple[layers.DistributionLayer, int]:
+    """Give the posterior's layer and its number of parameters; a flow's name stands for a `FlowPosterior` of it."""
+    name, arguments = parse("posterior", options.posterior, POSTERIORS)
+    if name in FLOWS:
+        flow = getattr(layers, name)(options.latent_size, **{"context_size": CONTEXT_SIZE, **arguments})
+        return layers.FlowPosterior(flow), layers.FlowPosterior.params_size(flow)
+    posterior = getattr(layers, name)
+    return posterior(options.latent_size, **arguments), posterior.params_size(options.latent_size, **arguments)
 
 
 def _prior(splits: datasets.Splits, options: Options, encoder: keras.Model) -> priors.Prior:
@@ -99,6 +122,8 @@ def _prior(splits: datasets.Splits, options: Options, encoder: keras.Model) -> p
         prior = priors.VampPrior(encoder, splits.event_shape, **arguments)
         prior.pseudo_inputs.assign(np.resize(examples, prior.pseudo_inputs.shape))
         return prior
+    if name in FLOWS:
+        return priors.FlowPrior(getattr(layers, name)(options.latent_size, **arguments))
     return getattr(priors, name)(options.latent_size, **arguments)
 
 

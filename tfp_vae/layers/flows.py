@@ -74,7 +74,7 @@ class Flow(keras.layers.Layer, abc.ABC):
             "num_transforms": as_count(num_transforms, "num_transforms"),
             "hidden_units": tuple(as_count(units, "each of hidden_units") for units in hidden_units),
             "context_size": whole_number(context_size, "context_size must be a whole number of at least 0", 0),
-            "activation": keras.activations.get(activation),
+            "activation": keras.activations.serialize(keras.activations.get(activation)),
             "seed": as_seed(seed),
         }
         store(self, {**arguments, **(more or {})})
@@ -342,7 +342,7 @@ class _Conditioner(keras.layers.Layer):
             )
         num_inputs = flow.event_size // 2
         self.output_shape_of_one = (flow.event_size - num_inputs, params)
-        self.activation = flow.activation
+        self.activation = keras.activations.get(flow.activation)
         sizes = [num_inputs, *flow.hidden_units, int(np.prod(self.output_shape_of_one))]
         small = keras.initializers.VarianceScaling(NEAR_IDENTITY**2, "fan_avg", "uniform")
         initializers = ["glorot_uniform"] * len(flow.hidden_units) + [small]
