@@ -13,16 +13,19 @@ from tfp_vae import objectives, priors
 
 LATENT = 3
 POSTERIORS = {
-    "diagonal": (tfpl.MultivariateNormalDiag, {}),
-    "full": (tfpl.MultivariateNormalTriL, {}),
-    "low rank": (tfpl.MultivariateNormalDiagPlusLowRank, {"rank": 1}),
-    "spherical": (tfpl.PowerSpherical, {}),
+    "diagonal": (tfpl.MultivariateNormalDiag, {"event_size": LATENT}),
+    "full": (tfpl.MultivariateNormalTriL, {"event_size": LATENT}),
+    "low rank": (tfpl.MultivariateNormalDiagPlusLowRank, {"event_size": LATENT, "rank": 1}),
+    "spherical": (tfpl.PowerSpherical, {"event_size": LATENT}),
+    "flow": (tfpl.FlowPosterior, {"flow": lambda: tfpl.InverseAutoregressiveFlow(LATENT, 2, (8,), context_size=2)}),
+    "coupling flow": (tfpl.FlowPosterior, {"flow": lambda: tfpl.RealNVP(LATENT, 2, (8,), context_size=2)}),
 }
 PRIORS = {
     "StandardNormal": lambda encoder: priors.StandardNormal(LATENT),
     "Normal": lambda encoder: priors.Normal(LATENT),
     "NormalMixture": lambda encoder: priors.NormalMixture(LATENT, 3),
     "VampPrior": lambda encoder: priors.VampPrior(encoder, 4, 5),
+    "FlowPrior": lambda encoder: priors.FlowPrior(tfpl.MaskedAutoregressiveFlow(LATENT, 2, (8,))),
     "HypersphericalUniform": lambda encoder: priors.HypersphericalUniform(LATENT),
 }
 LIKELIHOODS = {
@@ -74,13 +77,15 @@ def test_each_two_members_train_together(row):
     )
     x = to_data(np.random.default_rng(0).uniform(size=(8, 4))).astype("float32")
     likelihood = getattr(tfpl, row[2])
-    num_posterior, num_likelihood = posterior.params_size(LATENT, **arguments), likelihood.params_size(4)
+    if "flow" in arguments:
+        arguments = {"flow": arguments["flow"]()}
+    num_posterior, num_likelihood = posterior.params_size(**arguments), likelihood.params_size(4)
     encoder = keras.Sequential(
         [
             keras.Input((4,)),
             keras.layers.Rescaling(1.0 / float(x.max())),
             keras.layers.Dense(num_posterior),
-            posterior(LATENT, **arguments),
+            posterior(**arguments),
         ]
     )
     decoder = keras.Sequential([keras.Input((LATENT,)), keras.layers.Dense(num_likelihood), likelihood(4)])

@@ -1,4 +1,4 @@
-"""Normalizing flows: a row for each; bijectors, densities, draws, contexts, and the posteriors and models made of them."""
+"""Normalizing flows: a row for each. Bijectors, densities, draws, contexts; posteriors and models made of them."""
 
 import keras
 import numpy as np
@@ -163,7 +163,7 @@ def test_shapes(name, batch_shape):
 
 def test_with_xla_and_a_batch_of_unknown_size(name):
     """Draws by Philox, densities there and elsewhere, and gradients are those without XLA."""
-    flow = make(name, dtype="float32", scale=0.3)
+    flow = make(name, num_transforms=1, dtype="float32", scale=0.3)
     z = tf.constant(RANDOM.normal(size=(4, 6, 3)), "float32")
 
     def act(params, noise):
@@ -213,7 +213,7 @@ def test_gradient_of_the_density_against_finite_differences(name):
 def test_kl_of_a_solvable_flow():
     """One transform without hidden layers is a normal distribution with full covariance."""
     flow = tfpl.MaskedAutoregressiveFlow(2, 1, hidden_units=())
-    flow.set_weights([[[0, 0, 0.8, 0], [0, 0, 0, 0]], [0.5, -0.7, -0.3, 0.4]])
+    flow.set_weights([np.array([[0, 0, 0.8, 0], [0, 0, 0, 0]]), np.array([0.5, -0.7, -0.3, 0.4])])
     scale = np.exp(3.0 * np.tanh(np.array([-0.7, 0.4]) / 3.0))
     loc = np.array([0.5, 0.8 * 0.5 - 0.3])
     exact = tfd.MultivariateNormalTriL(np.float32(loc), np.float32([[scale[0], 0.0], [0.8 * scale[0], scale[1]]]))
@@ -224,10 +224,9 @@ def test_kl_of_a_solvable_flow():
     assert sampled == pytest.approx(tfd.kl_divergence(exact, standard).numpy(), abs=0.01)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_densities_are_float32_under_mixed_precision(name, policy):
+def test_densities_are_float32_under_mixed_precision(name):
     expected = make(name, dtype="float32")
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy("mixed_float16")
     flow = make(name, dtype=None)
     params = params_of(flow, 6, dtype="float32")
     z = np.full([6, 3], 7.0001, "float32")
@@ -239,25 +238,15 @@ def test_densities_are_float32_under_mixed_precision(name, policy):
 
 
 def test_config_round_trip(name):
-    flow = make(name, num_transforms=5, seed=3, name="row")
+    flow = make(name, event_size=6, num_transforms=5, seed=3, trainable=False)
     rebuilt = type(flow).from_config(flow.get_config())
     assert rebuilt.get_config() == flow.get_config()
     rebuilt.set_weights(flow.get_weights())
-    z, context = RANDOM.normal(size=(6, 3)), RANDOM.normal(size=(6, 2))
+    z, context = RANDOM.normal(size=(6, 6)), RANDOM.normal(size=(6, 2))
     np.testing.assert_array_equal(rebuilt(z, context), flow(z, context))
     other = type(flow).from_config({**flow.get_config(), "seed": 4})
     other.set_weights(flow.get_weights())
     assert np.abs(other(z, context) - flow(z, context)).max() > 1e-3
-
-
-def test_keras_file(name, tmp_path):
-    flow = make(name, dtype="float32")
-    layer = tfpl.FlowPosterior(flow)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(layer.params_size(flow)), layer])
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    x, z = np.ones([6, 3], "float32"), RANDOM.normal(size=(6, 3)).astype("float32")
-    np.testing.assert_array_equal(again(x).log_prob(z), model(x).log_prob(z))
 
 
 # Draws
@@ -311,9 +300,10 @@ def test_one_dimension(name):
 
 @pytest.mark.parametrize("name", ["RealNVP", "InverseAutoregressiveFlow"])
 def test_dreg_has_the_mean_of_the_standard_gradient_and_less_variance(name):
-    """By each example's parameters, context included, and by the flow's weights, over batches; `stl` is another mean."""
-    flow = make(name, event_size=2, num_transforms=2, hidden_units=(4,), scale=0.3)
-    single, num_batches, batch = params_of(flow, 1), 8, 500
+    """By each example's parameters, context included, and by the flow's weights, of batches."""
+    flow = make(name, event_size=2, num_transforms=2, hidden_units=(4,), scale=0.2)
+    single = tf.constant([[0.7, 0.9, -0.4, -0.3, 0.5, -0.5]], tf.float64)  # near p(z|x), as after some training
+    num_batches, batch = 8, 500
 
     @tf.function
     def gradients(params, seed, estimator):
@@ -374,12 +364,11 @@ def flow_vae(posterior_flow=None, prior_flow=None) -> tfp_vae.VAE:
 
 def test_models_train_save_and_reload(name, digits, tmp_path):
     flow = getattr(tfpl, name)
-    vae = flow_vae(flow(4, context_size=8, hidden_units=(16,)), flow(4, hidden_units=(16,)))
+    vae = flow_vae(flow(4, 1, (16,), context_size=8), flow(4, 1, (16,)))
     networks_weights = len(vae.encoder.layers[0].trainable_weights) + len(vae.decoder.trainable_weights)
-    flows_weights = len(flow(4, context_size=8).weights) + len(flow(4).weights)
+    flows_weights = len(flow(4, 1, context_size=8).weights) + len(flow(4, 1).weights)
     assert len(vae.trainable_weights) == networks_weights + flows_weights
-    vae.compile(keras.optimizers.Adam(3e-3))
-    assert vae.uses_xla
+    vae.compile(keras.optimizers.Adam(3e-3), jit_compile=False)  # XLA compiles for long; the next test does it once
     history = vae.fit(digits.train, batch_size=100, epochs=2, verbose=0).history
     assert history["elbo"][1] > history["elbo"][0] + 10.0
     vae.save(tmp_path / "vae.keras")
@@ -387,6 +376,15 @@ def test_models_train_save_and_reload(name, digits, tmp_path):
     np.testing.assert_array_equal(again(digits.test[:5])["elbo"], vae(digits.test[:5])["elbo"])
     np.testing.assert_array_equal(again.generate(3), vae.generate(3))
     np.testing.assert_array_equal(again.reconstruct(digits.test[:5]), vae.reconstruct(digits.test[:5]))
+
+
+def test_a_model_under_xla(digits):
+    """The flows that suit: one that draws fast as posterior, one whose density is fast as prior."""
+    posterior_flow = tfpl.InverseAutoregressiveFlow(4, 1, (16,), context_size=8)
+    vae = flow_vae(posterior_flow, tfpl.MaskedAutoregressiveFlow(4, 2, (16,)))
+    vae.compile(keras.optimizers.Adam(3e-3))
+    assert vae.uses_xla
+    vae.fit(digits.train, batch_size=100, epochs=3, verbose=0)
     bound = np.mean(vae(digits.test[:50])["elbo"])
     assert bound < np.mean(vae.log_prob(digits.test[:50], num_samples=50)) < bound + 30.0
     assert not objectives.kl_is_analytic(vae.encode(digits.test[:1]), vae.prior_distribution())

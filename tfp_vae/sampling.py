@@ -20,8 +20,9 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor) -> tf.
 
     TFP leaves the choice of the random number generator to the device. Under XLA on the CPU that choice takes 0.2
     microseconds a number, a quarter of a small VAE's training step; Philox is ten times as fast there. So the noise of
-    normal distributions, also below a flow, is drawn by Philox and pushed through the distribution's own bijector, which
-    remembers it: `log_prob` at the draws has nothing to invert. Every other distribution draws as TFP does. The same seed gives other numbers with XLA than without: so it is with TensorFlow's own.
+    normal distributions, also of those below a flow, is drawn by Philox and pushed through the distribution's own
+    bijector, which remembers it: `log_prob` at the draws inverts nothing. Every other distribution draws as TFP does.
+    The same seed gives other numbers with XLA than without: so it is with TensorFlow's own.
 
     Args:
         distribution: a plain tfd object.
@@ -33,7 +34,7 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor) -> tf.
     >>> sample(q, 3, tf.constant([0, 1])).shape
     TensorShape([3, 2])
     """
-    if _is_pushed_forward(distribution):
+    if is_pushed_forward(distribution):
         return distribution.bijector.forward(sample(distribution.distribution, sample_shape, seed))
     if not isinstance(distribution, tfd.MultivariateNormalLinearOperator):
         return distribution.sample(sample_shape, seed=seed)
@@ -58,7 +59,7 @@ def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tens
     >>> z.shape, bool(tf.reduce_all(z[:, 0] == z[:, 1]))
     (TensorShape([5, 2, 3]), True)
     """
-    if _is_pushed_forward(distribution):  # a flow with a context has no rows
+    if is_pushed_forward(distribution):  # a flow with a context has no rows
         return distribution.bijector.forward(sample_alike(distribution.distribution, num_samples, seed))
     rows = tf.range(distribution.batch_shape_tensor()[0])
     spec = tf.TensorSpec([num_samples, *distribution.event_shape], distribution.dtype)
@@ -67,8 +68,8 @@ def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tens
     return tf.transpose(draws, [1, 0, *range(2, draws.shape.rank)])
 
 
-def _is_pushed_forward(distribution: tfd.Distribution) -> bool:
-    """Whether a distribution is that of a bijector's outputs, with no batch axes but those of the distribution below."""
+def is_pushed_forward(distribution: tfd.Distribution) -> bool:
+    """Whether it is a plain `tfd.TransformedDistribution`, without batch axes of the bijector's own."""
     return type(distribution) in TRANSFORMED and distribution.batch_shape == distribution.distribution.batch_shape
 
 

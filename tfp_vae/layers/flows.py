@@ -2,6 +2,7 @@
 
 import abc
 import functools
+import itertools
 from collections.abc import Sequence
 
 import keras
@@ -155,7 +156,7 @@ class MaskedAutoregressiveFlow(Flow):
         return _made(self, position)
 
     def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
-        return tfb.MaskedAutoregressiveFlow(functools.partial(_shift_and_log_scale, network, context))
+        return _Autoregression(functools.partial(_shift_and_log_scale, network, context))
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -190,8 +191,18 @@ class InverseAutoregressiveFlow(Flow):
         return _made(self, position)
 
     def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
-        shift_and_log_scale = functools.partial(_shift_and_log_scale, network, context)
-        return tfb.Invert(tfb.MaskedAutoregressiveFlow(shift_and_log_scale))
+        return tfb.Invert(_Autoregression(functools.partial(_shift_and_log_scale, network, context)))
+
+
+class _Autoregression(tfb.MaskedAutoregressiveFlow):
+    """TFP's bijector, whose loop XLA can differentiate: in a batch of unknown size TFP does not see its length."""
+
+    def _forward(self, x, **kwargs):
+        def step(y):
+            return (self._bijector_fn(y, **kwargs).forward(x),)
+
+        (y,) = tf.while_loop(lambda y: True, step, (tf.zeros_like(x),), maximum_iterations=x.shape[-1])
+        return y
 
 
 def _made(flow: Flow, position: np.ndarray) -> AutoregressiveNetwork:
@@ -346,7 +357,7 @@ class _Conditioner(keras.layers.Layer):
         sizes = [num_inputs, *flow.hidden_units, int(np.prod(self.output_shape_of_one))]
         small = keras.initializers.VarianceScaling(NEAR_IDENTITY**2, "fan_avg", "uniform")
         initializers = ["glorot_uniform"] * len(flow.hidden_units) + [small]
-        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+        shapes = list(itertools.pairwise(sizes))
         self.kernels = [self._add("kernel", *pair) for pair in zip(shapes, initializers, strict=True)]
         self.biases = [self._add("bias", [size], "zeros") for size in sizes[1:]]
         self.context_kernel = None
