@@ -31,7 +31,7 @@ def flow_vae(flow: type[tfpl.Flow]) -> tfp_vae.VAE:
     """A prior far from the normal distribution that it starts at."""
     prior = priors.FlowPrior(flow(4, hidden_units=(8,)))
     random = np.random.default_rng(0)
-    prior.set_weights([random.normal(scale=0.3, size=weight.shape) for weight in prior.weights])
+    prior.set_weights([random.normal(scale=0.15, size=weight.shape) for weight in prior.weights])
     return make_vae(prior=prior)
 
 

@@ -1,5 +1,8 @@
 """After training: a prior fitted to where the codes of the data really are."""
 
+import itertools
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -67,7 +70,7 @@ def fit_aggregate_prior(
         return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), as_count(batch_size, "batch_size"), as_seed(seed))
     if len(x) < num_components:
         raise ValueError(f"Expected at least as many examples as components, received {len(x)} and {num_components}.")
-    draws = _draw_each(vae, x, batch_size, as_seed(seed))
+    draws = next(_draw_each(vae, x, as_count(batch_size, "batch_size"), as_seed(seed)))
     mixture = GaussianMixture(num_components, random_state=seed).fit(draws.astype("float64"))
     dtype = draws.dtype
     components = tfd.MultivariateNormalTriL(
@@ -76,27 +79,32 @@ def fit_aggregate_prior(
     return tfd.MixtureSameFamily(tfd.Categorical(probs=mixture.weights_.astype(dtype)), components)
 
 
-def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int, epoch: int = 0) -> np.ndarray:
-    """Draw one z for each example, `[num_examples, latent]`."""
-    draws = []
-    for start in range(0, len(x), batch_size):
-        posterior = vae.encode(x[start : start + batch_size])
-        draws.append(sampling.sample(posterior, [], tf.constant([seed, start + epoch * len(x)])).numpy())
-    return np.concatenate(draws)
+def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Draw one z for each example, `[num_examples, latent]`, again and again."""
+
+    @tf.function(reduce_retracing=True)
+    def draw(x, seed):
+        return sampling.sample(vae.encode(x), [], seed)
+
+    for epoch in itertools.count():
+        starts = range(0, len(x), batch_size)
+        seeds = [tf.constant([seed, start + epoch * len(x)]) for start in starts]
+        pairs = zip(starts, seeds, strict=True)
+        yield np.concatenate([draw(tf.constant(x[i : i + batch_size]), at).numpy() for i, at in pairs])
 
 
 def _fit_flow(vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int, seed: int) -> tfd.Distribution:
-    draws = _draw_each(vae, x, batch_size, seed)
-    prior = FlowPrior(flow, dtype=draws.dtype.name)
-    if flow.event_size != draws.shape[-1]:
-        raise ValueError(f"The codes have {draws.shape[-1]} values, flow has event_size={flow.event_size}.")
-    loc, scale = draws.mean(0), draws.std(0)
-    model, random = _Density(prior), np.random.default_rng(seed)
+    draws, random = _draw_each(vae, x, batch_size, seed), np.random.default_rng(seed)
+    first = next(draws)
+    prior = FlowPrior(flow, dtype=first.dtype.name)
+    if flow.event_size != first.shape[-1]:
+        raise ValueError(f"The codes have {first.shape[-1]} values, flow has event_size={flow.event_size}.")
+    loc, scale = first.mean(0), first.std(0)
+    model = _Density(prior)
     rate = keras.optimizers.schedules.CosineDecay(FLOW_LEARNING_RATE, epochs * -(-len(x) // batch_size))
     model.compile(keras.optimizers.Adam(rate), jit_compile=True)
-    for epoch in range(epochs):
-        z = (random.permutation(_draw_each(vae, x, batch_size, seed, epoch)) - loc) / scale
-        model.fit(z, batch_size=batch_size, shuffle=False, verbose=0)
+    for z in itertools.islice(draws, epochs):
+        model.fit((random.permutation(z) - loc) / scale, batch_size=batch_size, shuffle=False, verbose=0)
     standardized = prior(None)
     to_codes = tfb.Chain([tfb.Shift(loc), tfb.Scale(scale), standardized.bijector])
     return tfd.TransformedDistribution(standardized.distribution, to_codes)
@@ -106,7 +114,7 @@ class _Density(keras.Model):
     """A prior as a model whose loss, trained by Keras's own `fit`, is -log p(z)."""
 
     def __init__(self, prior: FlowPrior):
-        super().__init__(dtype=prior.dtype_policy)
+        super().__init__(dtype=prior.dtype_policy, name="density")
         self.prior = prior
 
     def call(self, z):

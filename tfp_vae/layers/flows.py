@@ -345,7 +345,7 @@ class _Conditioner(keras.layers.Layer):
     """A dense network from one half of the values, and the context, to the parameters of the other half."""
 
     def __init__(self, flow: Flow, params: int):
-        super().__init__(autocast=False, dtype=flow.variable_dtype)
+        super().__init__(autocast=False, dtype=flow.variable_dtype, name="conditioner")  # no leading underscore
         if flow.event_size < 2:
             raise ValueError(
                 f"A coupling transforms one half of a vector by the other: {type(flow).__name__} needs an event_size "
