@@ -24,6 +24,7 @@ from tfp_vae.layers.counts import (
     IndependentQuantizedLogistic,
     IndependentZeroInflatedNegativeBinomial,
 )
+from tfp_vae.layers.couplings import NeuralSpline, RealNVP
 from tfp_vae.layers.discrete import IndependentBernoulli, IndependentCategorical
 from tfp_vae.layers.distribution_lambda import DistributionLambda, DistributionLayer
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
@@ -32,8 +33,6 @@ from tfp_vae.layers.flows import (
     FlowPosterior,
     InverseAutoregressiveFlow,
     MaskedAutoregressiveFlow,
-    NeuralSpline,
-    RealNVP,
 )
 from tfp_vae.layers.independent import Independent
 from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureSameFamily
