@@ -51,8 +51,10 @@ def is_defined(posterior, prior, likelihood, objective) -> bool:
         posterior, PRIORS.keys() - {"HypersphericalUniform"}
     )
     compares_draws = isinstance(member, (objectives.InfoVAE, objectives.WAE))
+    needs_moments = isinstance(member, objectives.DIPVAE)
     return (
         prior in fits
+        and not (needs_moments and "flow" in posterior)
         and (factorized or not needs_factors)
         and not (compares_draws and prior in ("NormalMixture", "VampPrior"))
     )
@@ -128,11 +130,24 @@ REFUSED = {
         lambda: vae_of(prior=priors.NormalMixture(LATENT, 2), objective=objectives.WAE()),
         "WAE compares draws .* those of MixtureSameFamily are not reparameterized",
     ),
+    "moments, flow": (
+        lambda: tfp_vae.VAE(flow_encoder(), vae_of().decoder, objective=objectives.DIPVAE()),
+        "DIPVAE needs the mean and covariance of the posterior, which _?TransformedDistribution does not have",
+    ),
+    "total correlation, flow": (
+        lambda: tfp_vae.VAE(flow_encoder(), vae_of().decoder, objective=objectives.BetaTCVAE(10)),
+        "BetaTCVAE looks at each dimension .* _?TransformedDistribution does not factorize",
+    ),
     "total correlation, full posterior": (
         lambda: vae_of(tfpl.MultivariateNormalTriL, objective=objectives.BetaTCVAE(10)),
         "BetaTCVAE looks at each dimension .* MultivariateNormalTriL does not factorize",
     ),
 }
+
+
+def flow_encoder() -> keras.Sequential:
+    layer = tfpl.FlowPosterior(tfpl.RealNVP(LATENT))
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(layer.params_size(layer.flow)), layer])
 
 
 def vae_of(posterior=tfpl.MultivariateNormalDiag, latent=LATENT, **kwargs) -> tfp_vae.VAE:

@@ -239,6 +239,15 @@ class DIPVAE(Objective):
         }
         super().__init__(arguments, **kwargs)
 
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        try:
+            posterior.mean()
+        except NotImplementedError as error:
+            raise ValueError(
+                f"DIPVAE needs the mean and covariance of the posterior, which {type(posterior).__name__} does not "
+                "have in closed form. Use a posterior such as MultivariateNormalDiag, or another objective."
+            ) from error
+
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         terms, posterior = elbo_terms(one_pass, one_pass.sample([])), one_pass.posterior
         covariance = tfp.stats.covariance(posterior.mean(), sample_axis=0, event_axis=-1)
