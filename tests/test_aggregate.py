@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tfp_vae
+from tfp_vae import layers as tfpl
 
 
 def test_the_fitted_prior_explains_the_codes_better(trained_vae, digits):
@@ -29,6 +30,50 @@ def test_generate_draws_from_it(trained_vae, digits):
     assert x.shape == (8, 8, 8, 1)
     np.testing.assert_array_equal(trained_vae.generate(3, seed=1, prior=prior), x[:3])
     assert np.abs(x - trained_vae.generate(8, seed=1)).max() > 1.0
+
+
+def test_a_flow_explains_the_codes_better_too(trained_vae, digits):
+    """It draws like its density: the mean and covariance of draws are those of the codes."""
+    flow = tfpl.MaskedAutoregressiveFlow(4, 2, (32,))
+    prior = tfp_vae.fit_aggregate_prior(trained_vae, digits.train, flow=flow, epochs=10, batch_size=100)
+    assert (prior.batch_shape, prior.event_shape) == ([], [4])
+    z = trained_vae.encode(digits.test).sample(seed=[1, 2])
+    single = tfp_vae.fit_aggregate_prior(trained_vae, digits.train, num_components=1)
+    assert np.mean(prior.log_prob(z)) > np.mean(trained_vae.prior_distribution().log_prob(z)) + 0.5
+    assert np.mean(prior.log_prob(z)) > np.mean(single.log_prob(z)) + 0.05
+    draws = tfp_vae.sampling.sample(prior, 20_000, [1, 2]).numpy()
+    np.testing.assert_allclose(draws.mean(0), single.mean(), atol=0.1)
+    np.testing.assert_allclose(np.cov(draws.T), single.covariance(), atol=0.4)
+    x = trained_vae.generate(8, seed=1, prior=prior)
+    np.testing.assert_array_equal(trained_vae.generate(3, seed=1, prior=prior), x[:3])
+
+
+def test_the_fit_of_a_flow_depends_on_its_first_weights_and_the_seed_alone(trained_vae, digits):
+    first = tfpl.RealNVP(4, 2, (8,)).get_weights()
+
+    def fitted(seed):
+        flow = tfpl.RealNVP(4, 2, (8,))
+        flow.set_weights(first)
+        tfp_vae.fit_aggregate_prior(trained_vae, digits.train[:200], flow=flow, epochs=2, seed=seed)
+        return flow.get_weights()[0]
+
+    one = fitted(3)
+    np.testing.assert_array_equal(fitted(3), one)
+    assert np.abs(fitted(4) - one).max() > 0.0
+
+
+FLOWS = {
+    "size": (lambda: tfpl.RealNVP(3), r"The codes have 4 values, flow has event_size=3"),
+    "context": (lambda: tfpl.RealNVP(4, context_size=2), r"flow must have context_size=0, not 2"),
+    "dtype": (lambda: tfpl.RealNVP(4, dtype="float64"), r"flow is in float64, the prior in float32"),
+    "kind": (lambda: "RealNVP", r"flow must be a flow such as"),
+}
+
+
+@pytest.mark.parametrize(("flow", "message"), FLOWS.values(), ids=FLOWS)
+def test_flows_that_do_not_fit(trained_vae, digits, flow, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        tfp_vae.fit_aggregate_prior(trained_vae, digits.train[:20], flow=flow())
 
 
 def test_too_few_examples(trained_vae, digits):

@@ -33,7 +33,14 @@ ROOMS = [
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 PUBLIC = [
     getattr(module, name)
-    for module in (tfp_vae.layers, tfp_vae.priors, tfp_vae.objectives, tfp_vae.networks, tfp_vae.hierarchy, tfp_vae.datasets)
+    for module in (
+        tfp_vae.layers,
+        tfp_vae.priors,
+        tfp_vae.objectives,
+        tfp_vae.networks,
+        tfp_vae.hierarchy,
+        tfp_vae.datasets,
+    )
     for name in module.__all__
 ] + [tfp_vae.VAE, tfp_vae.load, tfp_vae.fit_aggregate_prior, tfp_vae.serving.export, tfp_vae.serving.ServedVAE]
 

@@ -228,6 +228,29 @@ def test_the_warm_up_in_cycles(digits):
     assert values == [0.0, 0.25, 0.5, 0.5, 0.0, 0.25, 0.5, 0.0, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("name", ["bottom_up", "ladder"])
+def test_a_hierarchy_by_name(name, digits):
+    texts = {"posterior": f"{name}(latent_sizes=(4, 3, 2))", "prior": "NormalMixture(num_components=2)"}
+    vae = cli.build(digits, options_of(hidden_size=8, **texts))
+    assert vae.latent_shape == {"z1": (4,), "z2": (3,), "z3": (2,)}
+    assert isinstance(vae.prior.parts["z3"], tfp_vae.priors.NormalMixture)
+    vae.compile("adam", run_eagerly=True)
+    assert np.isfinite(vae.fit(digits.train[:50], verbose=0).history["loss"]).all()
+    with pytest.raises(ValueError, match="VampPrior needs an encoder of one latent"):
+        cli.build(digits, options_of(hidden_size=8, posterior=name, prior="VampPrior"))
+
+
+def test_the_name_of_a_flow_is_a_posterior_and_a_prior_of_it(digits):
+    texts = {"posterior": "InverseAutoregressiveFlow(num_transforms=3)", "prior": "RealNVP(hidden_units=(8,))"}
+    vae = cli.build(digits, options_of(hidden_size=8, latent_size=3, **texts))
+    posterior, prior = vae.encoder.layers[-1], vae.prior
+    assert (type(posterior), type(prior)) == (tfp_vae.layers.FlowPosterior, tfp_vae.priors.FlowPrior)
+    assert (type(posterior.flow).__name__, posterior.flow.num_transforms) == ("InverseAutoregressiveFlow", 3)
+    assert (posterior.flow.event_size, posterior.flow.context_size) == (3, 64)
+    assert (type(prior.flow).__name__, prior.flow.hidden_units, prior.flow.event_size) == ("RealNVP", (8,), 3)
+    assert np.isfinite(vae(digits.test[:3])["loss"]).all()
+
+
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_mnist_reaches_its_number(here):
@@ -269,6 +292,7 @@ BAD = {
     "train --prior Gamma": "--prior must be one of",
     "train --prior HypersphericalUniform": "KL divergence is not defined",
     "train --prior NormalMixture": "num_components",
+    "train --prior RealNVP --latent-size 1": "event_size of at least 2, received 1",
     "train --objective Gamma": "--objective must be one of",
     "train --objective IWAE(5)": "must be a name, alone or with arguments by name",
     "train --objective IWAE(num_samples=0)": "num_samples must be a whole number",

@@ -452,10 +452,17 @@ def test_another_keras_backend_is_refused():
 MISUSES = {
     "fit None": (lambda vae: vae.fit(None), TypeError, "x must be one array .* received a NoneType"),
     "fit list": (lambda vae: vae.fit([np.zeros([4, 8, 8, 1])]), TypeError, "received a list"),
-    "fit list": (lambda vae: vae.fit([np.zeros([4, 8, 8, 1])]), TypeError, "received a list"),
     "evaluate name": (lambda vae: vae.evaluate("digits"), TypeError, "received a str"),
-    "encode": (lambda vae: vae.encode(np.zeros([4, 8, 8])), ValueError, r"x of shape \[\.\.\., 8, 8, 1\], received shape \(4, 8, 8\)"),
-    "log_prob": (lambda vae: vae.log_prob(np.zeros([4, 7, 8, 1])), ValueError, r"\[\.\.\., 8, 8, 1\], received shape \(4, 7, 8, 1\)"),
+    "encode": (
+        lambda vae: vae.encode(np.zeros([4, 8, 8])),
+        ValueError,
+        r"x of shape \[\.\.\., 8, 8, 1\], received shape \(4, 8, 8\)",
+    ),
+    "log_prob": (
+        lambda vae: vae.log_prob(np.zeros([4, 7, 8, 1])),
+        ValueError,
+        r"\[\.\.\., 8, 8, 1\], received shape \(4, 7, 8, 1\)",
+    ),
     "number": (lambda vae: vae.generate(2.5), ValueError, r"num_samples .* whole number of at least 1, received 2\.5"),
     "seed": (lambda vae: vae.generate(2, seed=2**31), ValueError, "seed must be a whole number from 0"),
     "log_prob seed": (lambda vae: vae.log_prob(np.zeros([1, 8, 8, 1]), 2, -1), ValueError, "seed must be a whole"),

@@ -1,5 +1,9 @@
 """After training: a prior fitted to where the codes of the data really are."""
 
+import itertools
+from collections.abc import Iterator
+
+import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -7,19 +11,31 @@ from sklearn.mixture import GaussianMixture
 
 from tfp_vae import sampling
 from tfp_vae.checks import as_count, as_seed
+from tfp_vae.layers.flows import Flow
+from tfp_vae.priors import FlowPrior
 from tfp_vae.vae import VAE
 
-tfd = tfp.distributions
+tfd, tfb = tfp.distributions, tfp.bijectors
+# Of Adam, at the start of a flow's training.
+FLOW_LEARNING_RATE = 3e-3
 
 
 def fit_aggregate_prior(
-    vae: VAE, x: np.ndarray, *, num_components: int = 10, batch_size: int = 500, seed: int = 0
+    vae: VAE,
+    x: np.ndarray,
+    *,
+    num_components: int = 10,
+    flow: Flow | None = None,
+    epochs: int = 20,
+    batch_size: int = 500,
+    seed: int = 0,
 ) -> tfd.Distribution:
-    """Fit a mixture of normals to the aggregate posterior, the mean of q(z|x) over the data.
+    """Fit a mixture of normals, or a flow, to the aggregate posterior, the mean of q(z|x) over the data.
 
     The prior often covers codes that no example has; samples from there look like nothing. Draws from the fitted
-    mixture look better: `vae.generate(16, prior=fit_aggregate_prior(vae, x_train))`. The mixture is scikit-learn's
-    `GaussianMixture` with full covariances, fitted to one draw of z for each example.
+    prior look better: `vae.generate(16, prior=fit_aggregate_prior(vae, x_train))`. The mixture is scikit-learn's
+    `GaussianMixture` with full covariances, fitted to one draw of z for each example. A flow is trained by maximum
+    likelihood on fresh draws in each epoch, after these are brought to mean 0 and standard deviation 1.
 
     Reference: Ghosh et al., 2020, From variational to deterministic autoencoders, arXiv:1903.12436, section 4.
 
@@ -27,14 +43,19 @@ def fit_aggregate_prior(
         vae: a trained VAE.
         x: training data, `[num_examples, *event_shape]`.
         num_components: number of normals.
-        batch_size: examples held in memory at once.
-        seed: of the draws and of the fit's start.
+        flow: a `layers.Flow` without context that is trained, in place, instead of a mixture, such as
+            `layers.MaskedAutoregressiveFlow(latent_size, 4)`.
+        epochs: of the flow's training.
+        batch_size: examples held in memory at once, and in each step of the flow's training.
+        seed: of the draws, of the fit's start, and of the order of the examples.
 
     Returns:
-        `tfd.MixtureSameFamily`, batch shape `[]`, event shape as the prior's.
+        `tfd.MixtureSameFamily`, or `tfd.TransformedDistribution` of a flow: batch shape `[]`, event shape as the
+        prior's.
 
     Raises:
-        ValueError: if there are fewer examples than components.
+        TypeError: if `flow` is not a `layers.Flow`.
+        ValueError: if there are fewer examples than components, or the flow has a context or another size or dtype.
 
     Example:
     >>> import keras
@@ -45,18 +66,62 @@ def fit_aggregate_prior(
     TensorShape([2])
     """
     num_components = as_count(num_components, "num_components")
+    if flow is not None:
+        return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), as_count(batch_size, "batch_size"), as_seed(seed))
     if len(x) < num_components:
         raise ValueError(f"Expected at least as many examples as components, received {len(x)} and {num_components}.")
-    draws = []
-    for start in range(0, len(x), batch_size):
-        posterior = vae.encode(x[start : start + batch_size])
-        draws.append(sampling.sample(posterior, [], tf.constant([as_seed(seed), start])).numpy())
-    mixture = GaussianMixture(num_components, random_state=seed).fit(np.concatenate(draws).astype("float64"))
-    dtype = draws[0].dtype
+    draws = next(_draw_each(vae, x, as_count(batch_size, "batch_size"), as_seed(seed)))
+    mixture = GaussianMixture(num_components, random_state=seed).fit(draws.astype("float64"))
+    dtype = draws.dtype
     components = tfd.MultivariateNormalTriL(
         mixture.means_.astype(dtype), np.linalg.cholesky(mixture.covariances_).astype(dtype)
     )
     return tfd.MixtureSameFamily(tfd.Categorical(probs=mixture.weights_.astype(dtype)), components)
+
+
+def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Draw one z for each example, `[num_examples, latent]`, again and again."""
+
+    @tf.function(reduce_retracing=True)
+    def draw(x, seed):
+        return sampling.sample(vae.encode(x), [], seed)
+
+    for epoch in itertools.count():
+        starts = range(0, len(x), batch_size)
+        seeds = [tf.constant([seed, start + epoch * len(x)]) for start in starts]
+        pairs = zip(starts, seeds, strict=True)
+        yield np.concatenate([draw(tf.constant(x[i : i + batch_size]), at).numpy() for i, at in pairs])
+
+
+def _fit_flow(vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int, seed: int) -> tfd.Distribution:
+    draws, random = _draw_each(vae, x, batch_size, seed), np.random.default_rng(seed)
+    first = next(draws)
+    prior = FlowPrior(flow, dtype=first.dtype.name)
+    if flow.event_size != first.shape[-1]:
+        raise ValueError(f"The codes have {first.shape[-1]} values, flow has event_size={flow.event_size}.")
+    loc, scale = first.mean(0), first.std(0)
+    model = _Density(prior)
+    rate = keras.optimizers.schedules.CosineDecay(FLOW_LEARNING_RATE, epochs * -(-len(x) // batch_size))
+    model.compile(keras.optimizers.Adam(rate), jit_compile=True)
+    for z in itertools.islice(draws, epochs):
+        model.fit((random.permutation(z) - loc) / scale, batch_size=batch_size, shuffle=False, verbose=0)
+    standardized = prior(None)
+    to_codes = tfb.Chain([tfb.Shift(loc), tfb.Scale(scale), standardized.bijector])
+    return tfd.TransformedDistribution(standardized.distribution, to_codes)
+
+
+class _Density(keras.Model):
+    """A prior as a model whose loss, trained by Keras's own `fit`, is -log p(z)."""
+
+    def __init__(self, prior: FlowPrior):
+        super().__init__(dtype=prior.dtype_policy, name="density")
+        self.prior = prior
+
+    def call(self, z):
+        return self.prior(None).log_prob(z)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return -tf.reduce_mean(y_pred)
 
 
 __all__ = ["fit_aggregate_prior"]

@@ -6,7 +6,7 @@ import inspect
 import keras
 import numpy as np
 
-from tfp_vae import datasets, layers, networks, objectives, priors
+from tfp_vae import datasets, hierarchy, layers, networks, objectives, priors
 from tfp_vae.checks import one_of
 from tfp_vae.cli.runs import Options
 from tfp_vae.vae import VAE
@@ -15,6 +15,14 @@ from tfp_vae.vae import VAE
 MAX_STEPS_PER_EXECUTION = 50
 # Values beyond it, such as 8-bit pixels under a likelihood of counts, are scaled before they enter the encoder.
 LARGE_INPUT = 32.0
+# Features of an example that the flow of its posterior depends on.
+CONTEXT_SIZE = 64
+FLOWS = tuple(
+    name
+    for name in layers.__all__
+    if isinstance(getattr(layers, name), type) and issubclass(getattr(layers, name), layers.Flow)
+    if name != "Flow"
+)
 POSTERIORS = (
     "MultivariateNormalDiag",
     "MultivariateNormalTriL",
@@ -24,6 +32,8 @@ POSTERIORS = (
     "RelaxedOneHotCategorical",
     "IndependentBernoulliStraightThrough",
     "IndependentRelaxedBernoulli",
+    *FLOWS,
+    *hierarchy.__all__,
 )
 LIKELIHOODS = (
     "IndependentBernoulli",
@@ -40,7 +50,7 @@ LIKELIHOODS = (
     "IndependentZeroInflatedNegativeBinomial",
     "MixtureQuantizedLogistic",
 )
-PRIORS = tuple(name for name in priors.__all__ if name != "Prior")
+PRIORS = (*(name for name in priors.__all__ if name not in ("Prior", "FlowPrior")), *FLOWS)
 OBJECTIVES = tuple(
     name
     for name in objectives.__all__
@@ -54,10 +64,10 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
     if not np.isfinite(options.learning_rate):
         raise ValueError(f"--learning-rate must be a finite number, received {options.learning_rate}.")
     keras.utils.set_random_seed(options.seed)
-    encoder, decoder = _networks(splits, options)
+    encoder, decoder, prior = _networks(splits, options)
     steps = splits.steps_per_epoch(options.batch_size)
     objective = _objective(splits, options, steps)
-    vae = VAE(encoder, decoder, prior=_prior(splits, options, encoder), objective=objective, seed=options.seed)
+    vae = VAE(encoder, decoder, prior=prior, objective=objective, seed=options.seed)
     schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
     vae.compile(keras.optimizers.Adam(schedule), steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION))
     vae.optimizer.build(vae.trainable_variables)  # so that the run can be resumed from before its first step
@@ -89,44 +99,79 @@ def parse_likelihood(text: str) -> tuple[str | None, dict]:
     return None if name == "auto" else name, arguments
 
 
-def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model]:
+def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model, keras.layers.Layer]:
+    """Give encoder, decoder and prior."""
     name, arguments = parse("posterior", options.posterior, POSTERIORS)
-    posterior = getattr(layers, name)
-    likelihood = getattr(layers, splits.likelihood)
-    shape, latent = splits.event_shape, options.latent_size
-    config = {**splits.likelihood_config, **parse_likelihood(options.likelihood)[1]}
-    num_posterior, num_likelihood = _num_params(posterior, latent, arguments), _num_params(likelihood, shape, config)
+    if name in hierarchy.__all__:
+        arguments = {"latent_sizes": (options.latent_size, max(1, options.latent_size // 2)), **arguments}
+        features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
+        top = _prior(splits, options, arguments["latent_sizes"][-1])
+        arguments = {"hidden_size": options.hidden_size, "top": top, **arguments}
+        encoder, prior = getattr(hierarchy, name)(features, **arguments)
+        return encoder, _decoder(splits, options, arguments["latent_sizes"][0], "z1"), prior
+    posterior, size = _posterior(name, arguments, options.latent_size)
+    features = _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
+    encoder = keras.Sequential([*features.layers, posterior], name="encoder")
+    decoder = _decoder(splits, options, options.latent_size, "z")
+    return encoder, decoder, _prior(splits, options, options.latent_size, encoder)
+
+
+def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, hidden_sizes) -> keras.Sequential:
     if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
-        hidden_sizes = (options.hidden_size,)
-        to_posterior = networks.mlp(shape, num_posterior, hidden_sizes=hidden_sizes)
-        to_likelihood = networks.mlp((latent,), num_likelihood, hidden_sizes=hidden_sizes)
+        network = networks.mlp(splits.event_shape, num_features, hidden_sizes=hidden_sizes)
     else:
-        to_posterior = networks.conv_encoder(shape, num_posterior)
-        to_likelihood = networks.conv_decoder(latent, shape, num_likelihood // int(np.prod(shape)))
+        network = networks.conv_encoder(splits.event_shape, num_features)
     largest = float(np.abs(splits.test).max())
     scaling = [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
-    return (
-        keras.Sequential([keras.Input(shape), *scaling, to_posterior, posterior(latent, **arguments)], name="encoder"),
-        keras.Sequential([to_likelihood, likelihood(event_shape=shape, **config)], name="decoder"),
-    )
+    return keras.Sequential([keras.Input(splits.event_shape), *scaling, network])
 
 
-def _num_params(layer: type[layers.DistributionLayer], event_shape, arguments: dict) -> int:
+def _decoder(splits: datasets.Splits, options: Options, latent_size: int, name: str) -> keras.Sequential:
+    shape, likelihood = splits.event_shape, getattr(layers, splits.likelihood)
+    config = {"event_shape": shape, **splits.likelihood_config, **parse_likelihood(options.likelihood)[1]}
+    size = num_params(likelihood, config)
+    if options.network == "mlp":
+        network = networks.mlp((latent_size,), size, hidden_sizes=(options.hidden_size,))
+    else:
+        network = networks.conv_decoder(latent_size, shape, size // int(np.prod(shape)))
+    return keras.Sequential([keras.Input((latent_size,), name=name), network, likelihood(**config)], name="decoder")
+
+
+def _posterior(name: str, arguments: dict, latent_size: int) -> tuple[layers.DistributionLayer, int]:
+    """Give the posterior's layer and its number of parameters; a flow's name stands for a `FlowPosterior` of it."""
+    posterior, arguments = getattr(layers, name), {"event_size": latent_size, **arguments}
+    if name in FLOWS:
+        arguments = {"flow": posterior(**{"context_size": CONTEXT_SIZE, **arguments})}
+        posterior = layers.FlowPosterior
+    elif "event_shape" in inspect.signature(posterior).parameters:
+        arguments["event_shape"] = arguments.pop("event_size")
+    return posterior(**arguments), num_params(posterior, arguments)
+
+
+def num_params(layer: type[layers.DistributionLayer], arguments: dict) -> int:
     """Ask a layer's `params_size`, which takes those of the layer's arguments that the size depends on."""
     names = inspect.signature(layer.params_size).parameters
-    wanted = {"event_shape": event_shape, "event_size": event_shape, **arguments}
-    return layer.params_size(**{name: value for name, value in wanted.items() if name in names})
+    return layer.params_size(**{name: value for name, value in arguments.items() if name in names})
 
 
-def _prior(splits: datasets.Splits, options: Options, encoder: keras.Model) -> priors.Prior:
+def _prior(
+    splits: datasets.Splits, options: Options, latent_size: int, encoder: keras.Model | None = None
+) -> priors.Prior:
+    """Give the prior of the latents, or of the last of a hierarchy, which no encoder of x alone ends in."""
     name, arguments = parse("prior", options.prior, PRIORS)
     if name == "VampPrior":
+        if encoder is None:
+            raise ValueError(
+                f"--prior VampPrior needs an encoder of one latent; received --posterior {options.posterior!r}."
+            )
         examples = splits.training_values()
         arguments = {"low": float(examples.min()), "high": float(examples.max()), **arguments}
         prior = priors.VampPrior(encoder, splits.event_shape, **arguments)
         prior.pseudo_inputs.assign(np.resize(examples, prior.pseudo_inputs.shape))
         return prior
-    return getattr(priors, name)(options.latent_size, **arguments)
+    if name in FLOWS:
+        return priors.FlowPrior(getattr(layers, name)(latent_size, **arguments))
+    return getattr(priors, name)(latent_size, **arguments)
 
 
 def _objective(splits: datasets.Splits, options: Options, steps: int) -> objectives.Objective:

@@ -25,9 +25,16 @@ from tfp_vae.layers.counts import (
     IndependentQuantizedLogistic,
     IndependentZeroInflatedNegativeBinomial,
 )
+from tfp_vae.layers.couplings import NeuralSpline, RealNVP
 from tfp_vae.layers.discrete import IndependentBernoulli, IndependentCategorical
 from tfp_vae.layers.distribution_lambda import DistributionLambda, DistributionLayer
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
+from tfp_vae.layers.flows import (
+    Flow,
+    FlowPosterior,
+    InverseAutoregressiveFlow,
+    MaskedAutoregressiveFlow,
+)
 from tfp_vae.layers.independent import Independent
 from tfp_vae.layers.joint import Joint, ProductOfNormals
 from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureQuantizedLogistic, MixtureSameFamily
@@ -62,6 +69,8 @@ __all__ = [
     "Deterministic",
     "DistributionLambda",
     "DistributionLayer",
+    "Flow",
+    "FlowPosterior",
     "Independent",
     "IndependentBernoulli",
     "IndependentBernoulliStraightThrough",
@@ -78,9 +87,11 @@ __all__ = [
     "IndependentRelaxedBernoulli",
     "IndependentStudentT",
     "IndependentZeroInflatedNegativeBinomial",
+    "InverseAutoregressiveFlow",
     "Joint",
     "KLDivergenceAddLoss",
     "KLDivergenceRegularizer",
+    "MaskedAutoregressiveFlow",
     "MixtureLogistic",
     "MixtureNormal",
     "MixtureQuantizedLogistic",
@@ -88,10 +99,12 @@ __all__ = [
     "MultivariateNormalDiag",
     "MultivariateNormalDiagPlusLowRank",
     "MultivariateNormalTriL",
+    "NeuralSpline",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
     "PowerSpherical",
     "ProductOfNormals",
+    "RealNVP",
     "RelaxedOneHotCategorical",
     "VariableLayer",
     "VonMisesFisher",

@@ -162,16 +162,22 @@ class AutoregressiveNetwork(keras.layers.Layer):
             weights["conditional"] = add_kernel(f"conditional_kernel_{k}", shape, initializer)
         return weights
 
+    def scale_outputs(self, factor: float) -> None:
+        """Multiply the kernels of the last layer: by a small factor, a flow starts near the identity."""
+        for name in {"kernel", "conditional"} & self._layers_of_weights[-1].keys():
+            kernel = self._layers_of_weights[-1][name]
+            kernel.assign(factor * kernel)
+
     def call(self, x, conditional_input=None):
         outputs = tf.cast(x, self.variable_dtype)
         if self.conditional != (conditional_input is not None):
             raise ValueError(f"Expected conditional_input by name if conditional, which is {self.conditional} here.")
         for k, (weights, mask) in enumerate(zip(self._layers_of_weights, self._masks, strict=True)):
-            outputs = keras.ops.matmul(self.activation(outputs) if k else outputs, weights["kernel"] * mask)
+            outputs = _matmul(self.activation(outputs) if k else outputs, weights["kernel"] * mask)
             if "bias" in weights:
                 outputs += weights["bias"]
             if "conditional" in weights:
-                outputs += keras.ops.matmul(tf.cast(conditional_input, self.variable_dtype), weights["conditional"])
+                outputs += _matmul(tf.cast(conditional_input, self.variable_dtype), weights["conditional"])
         return keras.ops.reshape(outputs, (*keras.ops.shape(outputs)[:-1], *self.event_shape, self.params))
 
     def get_config(self) -> dict:
@@ -181,6 +187,13 @@ class AutoregressiveNetwork(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in _OBJECTS},
         }
+
+
+def _matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Multiply along the last axis; Keras's own product of three axes has a gradient that XLA cannot take in a loop."""
+    product = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
+    product = tf.reshape(product, tf.concat([tf.shape(x)[:-1], kernel.shape[1:]], 0))
+    return tf.ensure_shape(product, x.shape[:-1].concatenate(kernel.shape[1:]))
 
 
 _PLAIN = (

@@ -127,7 +127,9 @@ class IndependentNormalOptimalScale(DistributionLayer):
     def call(self, params, training=False):
         distribution = self.distribution(self.in_variable_dtype(params))
         if training:
-            distribution = FittedToTheBatch(distribution, self.update)
+            distribution = FittedToTheBatch(
+                distribution.distribution, distribution.reinterpreted_batch_ndims, self.update
+            )
         return TensorLike(distribution, self.convert_to_tensor_fn)
 
     def distribution(self, params) -> tfd.Distribution:
@@ -155,13 +157,19 @@ class FittedToTheBatch(tfd.Independent):
     """Independent normal distributions that take their scale from the outcomes that `log_prob` is asked about.
 
     Args:
-        normal: `tfd.Independent(tfd.Normal)`, the distribution for all else.
+        distribution: normal distributions, the scale for all else.
+        reinterpreted_batch_ndims: number of axes of the event.
         observe: function of the mean squared error, called in each `log_prob`.
     """
 
-    def __init__(self, normal: tfd.Independent, observe: Callable[[tf.Tensor], None]):
-        super().__init__(normal.distribution, normal.reinterpreted_batch_ndims, name="FittedToTheBatch")
+    def __init__(self, distribution: tfd.Normal, reinterpreted_batch_ndims, observe: Callable[[tf.Tensor], None]):
+        super().__init__(distribution, reinterpreted_batch_ndims, name="FittedToTheBatch")
         self._observe = observe
+        self._parameters = {
+            "distribution": distribution,
+            "reinterpreted_batch_ndims": reinterpreted_batch_ndims,
+            "observe": observe,
+        }
 
     def _log_prob(self, x, **kwargs):
         loc = self.distribution.loc

@@ -252,9 +252,11 @@ class DIPVAE(Objective):
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
         try:
+            if isinstance(posterior, tfd.JointDistribution):
+                raise NotImplementedError
             posterior.mean()
         except NotImplementedError as error:
-            name = type(innermost(posterior)).__name__
+            name = type(innermost(posterior)).__name__.lstrip("_")
             raise ValueError(
                 f"DIPVAE is about the mean of q(z|x), but TFP knows none of {name}. Use a posterior that has one, such "
                 "as MultivariateNormalDiag or a straight-through one, or another objective."

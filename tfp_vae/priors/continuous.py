@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.checks import as_count
+from tfp_vae.checks import as_count, expect_kind
+from tfp_vae.layers.flows import Flow
 from tfp_vae.layers.shapes import as_event_shape, as_event_size, softplus_above
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.priors.prior import Prior
@@ -237,3 +238,47 @@ class HypersphericalUniform(Prior):
 
     def call(self, inputs=None) -> tfd.Distribution:
         return tfd.SphericalUniform(self.event_size, dtype=tf.as_dtype(self.variable_dtype))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class FlowPrior(Prior):
+    """The standard normal prior, pushed through a trained flow; it starts near N(0, I).
+
+    `flow` should give densities fast, as `MaskedAutoregressiveFlow`, `RealNVP` and `NeuralSpline` do: training needs
+    densities, only `generate` draws. With enough transforms it can follow the aggregate posterior.
+
+    Reference: Chen et al., 2017, Variational Lossy Autoencoder, arXiv:1611.02731.
+
+    Args:
+        flow: a `layers.Flow` without context, trained and saved with the prior.
+
+    Call arguments:
+        inputs: None.
+
+    Output:
+        `tfd.TransformedDistribution`, batch shape `[]`, event shape `[event_size]`.
+
+    Raises:
+        TypeError: if `flow` is not a `layers.Flow`.
+        ValueError: if `flow` has a context, or another dtype.
+
+    Example:
+    >>> from tfp_vae import layers as tfpl
+    >>> FlowPrior(tfpl.MaskedAutoregressiveFlow(2, num_transforms=4))(None).log_prob([[0., 0.]]).shape
+    TensorShape([1])
+    """
+
+    def __init__(self, flow: Flow, **kwargs):
+        expect_kind("flow", flow, Flow, "a flow such as tfp_vae.layers.MaskedAutoregressiveFlow(size)")
+        super().__init__({"flow": flow}, **kwargs)
+        if flow.context_size:
+            raise ValueError(f"A prior depends on nothing: flow must have context_size=0, not {flow.context_size}.")
+        if flow.variable_dtype != self.variable_dtype:
+            raise ValueError(
+                f"flow is in {flow.variable_dtype}, the prior in {self.variable_dtype}. Pass the same dtype to both."
+            )
+
+    def call(self, inputs=None) -> tfd.Distribution:
+        zeros = tf.zeros([self.flow.event_size], self.variable_dtype)
+        normal = tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
+        return tfd.TransformedDistribution(normal, self.flow.bijector())
