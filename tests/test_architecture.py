@@ -22,6 +22,7 @@ ROOMS = [
     "sampling",
     "objectives",
     "batch",
+    "missing",
     "generative",
     "vae",
     "aggregate",

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfp_vae.layers.fold import named_inputs
 
 # The names that a dict of data may have beside "x".
-BESIDE_X = ("condition",)
+BESIDE_X = ("condition", "mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Variable:
     def ndims(self) -> dict[str, int]:
         """The number of axes of each part."""
         return {name: len(shape) for name, shape in self.shapes.items()}
+
+    @property
+    def ndims_of_parts(self):
+        """The number of axes, or a dict of those of its parts."""
+        return map_parts(len, self.shape)
 
     @property
     def size(self) -> int:
@@ -120,12 +125,14 @@ def map_parts(function: Callable, value):
 
 
 def input_shape_of(encoder) -> dict | None:
-    """Give the shapes of what an encoder takes, batch included, as data by name; None where it is not known yet."""
+    """Give the shapes of the x that an encoder takes, batch included, as data by name; None if not known yet."""
     shapes = {name: (None, *tensor.shape[1:]) for name, tensor in named_inputs(encoder).items()}
     if not shapes:
         return None
-    beside = {name: shapes.pop(name) for name in BESIDE_X if name in shapes}
-    return {"x": shapes if len(shapes) > 1 else next(iter(shapes.values())), **beside}
+    masks = [name for name in shapes if name.removesuffix("_mask") in shapes and name.endswith("_mask")]
+    for name in (*BESIDE_X, *masks):
+        shapes.pop(name, None)
+    return {"x": shapes if len(shapes) > 1 else next(iter(shapes.values()))}
 
 
 def labels(x, y, sample_weight):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, objectives, priors, sampling
+from tfp_vae import batch, missing, objectives, priors, sampling
 from tfp_vae.batch import Variable
 from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.divergence import call_prior
@@ -27,12 +27,20 @@ class LatentVariableModel(keras.Model, abc.ABC):
     """The base of `VAE`: p(z) p(x|z) and q(z|x), without training.
 
     Args:
-        encoder, decoder, prior: see `VAE`.
+        encoder, decoder, prior, missing: see `VAE`.
         **kwargs: arguments of `keras.Model`.
     """
 
-    def __init__(self, encoder: keras.Model, decoder: keras.Model, prior: keras.layers.Layer | None, **kwargs):
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        prior: keras.layers.Layer | None,
+        missing: bool = False,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
+        self.missing = bool(missing)
         self.encoder = expect_kind("encoder", encoder, keras.layers.Layer, "a Keras model")
         self.decoder = expect_kind("decoder", decoder, keras.layers.Layer, "a Keras model")
         self.prior = prior  # `build` makes the default one
@@ -64,7 +72,9 @@ class LatentVariableModel(keras.Model, abc.ABC):
         shapes = batch.by_name(input_shape)["x"]
         self.x = Variable.of("x", batch.map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
         given = {} if self.condition is None else {"condition": self.condition.zeros()}
-        values = {**self.x.parts(self.x.zeros()), **given}
+        x = self.x.zeros()
+        seen = {"mask": batch.map_parts(lambda part: tf.ones_like(part, tf.bool), x)} if self.missing else {}
+        values = self._encoder_inputs({"x": x, **seen, **given})
         posterior = first_distribution("encoder", self.encoder, values, self.x.main)
         if posterior.event_shape == []:
             raise ValueError("The encoder must end in a distribution over vectors, its event is ().")
@@ -87,6 +97,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
                 f"The encoder takes examples of shape {self.x.shape}, but the decoder's distribution is over "
                 f"examples of shape {shape}. Make them equal."
             )
+        if self.missing:
+            missing.observed(likelihood, seen["mask"])
         self.check(posterior, prior)
         super().build(input_shape)
 
@@ -116,7 +128,17 @@ class LatentVariableModel(keras.Model, abc.ABC):
         data = batch.by_name(data)
         if not self.built:
             self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), data["x"]))
-        return {"x": self.x.expect(data["x"]), **self._given(data.get("condition"))}
+        x, mask = self.x.expect(data["x"]), data.get("mask")
+        if not self.missing and mask is not None:
+            raise ValueError("A mask was given to a VAE that takes none: make it with VAE(..., missing=True).")
+        seen = {}
+        if self.missing:
+            x, seen["mask"] = missing.split(x, None if mask is None else self._mask.expect(mask))
+        return {"x": x, **seen, **self._given(data.get("condition"))}
+
+    @property
+    def _mask(self) -> Variable:
+        return Variable("mask", self.x.shape, tf.bool)
 
     def _given(self, condition) -> dict:
         if self.condition is not None and condition is None:
@@ -134,8 +156,17 @@ class LatentVariableModel(keras.Model, abc.ABC):
         return self._posterior(self.as_batch(x))
 
     def _posterior(self, data: dict) -> tfd.Distribution:
-        values = {**self.x.parts(data["x"]), **_beside_x(data)}
-        return fold(self.encoder, values, {**self.x.ndims, **self._condition_ndims}, self.x.main)
+        ndims = {**self.x.ndims, **self._condition_ndims}
+        ndims |= {_mask_name(name): number for name, number in self.x.ndims.items()}
+        return fold(self.encoder, self._encoder_inputs(data), ndims, self.x.main)
+
+    def _encoder_inputs(self, data: dict) -> dict:
+        """Give all that an encoder may name: x or its parts, their masks as numbers, the condition."""
+        values = self.x.parts(data["x"])
+        if self.missing:
+            masks = dict(zip(values, tf.nest.flatten(data["mask"]), strict=True))
+            values |= {_mask_name(name): tf.cast(masks[name], self.variable_dtype) for name in masks}
+        return {**values, **({"condition": data["condition"]} if "condition" in data else {})}
 
     def decode(self, z, condition=None) -> tfd.Distribution:
         """Give the likelihood p(x|z), a plain tfd object: `[..., *latent_shape]` -> batch shape `[...]`.
@@ -181,7 +212,12 @@ class LatentVariableModel(keras.Model, abc.ABC):
         data = self.as_batch(x)
         condition = data.get("condition")
         prior, posterior = self.prior_distribution(condition), self._posterior(data)
-        return objectives.OnePass(data["x"], posterior, prior, lambda z: self.decode(z, condition), seed, step)
+
+        def likelihood(z):
+            whole = self.decode(z, condition)
+            return missing.observed(whole, data["mask"]) if self.missing else whole
+
+        return objectives.OnePass(data["x"], posterior, prior, likelihood, seed, step)
 
     # What is computed from them
 
@@ -242,33 +278,88 @@ class LatentVariableModel(keras.Model, abc.ABC):
                 another shape.
         """
         num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
-        ndims = {**self.x.ndims, **self._condition_ndims}
-        first = next(iter(self.x.parts(data["x"]).values()))
-        lead = tf.shape(first)[: first.shape.rank - next(iter(ndims.values()))]
-        values = {**self.x.parts(data["x"]), **_beside_x(data)}
-        flat = {name: _flatten(value, lead, ndims[name]) for name, value in values.items()}
+        flat, lead = self._flatten(data)
         log_prob = self._compiled_log_prob(flat, num_samples, tf.constant([3, as_seed(seed)], tf.int32))
         return tf.reshape(log_prob, lead)
+
+    def _flatten(self, data: dict) -> tuple[dict, tf.Tensor]:
+        """Make one axis of the leading ones; a condition with fewer of them is repeated along the others."""
+        ndims = {"x": self.x.ndims_of_parts, "mask": self.x.ndims_of_parts, "condition": self._condition_ndims}
+        ndims["condition"] = ndims["condition"].get("condition")
+        ndims = {name: ndims[name] for name in data}
+        first, first_ndims = tf.nest.flatten(data["x"])[0], tf.nest.flatten(ndims["x"])[0]
+        lead = tf.shape(first)[: first.shape.rank - first_ndims]
+        return tf.nest.map_structure(lambda value, number: _flatten(value, lead, number), data, ndims), lead
 
     @functools.cached_property
     def _compiled_log_prob(self) -> Callable:
         # The gradient computes the loop anew: what a loop keeps for it cannot leave a function compiled by XLA.
         @functools.partial(tf.function, jit_compile=self.uses_xla)
-        def log_prob(values, num_samples, seed):
+        def log_prob(data, num_samples, seed):
             def estimate(*leaves):
-                return self._log_prob(tf.nest.pack_sequence_as(values, leaves), num_samples, seed)
+                return self._log_prob(tf.nest.pack_sequence_as(data, leaves), num_samples, seed)
 
-            return tf.recompute_grad(estimate)(*tf.nest.flatten(values))
+            return tf.recompute_grad(estimate)(*tf.nest.flatten(data))
 
         return log_prob
 
-    def _log_prob(self, values: dict, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
-        x = {name: values[name] for name in self.x.shapes}
-        data = {**values, "x": x if isinstance(self.x.shape, dict) else x["x"]}
-        data = {name: value for name, value in data.items() if name in ("x", *batch.BESIDE_X)}
-        rows = next(iter(x.values())).shape[0]
-        draws = min(num_samples, max(1, ROWS_PER_DRAW // (rows or ROWS_PER_DRAW)))
+    def _log_prob(self, data: dict, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
+        rows = tf.nest.flatten(data["x"])[0].shape[0] or ROWS_PER_DRAW
+        draws = min(num_samples, max(1, ROWS_PER_DRAW // rows))
         return objectives.importance_sampled_log_prob(self.one_pass(data, seed), num_samples, draws_per_step=draws)
+
+    def impute(self, x, num_samples: int = 1000, seed: int = 0, *, num_draws: int | None = None):
+        """Fill in missing values by importance sampling: `[batch, *event_shape]`, the shape of x.
+
+        The observed values of each example weigh `num_samples` draws of z; a missing value becomes the weighted mean of
+        p(x|z), which is its mean given what is observed (of categories: the most probable one). What is filled in for
+        an example does not depend on the others.
+
+        Reference: Mattei & Frellsen, 2019, MIWAE, arXiv:1812.02633.
+
+        Args:
+            x: NaN where a value is missing; or a dict of "x" and "mask", which is 1 where a value is observed.
+            num_samples: draws of z for each example.
+            seed: of the draws.
+            num_draws: None, or a number of draws of the missing values instead of their mean, by sampling importance
+                resampling: `[num_draws, batch, *event_shape]`. They show how uncertain the values are.
+
+        Raises:
+            ValueError: if the VAE was not made with `missing=True`, a number is below 1, or x has another shape.
+        """
+        if not self.missing:
+            raise ValueError("This VAE knows no missing values: make it with VAE(..., missing=True).")
+        num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
+        num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
+        values = self._compiled_impute(data, num_samples, num_draws, tf.constant([5, as_seed(seed)], tf.int32))
+        return missing.replace(data["x"], data["mask"], values)
+
+    @functools.cached_property
+    def _compiled_impute(self) -> Callable:
+        @functools.partial(tf.function, reduce_retracing=True)
+        def impute(data, num_samples, num_draws, seed):
+            lead = [] if num_draws is None else [num_draws]
+            spec = batch.map_parts(lambda shape: tf.TensorSpec([*lead, *shape], self.x.dtype), self.x.shape)
+            filled = tf.map_fn(
+                lambda row: self._fill(row, num_samples, num_draws, seed), data, fn_output_signature=spec
+            )
+            return filled if num_draws is None else batch.map_parts(_swap_first_axes, filled)
+
+        return impute
+
+    def _fill(self, example: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
+        one_pass = self.one_pass(tf.nest.map_structure(lambda part: part[tf.newaxis], example), seed)
+        z, condition = one_pass.sample(num_samples), example.get("condition")
+        log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+        log_weights = (log_likelihood + log_prior - log_posterior)[:, 0]
+        z = tf.nest.map_structure(lambda part: part[:, 0], z)
+        if num_draws is None:
+            values = missing.weighted_point(self.decode(z, condition), tf.nn.softmax(log_weights))
+        else:
+            rows = missing.rows(num_draws, log_weights, tf.random.fold_in(seed, 1))
+            z = tf.nest.map_structure(lambda part: tf.gather(part, rows), z)
+            values = sampling.sample(self.decode(z, condition), [], tf.random.fold_in(seed, 2))
+        return batch.map_parts(lambda part: tf.cast(part, self.x.dtype), values)
 
     @property
     @abc.abstractmethod
@@ -276,8 +367,13 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Whether `log_prob` is compiled by XLA."""
 
 
-def _beside_x(data: dict) -> dict:
-    return {name: value for name, value in data.items() if name != "x"}
+def _swap_first_axes(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
+
+
+def _mask_name(name: str) -> str:
+    """Name the input of an encoder that takes what is observed of x, or of a part of it."""
+    return "mask" if name == "x" else f"{name}_mask"
 
 
 def _repeat(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, objectives, priors
+from tfp_vae import batch, missing, objectives, priors
 from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
@@ -41,6 +41,9 @@ class VAE(LatentVariableModel):
             `layers.Joint` of priors; or a network from an input named "condition" to p(z|condition). None takes
             `priors.StandardNormal` of the posterior's size.
         objective: an `objectives.Objective`; None takes `objectives.ELBO()`.
+        missing: whether values of x may be missing: NaN, or 0 in a "mask" beside "x" in a dict of data. The likelihood,
+            which must be independent over the values, then covers those that are observed; the encoder finds 0 in
+            place of the others, and "mask" (or "PART_mask") if a `keras.Input` has that name. `impute` fills them in.
         seed: int. Each draw has a stateless seed made of it and, in training, of the optimizer's step.
         **kwargs: arguments of `keras.Model`, such as `name`.
 
@@ -70,10 +73,11 @@ class VAE(LatentVariableModel):
         *,
         prior: priors.Prior | None = None,
         objective: objectives.Objective | None = None,
+        missing: bool = False,
         seed: int = 0,
         **kwargs,
     ):
-        super().__init__(encoder, decoder, prior, **kwargs)
+        super().__init__(encoder, decoder, prior, missing, **kwargs)
         self.objective = objectives.ELBO() if objective is None else objective
         expect_kind("objective", self.objective, objectives.Objective, "an objective such as tfp_vae.objectives.ELBO()")
         self.seed = as_seed(seed)
@@ -95,7 +99,7 @@ class VAE(LatentVariableModel):
         # Keras notes what two parts share when it meets it again, but not in a model it has copied: so all meet twice.
         for _ in range(2):
             serialized = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
-        return {**super().get_config(), **serialized, "seed": self.seed}
+        return {**super().get_config(), **serialized, "missing": self.missing, "seed": self.seed}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None):
@@ -219,7 +223,10 @@ class VAE(LatentVariableModel):
             if not all(np.isfinite(weight).all() for weight in self.get_weights()):
                 raise ValueError("The model's weights are not finite: its training has diverged. Train it anew.")
             condition = None if self.condition is None else self.condition.zeros()
-            check_support(self.decode(self.z.zeros(), condition), named["x"])
+            x = named["x"]
+            if self.missing:
+                x = missing.observed_examples(x, named.get("mask"))
+            check_support(self.decode(self.z.zeros(), condition), x)
             self.as_batch(tf.nest.map_structure(lambda value: value[:1], named))
 
     def call(self, x, training=False):
