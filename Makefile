@@ -26,6 +26,7 @@ format: .venv/.dev
 
 benchmark: .venv/.benchmark
 	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/serving_speed.py
 
 .venv/.package: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -105,9 +105,12 @@ def export(
     saved_models: SavedModels = Path("saved_models"),
     score_samples: Annotated[int, typer.Option(min=1, help="Draws a row in the signature score.")] = 16,
     log_prob_samples: Annotated[int, typer.Option(min=1, help="Draws a row in the signature log_prob.")] = 128,
+    keep: Annotated[int | None, typer.Option(min=1, help="Versions that stay, the newest ones; default: all.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="onnx or openvino: for these too; may be repeated.")] = None,
 ) -> None:
     """Export a model as the next version of a SavedModel for TensorFlow Serving."""
-    _cli().export(model, name, saved_models, score_samples=score_samples, log_prob_samples=log_prob_samples)
+    numbers = {"score_samples": score_samples, "log_prob_samples": log_prob_samples}
+    _cli().export(model, name, saved_models, **numbers, keep=keep, targets=tuple(target or ()))
 
 
 @app.command()

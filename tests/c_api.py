@@ -4,6 +4,7 @@ with c_api.Session(folder) as session:
     outputs = session.run("encode", x=x)
 """
 
+import contextlib
 import ctypes
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-# TF_DataType, for the types that cross the border of a served model.
-CODES = {np.dtype("float32"): 1, np.dtype("int32"): 3}
+# TF_DataType, for the types that cross the border of a served model, and some that a client may send by mistake.
+CODES = {np.dtype("float32"): 1, np.dtype("float64"): 2, np.dtype("int32"): 3, np.dtype("int64"): 9}
 DTYPES = {code: dtype for dtype, code in CODES.items()}
+STRING, STRING_SIZE = 7, 24  # of a TF_TString
 
 
 class _Output(ctypes.Structure):
@@ -32,6 +34,7 @@ PROTOTYPES = {
     "TF_GraphOperationByName": (c_void_p, [c_void_p, c_char_p]),
     "TF_NewSessionOptions": (c_void_p, []),
     "TF_DeleteSessionOptions": (None, [c_void_p]),
+    "TF_SetConfig": (None, [c_void_p, c_char_p, c_size_t, c_void_p]),
     "TF_LoadSessionFromSavedModel": (
         c_void_p,
         [c_void_p, c_void_p, c_char_p, POINTER(c_char_p), c_int, c_void_p, c_void_p, c_void_p],
@@ -48,6 +51,8 @@ PROTOTYPES = {
     "TF_NumDims": (c_int, [c_void_p]),
     "TF_Dim": (c_int64, [c_void_p, c_int]),
     "TF_DeleteTensor": (None, [c_void_p]),
+    "TF_StringGetDataPointer": (c_void_p, [c_void_p]),
+    "TF_StringGetSize": (c_size_t, [c_void_p]),
 }
 
 
@@ -68,50 +73,72 @@ def meta_graph(folder: Path):
     return graph
 
 
+class Error(RuntimeError):
+    """What TensorFlow refuses, in its words, with the number of its absl::StatusCode."""
+
+    def __init__(self, code: int, message: str):
+        super().__init__(message)
+        self.code = code
+
+
 class Session:
     """One loaded SavedModel.
 
+    Args:
+        folder: of the SavedModel.
+        config: a serialized ConfigProto, for threads.
+
     Raises:
-        RuntimeError: with TensorFlow's message, if loading or running fails.
+        Error: if loading or running fails.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, config: bytes = b""):
         self._c = _library()
-        self._signatures = meta_graph(folder).signature_def
-        self._status, self._graph = self._c.TF_NewStatus(), self._c.TF_NewGraph()
+        self.signatures = meta_graph(folder).signature_def
+        self._graph = self._c.TF_NewGraph()
         options, tags = self._c.TF_NewSessionOptions(), (c_char_p * 1)(b"serve")
-        self._session = self._c.TF_LoadSessionFromSavedModel(
-            options, None, str(folder).encode(), tags, 1, self._graph, None, self._status
-        )
+        with self._status() as status:
+            self._c.TF_SetConfig(options, config, len(config), status)
+        with self._status() as status:
+            self._session = self._c.TF_LoadSessionFromSavedModel(
+                options, None, str(folder).encode(), tags, 1, self._graph, None, status
+            )
         self._c.TF_DeleteSessionOptions(options)
-        self._check()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        self._c.TF_DeleteSession(self._session, self._status)
+        with self._status() as status:
+            self._c.TF_DeleteSession(self._session, status)
         self._c.TF_DeleteGraph(self._graph)
-        self._c.TF_DeleteStatus(self._status)
 
     def run(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Call a signature with arrays by its inputs' names; gives arrays by its outputs' names."""
-        definition = self._signatures[signature]
+        definition = self.signatures[signature]
         feeds = self._endpoints(definition.inputs[name].name for name in inputs)
         fetches = self._endpoints(info.name for info in definition.outputs.values())
         sent = (c_void_p * len(feeds))(*(self._to_tensor(value) for value in inputs.values()))
         received = (c_void_p * len(fetches))()
-        self._c.TF_SessionRun(
-            self._session, None, feeds, sent, len(feeds), fetches, received, len(fetches), None, 0, None, self._status
-        )
-        for tensor in sent:
-            self._c.TF_DeleteTensor(tensor)
-        self._check()
+        try:
+            with self._status() as status:
+                self._c.TF_SessionRun(
+                    self._session, None, feeds, sent, len(feeds), fetches, received, len(fetches), None, 0, None, status
+                )
+        finally:
+            for tensor in sent:
+                self._c.TF_DeleteTensor(tensor)
         return {name: self._to_array(tensor) for name, tensor in zip(definition.outputs, received, strict=True)}
 
-    def _check(self) -> None:
-        if self._c.TF_GetCode(self._status):
-            raise RuntimeError(self._c.TF_Message(self._status).decode())
+    @contextlib.contextmanager
+    def _status(self):
+        status = self._c.TF_NewStatus()
+        try:
+            yield status
+            if self._c.TF_GetCode(status):
+                raise Error(self._c.TF_GetCode(status), self._c.TF_Message(status).decode())
+        finally:
+            self._c.TF_DeleteStatus(status)
 
     def _endpoints(self, names) -> ctypes.Array:
         parts = [name.rpartition(":") for name in names]
@@ -127,7 +154,15 @@ class Session:
 
     def _to_array(self, tensor: int) -> np.ndarray:
         shape = [self._c.TF_Dim(tensor, axis) for axis in range(self._c.TF_NumDims(tensor))]
-        value = np.empty(shape, DTYPES[self._c.TF_TensorType(tensor)])
-        ctypes.memmove(value.ctypes.data, self._c.TF_TensorData(tensor), self._c.TF_TensorByteSize(tensor))
+        code, data = self._c.TF_TensorType(tensor), self._c.TF_TensorData(tensor)
+        if code == STRING:
+            texts = [self._to_bytes(data + index * STRING_SIZE) for index in range(int(np.prod(shape)))]
+            value = np.array(texts, object).reshape(shape)
+        else:
+            value = np.empty(shape, DTYPES[code])
+            ctypes.memmove(value.ctypes.data, data, self._c.TF_TensorByteSize(tensor))
         self._c.TF_DeleteTensor(tensor)
         return value
+
+    def _to_bytes(self, string: int) -> bytes:
+        return ctypes.string_at(self._c.TF_StringGetDataPointer(string), self._c.TF_StringGetSize(string))

@@ -41,9 +41,10 @@ PUBLIC = [
         tfp_vae.networks,
         tfp_vae.hierarchy,
         tfp_vae.datasets,
+        tfp_vae.serving,
     )
     for name in module.__all__
-] + [tfp_vae.VAE, tfp_vae.load, tfp_vae.fit_aggregate_prior, tfp_vae.serving.export, tfp_vae.serving.ServedVAE]
+] + [tfp_vae.VAE, tfp_vae.fit_aggregate_prior]
 
 
 def room(path):

@@ -122,6 +122,14 @@ def test_evaluate_sample_export_and_plot(run, monkeypatch):
     assert invoke("sample", model / "model.keras", "--output", "seven.png")[0] == 0
     assert invoke("export", "--name", "other")[0] == 0
     assert tfp_vae.load("saved_models/other").event_shape == (8, 8, 1)
+    assert invoke("export", "--name", "other", "--keep", 1)[0] == 0
+    assert {path.name for path in Path("saved_models/other").iterdir()} == {"2", "models.config", "batching.config"}
+    card = Path("saved_models/other/2/assets.extra/model_card.md").read_text()
+    assert card == Path("saved_models/digits/1/assets.extra/model_card.md").read_text().replace(
+        "digits\n", "other\n", 1
+    )
+    for part in ("digits, 2 epochs of training", f"| nll | {metrics['nll']:.4g} |", "(reconstructions.png)"):
+        assert part in card
     assert invoke("plot", model, "--output", "pictures")[0] == 0
     assert len(list(Path("pictures").glob("*.png"))) == 4
 
@@ -330,6 +338,7 @@ BAD = {
     "sample --output x.gif": "must end in .png or .npz",
     "sample --output file.png": "exists already",
     "export lonely.keras --name ../evil": "--name must be the name of one folder",
+    "export lonely.keras --target tflite": "target must be one of onnx, openvino; received 'tflite'",
     "plot damaged": "history.json is damaged",
     "export nowhere": "not a run folder",
     "plot nowhere": "not a run folder",

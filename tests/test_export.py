@@ -20,10 +20,11 @@ from tfp_vae.serving.distributions import describe, rebuild
 tfd, tfb = tfp.distributions, tfp.bijectors
 
 
-def small_vae(posterior=None, likelihood=None, **kwargs) -> tfp_vae.VAE:
+def small_vae(posterior=None, likelihood=None, params_sizes=(4, 6), **kwargs) -> tfp_vae.VAE:
     """A VAE of one dense layer each way, from 3 values to 2 and back."""
-    encoder = [keras.Input((3,)), keras.layers.Dense(4), posterior or tfpl.MultivariateNormalDiag(2)]
-    decoder = [keras.Input((2,)), keras.layers.Dense(6), likelihood or tfpl.IndependentNormal(3)]
+    encoding, decoding = params_sizes
+    encoder = [keras.Input((3,)), keras.layers.Dense(encoding), posterior or tfpl.MultivariateNormalDiag(2)]
+    decoder = [keras.Input((2,)), keras.layers.Dense(decoding), likelihood or tfpl.IndependentNormal(3)]
     return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), **kwargs)
 
 

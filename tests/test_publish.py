@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tfp_vae.serving import publish as publishing
@@ -147,6 +149,90 @@ def test_a_killed_exporter_leaves_no_partial_version(tmp_path):
         assert_whole(version)
     for base in bases:
         assert_whole(publish(write_three_files, base))
+        assert os.listdir(base.parent) == ["vae"]
+
+
+# Writes a whole version, piece by piece and slowly, until it is killed: the parent chooses the moment.
+COPIER = """
+import pathlib, runpy, sys, time
+publish, source = runpy.run_path(sys.argv[1])["publish"], pathlib.Path(sys.argv[2])
+
+def write(folder):
+    for path in sorted(source.rglob("*")):
+        copy = folder / path.relative_to(source)
+        copy.mkdir(parents=True) if path.is_dir() else copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            with open(copy, "wb", buffering=0) as file:
+                for start in range(0, path.stat().st_size, 65536):
+                    file.write(path.read_bytes()[start : start + 65536])
+                    time.sleep(0.002)
+
+while True:
+    publish(write, pathlib.Path(sys.argv[3]), keep=3)
+    print("published", flush=True)
+"""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_twenty_kills_leave_the_tracked_model_whole(tmp_path):
+    """At random moments of writing, moving and removing: every version found is the whole digits model."""
+    source = Path(__file__).parents[1] / "saved_models" / "digits" / "1"
+    random, expected, base = np.random.default_rng(0), contents(source), tmp_path / "digits"
+    for _ in range(20):
+        command = [sys.executable, "-c", COPIER, publishing.__file__, str(source), str(base)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as exporter:
+            assert exporter.stdout.readline() == b"published\n"
+            time.sleep(random.uniform(0, 0.1))
+            exporter.kill()
+        assert 1 <= len(versions(base)) <= 4
+        for number in versions(base):
+            assert contents(base / str(number)) == expected
+    publish(write_three_files, base, keep=3)
+    assert len(versions(base)) == 3
+    assert os.listdir(tmp_path) == ["digits"], "leftovers of the killed ones"
+
+
+def test_two_processes_at_once_publish_whole_versions(tmp_path):
+    source, base = Path(__file__).parents[1] / "saved_models" / "digits" / "1", tmp_path / "digits"
+    command = [sys.executable, "-c", COPIER.replace("while True", "for _ in range(5)").replace("keep=3", "keep=None")]
+    command += [publishing.__file__, str(source), str(base)]
+    exporters = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [exporter.wait(timeout=120) for exporter in exporters] == [0, 0]
+    assert versions(base) == list(range(1, 11))
+    for number in versions(base):
+        assert contents(base / str(number)) == contents(source)
+    assert os.listdir(tmp_path) == ["digits"]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(None, [1, 2, 3, 7, 8]), (1, [8]), (2, [7, 8]), (5, [1, 2, 3, 7, 8])])
+def test_only_the_last_versions_are_kept(tmp_path, keep, left):
+    (tmp_path / "vae").mkdir()
+    for name in ("1", "2", "3", "7", "notes"):
+        write_three_files(tmp_path / "vae" / name)
+    publish(write_three_files, tmp_path / "vae", keep=keep)
+    assert versions(tmp_path / "vae") == left
+    assert (tmp_path / "vae" / "notes").is_dir()
+    assert os.listdir(tmp_path) == ["vae"]
+
+
+def test_leftovers_go_and_what_is_in_use_stays(tmp_path):
+    (tmp_path / ".vae-aside-dead" / "version").mkdir(parents=True)
+    (tmp_path / ".other-aside-dead").mkdir()
+    seen = []
+
+    def write(folder):
+        if not seen:
+            seen.append(folder)
+            publish(write, tmp_path / "vae")  # another exporter, while this one is at work
+        write_three_files(folder)
+
+    assert publish(write, tmp_path / "vae").name == "2"
+    assert_whole(tmp_path / "vae" / "1")
+    assert_whole(tmp_path / "vae" / "2")
+    assert set(os.listdir(tmp_path)) == {"vae", ".other-aside-dead"}
 
 
 def test_a_failed_write_publishes_nothing(tmp_path):

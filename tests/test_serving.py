@@ -51,7 +51,8 @@ def test_layout(served):
     files = {str(path.relative_to(served.folder)) for path in served.folder.rglob("*") if path.is_file()}
     variables = {"variables/variables.index", "variables/variables.data-00000-of-00001"}
     assert served.folder.name == "1"
-    assert files == {"saved_model.pb", "fingerprint.pb", "assets.extra/tfp_vae.json", *variables}
+    beside = {f"assets.extra/{name}" for name in ("tfp_vae.json", "tf_serving_warmup_requests", "model_card.md")}
+    assert files == {"saved_model.pb", "fingerprint.pb", *beside, *variables}
     description = json.loads((served.folder / "assets.extra" / "tfp_vae.json").read_text())
     assert description["event_shape"] == list(EVENT_SHAPE)
     assert SAMPLES.items() <= description.items()
@@ -69,6 +70,8 @@ def test_only_the_weights_are_saved(served):
 def test_signatures_are_batched_float32(served):
     definitions = dict(c_api.meta_graph(served.folder).signature_def)
     definitions.pop("__saved_model_init_op")
+    description = definitions.pop("describe").outputs["description"]
+    assert (description.dtype, [dim.size for dim in description.tensor_shape.dim]) == (tf.string, [-1])
     assert set(definitions) == set(INPUTS)
     for name, definition in definitions.items():
         assert definition.method_name == "tensorflow/serving/predict"
@@ -89,6 +92,20 @@ def test_the_graph_runs_on_any_server(served):
     assert {node.op for node in nodes if op_def_registry.get(node.op).is_stateful} <= STATEFUL
     for attributes in [item.attr for item in [*nodes, *graph.library.function]]:
         assert not attributes["_XlaMustCompile"].b
+
+
+def test_a_version_describes_itself_for_each_row(served):
+    (description,) = served.plain.signatures["describe"](row=tf.zeros([3], tf.int32)).values()
+    assert set(description.numpy()) == {(served.folder / "assets.extra" / "tfp_vae.json").read_bytes()}
+    signatures = json.loads(description.numpy()[0])["signatures"]
+    assert {name: list(signature["inputs"]) for name, signature in signatures.items()} == {
+        name: [input] for name, input in INPUTS.items()
+    }
+    for name, signature in signatures.items():
+        answer = served.ask(name)
+        assert {key: ["float32", list(value.shape[1:])] for key, value in answer.items()} == {
+            key: [spec["dtype"], spec["shape"][1:]] for key, spec in signature["outputs"].items()
+        }
 
 
 # Batches
@@ -217,6 +234,8 @@ import tensorflow as tf
 for folder in sys.argv[1:]:
     model, inputs, answers = tf.saved_model.load(folder), np.load(f"{folder}/inputs.npz"), {}
     for signature, function in model.signatures.items():
+        if signature == "describe":
+            continue
         (name,) = function.structured_input_signature[1]
         outputs = function(**{name: tf.constant(inputs[name])})
         answers |= {f"{signature}/{key}": value.numpy() for key, value in outputs.items()}

@@ -89,7 +89,7 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
     speed = steps * options.batch_size / statistics.median(seconds)
     metrics |= {"seconds": sum(seconds), "images_per_second": speed}
     _draw(run.folder / "pictures", vae, splits, recorder.history, options.seed)
-    version = vae.export(Path(options.saved_models) / splits.name)
+    version = vae.export(Path(options.saved_models) / splits.name, card=_card(run, metrics))
     run.write("metrics", metrics)  # last: it says that the run is finished
     console.print(_table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
     console.print(f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {_relative(version)}\n\nNext:")
@@ -152,14 +152,15 @@ def sample(model: Path | None, num_examples: int, seed: int, output: Path) -> No
     console.print(f"Wrote {output}")
 
 
-def export(model: Path | None, name: str | None, saved_models: Path, **numbers: int) -> None:
+def export(model: Path | None, name: str | None, saved_models: Path, **options) -> None:
     """Export a model as the next version under `saved_models/name`."""
     path, run = _find(model)
     if name is None:
         name = run.options.name if run else path.stem
     if name in ("", ".", "..") or Path(name).name != name:
         raise ValueError(f"--name must be the name of one folder, received {name!r}.")
-    version = open_vae(path).export(saved_models / name, **numbers)
+    card = _card(run, run.metrics()) if run else None
+    version = open_vae(path).export(saved_models / name, card=card, **options)
     console.print(
         f"Wrote {_relative(version)}\nServe it: docker run -p 8501:8501 -e MODEL_NAME={name} "
         f'-v "{version.parent}:/models/{name}" tensorflow/serving'
@@ -184,6 +185,13 @@ def _find(model: Path | None) -> tuple[Path, Run | None]:
         return model, Run.open(model.parent) if (model.parent / "config.json").is_file() else None
     run = Run.newest() if model is None else Run.open(model)
     return run.model, run
+
+
+def _card(run: Run, metrics: dict) -> serving.ModelCard:
+    options = run.options
+    data = f"{options.dataset}, {options.epochs} epochs of training in batches of {options.batch_size}."
+    pictures = [run.folder / "pictures" / f"{name}.png" for name in ("reconstructions", "samples")]
+    return serving.ModelCard(data=data, metrics=metrics, pictures=[path for path in pictures if path.is_file()])
 
 
 def _dataset_of(run: Run | None, path: Path) -> str:

@@ -85,7 +85,14 @@ class Run:
 
     def history(self) -> dict[str, list[float]]:
         """What each epoch reported, and the `seconds` of its training steps."""
-        path = self.folder / "history.json"
+        return self._read("history")
+
+    def metrics(self) -> dict:
+        """How the run was judged at its end; nothing before."""
+        return self._read("metrics")
+
+    def _read(self, name: str) -> dict:
+        path = self.folder / f"{name}.json"
         try:
             return json.loads(path.read_text()) if path.is_file() else {}
         except ValueError as error:

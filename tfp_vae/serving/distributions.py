@@ -75,6 +75,7 @@ def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf
             cut = value.shape.rank - properties[key].event_ndims
             shape = tf.concat([distribution.batch_shape_tensor(), tf.shape(value)[cut:]], 0)
             tensors[prefix + key] = tf.broadcast_to(value, shape)
+            tensors[prefix + key].set_shape(distribution.batch_shape + value.shape[cut:])  # for a server's metadata
     if isinstance(distribution, tfd.Independent):
         ndims = tf.get_static_value(distribution.reinterpreted_batch_ndims)
         description["constants"]["reinterpreted_batch_ndims"] = int(ndims)

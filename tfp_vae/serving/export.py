@@ -1,30 +1,39 @@
 """From a trained VAE to a SavedModel that TensorFlow Serving takes as it is."""
 
-import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import keras
+import ml_dtypes
 import tensorflow as tf
-import tensorflow_probability as tfp
 
+from tfp_vae import sampling
 from tfp_vae.checks import as_count
-from tfp_vae.serving.distributions import describe
+from tfp_vae.serving.beside import ModelCard, write_card, write_configurations
+from tfp_vae.serving.description import DESCRIBE, DESCRIPTION, describing, description
 from tfp_vae.serving.publish import publish
 from tfp_vae.serving.signatures import signatures
+from tfp_vae.serving.targets import check_targets, write_targets
+from tfp_vae.serving.verify import BATCH_SIZES, verify
+from tfp_vae.serving.warm_up import write_warm_up
 from tfp_vae.vae import VAE
 
-# Beside the model, where TF Serving leaves room for other files.
-DESCRIPTION = Path("assets.extra") / "tfp_vae.json"
-# Of that file: raised when `load` has to read it in another way.
-FORMAT = 1
 
-
-def export(vae: VAE, path: str | os.PathLike, *, score_samples: int = 16, log_prob_samples: int = 128) -> Path:
+def export(
+    vae: VAE,
+    path: str | os.PathLike,
+    *,
+    score_samples: int = 16,
+    log_prob_samples: int = 128,
+    keep: int | None = None,
+    card: ModelCard | None = None,
+    targets: Sequence[str] = (),
+) -> Path:
     """Publish a VAE as the next version, `path/<version>/`, of a served model.
 
     The SavedModel holds plain TensorFlow: it loads without Keras, TFP or this package. All outputs are float32 with the
-    batch as first axis.
+    batch as first axis. The version is written aside, compared with the live model, and moved in whole. Comparing takes
+    as long as some 700 rows of each signature: seconds, for a large model on few cores minutes.
 
     | signature | input | outputs |
     |---|---|---|
@@ -34,59 +43,67 @@ def export(vae: VAE, path: str | os.PathLike, *, score_samples: int = 16, log_pr
     | `sample` | seed, int32 [batch, 2] | `z` from the prior, `x` the mean of p(x given z) |
     | `score` | x | `elbo`, `log_likelihood`, `kl`, in nats, deterministic |
     | `log_prob` | x | importance-weighted estimate of log p(x), in nats, deterministic |
+    | `describe` | row, int32 [batch] | `description`: the json that tells how to read the others, for each row |
 
     Args:
         vae: a built VAE.
         path: the model's base folder; made where it is missing.
         score_samples: draws of z a row in `score`.
         log_prob_samples: draws of z a row in `log_prob`.
+        keep: how many versions stay in the folder, the newest ones; None keeps all.
+        card: what the version's model card says of data, metrics and pictures.
+        targets: "onnx", "openvino" or both: `encode`, `decode` and `reconstruct` also for these, in `assets.extra`.
 
     Returns:
         The new version's folder.
 
     Raises:
-        ValueError: if the VAE is not built, a number of samples is below 1, or a distribution has no served form.
+        ValueError: if the VAE is not built, a number is below 1, a distribution has no served form, or the version does
+            not answer as the live model does: then nothing is published.
+        ImportError: if a target's packages are not installed.
         OSError: if the folder cannot be written.
     """
     if not vae.built:
         raise ValueError("The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input.")
-    score_samples, log_prob_samples = (
-        as_count(score_samples, "score_samples"),
-        as_count(log_prob_samples, "log_prob_samples"),
-    )
-    description = json.dumps(_description(vae, score_samples, log_prob_samples), indent=2)
-    functions = signatures(vae, score_samples=score_samples, log_prob_samples=log_prob_samples)
-    module = tf.Module()
-    module.weights = [weight.value for weight in vae.weights]
+    numbers = {
+        "score_samples": as_count(score_samples, "score_samples"),
+        "log_prob_samples": as_count(log_prob_samples, "log_prob_samples"),
+    }
+    keep = None if keep is None else as_count(keep, "keep")
+    targets = check_targets(targets)
+    base = Path(path).resolve()  # a link may lead to another file system
+    live = signatures(vae, **numbers)
+    text = description(vae, live, **numbers)
+    live[DESCRIBE] = describing(text)
+    requests = _requests(vae, live["sample"])
 
     def write(folder: Path) -> None:
-        tf.saved_model.save(module, str(folder), signatures=functions)
+        module = tf.Module()
+        module.weights = [weight.value for weight in vae.weights]
+        traced = {name: function.get_concrete_function() for name, function in live.items()}
+        tf.saved_model.save(module, str(folder), signatures=traced)
         (folder / DESCRIPTION).parent.mkdir()
-        (folder / DESCRIPTION).write_text(description + "\n")
+        (folder / DESCRIPTION).write_text(text)
+        inputs = {name: {spec.name: requests[spec.name] for spec in live[name].input_signature} for name in live}
+        write_warm_up(folder, base.name, inputs)
+        write_card(folder, base.name, vae, text, card or ModelCard())
+        try:
+            verify(folder, live, requests, dtype=_coarsest_dtype(vae))
+            write_targets(folder, targets, requests)
+        except ValueError as error:
+            raise ValueError(f"No version was published, because it would not serve as it should. {error}") from error
+        write_configurations(base, aside=folder.parent)
 
-    return publish(write, Path(path))
-
-
-def _description(vae: VAE, score_samples: int, log_prob_samples: int) -> dict:
-    """What `load` needs to give distributions back, and what a reader wants to know."""
-    posterior, _ = describe(vae.encode(tf.zeros([1, *vae.event_shape])))
-    likelihood, _ = describe(vae.decode(tf.zeros([1, *vae.latent_shape])))
-    return {
-        "format": FORMAT,
-        "event_shape": vae.event_shape,
-        "latent_shape": vae.latent_shape,
-        "posterior": posterior,
-        "likelihood": likelihood,
-        "prior": _prior(vae),
-        "score_samples": score_samples,
-        "log_prob_samples": log_prob_samples,
-        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "tfp": tfp.__version__},
-    }
+    return publish(write, base, keep=keep)
 
 
-def _prior(vae: VAE) -> dict | None:
-    """Describe the prior; None if tensors do not determine it, which only `ServedVAE.joint_distribution` would need."""
-    try:
-        return describe(vae.prior_distribution(), whole=True)[0]
-    except ValueError:
-        return None
+def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> dict[str, tf.Tensor]:
+    """Draw rows of each input from the model itself, so that they are possible under it, whatever its data."""
+    seed = sampling.row_seeds(BATCH_SIZES[-1], seed=0)
+    z = sample(seed)["z"]
+    x = sampling.sample(vae.decode(z), [], tf.constant([4, 0], tf.int32))
+    return {"x": tf.cast(x, tf.float32), "z": z, "seed": seed, "row": tf.range(BATCH_SIZES[-1])}
+
+
+def _coarsest_dtype(vae: VAE) -> str:
+    return max((layer.compute_dtype for layer in vae._flatten_layers()), key=lambda name: ml_dtypes.finfo(name).eps)

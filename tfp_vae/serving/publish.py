@@ -1,8 +1,10 @@
 """Versions in a model's folder, as TF Serving wants them: whole or not there."""
 
+import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -11,25 +13,79 @@ def versions(base: Path) -> list[int]:
     return sorted(int(path.name) for path in base.iterdir() if path.name.isdecimal()) if base.is_dir() else []
 
 
-def publish(write: Callable[[Path], None], base: Path) -> Path:
+def publish(write: Callable[[Path], None], base: Path, *, keep: int | None = None) -> Path:
     """Let `write` make a version in a folder aside, then move it into `base` under the next number, in one step.
 
-    The folder aside is a sibling of `base`: on the same file system, and never seen by a server that polls `base`.
+    The folder aside is a sibling of `base`: on the same file system, and never seen by a server that polls `base`. It
+    is gone afterwards; what a killed exporter has left there, the next one removes. With `keep`, only the last so many
+    versions stay.
 
     Raises:
         OSError: if the folder cannot be written.
     """
     base = base.resolve()  # a link may lead to another file system
     base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{base.name}-", dir=base.parent) as aside:
-        finished = Path(aside) / "version"
-        write(finished)
-        while True:
-            target = base / str(max(versions(base), default=0) + 1)
-            try:
-                os.rename(finished, target)
-                return target
-            except OSError:
-                if not target.exists():
-                    raise
-                # Another exporter took this number in between.
+    _remove_leftovers(base)
+    with _aside(base) as aside:
+        write(aside / "version")
+        version = _move(aside / "version", base)
+        for number in versions(base)[: -keep if keep else 0]:
+            with contextlib.suppress(FileNotFoundError):  # another exporter may be at it
+                os.rename(base / str(number), aside / str(number))
+        return version
+
+
+def _move(finished: Path, base: Path) -> Path:
+    while True:
+        target = base / str(max(versions(base), default=0) + 1)
+        try:
+            os.rename(finished, target)
+            return target
+        except OSError:
+            if not target.exists():
+                raise
+            # Another exporter took this number in between.
+
+
+@contextlib.contextmanager
+def _aside(base: Path) -> Iterator[Path]:
+    """Give an empty folder beside `base`, locked while in use: the lock ends with the process, however that ends."""
+    lock = None
+    while lock is None:  # between making and locking it, another exporter may take it for a leftover
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(base), dir=base.parent))
+        lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_leftovers(base: Path) -> None:
+    for folder in [path for path in base.parent.iterdir() if path.name.startswith(_prefix(base))]:
+        lock = _lock(folder)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def _prefix(base: Path) -> str:
+    return f".{base.name}-aside-"
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder, and give its descriptor; None if it is in use or gone."""
+    import fcntl  # of Unix; the rest of the package does without
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.is_dir():
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None

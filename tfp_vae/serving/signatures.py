@@ -19,8 +19,8 @@ DRAWS_PER_STEP = 32
 
 def signatures(
     vae: VAE, *, score_samples: int, log_prob_samples: int
-) -> dict[str, tf.types.experimental.ConcreteFunction]:
-    """Trace every served function of a VAE; the keys are the signatures' names."""
+) -> dict[str, tf.types.experimental.PolymorphicFunction]:
+    """Make every served function of a VAE; the keys are the signatures' names."""
     x = tf.TensorSpec([None, *vae.event_shape], tf.float32, "x")
     z = tf.TensorSpec([None, *vae.latent_shape], tf.float32, "z")
     seed = tf.TensorSpec([None, 2], tf.int32, "seed")
@@ -55,16 +55,16 @@ def signatures(
         return {"log_prob": estimate}
 
     functions = {encode: x, decode: z, reconstruct: x, sample: seed, score: x, log_prob: x}
-    traced = {function.__name__: _trace(function, spec) for function, spec in functions.items()}
-    return {"serving_default": traced["encode"], **traced}
+    served = {function.__name__: _serve(function, spec) for function, spec in functions.items()}
+    return {"serving_default": served["encode"], **served}
 
 
-def _trace(function: Callable, spec: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
-    def as_float32(argument):
-        outputs = function(argument)
+def _serve(function: Callable, *specs: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
+    def as_float32(*arguments):
+        outputs = function(*arguments)
         return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
 
-    return tf.function(as_float32, input_signature=[spec]).get_concrete_function()
+    return tf.function(as_float32, input_signature=specs)
 
 
 def _parameters(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:

@@ -1,0 +1,220 @@
+"""Latency and rows a second of a served VAE, 784-512-32-512-784, in several runtimes, all on the same weights.
+
+Run: make benchmark   (or: python benchmarks/serving_speed.py --threads 1 --batch-sizes 32 512)
+
+Each runtime answers `encode` and `reconstruct` in a process of its own, with the same number of threads, and its first
+answers are compared with the live model's. All take turns over the rounds; latencies are of one request at a time.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests.c_api
+
+DIM, HIDDEN, LATENT = 784, 512, 32
+SIGNATURES = ("encode", "reconstruct")
+
+
+def make_vae():
+    import keras
+
+    import tfp_vae
+    from tfp_vae import layers as tfpl
+
+    keras.utils.set_random_seed(0)
+    encoder = [keras.Input((DIM,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(2 * LATENT)]
+    decoder = [keras.Input((LATENT,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(DIM)]
+    return tfp_vae.VAE(
+        keras.Sequential([*encoder, tfpl.MultivariateNormalDiag(LATENT)]),
+        keras.Sequential([*decoder, tfpl.IndependentBernoulli(DIM)]),
+    )
+
+
+# Contenders: folder and threads -> for each signature, x -> its first output (loc or mean)
+
+
+def saved_model_in_python(folder, threads):
+    import tensorflow as tf
+
+    set_threads(threads)
+    model = tf.saved_model.load(str(folder))
+    names = {"encode": "loc", "reconstruct": "mean"}
+    return {
+        signature: lambda x, signature=signature, name=name: model.signatures[signature](x=tf.constant(x))[name].numpy()
+        for signature, name in names.items()
+    }
+
+
+def cpp_session(folder, threads):
+    import tensorflow as tf
+
+    from tests import c_api
+
+    # -1: the operations of a request run in the thread that asks, which spares the way to another and back
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=-1)
+    session = c_api.Session(folder, config.SerializeToString())
+    return {
+        "encode": lambda x: session.run("encode", x=x)["loc"],
+        "reconstruct": lambda x: session.run("reconstruct", x=x)["mean"],
+    }
+
+
+def live_vae(folder, threads):
+    set_threads(threads)
+    vae = make_vae()
+    vae.compile()
+    return {
+        "encode": lambda x: vae.encode(x).loc.numpy(),
+        "reconstruct": lambda x: vae.predict(x, batch_size=len(x), verbose=0),
+    }
+
+
+def onnx_runtime(folder, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return {signature: _onnx(onnxruntime, folder, signature, options) for signature in SIGNATURES}
+
+
+def _onnx(onnxruntime, folder, signature, options):
+    path = folder / "assets.extra" / f"{signature}.onnx"
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"x": x})[0]
+
+
+def openvino(folder, threads):
+    import openvino
+
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    models = {
+        signature: openvino.compile_model(str(folder / "assets.extra" / f"{signature}.xml"), "CPU", options)
+        for signature in SIGNATURES
+    }
+    return {signature: lambda x, model=model: model({"x": x})[0] for signature, model in models.items()}
+
+
+def torchscript(folder, threads):
+    import torch
+
+    torch.set_num_threads(threads)
+    weights = [torch.from_numpy(value) for value in np.load(folder / "weights.npz").values()]
+
+    def dense(x, layer):
+        return x @ weights[2 * layer] + weights[2 * layer + 1]
+
+    def encode(x):
+        loc, scale = dense(torch.relu(dense(x, 0)), 1).chunk(2, -1)
+        return loc, torch.nn.functional.softplus(scale) + 1e-5
+
+    def reconstruct(x):
+        return torch.sigmoid(dense(torch.relu(dense(encode(x)[0], 2)), 3))
+
+    example = torch.zeros([2, DIM])
+    with torch.inference_mode():
+        traced = {"encode": torch.jit.trace(encode, example), "reconstruct": torch.jit.trace(reconstruct, example)}
+
+    def run(signature, x):
+        with torch.inference_mode():
+            answer = traced[signature](torch.from_numpy(x))
+        return (answer[0] if signature == "encode" else answer).numpy()
+
+    return {signature: lambda x, signature=signature: run(signature, x) for signature in SIGNATURES}
+
+
+CONTENDERS = {
+    "C++ session, as TensorFlow Serving": cpp_session,
+    "SavedModel in Python": saved_model_in_python,
+    "live: vae.encode, vae.predict": live_vae,
+    "ONNX Runtime": onnx_runtime,
+    "OpenVINO": openvino,
+    "TorchScript": torchscript,
+}
+
+
+def set_threads(threads):
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def measure(name, folder, threads, batch_sizes, seconds):
+    """Give the latencies of one contender by signature and batch size, in seconds."""
+    answers, found = CONTENDERS[name](folder, threads), {}
+    expected = np.load(folder / "expected.npz")
+    for signature in SIGNATURES:
+        np.testing.assert_allclose(answers[signature](expected["x"][:16]), expected[signature], rtol=1e-3, atol=1e-3)
+        for size in batch_sizes:
+            x, latencies = np.resize(expected["x"], [size, DIM]), []
+            for _ in range(20):
+                answers[signature](x)
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                answers[signature](x)
+                latencies.append(time.perf_counter() - start)
+            found[f"{signature} {size}"] = latencies
+    return found
+
+
+def prepare(folder):
+    """Export the model for all runtimes, with its weights and what it should answer."""
+    vae = make_vae()
+    version = vae.export(folder / "vae", targets=("onnx", "openvino"))
+    x = np.random.default_rng(0).uniform(size=[512, DIM]).astype("float32")
+    answers = {"encode": vae.encode(x[:16]).loc, "reconstruct": vae.reconstruct(x[:16])}
+    np.savez(version / "expected.npz", x=x, **answers)
+    np.savez(version / "weights.npz", *vae.get_weights())
+    return version
+
+
+def run(name, arguments, folder):
+    """Run one contender in a new process."""
+    command = [__file__, "--only", name, "--folder", folder, "--threads", arguments.threads]
+    command += ["--seconds", arguments.seconds, "--batch-sizes", *arguments.batch_sizes]
+    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"{name} failed:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32, 512])
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each runtime, within one operation")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=CONTENDERS, help="run this contender here, print its latencies as json")
+    parser.add_argument("--folder", type=Path, help="of the version that --only measures")
+    arguments = parser.parse_args()
+    if arguments.only:
+        sizes = arguments.batch_sizes
+        print(json.dumps(measure(arguments.only, arguments.folder, arguments.threads, sizes, arguments.seconds)))
+        return
+    latencies = {}
+    with tempfile.TemporaryDirectory() as folder:
+        version = prepare(Path(folder))
+        for _ in range(arguments.rounds):
+            for name in CONTENDERS:
+                for case, values in run(name, arguments, version).items():
+                    latencies.setdefault(case, {}).setdefault(name, []).extend(values)
+    print(f"{arguments.threads} threads, {os.cpu_count()} cores; milliseconds a request, rows a second")
+    for case, found in latencies.items():
+        print(f"\n{case + ' rows':42}{'p50':>9}{'p99':>9}{'rows/s':>12}")
+        for name, values in found.items():
+            p50, p99 = np.percentile(values, [50, 99])
+            print(f"{name:42}{1e3 * p50:9.3f}{1e3 * p99:9.3f}{int(case.split()[1]) / np.mean(values):12,.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Files beside the model: a model card for people, configuration for the server."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import keras
+
+from tfp_vae.vae import VAE
+
+CARD = Path("assets.extra") / "model_card.md"
+# In the model's base folder, where TF Serving takes nothing but numbers for versions.
+MODELS_CONFIG = """\
+# For tensorflow_model_server --model_config_file=/models/{name}/models.config
+model_config_list {{
+  config {{
+    name: "{name}"
+    base_path: "/models/{name}"
+    model_platform: "tensorflow"
+  }}
+}}
+"""
+BATCHING_CONFIG = """\
+# For tensorflow_model_server --enable_batching --batching_parameters_file=/models/{name}/batching.config
+max_batch_size {{ value: 128 }}
+allowed_batch_sizes: [1, 8, 32, 128]
+# How long a request waits for others to share its batch.
+batch_timeout_micros {{ value: 1000 }}
+# Requests beyond these are answered "unavailable", and tfp_vae.client asks again.
+max_enqueued_batches {{ value: 100 }}
+# As many as the server has cores.
+num_batch_threads {{ value: 4 }}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What a model card tells beside what the model itself knows.
+
+    Args:
+        data: what the model was trained on, in a sentence or a few.
+        metrics: numbers by name, such as those of `tfp_vae.evaluation.evaluate`.
+        pictures: files to show; they are copied.
+        notes: anything else, as Markdown: intended use, limits, who to ask.
+    """
+
+    data: str = "Not stated."
+    metrics: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    pictures: Sequence[str | os.PathLike] = ()
+    notes: str = ""
+
+
+def write_card(folder: Path, name: str, vae: VAE, description: str, card: ModelCard) -> None:
+    """Write a version's model card, `assets.extra/model_card.md`, with its pictures beside it."""
+    pictures = [Path(picture) for picture in card.pictures]
+    for picture in pictures:
+        shutil.copyfile(picture, folder / CARD.parent / picture.name)
+    content = json.loads(description)
+    sections = {
+        "Data": f"{card.data}\n\nOne example has the shape {vae.event_shape}; all quantities are in nats per example.",
+        "Metrics": _table(("quantity", "value"), [(key, _number(value)) for key, value in card.metrics.items()]),
+        "Pictures": "\n\n".join(f"![{picture.stem}]({picture.name})" for picture in pictures),
+        "Architecture": _architecture(vae),
+        "Signatures": _signatures(content["signatures"]),
+        "Versions": _table(("package", "version"), list(content["versions"].items())),
+        "Notes": card.notes,
+    }
+    text = "\n\n".join(f"## {title}\n\n{body}" for title, body in sections.items() if body)
+    (folder / CARD).write_text(f"# Model card: {name}\n\nA variational autoencoder, exported by tfp_vae.\n\n{text}\n")
+
+
+def write_configurations(base: Path, aside: Path) -> None:
+    """Write `models.config` and `batching.config` into a base folder, each in one step, unless it has its own."""
+    for file, text in {"models.config": MODELS_CONFIG, "batching.config": BATCHING_CONFIG}.items():
+        (aside / file).write_text(text.format(name=base.name))
+        with contextlib.suppress(FileExistsError):
+            os.link(aside / file, base / file)
+
+
+def _architecture(vae: VAE) -> str:
+    parts = {"Encoder": vae.encoder, "Decoder": vae.decoder, "Prior": vae.prior, "Objective": vae.objective}
+    rows = [(title, *row) for title, part in parts.items() for row in _layers(part)]
+    return _table(("part", "layer", "weights"), rows) + f"\n\n{vae.count_params():,} parameters."
+
+
+def _leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    if isinstance(layer, keras.Model):
+        for inner in layer.layers:
+            yield from _leaves(inner)
+    elif not isinstance(layer, keras.layers.InputLayer):
+        yield layer
+
+
+def _layers(part: keras.layers.Layer) -> list[tuple[str, str]]:
+    return [
+        (type(leaf).__name__, ", ".join(f"{weight.name} {tuple(weight.shape)}" for weight in leaf.weights))
+        for leaf in _leaves(part)
+    ]
+
+
+def _signatures(signatures: Mapping) -> str:
+    rows = [(f"`{name}`", _specs(each["inputs"]), _specs(each["outputs"])) for name, each in signatures.items()]
+    return _table(("signature", "inputs", "outputs"), rows)
+
+
+def _specs(specs: Mapping) -> str:
+    return ", ".join(
+        f"{name}: {spec['dtype']} {spec['shape']}".replace("None", "batch") for name, spec in specs.items()
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows] if rows else []
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _number(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

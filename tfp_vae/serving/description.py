@@ -1,0 +1,72 @@
+"""What a version says of itself: in a file beside the model, and as an answer of the server."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.serving.distributions import describe
+from tfp_vae.serving.served import FORMAT
+from tfp_vae.vae import VAE
+from tfp_vae.version import __version__
+
+# Beside the model, where TF Serving leaves room for other files.
+DESCRIPTION = Path("assets.extra") / "tfp_vae.json"
+# The signature that answers with it: a server offers no files, and its metadata only names, shapes and dtypes.
+DESCRIBE = "describe"
+
+
+def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
+    """Write as json what `ServedVAE` needs to give distributions back, and what a reader wants to know."""
+    posterior, _ = describe(vae.encode(tf.zeros([1, *vae.event_shape])))
+    likelihood, _ = describe(vae.decode(tf.zeros([1, *vae.latent_shape])))
+    content = {
+        "format": FORMAT,
+        "event_shape": vae.event_shape,
+        "latent_shape": vae.latent_shape,
+        "posterior": posterior,
+        "likelihood": likelihood,
+        "prior": _prior(vae),
+        **numbers,
+        "signatures": {name: _signature(function) for name, function in functions.items()},
+        "versions": {
+            "tfp_vae": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "tfp": tfp.__version__,
+        },
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def describing(text: str) -> tf.types.experimental.PolymorphicFunction:
+    """Make the signature that gives a text, for each row once: a server with batching wants as many as it has sent."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, "row")])
+    def describe_rows(row):
+        return {"description": tf.fill(tf.shape(row), text)}
+
+    return describe_rows
+
+
+def _prior(vae: VAE) -> dict | None:
+    """Describe the prior; None if tensors do not determine it, which only `ServedVAE.joint_distribution` would need."""
+    try:
+        return describe(vae.prior_distribution(), whole=True)[0]
+    except ValueError:
+        return None
+
+
+def _signature(function: tf.types.experimental.PolymorphicFunction) -> dict:
+    outputs = function.get_concrete_function().structured_outputs
+    return {
+        "inputs": {spec.name: _spec(spec) for spec in function.input_signature},
+        "outputs": {name: _spec(spec) for name, spec in sorted(outputs.items())},
+    }
+
+
+def _spec(spec: tf.TensorSpec) -> dict:
+    return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}

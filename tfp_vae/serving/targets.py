@@ -1,0 +1,148 @@
+"""Encoder and decoder for runtimes other than TensorFlow: ONNX and OpenVINO, each compared with the SavedModel."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_vae.checks import one_of
+
+# The signatures without draws, which have a meaning outside TensorFlow.
+SIGNATURES = ("encode", "decode", "reconstruct")
+# Differences allowed, relative to an output's largest value where that is above 1.
+TOLERANCE = 1e-4
+# Of ONNX, in which all operations needed exist; onnxruntime has read it since version 1.14.
+OPSET = 18
+# Arrays by the inputs' names in, by the outputs' names out.
+Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def write_targets(folder: Path, targets: Sequence[str], requests: Mapping[str, tf.Tensor]) -> None:
+    """Write `assets.extra/encode.onnx` or `.xml` and the like into a version's folder, and compare their answers.
+
+    Args:
+        folder: of the SavedModel.
+        targets: "onnx", "openvino" or both.
+        requests: rows of each input.
+
+    Raises:
+        ValueError: if a target is unknown, cannot be written, or answers otherwise than the SavedModel.
+        ImportError: if a target's packages are not installed.
+    """
+    if not targets:
+        return
+    model = tf.saved_model.load(str(folder))  # it holds the variables of its signatures
+    for target in targets:
+        for signature in SIGNATURES:
+            function = model.signatures[signature]
+            names = list(function.structured_input_signature[1])
+            path = (folder / "assets.extra" / signature).with_suffix(SUFFIXES[target])
+            try:
+                TARGETS[target](function, path)
+            except Exception as error:  # whatever a converter raises
+                if isinstance(error, ImportError):
+                    raise
+                raise ValueError(f"Signature {signature} cannot be written for {target}: {error}") from error
+            run = LOADERS[target](path)
+            for size in (1, 3):
+                inputs = {name: requests[name][:size] for name in names}
+                answer = run({name: value.numpy() for name, value in inputs.items()})
+                _compare(f"{target}, signature {signature}", answer, function(**inputs))
+
+
+def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
+    """Check names of targets, and that their packages are there.
+
+    Raises:
+        ValueError: if there is no such target.
+        ImportError: if a package is missing; it says how to install it.
+    """
+    for target in targets:
+        one_of(tuple(TARGETS), target, "target")
+        try:
+            for package in PACKAGES[target]:
+                __import__(package)
+        except ImportError as error:
+            raise ImportError(f"The target {target} needs {error.name}: pip install 'tfp_vae[{target}]'.") from error
+    return tuple(targets)
+
+
+def load_onnx(path: Path) -> Run:
+    """Load an ONNX file into ONNX Runtime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(None, dict(inputs)), strict=True))
+
+
+def load_openvino(path: Path) -> Run:
+    """Load an OpenVINO file for the CPU, in float32, where it would take bfloat16 by itself."""
+    import openvino
+
+    model = openvino.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        answer = model(dict(inputs))
+        return {name: answer[output] for output in model.outputs for name in output.names}
+
+    return run
+
+
+def _compare(what: str, actual: Mapping[str, np.ndarray], expected: Mapping[str, tf.Tensor]) -> None:
+    for name, value in expected.items():
+        theirs = np.asarray(value)
+        if name not in actual or actual[name].shape != theirs.shape:
+            shapes = {name: value.shape for name, value in actual.items()}
+            raise ValueError(f"{what}: output {name} of shape {theirs.shape} is missing from {shapes}.")
+        difference, allowed = float(np.abs(actual[name] - theirs).max()), TOLERANCE * max(1, np.abs(theirs).max())
+        if not difference <= allowed:
+            raise ValueError(
+                f"{what}, output {name}: the answer differs from the SavedModel's by {difference:.3g}, {allowed:.3g} "
+                "is allowed."
+            )
+
+
+def _write_onnx(function: tf.types.experimental.ConcreteFunction, path: Path) -> None:
+    import tf2onnx
+
+    (spec,) = function.structured_input_signature[1].values()
+    positional = tf.function(lambda value: function(**{spec.name: value}), input_signature=[spec])
+    handlers: dict[str, tuple] = {"Log1p": (_log1p, []), "BroadcastArgs": (_broadcast_args, [])}
+    tf2onnx.convert.from_function(positional, [spec], opset=OPSET, custom_op_handlers=handlers, output_path=str(path))
+
+
+def _log1p(context, node, name, args) -> None:
+    """log1p(x) = log(1 + x), which tf2onnx does not know."""
+    one = context.make_const(f"{name}/one", np.float32(1)).output[0]
+    node.type = "Log"
+    context.replace_inputs(node, [context.make_node("Add", [node.input[0], one]).output[0]])
+
+
+def _broadcast_args(context, node, name, args) -> None:
+    """Two shapes broadcast to their larger sizes, the shorter one led by ones; TFP asks for it, tf2onnx lacks it."""
+    from tf2onnx.utils import map_onnx_to_numpy_type
+
+    ranks = [context.get_shape(shape)[0] for shape in node.input]
+    aligned: list[str] = []
+    for shape, rank in zip(list(node.input), ranks, strict=True):
+        if rank < max(ranks):
+            ones = np.ones([max(ranks) - rank], map_onnx_to_numpy_type(context.get_dtype(shape)))
+            leading = context.make_const(f"{name}/ones{len(aligned)}", ones).output[0]
+            shape = context.make_node("Concat", [leading, shape], attr={"axis": 0}).output[0]
+        aligned.append(shape)
+    node.type = "Max"
+    context.replace_inputs(node, aligned)
+
+
+def _write_openvino(function: tf.types.experimental.ConcreteFunction, path: Path) -> None:
+    import openvino
+
+    openvino.save_model(openvino.convert_model(function), str(path), compress_to_fp16=False)
+
+
+TARGETS: dict[str, Callable] = {"onnx": _write_onnx, "openvino": _write_openvino}
+LOADERS: dict[str, Callable] = {"onnx": load_onnx, "openvino": load_openvino}
+PACKAGES = {"onnx": ("tf2onnx", "onnxruntime"), "openvino": ("openvino",)}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
