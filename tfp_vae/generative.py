@@ -331,44 +331,17 @@ class LatentVariableModel(keras.Model, abc.ABC):
             raise ValueError("This VAE knows no missing values: make it with VAE(..., missing=True).")
         num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
         num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
-        values = self._compiled_impute(data, num_samples, num_draws, tf.constant([5, as_seed(seed)], tf.int32))
+        values = self._compiled_fill(data, num_samples, num_draws, tf.constant([5, as_seed(seed)], tf.int32))
         return missing.replace(data["x"], data["mask"], values)
 
     @functools.cached_property
-    def _compiled_impute(self) -> Callable:
-        @functools.partial(tf.function, reduce_retracing=True)
-        def impute(data, num_samples, num_draws, seed):
-            lead = [] if num_draws is None else [num_draws]
-            spec = batch.map_parts(lambda shape: tf.TensorSpec([*lead, *shape], self.x.dtype), self.x.shape)
-            filled = tf.map_fn(
-                lambda row: self._fill(row, num_samples, num_draws, seed), data, fn_output_signature=spec
-            )
-            return filled if num_draws is None else batch.map_parts(_swap_first_axes, filled)
-
-        return impute
-
-    def _fill(self, example: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
-        one_pass = self.one_pass(tf.nest.map_structure(lambda part: part[tf.newaxis], example), seed)
-        z, condition = one_pass.sample(num_samples), example.get("condition")
-        log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
-        log_weights = (log_likelihood + log_prior - log_posterior)[:, 0]
-        z = tf.nest.map_structure(lambda part: part[:, 0], z)
-        if num_draws is None:
-            values = missing.weighted_point(self.decode(z, condition), tf.nn.softmax(log_weights))
-        else:
-            rows = missing.rows(num_draws, log_weights, tf.random.fold_in(seed, 1))
-            z = tf.nest.map_structure(lambda part: tf.gather(part, rows), z)
-            values = sampling.sample(self.decode(z, condition), [], tf.random.fold_in(seed, 2))
-        return batch.map_parts(lambda part: tf.cast(part, self.x.dtype), values)
+    def _compiled_fill(self) -> Callable:
+        return tf.function(functools.partial(missing.fill, self), reduce_retracing=True)
 
     @property
     @abc.abstractmethod
     def uses_xla(self) -> bool:
         """Whether `log_prob` is compiled by XLA."""
-
-
-def _swap_first_axes(tensor: tf.Tensor) -> tf.Tensor:
-    return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
 
 
 def _mask_name(name: str) -> str:

@@ -58,28 +58,53 @@ def observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
     return tfd.Independent(tfd.Masked(likelihood.distribution, mask), likelihood.reinterpreted_batch_ndims)
 
 
-def weighted_point(likelihood: tfd.Distribution, weights: tf.Tensor):
-    """Give one value that stands for a mixture of likelihoods: its mean, or its most probable category.
+def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
+    """Give values for all of x by importance sampling, each example by itself; see `VAE.impute`.
 
     Args:
-        likelihood: batch shape `[num_samples, ...]`.
-        weights: of each draw, `[num_samples]`, that sum to 1.
+        model: a VAE with `missing=True`.
+        data: what its `as_batch` gives.
+        num_samples: draws of z for each example.
+        num_draws: None for means, `[batch, *event_shape]`; else draws, `[num_draws, batch, *event_shape]`.
+        seed: int32 `[2]`, the same for each example.
     """
+    lead = [] if num_draws is None else [num_draws]
+    spec = batch.map_parts(lambda shape: tf.TensorSpec([*lead, *shape], model.x.dtype), model.x.shape)
+    filled = tf.map_fn(
+        lambda example: _fill(model, example, num_samples, num_draws, seed), data, fn_output_signature=spec
+    )
+    return filled if num_draws is None else batch.map_parts(_swap_first_axes, filled)
+
+
+def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
+    one_pass = model.one_pass(tf.nest.map_structure(lambda part: part[tf.newaxis], example), seed)
+    z, condition = one_pass.sample(num_samples), example.get("condition")
+    log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+    log_weights = (log_likelihood + log_prior - log_posterior)[:, 0]
+    z = tf.nest.map_structure(lambda part: part[:, 0], z)
+    if num_draws is None:
+        values = _weighted_point(model.decode(z, condition), tf.nn.softmax(log_weights))
+    else:
+        rows = tf.random.stateless_categorical(
+            log_weights[tf.newaxis], num_draws, tf.random.fold_in(seed, 1), tf.int32
+        )[0]
+        z = tf.nest.map_structure(lambda part: tf.gather(part, rows), z)
+        values = sampling.sample(model.decode(z, condition), [], tf.random.fold_in(seed, 2))
+    return batch.map_parts(lambda part: tf.cast(part, model.x.dtype), values)
+
+
+def _weighted_point(likelihood: tfd.Distribution, weights: tf.Tensor):
+    """Give one value that stands for a mixture of likelihoods: its mean, or its most probable category."""
     if isinstance(likelihood, tfd.JointDistributionNamed):
-        return {name: weighted_point(part, weights) for name, part in likelihood.model.items()}
+        return {name: _weighted_point(part, weights) for name, part in likelihood.model.items()}
     inner = innermost(likelihood)
     if isinstance(inner, tfd.Categorical):
         return tf.argmax(tf.tensordot(weights, inner.probs_parameter(), 1), -1, tf.int32)
     return tf.tensordot(weights, tf.cast(sampling.point(likelihood), weights.dtype), 1)
 
 
-def rows(number: int, log_weights: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draw a number of rows with probabilities proportional to their weights, with replacement.
-
-    >>> rows(3, tf.constant([0.0, -np.inf]), tf.constant([0, 1])).numpy()
-    array([0, 0, 0], dtype=int32)
-    """
-    return tf.random.stateless_categorical(log_weights[tf.newaxis], number, seed, tf.int32)[0]
+def _swap_first_axes(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
 
 
 def replace(x, mask, values):

@@ -13,9 +13,6 @@ tfd = tfp.distributions
 # The class of a `tfd.TransformedDistribution`: the second where a part, such as a flow, is no composite tensor.
 TRANSFORMED = tfd.TransformedDistribution, tfd.TransformedDistribution.__base__
 
-# The class of a `tfd.TransformedDistribution`: the second where a part, such as a flow, is no composite tensor.
-TRANSFORMED = tfd.TransformedDistribution, tfd.TransformedDistribution.__base__
-
 # Of the draws whose mean stands for a distribution that has neither mean nor mode.
 POINT_DRAWS, POINT_SEED = 64, (11, 0)
 

@@ -8,10 +8,12 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.serving.distributions import describe
+from tfp_vae.serving.distributions import describe, is_determined
 from tfp_vae.serving.served import FORMAT
 from tfp_vae.vae import VAE
 from tfp_vae.version import __version__
+
+tfd = tfp.distributions
 
 # Beside the model, where TF Serving leaves room for other files.
 DESCRIPTION = Path("assets.extra") / "tfp_vae.json"
@@ -21,15 +23,17 @@ DESCRIBE = "describe"
 
 def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
     """Write as json what `ServedVAE` needs to give distributions back, and what a reader wants to know."""
-    posterior, _ = describe(vae.encode(tf.zeros([1, *vae.event_shape])))
-    likelihood, _ = describe(vae.decode(tf.zeros([1, *vae.latent_shape])))
+    condition = None if vae.condition is None else vae.condition.zeros()
+    data = {"x": vae.x.zeros(), **({} if condition is None else {"condition": condition})}
     content = {
         "format": FORMAT,
         "event_shape": vae.event_shape,
         "latent_shape": vae.latent_shape,
-        "posterior": posterior,
-        "likelihood": likelihood,
-        "prior": _prior(vae),
+        "condition_shape": None if vae.condition is None else vae.condition.shape,
+        "missing": vae.missing,
+        "posterior": _describe(vae.encode(data)),
+        "likelihood": describe(vae.decode(vae.z.zeros(), condition))[0],
+        "prior": _describe(vae.prior_distribution(condition), whole=True) if condition is None else None,
         **numbers,
         "signatures": {name: _signature(function) for name, function in functions.items()},
         "versions": {
@@ -52,12 +56,9 @@ def describing(text: str) -> tf.types.experimental.PolymorphicFunction:
     return describe_rows
 
 
-def _prior(vae: VAE) -> dict | None:
-    """Describe the prior; None if tensors do not determine it, which only `ServedVAE.joint_distribution` would need."""
-    try:
-        return describe(vae.prior_distribution(), whole=True)[0]
-    except ValueError:
-        return None
+def _describe(distribution: tfd.Distribution, *, whole: bool = False) -> dict | None:
+    """Describe a distribution; None if tensors do not determine it."""
+    return describe(distribution, whole=whole)[0] if is_determined(distribution) else None
 
 
 def _signature(function: tf.types.experimental.PolymorphicFunction) -> dict:

@@ -27,6 +27,9 @@ OWN = {
     )
 }
 
+# The class of a joint distribution of independent parts.
+JOINT = "JointDistributionNamed"
+
 
 def describe(distribution: tfd.Distribution, *, whole: bool = False) -> tuple[dict, dict[str, tf.Tensor]]:
     """Split a distribution into a description for json, and its parameters as tensors under their tfd names.
@@ -37,7 +40,7 @@ def describe(distribution: tfd.Distribution, *, whole: bool = False) -> tuple[di
     depends on nothing, all parameters go into the description.
 
     Raises:
-        ValueError: if tensors do not determine the distribution (flows, joint distributions).
+        ValueError: if tensors do not determine the distribution: flows, and parts that depend on other parts.
 
     Example:
     >>> description, tensors = describe(tfd.Independent(tfd.Binomial(16., logits=tf.zeros([1, 2])), 1))
@@ -48,14 +51,31 @@ def describe(distribution: tfd.Distribution, *, whole: bool = False) -> tuple[di
     return _describe(distribution, "", tensors, whole), tensors
 
 
+def is_determined(distribution: tfd.Distribution) -> bool:
+    """Say whether tensors determine a distribution, so that `describe` can take it apart.
+
+    >>> is_determined(tfd.Normal(0., 1.)), is_determined(tfp.bijectors.Exp()(tfd.Normal(0., 1.)))
+    (True, False)
+    """
+    try:
+        describe(distribution)
+    except ValueError:
+        return False
+    return True
+
+
 def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf.Tensor], whole: bool) -> dict:
-    name, properties = type(distribution).__name__, type(distribution).parameter_properties()
-    is_bijector = [isinstance(value, tfp.bijectors.Bijector) for value in distribution.parameters.values()]
-    if _class(name) is not type(distribution) or any(is_bijector):
+    if isinstance(distribution, tfd.JointDistributionNamed):
+        parts = {name: _describe(part, f"{prefix}{name}_", tensors, whole) for name, part in distribution.model.items()}
+        return {"class": JOINT, "constants": {}, "parts": parts}
+    name = type(distribution).__name__
+    is_function = not isinstance(distribution, tfd.Distribution)  # a part that depends on others
+    if is_function or _class(name) is not type(distribution) or _has_bijector(distribution):
         raise ValueError(
             f"{name.lstrip('_')} is not determined by tensors, so it has no served form. Save the model as .keras, or "
             "export its encoder or decoder by keras.Model.export, which serves the tensors it converts to."
         )
+    properties = type(distribution).parameter_properties()
     description: dict = {"class": name, "constants": {}, "parts": {}}
     if "dtype" in distribution.parameters:
         description["dtype"] = tf.as_dtype(distribution.dtype).name
@@ -88,6 +108,9 @@ def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") 
     >>> rebuild(*describe(tfd.MultivariateNormalDiag(tf.zeros([1, 2]), tf.ones([1, 2]))))
     <tfp.distributions.MultivariateNormalDiag 'MultivariateNormalDiag' batch_shape=[1] event_shape=[2] dtype=float32>
     """
+    if description["class"] == JOINT:
+        parts = description["parts"].items()
+        return tfd.JointDistributionNamed({name: rebuild(part, tensors, f"{prefix}{name}_") for name, part in parts})
     cls, arguments = _class(description["class"]), dict(description["constants"])
     for key in cls.parameter_properties():
         if key in description["parts"]:
@@ -97,6 +120,10 @@ def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") 
     if "dtype" in description:
         arguments["dtype"] = description["dtype"]
     return cls(**arguments)
+
+
+def _has_bijector(distribution: tfd.Distribution) -> bool:
+    return any(isinstance(value, tfp.bijectors.Bijector) for value in distribution.parameters.values())
 
 
 def _class(name: str) -> Any:

@@ -7,7 +7,8 @@ from pathlib import Path
 import ml_dtypes
 import tensorflow as tf
 
-from tfp_vae import sampling
+from tfp_vae import batch, sampling
+from tfp_vae.batch import Variable
 from tfp_vae.checks import as_count
 from tfp_vae.serving.beside import ModelCard, write_card, write_configurations
 from tfp_vae.serving.description import DESCRIBE, DESCRIPTION, describing, description
@@ -43,7 +44,13 @@ def export(
     | `sample` | seed, int32 [batch, 2] | `z` from the prior, `x` the mean of p(x given z) |
     | `score` | x | `elbo`, `log_likelihood`, `kl`, in nats, deterministic |
     | `log_prob` | x | importance-weighted estimate of log p(x), in nats, deterministic |
+    | `posterior_sample` | x, seed | `z`, of a posterior that parameters do not determine: a flow, a hierarchy |
+    | `posterior_log_prob` | x, z | `log_prob`, of the same posteriors |
+    | `impute` | x, NaN where missing | `x` with the missing values filled in, of a VAE with `missing=True` |
     | `describe` | row, int32 [batch] | `description`: the json that tells how to read the others, for each row |
+
+    The parts of x and z of several parts, and the condition, are inputs by their names; outputs for a part have its
+    name before theirs, as in `z1_loc`.
 
     Args:
         vae: a built VAE.
@@ -99,10 +106,18 @@ def export(
 
 def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> dict[str, tf.Tensor]:
     """Draw rows of each input from the model itself, so that they are possible under it, whatever its data."""
-    seed = sampling.row_seeds(BATCH_SIZES[-1], seed=0)
-    z = sample(seed)["z"]
-    x = sampling.sample(vae.decode(z), [], tf.constant([4, 0], tf.int32))
-    return {"x": tf.cast(x, tf.float32), "z": z, "seed": seed, "row": tf.range(BATCH_SIZES[-1])}
+    seed, condition = sampling.row_seeds(BATCH_SIZES[-1], seed=0), {}
+    if vae.condition is not None:
+        condition = {"condition": vae.condition.zeros(BATCH_SIZES[-1])}
+    drawn = sample(seed, *condition.values())
+    z = {name: drawn[name] for name in vae.z.shapes}
+    x = sampling.sample(vae.decode(_whole(vae.z, z), *condition.values()), [], tf.constant([4, 0], tf.int32))
+    x = batch.map_parts(lambda part: tf.cast(part, tf.float32), vae.x.parts(x))
+    return {**x, **z, **condition, "seed": seed, "row": tf.range(BATCH_SIZES[-1])}
+
+
+def _whole(variable: Variable, parts: dict):
+    return parts if isinstance(variable.shape, dict) else parts[variable.name]
 
 
 def _coarsest_dtype(vae: VAE) -> str:

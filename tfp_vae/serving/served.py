@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.fold import unfold
+from tfp_vae.batch import Variable, by_name, map_parts
+from tfp_vae.layers.fold import named_function, unfold
 from tfp_vae.sampling import row_seeds
 from tfp_vae.serving.distributions import rebuild
 
@@ -41,64 +42,186 @@ class ServedVAE:
                 f"{source} has format {self.description['format']}, this version of tfp_vae reads format {FORMAT}. "
                 "Update tfp_vae, or export the model again."
             )
-        self.event_shape = tuple(self.description["event_shape"])
-        self.latent_shape = tuple(self.description["latent_shape"])
+        self.x = Variable.of("x", _shape(self.description["event_shape"]), tf.float32)
+        self.z = Variable.of("z", _shape(self.description["latent_shape"]), tf.float32)
+        self.is_conditional = self.description["condition_shape"] is not None
         self._answer = answer
 
+    @property
+    def event_shape(self):
+        """Shape of one example x, or a dict of the shapes of its parts."""
+        return self.x.shape
+
+    @property
+    def latent_shape(self):
+        """Shape of the latents z of one example, or a dict of the shapes of their parts."""
+        return self.z.shape
+
     def encode(self, x) -> tfd.Distribution:
-        """Give the posterior q(z|x): `[batch, *event_shape]` -> batch shape `[batch]`."""
-        return self._distribution("posterior", "encode", x=x)
+        """Give the posterior q(z|x): `[batch, *event_shape]` -> batch shape `[batch]`.
 
-    def decode(self, z) -> tfd.Distribution:
-        """Give the likelihood p(x|z): `[..., latent]` -> batch shape `[...]`."""
-        z = tf.cast(z, tf.float32)
-        if z.shape[-1:] != self.latent_shape:
-            raise ValueError(f"decode takes z of shape [..., {self.latent_shape[0]}], received {z.shape}.")
-        flat = self._distribution("likelihood", "decode", z=tf.reshape(z, [-1, *self.latent_shape]))
-        batch = z.shape[:-1]
-        return flat if batch.rank == 1 else unfold(flat, batch if batch.is_fully_defined() else tf.shape(z)[:-1])
+        One that its parameters do not determine, of a flow or a hierarchy, draws and evaluates by asking the model.
+        """
+        data = self._data(x)
+        if self.description["posterior"] is None:
+            return ServedPosterior(self, data)
+        return self._distribution("posterior", "encode", data)
 
-    def reconstruct(self, x) -> np.ndarray:
+    def decode(self, z, condition=None) -> tfd.Distribution:
+        """Give the likelihood p(x|z): `[..., *latent_shape]` -> batch shape `[...]`."""
+        z = self.z.parts(self.z.expect(z))
+        first, ndims = next(iter(z.values())), next(iter(self.z.ndims.values()))
+        lead, static = tf.shape(first)[: first.shape.rank - ndims], first.shape[: first.shape.rank - ndims]
+        flat = {name: tf.reshape(part, [-1, *self.z.shapes[name]]) for name, part in z.items()}
+        if condition is not None:
+            shape = self.description["condition_shape"]
+            whole = tf.broadcast_to(condition, tf.concat([lead, shape], 0))
+            flat["condition"] = tf.reshape(whole, [-1, *shape])
+        likelihood = self._distribution("likelihood", "decode", flat)
+        return likelihood if static.rank == 1 else unfold(likelihood, static if static.is_fully_defined() else lead)
+
+    def reconstruct(self, x):
         """Give the mean of p(x|z) at the posterior's mean z, the shape of x."""
-        return self.call("reconstruct", x=x)["mean"].numpy()
+        return self._statistic("mean", self.x, self.call("reconstruct", **self._data(x)))
 
-    def generate(self, num_samples: int, seed: int = 0) -> np.ndarray:
+    def generate(self, num_samples: int, seed: int = 0, *, condition=None):
         """Draw z from the prior and give the means of p(x|z), `[num_samples, *event_shape]`; as `VAE.generate`."""
-        return self.call("sample", seed=row_seeds(num_samples, seed))["x"].numpy()
+        inputs = {"seed": row_seeds(num_samples, seed)}
+        if condition is not None:
+            inputs["condition"] = np.broadcast_to(condition, (num_samples, *self.description["condition_shape"]))
+        outputs = self.call("sample", **inputs)
+        return self._whole(self.x, {name: outputs[name].numpy() for name in self.x.shapes})
 
     def score(self, x) -> dict[str, np.ndarray]:
         """Give `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
-        return {name: value.numpy() for name, value in self.call("score", x=x).items()}
+        return {name: value.numpy() for name, value in self.call("score", **self._data(x)).items()}
 
     def log_prob(self, x) -> tf.Tensor:
         """Estimate log p(x), `[batch]`, in nats, with the number of draws fixed at export."""
-        return self.call("log_prob", x=x)["log_prob"]
+        return self.call("log_prob", **self._data(x))["log_prob"]
+
+    def impute(self, x):
+        """Fill in missing values, NaN in x, as `VAE.impute` does, with the number of draws of `log_prob`."""
+        outputs = self.call("impute", **self._data(x))
+        return self._whole(self.x, {name: outputs[name].numpy() for name in self.x.shapes})
 
     def joint_distribution(self) -> tfd.JointDistribution:
-        """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`."""
+        """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of the parts of z."""
         if self.description["prior"] is None:
             raise ValueError(
                 f"The prior of {self.source} is not determined by tensors, so the served model has no joint "
                 "distribution. Draw from it with generate, or use the live model's joint_distribution()."
             )
-        return tfd.JointDistributionNamed({"z": rebuild(self.description["prior"], {}), "x": lambda z: self.decode(z)})
+        prior = rebuild(self.description["prior"], {})
+        latents = self.z.parts(prior.model if isinstance(prior, tfd.JointDistributionNamed) else prior)
+
+        def likelihood(**z):
+            return self.decode(self._whole(self.z, z))
+
+        return tfd.JointDistributionNamed({**latents, "x": named_function(tuple(latents), likelihood)})
+
+    def _data(self, x) -> dict:
+        data = by_name(x)
+        if ("condition" in data) != self.is_conditional:
+            raise ValueError(
+                "The model is conditional: it takes a dict of 'x' and 'condition'."
+                if self.is_conditional
+                else "The model takes no condition."
+            )
+        if "mask" in data:
+            raise ValueError("A served model takes no mask: set what is missing to NaN.")
+        condition = {name: data[name] for name in data if name != "x"}
+        return {**self.x.parts(data["x"]), **condition}
+
+    @staticmethod
+    def _whole(variable: Variable, parts: Mapping):
+        return dict(parts) if isinstance(variable.shape, dict) else parts[variable.name]
+
+    def _statistic(self, name: str, variable: Variable, outputs: Mapping):
+        if not isinstance(variable.shape, dict):
+            return outputs[name].numpy()
+        return {part: outputs[f"{part}_{name}"].numpy() for part in variable.shape}
 
     def call(self, signature: str, **inputs) -> Mapping[str, tf.Tensor]:
         """Give the plain outputs of a signature."""
         expected = self.description["signatures"][signature]["inputs"]
         if set(inputs) != set(expected):
             raise ValueError(f"{signature} takes {', '.join(expected)}; received {', '.join(inputs) or 'nothing'}.")
-        return self._answer(signature, {name: _check(signature, name, inputs[name], expected[name]) for name in inputs})
+        return self._answer(
+            signature,
+            {
+                name: _check(signature, name, inputs[name], expected[name], nan=self.description["missing"])
+                for name in inputs
+            },
+        )
 
-    def _distribution(self, role: str, signature: str, **inputs) -> tfd.Distribution:
+    def _distribution(self, role: str, signature: str, inputs: Mapping) -> tfd.Distribution:
         outputs = self.call(signature, **inputs)
-        statistics = ("mean", "stddev")
         return rebuild(
-            self.description[role], {name: value for name, value in outputs.items() if name not in statistics}
+            self.description[role],
+            {name: value for name, value in outputs.items() if not name.endswith(("mean", "stddev"))},
         )
 
 
-def _check(signature: str, name: str, value, expected: dict) -> tf.Tensor:
+class ServedPosterior(tfd.Distribution):
+    """The posterior of a served model whose parameters do not determine it: it asks the model for draws and densities.
+
+    Args:
+        served: the model.
+        data: the inputs of `encode`, by name.
+    """
+
+    def __init__(self, served: ServedVAE, data: Mapping):
+        self._served, self._data = served, data
+        super().__init__(
+            dtype=map_parts(lambda _: tf.float32, served.z.shape),
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            name="ServedPosterior",
+        )
+
+    def _batch_shape(self):
+        return tf.TensorShape([len(next(iter(self._data.values())))])
+
+    def _event_shape(self):
+        return map_parts(tf.TensorShape, self._served.z.shape)
+
+    def _mean(self):
+        outputs = self._served.call("encode", **self._data)
+        return map_parts(tf.constant, self._served._statistic("mean", self._served.z, outputs))
+
+    def _call_sample_n(self, sample_shape, seed, **kwargs):
+        number = int(np.prod(sample_shape))
+        seeds = tf.random.stateless_uniform(
+            [number * self.batch_shape[0], 2], tfp.random.sanitize_seed(seed), None, None, tf.int32
+        )
+        outputs = self._served.call("posterior_sample", **self._repeated(number), seed=seeds)
+        lead = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self.batch_shape], 0)
+        shapes = self._served.z.shapes
+        parts = {name: tf.reshape(outputs[name], tf.concat([lead, shapes[name]], 0)) for name in shapes}
+        return ServedVAE._whole(self._served.z, parts)
+
+    def _call_log_prob(self, value, name, **kwargs):
+        variable = self._served.z
+        parts, ndims = variable.parts(variable.expect(value)), variable.ndims
+        first = next(iter(parts))
+        lead = parts[first].shape[: parts[first].shape.rank - ndims[first]]
+        number = lead.num_elements() // self.batch_shape[0]
+        flat = {key: tf.reshape(part, [-1, *variable.shapes[key]]) for key, part in parts.items()}
+        outputs = self._served.call("posterior_log_prob", **self._repeated(number), **flat)
+        return tf.reshape(outputs["log_prob"], lead)
+
+    def _repeated(self, number: int) -> dict:
+        """Give the inputs of `encode` once for each draw, the draws one after another."""
+        return {name: np.concatenate([np.asarray(part)] * number) for name, part in self._data.items()}
+
+
+def _shape(shape):
+    return map_parts(tuple, shape)
+
+
+def _check(signature: str, name: str, value, expected: dict, *, nan: bool) -> tf.Tensor:
     """Bring an input to its dtype, and check it: a server would answer something, or stumble later and say less."""
     takes, dtype = f"{signature} takes {name} of shape {expected['shape']}", tf.as_dtype(expected["dtype"])
     try:
@@ -112,8 +235,9 @@ def _check(signature: str, name: str, value, expected: dict) -> tf.Tensor:
     if tensor.shape.rank and tensor.shape[0] == 0:
         raise ValueError(f"{takes}, with at least one row, received {tensor.shape}.")
     tensor = tf.cast(tensor, dtype)
-    if dtype.is_floating and tf.executing_eagerly() and not np.isfinite(tensor).all():
-        row = int(np.argmin(np.isfinite(tensor).reshape(len(tensor), -1).all(1)))
+    finite = np.isfinite(tensor) | (nan & np.isnan(tensor)) if dtype.is_floating and tf.executing_eagerly() else True
+    if not np.all(finite):
+        row = int(np.argmin(np.reshape(finite, (len(tensor), -1)).all(1)))
         raise ValueError(
             f"{takes}, all finite in float32, but row {row} has a value that is not: {_first(tensor[row])}."
         )

@@ -1,17 +1,19 @@
 """The served functions: plain tensors in and out, the batch first everywhere, each row independent of the others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import objectives, sampling
-from tfp_vae.serving.distributions import describe
+from tfp_vae import batch, missing, objectives, sampling
+from tfp_vae.batch import Variable
+from tfp_vae.serving.distributions import describe, is_determined
 from tfp_vae.vae import VAE
 
 tfd = tfp.distributions
 
-# The one seed of the deterministic estimates `score` and `log_prob`.
+# The one seed of the deterministic estimates `score`, `log_prob` and `impute`.
 ESTIMATE_SEED = (7, 0)
 # Draws of z held in memory at once for each row of a `log_prob` request.
 DRAWS_PER_STEP = 32
@@ -21,58 +23,106 @@ def signatures(
     vae: VAE, *, score_samples: int, log_prob_samples: int
 ) -> dict[str, tf.types.experimental.PolymorphicFunction]:
     """Make every served function of a VAE; the keys are the signatures' names."""
-    x = tf.TensorSpec([None, *vae.event_shape], tf.float32, "x")
-    z = tf.TensorSpec([None, *vae.latent_shape], tf.float32, "z")
-    seed = tf.TensorSpec([None, 2], tf.int32, "seed")
+    x, z = _specs(vae.x, tf.float32), _specs(vae.z, tf.float32)
+    condition = {} if vae.condition is None else _specs(vae.condition, vae.condition.dtype)
+    seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
 
-    def encode(x):
-        posterior = vae.encode(x)
-        return {**_parameters(posterior), **_stddev(posterior)}
+    def data(inputs):
+        given = {"condition": inputs["condition"]} if condition else {}
+        return {"x": _value(vae.x, inputs), **given}
 
-    def decode(z):
-        return _parameters(vae.decode(z))
+    def encode(inputs):
+        return _outputs(vae.encode(data(inputs)), stddev=True)
 
-    def reconstruct(x):
-        return {"mean": sampling.point(vae.decode(sampling.point(vae.encode(x))))}
+    def decode(inputs):
+        return _outputs(vae.decode(_value(vae.z, inputs), inputs.get("condition")))
 
-    def sample(seed):
-        return vae.sample_rows(seed)
+    def reconstruct(inputs):
+        return _named("mean", vae.reconstruction(data(inputs)))
 
-    def score(x):
-        one_pass = vae.one_pass(x, tf.constant(ESTIMATE_SEED))
+    def sample(inputs):
+        drawn = vae.sample_rows(inputs["seed"], inputs.get("condition"))
+        return {**vae.z.parts(drawn["z"]), **vae.x.parts(drawn["x"])}
+
+    def score(inputs):
+        one_pass = vae.one_pass(data(inputs), tf.constant(ESTIMATE_SEED))
         z = sampling.sample_alike(one_pass.posterior, score_samples, one_pass.seed)
         log_likelihood, log_prior, log_posterior = (tf.reduce_mean(term, 0) for term in one_pass.log_densities(z))
         kl = one_pass.kl(log_prior, log_posterior)
         return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
 
-    def log_prob(x):
+    def log_prob(inputs):
         estimate = objectives.importance_sampled_log_prob(
-            vae.one_pass(x, tf.constant(ESTIMATE_SEED)),
+            vae.one_pass(data(inputs), tf.constant(ESTIMATE_SEED)),
             log_prob_samples,
             draws_per_step=min(DRAWS_PER_STEP, log_prob_samples),
             draw=sampling.sample_alike,
         )
         return {"log_prob": estimate}
 
-    functions = {encode: x, decode: z, reconstruct: x, sample: seed, score: x, log_prob: x}
-    served = {function.__name__: _serve(function, spec) for function, spec in functions.items()}
+    def posterior_sample(inputs):
+        return vae.z.parts(sampling.sample_rows(vae.encode(data(inputs)), inputs["seed"]))
+
+    def posterior_log_prob(inputs):
+        return {"log_prob": sampling.log_density(vae.encode(data(inputs)), _value(vae.z, inputs))}
+
+    def impute(inputs):
+        given = vae.as_batch(data(inputs))
+        values = missing.fill(vae, given, log_prob_samples, None, tf.constant(ESTIMATE_SEED))
+        return vae.x.parts(tf.nest.map_structure(tf.where, given["mask"], given["x"], values))
+
+    of_data = {**x, **condition}
+    functions = {encode: of_data, decode: {**z, **condition}, reconstruct: of_data, sample: {**seed, **condition}}
+    functions |= {score: of_data, log_prob: of_data}
+    if not is_determined(_first_posterior(vae)):
+        functions |= {posterior_sample: {**of_data, **seed}, posterior_log_prob: {**of_data, **z}}
+    if vae.missing:
+        functions[impute] = of_data
+    served = {function.__name__: _serve(function, specs) for function, specs in functions.items()}
     return {"serving_default": served["encode"], **served}
 
 
-def _serve(function: Callable, *specs: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
+def _first_posterior(vae: VAE) -> tfd.Distribution:
+    condition = {} if vae.condition is None else {"condition": vae.condition.zeros()}
+    return vae.encode({"x": vae.x.zeros(), **condition})
+
+
+def _specs(variable: Variable, dtype) -> dict[str, tf.TensorSpec]:
+    return {name: tf.TensorSpec([None, *shape], dtype, name) for name, shape in variable.shapes.items()}
+
+
+def _value(variable: Variable, inputs: Mapping) -> Any:
+    """Take a variable, or the dict of its parts, out of the inputs of a signature."""
+    parts = {name: inputs[name] for name in variable.shapes}
+    return parts if isinstance(variable.shape, dict) else parts[variable.name]
+
+
+def _serve(function: Callable, specs: Mapping[str, tf.TensorSpec]) -> tf.types.experimental.PolymorphicFunction:
     def as_float32(*arguments):
-        outputs = function(*arguments)
+        outputs = function(dict(zip(specs, arguments, strict=True)))
         return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
 
-    return tf.function(as_float32, input_signature=specs)
+    return tf.function(as_float32, input_signature=[*specs.values()])
 
 
-def _parameters(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
-    return {**describe(distribution)[1], "mean": sampling.point(distribution)}
+def _outputs(distribution: tfd.Distribution, *, stddev: bool = False) -> dict[str, tf.Tensor]:
+    """Give the parameters that determine a distribution, if any do, and what stands for it; its parts by name."""
+    parameters = describe(distribution)[1] if is_determined(distribution) else {}
+    return {**parameters, **_named("mean", sampling.point(distribution)), **(_stddev(distribution) if stddev else {})}
 
 
 def _stddev(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
+    if isinstance(distribution, tfd.JointDistributionNamed) and not is_determined(distribution):
+        return {}
     try:
-        return {"stddev": distribution.stddev()}
+        return _named("stddev", distribution.stddev())
     except NotImplementedError:
         return {}
+
+
+def _named(statistic: str, value) -> dict[str, tf.Tensor]:
+    """Name a statistic, or that of each part: `z1_mean`."""
+    parts = batch.map_parts(lambda part: part, value)
+    return (
+        {f"{name}_{statistic}": part for name, part in parts.items()} if isinstance(parts, dict) else {statistic: parts}
+    )
