@@ -22,6 +22,12 @@ def test_the_python_example_runs(tmp_path):
     assert (tmp_path / "saved_models" / "my_digits" / "1" / "saved_model.pb").is_file()
 
 
+def test_the_pages_on_the_catalogue_run(tmp_path):
+    code = "".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "catalogue.md").read_text(), re.DOTALL))
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_every_file_and_target_it_names_exists():
     rooms = re.findall(r"^\| `([^`]+)`(?:, `([^`]+)`)?", README, re.MULTILINE)
     for first, second in rooms:
