@@ -44,7 +44,7 @@ class ServedVAE:
             )
         self.x = Variable.of("x", _shape(self.description["event_shape"]), tf.float32)
         self.z = Variable.of("z", _shape(self.description["latent_shape"]), tf.float32)
-        self.is_conditional = self.description["condition_shape"] is not None
+        self.is_conditional = self.description.get("condition_shape") is not None
         self._answer = answer
 
     @property
@@ -74,7 +74,7 @@ class ServedVAE:
         lead, static = tf.shape(first)[: first.shape.rank - ndims], first.shape[: first.shape.rank - ndims]
         flat = {name: tf.reshape(part, [-1, *self.z.shapes[name]]) for name, part in z.items()}
         if condition is not None:
-            shape = self.description["condition_shape"]
+            shape = self.description.get("condition_shape")
             whole = tf.broadcast_to(condition, tf.concat([lead, shape], 0))
             flat["condition"] = tf.reshape(whole, [-1, *shape])
         likelihood = self._distribution("likelihood", "decode", flat)
@@ -88,7 +88,7 @@ class ServedVAE:
         """Draw z from the prior and give the means of p(x|z), `[num_samples, *event_shape]`; as `VAE.generate`."""
         inputs = {"seed": row_seeds(num_samples, seed)}
         if condition is not None:
-            inputs["condition"] = np.broadcast_to(condition, (num_samples, *self.description["condition_shape"]))
+            inputs["condition"] = np.broadcast_to(condition, (num_samples, *self.description.get("condition_shape")))
         outputs = self.call("sample", **inputs)
         return self._whole(self.x, {name: outputs[name].numpy() for name in self.x.shapes})
 
@@ -150,7 +150,7 @@ class ServedVAE:
         return self._answer(
             signature,
             {
-                name: _check(signature, name, inputs[name], expected[name], nan=self.description["missing"])
+                name: _check(signature, name, inputs[name], expected[name], nan=self.description.get("missing", False))
                 for name in inputs
             },
         )
