@@ -59,8 +59,8 @@ def fit_aggregate_prior(
         seed: of the draws, of the fit's start, and of the order of the examples.
 
     Returns:
-        `tfd.MixtureSameFamily` of normals or, for code vectors, of categories; or `tfd.TransformedDistribution` of a flow: batch shape `[]`, event shape as the
-        prior's.
+        `tfd.MixtureSameFamily` of normals or, for code vectors, of categories; or `tfd.TransformedDistribution` of a
+        flow. Batch shape `[]`, event shape as the prior's.
 
     Raises:
         TypeError: if `flow` is not a `layers.Flow`.

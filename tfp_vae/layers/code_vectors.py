@@ -7,7 +7,7 @@ tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
 
 
-class OverVectors(tfd.Distribution, tfp.experimental.AutoCompositeTensor, metaclass=type(tfd.Normal)):
+class OverVectors(tfd.Distribution, tfp.experimental.AutoCompositeTensor, metaclass=type(tfd.Normal)):  # type: ignore[metaclass]
     """A discrete distribution over code vectors, `[num_vectors, code_size]`; a value is read as the nearest ones.
 
     Args:
@@ -32,12 +32,12 @@ class OverVectors(tfd.Distribution, tfp.experimental.AutoCompositeTensor, metacl
         codes = tf.cast(codes, tf.int32)
         if self.codebook.shape.rank == 2:
             return tf.gather(self.codebook, codes)
-        return tf.matmul(tf.one_hot(codes, tf.shape(self.codebook)[-2], dtype=self.dtype), self.codebook)
+        return _times(tf.one_hot(codes, tf.shape(self.codebook)[-2], dtype=self.dtype), self.codebook)
 
     def nearest(self, vectors) -> tf.Tensor:
         """Give the code of the code vector nearest to each vector: `[..., code_size]` -> int32 `[...]`."""
         half_lengths = 0.5 * tf.reduce_sum(self.codebook**2, -1)[..., tf.newaxis, :]
-        scores = tf.matmul(vectors, self.codebook, transpose_b=True) - half_lengths
+        scores = _times(vectors, tf.linalg.matrix_transpose(self.codebook)) - half_lengths
         return tf.argmax(scores, -1, output_type=tf.int32)
 
     def _event_shape(self):
@@ -99,13 +99,23 @@ class CodeVectors(OverVectors):
         return self.vectors(tfd.Categorical(self.logits).sample(n, seed=seed))
 
     def _mean(self):
-        return tf.matmul(tf.nn.softmax(self.logits), self.codebook)
+        return _times(tf.nn.softmax(self.logits), self.codebook)
 
     def _variance(self):
-        return tf.matmul(tf.nn.softmax(self.logits), self.codebook**2) - self._mean() ** 2
+        return _times(tf.nn.softmax(self.logits), self.codebook**2) - self._mean() ** 2
 
     def _mode(self):
         return self.vectors(tf.argmax(self.logits, -1, output_type=tf.int32))
 
     def _entropy(self):
         return tf.reduce_sum(tfd.Categorical(self.logits).entropy(), -1)
+
+
+def _times(rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    """Multiply `[..., rows, n]` with `[n, m]`, or with `[..., n, m]` of other leading axes.
+
+    `tf.matmul` of tensors of different rank reads beyond their end on the CPU (tensorflow/tensorflow #117700).
+    """
+    if matrix.shape.rank == 2:
+        return tf.tensordot(rows, matrix, 1)
+    return tf.reduce_sum(rows[..., tf.newaxis] * matrix[..., tf.newaxis, :, :], -2)
