@@ -116,8 +116,9 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
     posterior, size = _posterior(name, arguments, options.latent_size)
     features = _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
     encoder = keras.Sequential([*features.layers, posterior], name="encoder")
-    decoder = _decoder(splits, options, encoder.output_shape[1:], "z")
-    return encoder, decoder, _prior(splits, options, options.latent_size, encoder)
+    shape = encoder.output_shape[1:]
+    prior = _prior(splits, options, shape[0] if len(shape) == 1 else shape, encoder)
+    return encoder, _decoder(splits, options, shape, "z"), prior
 
 
 def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, hidden_sizes) -> keras.Sequential:
@@ -166,7 +167,7 @@ def num_params(layer: type[layers.DistributionLayer], arguments: dict) -> int:
 
 
 def _prior(
-    splits: datasets.Splits, options: Options, latent_size: int, encoder: keras.Model | None = None
+    splits: datasets.Splits, options: Options, latent_size: int | tuple, encoder: keras.Model | None = None
 ) -> priors.Prior:
     """Give the prior of the latents, or of the last of a hierarchy, which no encoder of x alone ends in."""
     name, arguments = parse("prior", options.prior, PRIORS)
