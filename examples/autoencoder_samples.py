@@ -13,6 +13,7 @@ import sys
 import keras
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.mixture import GaussianMixture
@@ -79,8 +80,7 @@ def draw(pictures: dict[str, np.ndarray], rows: dict[str, dict[str, float]]) -> 
 def main(picture: str | None = None, epochs: int = 60, num_samples: int = 500) -> dict[str, dict[str, float]]:
     """Train the four, judge their samples, print and draw."""
     splits = tfp_vae.datasets.load("digits")
-    labels = _labels(splits.train)
-    judge = Judge(splits.train, labels)
+    judge = Judge(splits.train, labels_of(splits.train))
     pictures = {"real digits": splits.test.astype("float32")}
     for name, arguments in MODELS.items():
         vae = make_vae(*arguments)
@@ -98,14 +98,11 @@ def main(picture: str | None = None, epochs: int = 60, num_samples: int = 500) -
     return rows
 
 
-def _labels(x: np.ndarray) -> np.ndarray:
-    """Look up what digits these are, in scikit-learn's own order."""
-    from sklearn.datasets import load_digits
-
-    known = dict(
-        zip(map(bytes, load_digits().images.astype("uint8").reshape(-1, 64)), load_digits().target, strict=True)
-    )
-    return np.array([known[bytes(image)] for image in x.astype("uint8").reshape(-1, 64)])
+def labels_of(x: np.ndarray) -> np.ndarray:
+    """Look up what digits these are: the package shuffles them, and leaves the labels behind."""
+    images, labels = load_digits(return_X_y=True)
+    known = dict(zip(map(bytes, images.astype("uint8")), labels, strict=True))
+    return np.array([known[bytes(image)] for image in _flat(x).astype("uint8")])
 
 
 if __name__ == "__main__":

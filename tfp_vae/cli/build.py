@@ -181,11 +181,13 @@ def _prior(
         prior = priors.VampPrior(encoder, splits.event_shape, **arguments)
         prior.pseudo_inputs.assign(np.resize(examples, prior.pseudo_inputs.shape))
         return prior
-    if name == "Codes":
-        if encoder is None or not isinstance(encoder.layers[-1], layers.VectorQuantized):
-            raise ValueError(
-                f"--prior Codes goes with --posterior VectorQuantized; received --posterior {options.posterior!r}."
-            )
+    is_quantized = encoder is not None and isinstance(encoder.layers[-1], layers.VectorQuantized)
+    if (name == "Codes") != is_quantized:
+        raise ValueError(
+            f"--posterior VectorQuantized and --prior Codes go together; received --posterior {options.posterior!r} "
+            f"and --prior {options.prior!r}."
+        )
+    if is_quantized:
         return priors.Codes(encoder.layers[-1], **arguments)
     if name in FLOWS:
         return priors.FlowPrior(getattr(layers, name)(latent_size, **arguments))
