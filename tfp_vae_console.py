@@ -51,6 +51,9 @@ def train(
     beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0,
     warm_up: Annotated[int, typer.Option(min=0, help="Epochs in which beta rises from 0.")] = 0,
     cycles: Annotated[int, typer.Option(min=1, help="Times that the warm-up is repeated, equally far apart.")] = 1,
+    decoder_decay: Annotated[
+        float, typer.Option(min=0.0, help="Weight of the decoder's squared kernels in the loss (RAE-L2).")
+    ] = 0.0,
     num_samples: NumSamples = 500,
     seed: Seed = 0,
     run: Annotated[

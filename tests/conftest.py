@@ -34,11 +34,15 @@ def digits():
 
 
 def make_vae(
-    event_shape=(8, 8, 1), latent_size=4, likelihood=tfpl.IndependentBinomial, hidden_sizes=(32,), **kwargs
+    event_shape=(8, 8, 1),
+    latent_size=4,
+    likelihood=tfpl.IndependentBinomial,
+    hidden_sizes=(32,),
+    posterior=tfpl.MultivariateNormalDiag,
+    **kwargs,
 ) -> tfp_vae.VAE:
     """A small VAE for digits, or for any other event shape and likelihood."""
     arguments = {"total_count": 16} if likelihood is tfpl.IndependentBinomial else {}
-    posterior = tfpl.MultivariateNormalDiag
     encoder = [
         networks.mlp(event_shape, posterior.params_size(latent_size), hidden_sizes=hidden_sizes),
         posterior(latent_size),

@@ -358,10 +358,19 @@ CASES = [
         names=(),
         convert=tfd.RelaxedOneHotCategorical.logits,
     ),
+    Case(
+        tfpl.VectorQuantized,
+        {"event_shape": (2, 3), "num_codes": 4},
+        6,
+        (2, 3),
+        lambda params, x: np.zeros(x.shape[:-2]),
+        None,
+        likelihood=False,
+    ),
     Case(tfpl.VonMisesFisher, {"event_size": 2}, 3, (2,), ref.von_mises, circle(), names=("mean", "mode")),
     Case(tfpl.VonMisesFisher, {"event_size": 3}, 4, (3,), ref.von_mises_fisher_3, sphere(), names=("mean", "mode")),
 ]
-EXACT = {tfpl.Deterministic}  # no density: all on one value
+EXACT = {tfpl.Deterministic, tfpl.VectorQuantized}  # no density: all on one value
 
 
 def is_first(case: Case) -> bool:

@@ -24,6 +24,8 @@ POSTERIORS = {
     "relaxed categorical": (tfpl.RelaxedOneHotCategorical, {"event_size": LATENT}),
     "binary": (tfpl.IndependentBernoulliStraightThrough, {"event_shape": LATENT}),
     "relaxed binary": (tfpl.IndependentRelaxedBernoulli, {"event_shape": LATENT}),
+    "quantized": (tfpl.VectorQuantized, {"event_shape": (2, LATENT), "num_codes": 4}),
+    "point": (tfpl.Deterministic, {"event_shape": LATENT}),
 }
 PRIORS = {
     "StandardNormal": lambda encoder: priors.StandardNormal(LATENT),
@@ -36,14 +38,16 @@ PRIORS = {
     "RelaxedCategorical": lambda encoder: priors.RelaxedCategorical(LATENT, trained=True),
     "Bernoulli": lambda encoder: priors.Bernoulli(LATENT, trained=True),
     "RelaxedBernoulli": lambda encoder: priors.RelaxedBernoulli(LATENT, trained=True),
+    "Codes": lambda encoder: priors.Codes(encoder.layers[-1], trained=True),
 }
-# The priors of posteriors that lie elsewhere than on all vectors; VampPrior goes with all.
+# The priors of posteriors that lie elsewhere than on all vectors; VampPrior goes with all that spread.
 OWN_PRIORS = {
     "spherical": "HypersphericalUniform",
     "categorical": "Categorical",
     "relaxed categorical": "RelaxedCategorical",
     "binary": "Bernoulli",
     "relaxed binary": "RelaxedBernoulli",
+    "quantized": "Codes",
 }
 LIKELIHOODS = {
     "IndependentBernoulli": lambda x: x > 0.5,
@@ -65,6 +69,9 @@ COLUMNS = POSTERIORS, PRIORS, LIKELIHOODS, OBJECTIVES
 def is_defined(posterior, prior, likelihood, objective) -> bool:
     member = OBJECTIVES[objective]
     fits = {"VampPrior", OWN_PRIORS[posterior]} if posterior in OWN_PRIORS else {*PRIORS} - {*OWN_PRIORS.values()}
+    fits = {"quantized": {"Codes"}, "point": {"StandardNormal"}}.get(
+        posterior, fits
+    )  # not VampPrior, which spreads not
     needs_factors = isinstance(member, objectives.BetaTCVAE) or getattr(member, "free_bits", 0.0) != 0.0
     factorized = posterior in ("diagonal", "binary", "relaxed binary") and (
         isinstance(member, objectives.BetaTCVAE)
@@ -75,10 +82,11 @@ def is_defined(posterior, prior, likelihood, objective) -> bool:
     needs_moments = isinstance(member, objectives.DIPVAE)
     return (
         prior in fits
-        and not (needs_moments and "flow" in posterior)
+        and (posterior == "point") == member.takes_points
+        and not (needs_moments and ("flow" in posterior or posterior == "quantized"))
         and (factorized or not needs_factors)
-        and not (compares_draws and prior in ("NormalMixture", "VampPrior", "Categorical", "Bernoulli"))
-        and not (needs_path and posterior in ("categorical", "binary"))
+        and not (compares_draws and prior in ("NormalMixture", "VampPrior", "Categorical", "Bernoulli", "Codes"))
+        and not (needs_path and posterior in ("categorical", "binary", "quantized"))
         and not (needs_moments and posterior.startswith("relaxed"))
     )
 
@@ -113,7 +121,8 @@ def test_each_two_members_train_together(row):
             posterior(**arguments),
         ]
     )
-    decoder = keras.Sequential([keras.Input((LATENT,)), keras.layers.Dense(num_likelihood), likelihood(**config)])
+    inputs = [keras.Input(encoder.output_shape[1:]), keras.layers.Flatten()]
+    decoder = keras.Sequential([*inputs, keras.layers.Dense(num_likelihood), likelihood(**config)])
     objective = type(objective).from_config(objective.get_config())
     vae = tfp_vae.VAE(encoder, decoder, prior=prior(encoder), objective=objective)
     vae.compile("adam", run_eagerly=True)
@@ -126,6 +135,7 @@ def test_each_two_members_train_together(row):
     assert all(np.isfinite(weight).all() for weight in vae.get_weights())
 
 
+RECONSTRUCTION = objectives.Reconstruction()
 REFUSED = {
     "spherical posterior, normal prior": (
         lambda: vae_of(tfpl.PowerSpherical, prior=priors.StandardNormal(LATENT)),
@@ -150,6 +160,49 @@ REFUSED = {
     "relaxed binary posterior, discrete prior": (
         lambda: vae_of(tfpl.IndependentRelaxedBernoulli, prior=priors.Bernoulli(LATENT)),
         "CensoredRelaxedBernoulli lies on the unit cube, the prior Bernoulli on zeros and ones",
+    ),
+    "quantized posterior, normal prior": (
+        lambda: quantized(prior=lambda quantizer: priors.StandardNormal(LATENT)),
+        "QuantizedVectors lies on code vectors, the prior MultivariateNormalDiag on all vectors",
+    ),
+    "quantized posterior, the prior of another": (
+        lambda: quantized(prior=lambda quantizer: priors.Codes(tfpl.VectorQuantized((1, LATENT), 4, seed=1))),
+        "4 code vectors of its own, other than the posterior's 4",
+    ),
+    "quantized posterior, prior of fewer codes": (
+        lambda: quantized(prior=lambda quantizer: priors.Codes(tfpl.VectorQuantized((1, LATENT), 3))),
+        "3 code vectors of its own, other than the posterior's 4",
+    ),
+    "quantized posterior, its own mixture": (
+        lambda: quantized(prior=lambda quantizer: priors.VampPrior(quantized_encoder(quantizer), 4, 5)),
+        "QuantizedVectors has all its probability on a few points: the KL divergence to it is infinite",
+    ),
+    "quantized posterior, sticking the landing": (
+        lambda: quantized(objective=objectives.ELBO(kl="sampled", estimator="stl")),
+        "QuantizedVectors is straight-through, .* biased",
+    ),
+    "quantized posterior, covariance": (
+        lambda: quantized(objective=objectives.DIPVAE()),
+        "DIPVAE is about the covariance of vectors",
+    ),
+    "point, ELBO": (lambda: vae_of(tfpl.Deterministic), "no density: ELBO is not defined .*Reconstruction"),
+    "point, discrepancy": (
+        lambda: vae_of(tfpl.Deterministic, objective=objectives.WAE()),
+        "no density: WAE is not defined",
+    ),
+    "point, its own mixture": (
+        lambda: tfp_vae.VAE(
+            point_encoder(), vae_of().decoder, prior=priors.VampPrior(point_encoder(), 4, 5), objective=RECONSTRUCTION
+        ),
+        "Deterministic has all its probability on a few points",
+    ),
+    "point, trained prior": (
+        lambda: vae_of(tfpl.Deterministic, prior=priors.Normal(LATENT), objective=RECONSTRUCTION),
+        "Normal has weights that Reconstruction never trains. .*fit_aggregate_prior",
+    ),
+    "normal posterior, reconstruction": (
+        lambda: vae_of(objective=RECONSTRUCTION),
+        "received the posterior MultivariateNormalDiag. End the encoder in tfp_vae.layers.Deterministic",
     ),
     "sticking the landing, straight-through": (
         lambda: vae_of(
@@ -206,6 +259,20 @@ REFUSED = {
         "BetaTCVAE looks at each dimension .* MultivariateNormalTriL does not factorize",
     ),
 }
+
+
+def quantized_encoder(quantizer) -> keras.Sequential:
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(LATENT), quantizer])
+
+
+def quantized(prior=lambda quantizer: None, **kwargs) -> tfp_vae.VAE:
+    quantizer = tfpl.VectorQuantized((1, LATENT), 4)
+    decoder = [keras.Input((1, LATENT)), keras.layers.Flatten(), keras.layers.Dense(8), tfpl.IndependentNormal(4)]
+    return tfp_vae.VAE(quantized_encoder(quantizer), keras.Sequential(decoder), prior=prior(quantizer), **kwargs)
+
+
+def point_encoder() -> keras.Sequential:
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(LATENT), tfpl.Deterministic(LATENT)])
 
 
 def flow_encoder() -> keras.Sequential:

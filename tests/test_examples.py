@@ -39,3 +39,17 @@ def test_variational_autoencoder(tmp_path):
 def test_variational_autoencoder_on_mnist():
     results = load_example("variational_autoencoder").main("mnist", epochs=1, batch_size=200)
     check_images(results, gain=50.0)
+
+
+@pytest.mark.slow
+def test_autoencoder_samples(tmp_path):
+    """Without a prior that training looked at, samples look like nothing; a fitted one mends every model."""
+    rows = load_example("autoencoder_samples").main(tmp_path / "samples.png", epochs=40, num_samples=300)
+    confidence, log_likelihood = (
+        {name: row[key] for name, row in rows.items()} for key in ("confidence", "log-likelihood")
+    )
+    assert confidence["autoencoder"] + 0.1 < confidence["VAE"]
+    for name in ("autoencoder", "RAE-L2", "VAE", "VQ-VAE"):
+        assert confidence[name] + 0.15 < confidence[f"{name}, fitted prior"] < confidence["real digits"] + 0.05, name
+        assert log_likelihood[name] + 4.0 < log_likelihood[f"{name}, fitted prior"], name
+    assert (tmp_path / "samples.png").stat().st_size > 10_000

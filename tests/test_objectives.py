@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tests.conftest import make_vae
+from tfp_vae import layers as tfpl
 from tfp_vae import objectives, sampling
 
 tfd = tfp.distributions
@@ -39,6 +40,7 @@ CASES = {
     "InfoVAE": [objectives.InfoVAE(0.5, 10.0)],
     "WAE": [objectives.WAE(10.0)],
     "DIPVAE": [objectives.DIPVAE(), objectives.DIPVAE(kind=1)],
+    "Reconstruction": [objectives.Reconstruction(), objectives.Reconstruction(WARM_UP)],
 }
 # What an example contributes depends on its batch: averages over it are part of the definition.
 OF_THE_BATCH = {"BetaTCVAE", "FactorVAE", "InfoVAE", "WAE", "DIPVAE"}
@@ -93,7 +95,8 @@ def test_shapes_config_and_xla(objective):
 
 @pytest.mark.parametrize("objective", ROWS)
 def test_keras_file_round_trip_and_one_training_step(objective, digits, tmp_path):
-    vae = make_vae(objective=type(objective).from_config(objective.get_config()))
+    posterior = tfpl.Deterministic if objective.takes_points else tfpl.MultivariateNormalDiag
+    vae = make_vae(objective=type(objective).from_config(objective.get_config()), posterior=posterior)
     vae.compile("adam", run_eagerly=True)
     weights = vae.get_weights()
     vae.fit(digits.train[:50], batch_size=25, epochs=2, verbose=0)

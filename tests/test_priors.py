@@ -34,6 +34,13 @@ def flow_vae(flow: type[tfpl.Flow]) -> tfp_vae.VAE:
     return make_vae(prior=prior)
 
 
+def codes_vae(**kwargs) -> tfp_vae.VAE:
+    quantizer, decoder = tfpl.VectorQuantized((2, 2), num_codes=3), make_vae().decoder
+    encoder = keras.Sequential([networks.mlp((8, 8, 1), 4, hidden_sizes=(32,)), quantizer])
+    decoder = keras.Sequential([keras.Input((2, 2)), keras.layers.Flatten(), *decoder.layers])
+    return tfp_vae.VAE(encoder, decoder, prior=priors.Codes(quantizer, **kwargs))
+
+
 # For each member a VAE with it, and the number of weights that the prior adds.
 CASES = {
     "StandardNormal": (lambda: make_vae(prior=priors.StandardNormal(4)), 0),
@@ -52,6 +59,7 @@ CASES = {
         lambda: vae_with(tfpl.IndependentBernoulliStraightThrough, priors.Bernoulli(4, trained=True)),
         1,
     ),
+    "Codes": (lambda: codes_vae(trained=True), 1),
     "RelaxedBernoulli": (
         lambda: vae_with(tfpl.IndependentRelaxedBernoulli, priors.RelaxedBernoulli(4, trained=True)),
         1,
@@ -101,7 +109,11 @@ def test_density_sums_to_one(case):
     if isinstance(vae.prior, priors.VampPrior):  # dark images, whose posteriors overlap
         vae.prior.pseudo_inputs.assign(0.02 * vae.prior.pseudo_inputs)
     p = vae.prior_distribution()
-    assert (p.batch_shape, p.event_shape) == ([], [4])
+    assert (p.batch_shape, p.event_shape, vae.z.size) == ([], vae.latent_shape, 4)
+    if isinstance(vae.prior, priors.Codes):
+        every = np.indices([3, 3]).reshape(2, -1).T
+        assert np.sum(p.prob(vae.prior.quantizer.vectors(every))) == pytest.approx(1.0, rel=1e-5)
+        return
     if isinstance(vae.prior, priors.HypersphericalUniform):
         area = 2 * np.pi**2 / special.gamma(2)  # of the unit sphere in four dimensions
         np.testing.assert_allclose(p.prob(p.sample(3, seed=[1, 2])), np.full(3, 1 / area), rtol=1e-5)
@@ -153,6 +165,11 @@ def test_training_saving_and_serving(case, digits, tmp_path):
             served.joint_distribution()
         return
     z = vae.prior_distribution().sample(seed=[1, 2])
+    if isinstance(vae.prior, priors.Codes):
+        np.testing.assert_allclose(
+            served.joint_distribution().model["z"].log_prob(z), vae.prior_distribution().log_prob(z), rtol=1e-5
+        )
+        return
     np.testing.assert_allclose(
         served.joint_distribution().log_prob(z=z, x=digits.test[0]),
         vae.joint_distribution().log_prob(z=z, x=digits.test[0]),
@@ -228,6 +245,7 @@ BAD = {
     "sphere": (lambda: priors.HypersphericalUniform(1), r"at least 2, received 1"),
     "no categories": (lambda: priors.Categorical(()), r"a shape that ends in one, received \(\)"),
     "temperature": (lambda: priors.RelaxedBernoulli(2, -1.0), r"temperature must be a positive, .* received -1\.0"),
+    "quantizer": (lambda: priors.Codes(tfpl.VectorQuantized), r"the VectorQuantized layer of the VAE's encoder"),
     "pair": (lambda: make_vae(prior=priors.HypersphericalUniform(4)), r"MultivariateNormalDiag lies on all vectors"),
     "shape": (
         lambda: make_vae(prior=priors.Normal(3)),
@@ -238,5 +256,5 @@ BAD = {
 
 @pytest.mark.parametrize(("act", "message"), BAD.values(), ids=BAD)
 def test_bad_arguments(act, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         act()

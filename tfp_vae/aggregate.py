@@ -7,17 +7,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from scipy import special
 from sklearn.mixture import GaussianMixture
 
-from tfp_vae import sampling
+from tfp_vae import evaluation, sampling
 from tfp_vae.checks import as_count, as_seed
+from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.flows import Flow
+from tfp_vae.layers.vector_quantized import QuantizedVectors
 from tfp_vae.priors import FlowPrior
 from tfp_vae.vae import VAE
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 # Of Adam, at the start of a flow's training.
 FLOW_LEARNING_RATE = 3e-3
+# Of expectation maximization on codes.
+CODES_ITERATIONS = 50
 
 
 def fit_aggregate_prior(
@@ -30,19 +35,23 @@ def fit_aggregate_prior(
     batch_size: int = 500,
     seed: int = 0,
 ) -> tfd.Distribution:
-    """Fit a mixture of normals, or a flow, to the aggregate posterior, the mean of q(z|x) over the data.
+    """Fit a mixture, or a flow, to the aggregate posterior, the mean of q(z|x) over the data.
 
     The prior often covers codes that no example has; samples from there look like nothing. Draws from the fitted
     prior look better: `vae.generate(16, prior=fit_aggregate_prior(vae, x_train))`. The mixture is scikit-learn's
     `GaussianMixture` with full covariances, fitted to one draw of z for each example. A flow is trained by maximum
-    likelihood on fresh draws in each epoch, after these are brought to mean 0 and standard deviation 1.
+    likelihood on fresh draws in each epoch, after these are brought to mean 0 and standard deviation 1. To an
+    autoencoder (`layers.Deterministic`) it gives the prior that training did not. The codes of a
+    `layers.VectorQuantized` posterior get a mixture too: in each component the codes are independent, the components
+    say which of them go together (a latent class model, fitted by expectation maximization); with one component it is
+    the frequency of each code at each position.
 
     Reference: Ghosh et al., 2020, From variational to deterministic autoencoders, arXiv:1903.12436, section 4.
 
     Args:
         vae: a trained VAE.
         x: training data, `[num_examples, *event_shape]`.
-        num_components: number of normals.
+        num_components: number of components of the mixture.
         flow: a `layers.Flow` without context that is trained, in place, instead of a mixture, such as
             `layers.MaskedAutoregressiveFlow(latent_size, 4)`.
         epochs: of the flow's training.
@@ -50,8 +59,8 @@ def fit_aggregate_prior(
         seed: of the draws, of the fit's start, and of the order of the examples.
 
     Returns:
-        `tfd.MixtureSameFamily`, or `tfd.TransformedDistribution` of a flow: batch shape `[]`, event shape as the
-        prior's.
+        `tfd.MixtureSameFamily` of normals or, for code vectors, of categories; or `tfd.TransformedDistribution` of a
+        flow. Batch shape `[]`, event shape as the prior's.
 
     Raises:
         TypeError: if `flow` is not a `layers.Flow`.
@@ -66,17 +75,50 @@ def fit_aggregate_prior(
     TensorShape([2])
     """
     num_components = as_count(num_components, "num_components")
+    batch_size, seed = as_count(batch_size, "batch_size"), as_seed(seed)
+    posterior = vae.encode(tf.nest.map_structure(lambda value: value[:1], x))
+    if isinstance(posterior, QuantizedVectors):
+        if flow is not None:
+            raise ValueError("A flow is a density, but the VAE's codes are discrete. Leave flow out.")
+        return _fit_codes(vae, x, num_components, batch_size, seed)
     if flow is not None:
-        return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), as_count(batch_size, "batch_size"), as_seed(seed))
-    if len(x) < num_components:
-        raise ValueError(f"Expected at least as many examples as components, received {len(x)} and {num_components}.")
-    draws = next(_draw_each(vae, x, as_count(batch_size, "batch_size"), as_seed(seed)))
+        return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), batch_size, seed)
+    _expect_enough(x, num_components)
+    draws = next(_draw_each(vae, x, batch_size, seed))
     mixture = GaussianMixture(num_components, random_state=seed).fit(draws.astype("float64"))
     dtype = draws.dtype
     components = tfd.MultivariateNormalTriL(
         mixture.means_.astype(dtype), np.linalg.cholesky(mixture.covariances_).astype(dtype)
     )
     return tfd.MixtureSameFamily(tfd.Categorical(probs=mixture.weights_.astype(dtype)), components)
+
+
+def _expect_enough(x: np.ndarray, num_components: int) -> None:
+    if len(x) < num_components:
+        raise ValueError(f"Expected at least as many examples as components, received {len(x)} and {num_components}.")
+
+
+def _fit_codes(vae: VAE, x: np.ndarray, num_components: int, batch_size: int, seed: int) -> tfd.Distribution:
+    """Fit a mixture of independent categories, each probability by frequencies and one example spread over all."""
+    _expect_enough(x, num_components)
+    codes = evaluation.codes(vae, x, batch_size=batch_size)
+    codebook = vae.encode(x[:1]).codebook
+    (number, num_vectors), num_codes = codes.shape, codebook.shape[0]
+    shares = np.random.default_rng(seed).dirichlet(np.ones(num_components), number)  # of the components, [number, C]
+    for _ in range(CODES_ITERATIONS if num_components > 1 else 1):
+        weights = shares.mean(0)
+        frequencies = np.full([num_vectors, num_codes, num_components], 1.0 / num_codes)
+        for position, column in zip(frequencies, codes.T, strict=True):
+            np.add.at(position, column, shares)
+        log_probs = np.log(frequencies / frequencies.sum(1, keepdims=True))
+        log_joint = np.log(weights + 1e-12) + sum(
+            position[column] for position, column in zip(log_probs, codes.T, strict=True)
+        )
+        shares = special.softmax(log_joint, axis=1)
+    logits = tf.constant(np.moveaxis(log_probs, -1, 0), codebook.dtype)
+    return tfd.MixtureSameFamily(
+        tfd.Categorical(probs=tf.constant(weights, codebook.dtype)), CodeVectors(logits, codebook)
+    )
 
 
 def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:

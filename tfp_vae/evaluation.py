@@ -5,9 +5,11 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import stats
 
 from tfp_vae import objectives, sampling
 from tfp_vae.checks import as_count
+from tfp_vae.layers.vector_quantized import QuantizedVectors
 from tfp_vae.vae import VAE
 
 # A latent dimension is active when its posterior mean varies over the data by more than this (Burda et al., 2016).
@@ -29,7 +31,9 @@ def evaluate(
 
     Returns:
         `negative_elbo`, `log_likelihood` (its first term, log p(x|z)), `kl`, `nll` (importance sampling), in nats per
-        example; `active_units` of `latent_units`; `kl_is_analytic`; `num_examples`, `num_samples`.
+        example; `active_units` of `latent_units`; `kl_is_analytic`; `num_examples`, `num_samples`; of a
+        `layers.VectorQuantized` posterior `perplexity` too. A `layers.Deterministic` posterior has no `nll`: it is not
+        a number.
 
     Raises:
         ValueError: if `x` is empty or `batch_size` below 1.
@@ -48,16 +52,19 @@ def evaluate(
         return {**vae(batch), "mean": _mean(vae, batch)}
 
     terms = _over_batches(_compile(vae, terms_and_mean), x, batch_size)
+    is_quantized = isinstance(vae.encode(tf.nest.map_structure(lambda value: value[:1], x)), QuantizedVectors)
+    nll_of = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed, "verbose": verbose}
     return {
         "negative_elbo": -float(terms["elbo"].mean(dtype="float64")),
         "log_likelihood": float(terms["log_likelihood"].mean(dtype="float64")),
         "kl": float(terms["kl"].mean(dtype="float64")),
-        "nll": nll(vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose),
+        "nll": np.nan if vae.encodes_to_points else nll(vae, x, **nll_of),
         "active_units": _count_active(terms["mean"], ACTIVE_VARIANCE),
         "latent_units": vae.z.size,
         "kl_is_analytic": kl_is_analytic(vae, x),
         "num_examples": _count(x),
         "num_samples": num_samples,
+        **({"perplexity": perplexity(vae, x, batch_size=batch_size)} if is_quantized else {}),
     }
 
 
@@ -92,6 +99,36 @@ def posterior_means(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.nda
         return {"mean": _mean(vae, batch)}
 
     return _over_batches(_compile(vae, mean), x, batch_size)["mean"]
+
+
+def codes(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
+    """Give the integer codes of a `layers.VectorQuantized` posterior for each example, `[num_examples, num_vectors]`.
+
+    Raises:
+        ValueError: if the posterior is another.
+    """
+
+    def encode(batch):
+        posterior = vae.encode(batch)
+        if not isinstance(posterior, QuantizedVectors):
+            raise ValueError(
+                f"The posterior {type(posterior).__name__} has no integer codes. End the encoder in "
+                "tfp_vae.layers.VectorQuantized."
+            )
+        return {"codes": posterior.codes}
+
+    return _over_batches(_compile(vae, encode), x, batch_size)["codes"]
+
+
+def perplexity(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> float:
+    """Give the number of codes in use: exp of the entropy of their frequencies over the data and all positions.
+
+    It is 1 where one code serves all, and the number of codes where all are used alike.
+
+    Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937.
+    """
+    counts = np.unique(codes(vae, x, batch_size=batch_size), return_counts=True)[1]
+    return float(np.exp(stats.entropy(counts)))
 
 
 def kl_is_analytic(vae: VAE, x) -> bool:
@@ -139,4 +176,4 @@ def _rows(values: np.ndarray, start: int, batch_size: int) -> tf.Tensor:
     return tf.constant(filled, tf.float32 if filled.dtype.kind == "f" else None)
 
 
-__all__ = ["active_units", "elbo", "evaluate", "nll", "posterior_means"]
+__all__ = ["active_units", "codes", "elbo", "evaluate", "nll", "perplexity", "posterior_means"]

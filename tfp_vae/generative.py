@@ -14,8 +14,9 @@ from tfp_vae.batch import Variable
 from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.divergence import call_prior
 from tfp_vae.layers.fold import first_distribution, fold, named_function, named_inputs
-from tfp_vae.layers.support import check_pair
+from tfp_vae.layers.support import check_pair, is_point
 from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.vector_quantized import VectorQuantized
 
 tfd = tfp.distributions
 
@@ -79,6 +80,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         if posterior.event_shape == []:
             raise ValueError("The encoder must end in a distribution over vectors, its event is ().")
         self.z = Variable.of("z", posterior.event_shape, self.variable_dtype)
+        self.encodes_to_points = is_point(posterior)
         if not objectives.is_reparameterized(posterior):
             raise ValueError(
                 f"The posterior {type(posterior).__name__} is not reparameterized: no gradient would reach the encoder "
@@ -107,6 +109,9 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Raise a ValueError if training is not defined for such distributions."""
 
     def _default_prior(self) -> priors.Prior:
+        quantizers = [layer for layer in self.encoder._flatten_layers() if isinstance(layer, VectorQuantized)]
+        if len(quantizers) == 1 and quantizers[0].event_shape == self.z.shape:
+            return priors.Codes(quantizers[0], dtype=self.dtype_policy)
         if isinstance(self.z.shape, tuple) and len(self.z.shape) == 1:
             return priors.StandardNormal(self.z.size, dtype=self.dtype_policy)
         raise ValueError(
@@ -274,10 +279,15 @@ class LatentVariableModel(keras.Model, abc.ABC):
         Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
 
         Raises:
-            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, or x has
-                another shape.
+            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, x has
+                another shape, or the posterior is `layers.Deterministic`.
         """
         num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
+        if self.encodes_to_points:
+            raise ValueError(
+                "log p(x) cannot be estimated by a Deterministic posterior: importance sampling needs one that has a "
+                "density. Judge the model by its log_likelihood, or give it another posterior."
+            )
         flat, lead = self._flatten(data)
         log_prob = self._compiled_log_prob(flat, num_samples, tf.constant([3, as_seed(seed)], tf.int32))
         return tf.reshape(log_prob, lead)

@@ -14,7 +14,12 @@ import numpy as np
 
 
 def mlp(
-    input_shape: Sequence[int], output_size: int, *, hidden_sizes: Sequence[int] = (500,), activation="relu"
+    input_shape: Sequence[int],
+    output_size: int,
+    *,
+    hidden_sizes: Sequence[int] = (500,),
+    activation="relu",
+    kernel_regularizer=None,
 ) -> keras.Sequential:
     """Fully connected network: `[batch, *input_shape]` -> `[batch, output_size]`; serves as encoder and decoder.
 
@@ -23,6 +28,7 @@ def mlp(
         output_size: number of outputs: the `params_size` of the distribution layer that follows.
         hidden_sizes: width of each hidden layer.
         activation: of the hidden layers.
+        kernel_regularizer: of each layer, such as `keras.regularizers.L2(1e-5)`.
 
     Example:
     >>> mlp((8, 8), 20, hidden_sizes=(64, 32)).output_shape
@@ -32,8 +38,8 @@ def mlp(
         [
             keras.Input(tuple(input_shape)),
             keras.layers.Flatten(),
-            *(keras.layers.Dense(size, activation) for size in hidden_sizes),
-            keras.layers.Dense(output_size),
+            *(keras.layers.Dense(size, activation, kernel_regularizer=kernel_regularizer) for size in hidden_sizes),
+            keras.layers.Dense(output_size, kernel_regularizer=kernel_regularizer),
         ],
         name="mlp",
     )
@@ -72,7 +78,13 @@ def conv_encoder(
 
 
 def conv_decoder(
-    latent_size: int, output_shape: Sequence[int], params_per_value: int = 1, *, filters=(64, 32), activation="relu"
+    latent_size: int,
+    output_shape: Sequence[int],
+    params_per_value: int = 1,
+    *,
+    filters=(64, 32),
+    activation="relu",
+    kernel_regularizer=None,
 ) -> keras.Sequential:
     """Small convolutional decoder: `[batch, latent_size]` -> `[batch, params_per_value * prod(output_shape)]`.
 
@@ -84,6 +96,7 @@ def conv_decoder(
         params_per_value: parameters of the likelihood for each value: 1 for Bernoulli, 2 for normal.
         filters: channels of each stage; each stage doubles height and width.
         activation: of the transposed convolutions.
+        kernel_regularizer: of each layer, such as `keras.regularizers.L2(1e-5)`.
 
     Raises:
         ValueError: if the output is not an image whose sides can be halved once a stage.
@@ -94,13 +107,15 @@ def conv_decoder(
     """
     height, width, channels = _check_image(output_shape, filters)
     start = (height // 2 ** len(filters), width // 2 ** len(filters), filters[0])
+    regularized = {"kernel_regularizer": kernel_regularizer}
+    doubling = {"strides": 2, "padding": "same", "activation": activation, **regularized}
     return keras.Sequential(
         [
             keras.Input((latent_size,)),
-            keras.layers.Dense(int(np.prod(start)), activation),
+            keras.layers.Dense(int(np.prod(start)), activation, **regularized),
             keras.layers.Reshape(start),
-            *(keras.layers.Conv2DTranspose(n, 3, strides=2, padding="same", activation=activation) for n in filters),
-            keras.layers.Conv2D(params_per_value * channels, 3, padding="same"),
+            *(keras.layers.Conv2DTranspose(n, 3, **doubling) for n in filters),
+            keras.layers.Conv2D(params_per_value * channels, 3, padding="same", **regularized),
             keras.layers.Reshape((height, width, params_per_value, channels)),
             keras.layers.Permute((3, 1, 2, 4)),
             keras.layers.Flatten(),

@@ -13,6 +13,7 @@ from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
 from tfp_vae.layers.support import check_support, examples_of
+from tfp_vae.layers.vector_quantized import commitment_loss
 
 tfd = tfp.distributions
 
@@ -25,7 +26,7 @@ class VAE(LatentVariableModel):
     """A variational autoencoder: x -> q(z|x) -> z -> p(x|z), trained by `fit` to maximize the objective.
 
     `vae(x)` gives the objective's terms for each example, a dict of `loss`, `elbo`, `log_likelihood` and `kl`, each
-    `[batch]`, in nats. `fit` and `evaluate` report their means over the examples, weighted by `sample_weight`; their
+    `[batch]`, in nats; to the loss a quantized posterior adds its commitment loss. `fit` and `evaluate` report their means over the examples, weighted by `sample_weight`; their
     `loss` is Keras's mean over the batches, with regularizers. `predict` gives reconstructions.
 
     Networks take their inputs by name. Latents of several groups or layers (`layers.Joint`) are a dict z, whose names
@@ -88,6 +89,16 @@ class VAE(LatentVariableModel):
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
         """Ask the objective whether it is defined for such distributions, and build it."""
+        if self.encodes_to_points and not self.objective.takes_points:
+            raise ValueError(
+                f"The posterior Deterministic has no density: {type(self.objective).__name__} is not defined for it. "
+                "Pass objective=tfp_vae.objectives.Reconstruction(), or use another posterior."
+            )
+        if self.objective.takes_points and self.prior.trainable_weights:
+            raise ValueError(
+                f"The prior {type(self.prior).__name__} has weights that {type(self.objective).__name__} never trains. "
+                "Use StandardNormal, and after training tfp_vae.fit_aggregate_prior."
+            )
         self.objective.check(posterior, prior)
         if not self.objective.built:
             self.objective.build((self.z.size,))
@@ -189,7 +200,7 @@ class VAE(LatentVariableModel):
         y = batch.labels(x, y, kwargs.get("sample_weight"))
         history = super().fit(x, y, *args, validation_data=validation_data, **kwargs)
         kl = history.history.get("kl", [np.inf])[-1]
-        if kl < COLLAPSED_KL:
+        if kl < COLLAPSED_KL and not self.encodes_to_points:
             warnings.warn(
                 f"The posterior has collapsed: KL(q(z|x) || p(z)) is {kl:.2g} nats per example, so z says next to "
                 "nothing about x. Try a smaller beta, a lower learning rate, or a weaker decoder.",
@@ -237,7 +248,9 @@ class VAE(LatentVariableModel):
         replicas = tf.distribute.get_replica_context()
         if replicas is not None and replicas.num_replicas_in_sync > 1:
             seed = tf.random.fold_in(seed, replicas.replica_id_in_sync_group)
-        return self.objective.terms(self.one_pass(x, seed, step))
+        one_pass = self.one_pass(x, seed, step)
+        terms = self.objective.terms(one_pass)
+        return {**terms, "loss": terms["loss"] + commitment_loss(one_pass.posterior)}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Average the loss over the batch (weighted), and add regularizers and `add_loss` terms."""

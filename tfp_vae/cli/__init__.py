@@ -1,6 +1,7 @@
 """What the command line does: the only place where strings become objects."""
 
 import contextlib
+import math
 import os
 import shlex
 import shutil
@@ -242,8 +243,15 @@ def _table(metrics: dict, title: str) -> rich.table.Table:
         "log-likelihood (nats)": f"{metrics['log_likelihood']:.3f}",
         f"KL, {kind} (nats)": f"{metrics['kl']:.3f}",
         f"NLL, {metrics['num_samples']} samples (nats)": f"{metrics['nll']:.3f}",
-        "active units": f"{metrics['active_units']} of {metrics['latent_units']}",
     }
+    if math.isnan(metrics["nll"]):
+        rows = {
+            "log-likelihood at the code (nats)": f"{metrics['log_likelihood']:.3f}",
+            "ELBO, KL, NLL": "not defined: codes are points",
+        }
+    rows["active units"] = f"{metrics['active_units']} of {metrics['latent_units']}"
+    if "perplexity" in metrics:
+        rows["perplexity of the codes"] = f"{metrics['perplexity']:.1f}"
     if "seconds" in metrics:
         rows["training seconds"] = f"{metrics['seconds']:.1f}"
         rows["images per second"] = f"{metrics['images_per_second']:,.0f}"

@@ -17,6 +17,8 @@ MAX_STEPS_PER_EXECUTION = 50
 LARGE_INPUT = 32.0
 # Features of an example that the flow of its posterior depends on.
 CONTEXT_SIZE = 64
+# Numbers in each code vector, of which there are `latent_size`.
+CODE_SIZE = 8
 FLOWS = tuple(
     name
     for name in layers.__all__
@@ -32,6 +34,8 @@ POSTERIORS = (
     "RelaxedOneHotCategorical",
     "IndependentBernoulliStraightThrough",
     "IndependentRelaxedBernoulli",
+    "VectorQuantized",
+    "Deterministic",
     *FLOWS,
     *hierarchy.__all__,
 )
@@ -108,12 +112,13 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
         top = _prior(splits, options, arguments["latent_sizes"][-1])
         arguments = {"hidden_size": options.hidden_size, "top": top, **arguments}
         encoder, prior = getattr(hierarchy, name)(features, **arguments)
-        return encoder, _decoder(splits, options, arguments["latent_sizes"][0], "z1"), prior
+        return encoder, _decoder(splits, options, (arguments["latent_sizes"][0],), "z1"), prior
     posterior, size = _posterior(name, arguments, options.latent_size)
     features = _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
     encoder = keras.Sequential([*features.layers, posterior], name="encoder")
-    decoder = _decoder(splits, options, options.latent_size, "z")
-    return encoder, decoder, _prior(splits, options, options.latent_size, encoder)
+    shape = encoder.output_shape[1:]
+    prior = _prior(splits, options, shape[0] if len(shape) == 1 else shape, encoder)
+    return encoder, _decoder(splits, options, shape, "z"), prior
 
 
 def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, hidden_sizes) -> keras.Sequential:
@@ -126,15 +131,20 @@ def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, 
     return keras.Sequential([keras.Input(splits.event_shape), *scaling, network])
 
 
-def _decoder(splits: datasets.Splits, options: Options, latent_size: int, name: str) -> keras.Sequential:
+def _decoder(splits: datasets.Splits, options: Options, latent_shape: tuple, name: str) -> keras.Sequential:
     shape, likelihood = splits.event_shape, getattr(layers, splits.likelihood)
     config = {"event_shape": shape, **splits.likelihood_config, **parse_likelihood(options.likelihood)[1]}
     size = num_params(likelihood, config)
+    latent_size, decay = int(np.prod(latent_shape)), options.decoder_decay
+    regularizer = keras.regularizers.L2(decay) if decay else None
     if options.network == "mlp":
-        network = networks.mlp((latent_size,), size, hidden_sizes=(options.hidden_size,))
+        sizes = {"hidden_sizes": (options.hidden_size,)}
+        network = networks.mlp((latent_size,), size, kernel_regularizer=regularizer, **sizes)
     else:
-        network = networks.conv_decoder(latent_size, shape, size // int(np.prod(shape)))
-    return keras.Sequential([keras.Input((latent_size,), name=name), network, likelihood(**config)], name="decoder")
+        network = networks.conv_decoder(latent_size, shape, size // int(np.prod(shape)), kernel_regularizer=regularizer)
+    flat = [keras.layers.Flatten()] if len(latent_shape) > 1 else []
+    inputs = keras.Input(latent_shape, name=name)
+    return keras.Sequential([inputs, *flat, network, likelihood(**config)], name="decoder")
 
 
 def _posterior(name: str, arguments: dict, latent_size: int) -> tuple[layers.DistributionLayer, int]:
@@ -143,8 +153,10 @@ def _posterior(name: str, arguments: dict, latent_size: int) -> tuple[layers.Dis
     if name in FLOWS:
         arguments = {"flow": posterior(**{"context_size": CONTEXT_SIZE, **arguments})}
         posterior = layers.FlowPosterior
+    elif name == "VectorQuantized":
+        arguments = {"event_shape": (arguments.pop("event_size"), CODE_SIZE), **arguments}
     elif "event_shape" in inspect.signature(posterior).parameters:
-        arguments["event_shape"] = arguments.pop("event_size")
+        arguments = {"event_shape": arguments.pop("event_size"), **arguments}
     return posterior(**arguments), num_params(posterior, arguments)
 
 
@@ -155,7 +167,7 @@ def num_params(layer: type[layers.DistributionLayer], arguments: dict) -> int:
 
 
 def _prior(
-    splits: datasets.Splits, options: Options, latent_size: int, encoder: keras.Model | None = None
+    splits: datasets.Splits, options: Options, latent_size: int | tuple, encoder: keras.Model | None = None
 ) -> priors.Prior:
     """Give the prior of the latents, or of the last of a hierarchy, which no encoder of x alone ends in."""
     name, arguments = parse("prior", options.prior, PRIORS)
@@ -169,6 +181,14 @@ def _prior(
         prior = priors.VampPrior(encoder, splits.event_shape, **arguments)
         prior.pseudo_inputs.assign(np.resize(examples, prior.pseudo_inputs.shape))
         return prior
+    is_quantized = encoder is not None and isinstance(encoder.layers[-1], layers.VectorQuantized)
+    if (name == "Codes") != is_quantized:
+        raise ValueError(
+            f"--posterior VectorQuantized and --prior Codes go together; received --posterior {options.posterior!r} "
+            f"and --prior {options.prior!r}."
+        )
+    if is_quantized:
+        return priors.Codes(encoder.layers[-1], **arguments)
     if name in FLOWS:
         return priors.FlowPrior(getattr(layers, name)(latent_size, **arguments))
     return getattr(priors, name)(latent_size, **arguments)

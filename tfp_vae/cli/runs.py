@@ -37,6 +37,7 @@ class Options:
     saved_models: str
     name: str
     cycles: int = 1
+    decoder_decay: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

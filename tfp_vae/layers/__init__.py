@@ -59,6 +59,7 @@ from tfp_vae.layers.variational import (
     posterior_mean_field,
     prior_trainable,
 )
+from tfp_vae.layers.vector_quantized import VectorQuantized
 
 __all__ = [
     "AutoregressiveNetwork",
@@ -107,6 +108,7 @@ __all__ = [
     "RealNVP",
     "RelaxedOneHotCategorical",
     "VariableLayer",
+    "VectorQuantized",
     "VonMisesFisher",
     "posterior_mean_field",
     "prior_trainable",

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.code_vectors import CodeVectors, OverVectors
 from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
@@ -164,8 +165,20 @@ def innermost(distribution: tfd.Distribution) -> tfd.Distribution:
             return distribution
 
 
+def is_point(distribution: tfd.Distribution) -> bool:
+    """Say whether a part of it is a single point among the real numbers, which has no density.
+
+    >>> is_point(tfd.Independent(tfd.Deterministic([0., 1.]), 1)), is_point(tfd.Normal(0., 1.))
+    (True, False)
+    """
+    parts = distribution.model.values() if isinstance(distribution, tfd.JointDistributionNamed) else [distribution]
+    points = tfd.Deterministic, tfd.VectorDeterministic
+    return any(isinstance(innermost(unwrap(part)), points) for part in parts if isinstance(part, tfd.Distribution))
+
+
 # Where the values of a distribution lie, if not in all of real space.
 SPACES = {
+    OverVectors: "code vectors",
     tfd.PowerSpherical: "the unit sphere",
     tfd.VonMisesFisher: "the unit sphere",
     tfd.SphericalUniform: "the unit sphere",
@@ -198,10 +211,27 @@ their KL divergence is not defined. Choose a prior on the unit sphere.
                 check_pair(posterior.model[name], prior.model[name])
         return
     inner = [innermost(unwrap(distribution)) for distribution in (posterior, prior)]
+    if is_point(prior) or (isinstance(inner[1], OverVectors) and not isinstance(inner[1], CodeVectors)):
+        raise ValueError(
+            f"The prior {type(inner[1]).__name__} has all its probability on a few points: the KL divergence to it is "
+            "infinite. Choose a prior that spreads, such as StandardNormal, or Codes for quantized vectors."
+        )
     spaces = [next((space for kind, space in SPACES.items() if isinstance(d, kind)), "all vectors") for d in inner]
     if spaces[0] != spaces[1]:
         names = [type(distribution).__name__ for distribution in inner]
         raise ValueError(
             f"The posterior {names[0]} lies on {spaces[0]}, the prior {names[1]} on {spaces[1]}: their KL divergence "
             f"is not defined. Choose a prior on {spaces[0]}."
+        )
+    if isinstance(inner[0], OverVectors):
+        _expect_same_codebook(*inner)
+
+
+def _expect_same_codebook(posterior: OverVectors, prior: OverVectors) -> None:
+    books = [tf.get_static_value(distribution.codebook) for distribution in (posterior, prior)]
+    same_shape = posterior.codebook.shape == prior.codebook.shape
+    if not same_shape or (books[0] is not None and np.not_equal(*books).any()):
+        raise ValueError(
+            f"The prior has {prior.codebook.shape[0]} code vectors of its own, other than the posterior's "
+            f"{posterior.codebook.shape[0]}. Make it of the encoder's layer: priors.Codes(encoder.layers[-1])."
         )

@@ -4,6 +4,7 @@ from tfp_vae.objectives.aggregate import DIPVAE, WAE, BetaTCVAE, FactorVAE, Info
 from tfp_vae.objectives.elbo import ELBO, ControlledCapacity
 from tfp_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE, Renyi, importance_sampled_log_prob
 from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl, as_vectors, is_reparameterized, kl_is_analytic
+from tfp_vae.objectives.reconstruction import Reconstruction
 from tfp_vae.objectives.schedules import CyclicalSchedule
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "InfoVAE",
     "Objective",
     "OnePass",
+    "Reconstruction",
     "Renyi",
     "analytic_kl",
     "as_vectors",

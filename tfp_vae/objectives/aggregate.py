@@ -235,7 +235,7 @@ class DIPVAE(Objective):
         kind: 1, the covariance of the posterior's mean; 2, that of z, which adds the posterior's mean covariance.
 
     Raises:
-        ValueError: if a number is out of range, or TFP knows no mean of the posterior.
+        ValueError: if a number is out of range, TFP knows no mean of the posterior, or z is no vector.
 
     Example:
     >>> DIPVAE(off_diagonal=10.0, diagonal=100.0, kind=1).kind
@@ -251,6 +251,11 @@ class DIPVAE(Objective):
         super().__init__(arguments, **kwargs)
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        if not isinstance(posterior, tfd.JointDistribution) and posterior.event_shape.rank != 1:
+            raise ValueError(
+                f"DIPVAE is about the covariance of vectors z, received the posterior {type(posterior).__name__} of "
+                f"event shape {tuple(posterior.event_shape)}. Use a posterior over vectors, or another objective."
+            )
         try:
             if isinstance(posterior, tfd.JointDistribution):
                 raise NotImplementedError

@@ -56,7 +56,7 @@ def expect_exact_path(posterior: tfd.Distribution, estimator: str, needed_by: st
     if estimator != "standard" and is_straight_through(posterior):
         raise ValueError(
             f"{needed_by} with estimator={estimator!r} rests on exactly reparameterized draws; a draw of "
-            f"{type(innermost(posterior)).__name__} is straight-through, with the gradient of its probabilities, which "
+            f"{type(innermost(posterior)).__name__} is straight-through, with a gradient that is not its own, which "
             "is biased. Use estimator='standard', or a relaxed posterior."
         )
 

@@ -44,10 +44,13 @@ class OnePass:
         """Draw z from the posterior, `[*sample_shape, batch, *latent_shape]`, by the pass's own seed."""
         return sampling.sample(self.posterior, sample_shape, self.seed)
 
+    def log_likelihood(self, z) -> tf.Tensor:
+        """Evaluate log p(x|z), `[*sample_shape, batch]`, at the given z."""
+        return sampling.log_density(self.likelihood(z), self.x)
+
     def log_densities(self, z) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Evaluate log p(x|z), log p(z) and log q(z|x), each `[*sample_shape, batch]`, at the given z."""
-        likelihood = sampling.log_density(self.likelihood(z), self.x)
-        return likelihood, sampling.log_density(self.prior, z), sampling.log_density(self.posterior, z)
+        return self.log_likelihood(z), sampling.log_density(self.prior, z), sampling.log_density(self.posterior, z)
 
     def kl(self, log_prior: tf.Tensor, log_posterior: tf.Tensor) -> tf.Tensor:
         """Give KL(q(z|x) || p(z)), analytic where TFP has it, else estimated from the densities at drawn z."""
@@ -77,6 +80,9 @@ class Objective(keras.layers.Layer, abc.ABC):
         arguments: numbers, names or Keras schedules, by name.
         **kwargs: arguments of `keras.layers.Layer`.
     """
+
+    # Whether it is defined for a posterior without a density, `layers.Deterministic`.
+    takes_points = False
 
     def __init__(self, arguments: dict, **kwargs):
         super().__init__(autocast=False, **kwargs)

@@ -7,6 +7,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import layers
+from tfp_vae.checks import expect_kind
+from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.one_hot import OneHot, as_variables
 from tfp_vae.layers.shapes import as_event_shape, as_positive
@@ -171,3 +173,40 @@ class RelaxedBernoulli(OfLogits):
     def call(self, inputs=None) -> tfd.Distribution:
         logits = tf.reshape(self.logits, [-1])
         return layers.IndependentRelaxedBernoulli.new(logits, self.event_shape, self.temperature)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class Codes(OfLogits):
+    """Independent uniform codes as code vectors, for a `layers.VectorQuantized` posterior, whose vectors it shares.
+
+    Trained or not, it says nothing of how the codes of an example hang together: after training,
+    `fit_aggregate_prior` does.
+
+    Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937.
+
+    Args:
+        quantizer: the `layers.VectorQuantized` that the VAE's encoder ends in, the same object.
+        trained: whether the probabilities of the codes at each position are trained; they start equal.
+
+    Call arguments:
+        inputs: None.
+
+    Output:
+        `CodeVectors`, batch shape `[]`, event shape as the quantizer's.
+
+    Raises:
+        TypeError: if `quantizer` is not a `layers.VectorQuantized`.
+
+    Example:
+    >>> prior = Codes(layers.VectorQuantized((3, 2), num_codes=4))
+    >>> prior(None).entropy().numpy().round(3)  # 3 log 4
+    np.float32(4.159)
+    """
+
+    def __init__(self, quantizer: layers.VectorQuantized, *, trained: bool = False, **kwargs):
+        expect_kind("quantizer", quantizer, layers.VectorQuantized, "the VectorQuantized layer of the VAE's encoder")
+        shape = (quantizer.event_shape[0], quantizer.num_codes)
+        super().__init__({"quantizer": quantizer}, shape, trained, **kwargs)
+
+    def call(self, inputs=None) -> tfd.Distribution:
+        return CodeVectors(tf.cast(self.logits, self.quantizer.variable_dtype), self.quantizer.codebook)

@@ -6,9 +6,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.binary import CensoredRelaxedBernoulli, StraightThroughBernoulli
+from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.counts import QuantizedLogistic
 from tfp_vae.layers.one_hot import CensoredRelaxedOneHotCategorical, MixtureOfOneHot, OneHot, StraightThrough
 from tfp_vae.layers.spherical import RejectionVonMisesFisher
+from tfp_vae.layers.vector_quantized import QuantizedVectors
 
 tfd = tfp.distributions
 
@@ -18,9 +20,11 @@ OWN = {
     for cls in (
         CensoredRelaxedBernoulli,
         CensoredRelaxedOneHotCategorical,
+        CodeVectors,
         MixtureOfOneHot,
         OneHot,
         QuantizedLogistic,
+        QuantizedVectors,
         RejectionVonMisesFisher,
         StraightThrough,
         StraightThroughBernoulli,

@@ -1,0 +1,253 @@
+"""Discrete codes with vectors of their own: a layer that takes each feature vector to the nearest code vector."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.code_vectors import CodeVectors, OverVectors
+from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
+from tfp_vae.layers.straight_through import StraightThroughDraws
+from tfp_vae.layers.tensor_like import TensorLike
+
+tfd = tfp.distributions
+ParameterProperties = tfp.util.ParameterProperties
+
+# Share of the mean number of vectors a code below which it is dead, and starts again at a feature vector of the batch.
+DEAD_BELOW = 0.03
+# Squared distance to a code vector, relative to its length, within which a value is that vector.
+TOLERANCE = 1e-6
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class VectorQuantized(DistributionLayer):
+    """The posterior of a VQ-VAE: all probability on the code vectors that are nearest to the features.
+
+    z is one code vector for each of `num_vectors` positions, so `vae.encode(x).codes` are integers,
+    `[batch, num_vectors]`. A draw is the code vectors themselves, and its gradient that of the features (straight
+    through). The prior is a `priors.Codes` of this layer; being discrete and certain, the posterior has no entropy, and
+    KL(q || p) is -log p(codes): the ELBO stays a bound of log p(x).
+
+    The code vectors are no trained weights: in training each is the running mean of the features that were nearest to
+    it. A code that features next to never meet starts again at a feature vector of the batch; in the first step all do.
+    What draws the features to their codes is the commitment loss, which a `VAE` adds to the loss of any objective, and
+    to nothing else that is reported.
+
+    Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937; running means:
+    Razavi et al., 2019, Generating diverse high-fidelity images with VQ-VAE-2, arXiv:1906.00446; codes that start
+    again: Dhariwal et al., 2020, Jukebox, arXiv:2005.00341.
+
+    Args:
+        event_shape: (num_vectors, code_size).
+        num_codes: number of code vectors, which all positions share.
+        commitment: weight of the commitment loss, the squared distance of the features to their code vectors.
+        momentum: share of the running means that a training step keeps, between 0 and 1.
+        seed: int, of the first code vectors and of the features where codes start again.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., num_vectors * code_size]`, the features.
+        training: whether the code vectors follow the features; `fit` says so.
+
+    Output:
+        `QuantizedVectors`, batch shape `[...]`, event shape `(num_vectors, code_size)`.
+
+    Raises:
+        ValueError: if `event_shape` is not a pair, an argument is out of range, or `params` has another size.
+
+    Example:
+    >>> layer = VectorQuantized((3, 2), num_codes=4)
+    >>> q = layer(tf.ones([5, 6]))
+    >>> q.codes.shape, q.sample().shape, bool(tf.reduce_all(layer.vectors(q.codes) == q.sample()))
+    (TensorShape([5, 3]), TensorShape([5, 3, 2]), True)
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        num_codes: int = 512,
+        commitment: float = 0.25,
+        momentum: float = 0.99,
+        seed: int = 0,
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
+    ):
+        arguments = {
+            "event_shape": as_vectors_shape(event_shape),
+            "num_codes": as_count(num_codes, "num_codes"),
+            "commitment": _between(commitment, 0.0, np.inf, "commitment"),
+            "momentum": _between(momentum, 0.0, 1.0, "momentum"),
+            "seed": seed,
+        }
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+        weight = {"trainable": False, "autocast": False, "aggregation": "mean"}
+        counter = {**weight, "dtype": "int32", "aggregation": "only_first_replica"}
+        shape = (self.num_codes, self.event_shape[-1])
+        # Drawn by NumPy: the same in each dtype.
+        first = keras.initializers.Constant(np.random.default_rng(seed).normal(size=shape))
+        self.sums = self.add_weight(name="sums", shape=shape, initializer=first, **weight)
+        self.counts = self.add_weight(name="counts", shape=shape[:1], initializer="ones", **weight)
+        self.num_updates = self.add_weight(name="num_updates", shape=(), initializer="zeros", **counter)
+
+    @property
+    def codebook(self) -> tf.Tensor:
+        """The code vectors, `[num_codes, code_size]`."""
+        counts = tf.convert_to_tensor(self.counts)[:, tf.newaxis]
+        return tf.math.divide_no_nan(tf.convert_to_tensor(self.sums), counts)
+
+    def vectors(self, codes) -> tf.Tensor:
+        """Give the code vectors of integer codes: `[..., num_vectors]` -> `[..., num_vectors, code_size]`."""
+        return tf.gather(self.codebook, tf.cast(codes, tf.int32))
+
+    def call(self, params, training=False):
+        params = self.in_variable_dtype(params)
+        follow = training and self.trainable
+        if follow:
+            self._restart(tf.reshape(params, [-1, self.event_shape[-1]]))
+        distribution = self.distribution(params)
+        if follow:
+            self._follow(distribution)
+        return TensorLike(distribution, self.convert_to_tensor_fn)
+
+    def distribution(self, params) -> tfd.Distribution:
+        return self.new(params, self.event_shape, self.codebook, self.commitment, self.validate_args)
+
+    def _restart(self, features: tf.Tensor) -> None:
+        """Let dead codes start again at features of the batch, each another as long as there are enough."""
+        features, counts = tf.stop_gradient(features), tf.convert_to_tensor(self.counts)
+        number, seed = tf.shape(features)[0], tf.stack([4, self.seed])
+        mean = tf.cast(number, counts.dtype) / self.num_codes
+        step = tf.convert_to_tensor(self.num_updates)
+        dead = tf.logical_or(counts < DEAD_BELOW * mean, step == 0)
+        order = tf.argsort(tf.random.stateless_uniform([number], tf.random.fold_in(seed, step)))
+        chosen = tf.gather(features, tf.gather(order, tf.range(self.num_codes) % number))
+        self.sums.assign(tf.where(dead[:, tf.newaxis], mean * chosen, tf.convert_to_tensor(self.sums)))
+        self.counts.assign(tf.where(dead, mean, counts))
+
+    def _follow(self, q: "QuantizedVectors") -> None:
+        """Move the running counts and sums of the features nearest to each code."""
+        chosen = tf.one_hot(tf.reshape(q.codes, [-1]), self.num_codes, dtype=q.dtype)
+        features = tf.stop_gradient(tf.reshape(q.features, [-1, self.event_shape[-1]]))
+        for mean, batch in ((self.counts, tf.reduce_sum(chosen, 0)), (self.sums, tf.matmul(chosen, features, True))):
+            mean.assign(self.momentum * tf.convert_to_tensor(mean) + (1.0 - self.momentum) * batch)
+        self.num_updates.assign(self.num_updates + 1)
+
+    @staticmethod
+    def new(
+        params, event_shape: Sequence[int], codebook, commitment: float = 0.25, validate_args=False, name=None
+    ) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`, and the code vectors."""
+        (features,) = split_params(params, [as_vectors_shape(event_shape)])
+        return QuantizedVectors(features, codebook, commitment, validate_args, name=name or "QuantizedVectors")
+
+    @staticmethod
+    def params_size(event_shape: Sequence[int], name=None) -> int:
+        """Give the number of parameters of one distribution."""
+        return int(np.prod(as_vectors_shape(event_shape)))
+
+
+class QuantizedVectors(StraightThroughDraws, OverVectors):
+    """All probability on the code vectors nearest to the features; draws have the gradient of the features.
+
+    Args:
+        features: `[..., num_vectors, code_size]`.
+        codebook: the code vectors, `[num_codes, code_size]`.
+        commitment: weight of `commitment_loss`.
+        validate_args, allow_nan_stats, name: see `tfd.Distribution`.
+    """
+
+    def __init__(
+        self,
+        features,
+        codebook,
+        commitment: float = 0.25,
+        validate_args=False,
+        allow_nan_stats=True,
+        name="QuantizedVectors",
+    ):
+        parameters = dict(locals())
+        with tf.name_scope(name) as name:
+            self._commitment = commitment
+            super().__init__(
+                tf.convert_to_tensor(features),
+                codebook,
+                parameters,
+                reparameterization_type=tfd.FULLY_REPARAMETERIZED,
+                validate_args=validate_args,
+                allow_nan_stats=allow_nan_stats,
+                name=name,
+            )
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {"features": ParameterProperties(event_ndims=2), "codebook": ParameterProperties(event_ndims=2)}
+
+    @property
+    def features(self) -> tf.Tensor:
+        """What is quantized, `[..., num_vectors, code_size]`."""
+        return self._per_vector
+
+    @property
+    def codes(self) -> tf.Tensor:
+        """The codes, int32 `[..., num_vectors]`."""
+        return self.nearest(tf.stop_gradient(self.features))
+
+    def commitment_loss(self) -> tf.Tensor:
+        """Give the weighted squared distance of the features to their code vectors, `[...]`."""
+        distances = self.features - tf.stop_gradient(self.vectors(self.codes))
+        return self._commitment * tf.reduce_sum(distances**2, [-2, -1])
+
+    def _mean(self):
+        # The difference is exactly 0, so these are code vectors.
+        return tf.stop_gradient(self.vectors(self.codes)) + (self.features - tf.stop_gradient(self.features))
+
+    _mode = _mean
+
+    def _stddev(self):
+        return tf.zeros_like(self.features)
+
+    _variance = _stddev
+
+    def _sample_n(self, n, seed=None):
+        mean = self._mean()
+        return tf.broadcast_to(mean, tf.concat([[n], tf.shape(mean)], 0))
+
+    def _log_prob(self, z):
+        own = self.vectors(self.codes)
+        squared_distance = tf.reduce_sum((z - own) ** 2, [-2, -1])
+        is_own = squared_distance <= TOLERANCE * tf.reduce_sum(own**2, [-2, -1])
+        return tf.where(is_own, tf.zeros_like(squared_distance), tf.constant(-np.inf, self.dtype))
+
+    def _entropy(self):
+        return tf.zeros(self.batch_shape_tensor(), self.dtype)
+
+
+@tfd.RegisterKL(QuantizedVectors, CodeVectors)
+def _kl_quantized_codes(q: QuantizedVectors, p: CodeVectors, name=None) -> tf.Tensor:
+    """A certain outcome has no entropy: what remains is its surprise under the prior."""
+    return -p.codes_log_prob(q.codes)
+
+
+def commitment_loss(posterior: tfd.Distribution) -> tf.Tensor | float:
+    """Give what quantized parts of a posterior add to the loss of each example, `[batch]`; 0 where there are none."""
+    parts = posterior.model.values() if isinstance(posterior, tfd.JointDistributionNamed) else [posterior]
+    return sum((part.commitment_loss() for part in parts if isinstance(part, QuantizedVectors)), 0.0)
+
+
+def as_vectors_shape(event_shape) -> tuple[int, ...]:
+    """Check the shape of several vectors."""
+    shape = as_event_shape(event_shape)
+    if len(shape) != 2:
+        raise ValueError(f"event_shape must be a pair (num_vectors, code_size), received {event_shape!r}.")
+    return shape
+
+
+def _between(value, low: float, high: float, name: str) -> float:
+    if not low <= value < high:
+        raise ValueError(f"{name} must be a number from {low:g} to below {high:g}, received {value!r}.")
+    return float(value)
