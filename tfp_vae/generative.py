@@ -46,9 +46,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         self.prior = prior  # `build` makes the default one
         if prior is not None:
             expect_kind("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
-        inputs = [named_inputs(part) for part in (encoder, decoder, prior) if part is not None]
-        conditions = [named["condition"] for named in inputs if "condition" in named]
-        self.condition = Variable.of("condition", conditions[0].shape[1:], conditions[0].dtype) if conditions else None
+        self.condition = Variable.condition([part for part in (encoder, decoder, prior) if part is not None])
 
     @property
     def is_conditional(self) -> bool:
@@ -147,7 +145,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
             )
         if self.condition is None and condition is not None:
             raise ValueError("The VAE takes no condition: none of its networks has a keras.Input named 'condition'.")
-        return {} if self.condition is None else {"condition": self.condition.expect(condition)}
+        return {} if self.condition is None else {"condition": self.condition.expect_known(condition)}
 
     # Distributions
 
