@@ -73,6 +73,18 @@ class Splits:
         """Shape of one example x."""
         return x_of(self.train).shape[1:]
 
+    @property
+    def conditions(self) -> np.ndarray | None:
+        """All conditions, one after another, `[num_examples, ...]`, or None."""
+        if not isinstance(self.train, dict):
+            return None
+        return np.concatenate([part["condition"] for part in (self.train, self.validation, self.test)])
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the condition is one of labels: whole numbers of at least 0."""
+        return self.conditions is not None and self.conditions.dtype.kind == "i" and self.conditions.min() >= 0
+
     def steps_per_epoch(self, batch_size: int) -> int:
         """Count the batches of one epoch of `batches`.
 

@@ -44,16 +44,16 @@ def samples(
         num_rows: number of rows, where no conditions say it.
         num_columns: number of columns.
         seed: of the draws.
-        condition: of a conditional model, one for each row, `[num_rows, *condition_shape]`. A column has one seed: where
-            the prior does not depend on the condition it shows one z under each of them.
+        condition: of a conditional model, one label for all, or one condition for each row,
+            `[num_rows, *condition_shape]`. Then each column has one seed: where the prior does not depend on the
+            condition it shows one z under each of them.
         part: of an x of several parts, the one to show.
     """
-    if condition is None:
-        x = _part(vae.generate(num_rows * num_columns, seed=seed), part)
+    if np.ndim(condition) == 0:
+        given = {} if condition is None else {"condition": condition}
+        x = _part(vae.generate(num_rows * num_columns, seed=seed, **given), part)
         return _grid(x.reshape(num_rows, num_columns, *x.shape[1:]), "Samples from the prior")
     conditions = np.asarray(condition)
-    if not conditions.ndim:
-        raise ValueError(f"condition must have one entry for each row of the picture, received {condition!r}.")
     rows = [_part(vae.generate(num_columns, seed=seed, condition=one), part) for one in conditions]
     labels = [str(one) if conditions.ndim == 1 else "" for one in conditions]
     return _grid(np.stack(rows), "Samples from the prior, a row for each condition", labels)

@@ -37,6 +37,7 @@ class Options:
     saved_models: str
     name: str
     cycles: int = 1
+    condition: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
