@@ -34,7 +34,9 @@ def train(
     ] = "digits",
     condition: Annotated[
         str | None,
-        typer.Option(help="What the VAE is conditional on: label, another feature, or the name of arrays of an .npz file."),
+        typer.Option(
+            help="What the VAE is conditional on: label, another feature, or the name of arrays of an .npz file."
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in one training step.")] = 100,

@@ -67,6 +67,7 @@ class SemiSupervisedVAE(keras.Model):
 
 
 def make_vae(splits: tfp_vae.datasets.Splits) -> tfp_vae.VAE:
+    """Make p(x|y, z) and q(z|x, y); the label is their condition."""
     posterior, likelihood = tfpl.MultivariateNormalDiag, tfpl.IndependentBinomial
     dense, shape = keras.layers.Dense, splits.event_shape
     scaled = keras.Sequential([keras.Input(shape), keras.layers.Rescaling(1.0 / 16.0)])
@@ -80,6 +81,7 @@ def make_vae(splits: tfp_vae.datasets.Splits) -> tfp_vae.VAE:
 
 
 def make_classifier(shape) -> keras.Model:
+    """Make a network from images to logits of the labels."""
     network = networks.mlp(shape, NUM_LABELS, hidden_sizes=(100,))
     return keras.Sequential([keras.Input(shape), keras.layers.Rescaling(1.0 / 16.0), network])
 
@@ -94,6 +96,7 @@ def hide(labels: np.ndarray, per_label: int, seed: int) -> np.ndarray:
 
 
 def accuracy(classifier: keras.Model, data) -> float:
+    """Count how often the most probable label is the true one."""
     return float(np.mean(classifier.predict(data["x"], verbose=0).argmax(-1) == data["condition"]))
 
 

@@ -86,8 +86,8 @@ def _expect_one_prior(vae: VAE) -> None:
     vae.expect_built()
     if "condition" in named_inputs(vae.prior):
         raise ValueError(
-            "The VAE's prior depends on the condition, so each condition has an aggregate posterior of its own: one prior "
-            "for all would draw codes of other conditions. It is fitted already, by training."
+            "The VAE's prior depends on the condition, so each condition has an aggregate posterior of its own: one "
+            "prior for all would draw codes of other conditions. It is fitted already, by training."
         )
     if isinstance(vae.latent_shape, dict):
         raise ValueError(f"An aggregate prior is fitted to codes of one latent, the VAE has {[*vae.latent_shape]}.")

@@ -99,12 +99,15 @@ class Variable:
         return value
 
     def _cast(self, part) -> tf.Tensor:
-        dtype = getattr(part, "dtype", None) or np.asarray(part).dtype
-        kinds, expected = ("bool int", "whole numbers") if tf.as_dtype(self.dtype).is_integer else ("bool int float", "numbers")
-        if not any(kind in tf.as_dtype(dtype).name for kind in kinds.split()):
+        received, own = (
+            tf.as_dtype(getattr(part, "dtype", None) or np.asarray(part).dtype).name,
+            tf.as_dtype(self.dtype),
+        )
+        kinds = ("bool", "int") if own.is_integer else ("bool", "int", "float")
+        if not any(kind in received for kind in kinds):
             raise ValueError(
-                f"{self.name} must be {expected}, as keras.Input(..., dtype={tf.as_dtype(self.dtype).name!r}) says, received "
-                f"{tf.as_dtype(dtype).name}. Convert it, as in {self.name}.astype({tf.as_dtype(self.dtype).name!r})."
+                f"{self.name} must be {'whole ' * own.is_integer}numbers, as its keras.Input(..., dtype={own.name!r}) "
+                f"says, received {received}. Convert it, as in {self.name}.astype({own.name!r})."
             )
         return tf.cast(part, self.dtype)
 
@@ -129,9 +132,14 @@ class Variable:
         if self.num_labels is None:
             raise ValueError(f"{self.name} holds values that are NaN or infinite. Remove or replace them.")
         raise ValueError(
-            f"{self.name} must be a label from 0 to {self.num_labels - 1}, which the networks know; received labels from "
-            f"{static.min()} to {static.max()}."
+            f"{self.name} must be a label from 0 to {self.num_labels - 1}, which the networks know; received labels "
+            f"from {static.min()} to {static.max()}."
         )
+
+    def leading(self, value) -> tf.TensorShape:
+        """Give the leading axes of a value, as far as they are known."""
+        name, part = next(iter(self.parts(value).items()))
+        return part.shape[: part.shape.rank - self.ndims[name]]
 
     def split(self, vectors):
         """Cut vectors `[..., size]` into the parts, one after another, and give each its shape."""
@@ -208,6 +216,15 @@ def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = N
     return min((size for size in sizes if size is not None), default=None)
 
 
+def expect_alike(x: tf.TensorShape, condition: tf.TensorShape) -> None:
+    """Raise a ValueError if the leading axes of a condition are not those of x, or the last of them."""
+    if condition.rank > x.rank or not condition.is_compatible_with(x[x.rank - condition.rank :]):
+        raise ValueError(
+            f"x has the leading axes {tuple(x)}, the condition {tuple(condition)}: expected one condition for each "
+            "x, or one for all."
+        )
+
+
 def expect_no_labels(data, y=None) -> None:
     """Raise a ValueError if a conditional model is given labels y, or a tuple, whose second part would be such."""
     if isinstance(data, tf.data.Dataset) and isinstance(data.element_spec, tuple):
@@ -216,8 +233,8 @@ def expect_no_labels(data, y=None) -> None:
         pair = isinstance(data, tuple) and len(data) > 1
     if y is not None or pair:
         raise ValueError(
-            f"{'y' if y is not None else 'A tuple (x, y)'} was given to a conditional model, which would ignore y. Pass "
-            'the condition by name: fit({"x": x, "condition": y}), or a tf.data.Dataset of such dicts.'
+            f"{'y' if y is not None else 'A tuple (x, y)'} was given to a conditional model, which would ignore y. "
+            'Pass the condition by name: fit({"x": x, "condition": y}), or a tf.data.Dataset of such dicts.'
         )
 
 

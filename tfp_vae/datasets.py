@@ -318,8 +318,9 @@ def _from_arrays(name: str, arrays: dict[str, np.ndarray], condition: str | None
     except KeyError as missing:
         expected = " and ".join(wanted.values())
         raise ValueError(
-            f"{name} holds {sorted(arrays)}, but no {missing}. Expected {'one array, or ' * (condition is None)}{expected}, "
-            f"or {' and '.join(f'{found}_train, {found}_test' for found in wanted.values())}."
+            f"{name} holds {sorted(arrays)}, but no {missing}. "
+            f"Expected {'one array, or ' * (condition is None)}{expected}, or "
+            f"{' and '.join(f'{found}_train, {found}_test' for found in wanted.values())}."
         ) from None
     train, validation, rest = _cut(name, train)
     return [{key: np.concatenate([train[key], rest[key]]) for key in train}, validation, test]

@@ -132,7 +132,10 @@ class LatentVariableModel(keras.Model, abc.ABC):
         seen = {}
         if self.missing:
             x, seen["mask"] = missing.split(x, None if mask is None else self._mask.expect(mask))
-        return {"x": x, **seen, **self._given(data.get("condition"))}
+        given = self._given(data.get("condition"))
+        if self.condition is not None:
+            batch.expect_alike(self.x.leading(x), self.condition.leading(given["condition"]))
+        return {"x": x, **seen, **given}
 
     @property
     def _mask(self) -> Variable:

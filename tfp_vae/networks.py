@@ -119,7 +119,8 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
 
     Args:
         inputs: by name the shape of one input, or a Keras model of one input that turns it into numbers: `one_hot` of
-            labels, `standardized` values, a convolutional network of images.
+            labels, `standardized` values, a convolutional network of images. It is copied, weights included: Keras
+            could not load a file of two models that share a layer.
         layers: Keras layers, applied one after another.
 
     Raises:
@@ -139,7 +140,9 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
     for name, source in inputs.items():
         if isinstance(source, keras.Model):
             tensors[name] = keras.Input(source.input_shape[1:], dtype=source.inputs[0].dtype, name=name)
-            features = source(tensors[name])
+            copy = keras.models.clone_model(source)
+            copy.set_weights(source.get_weights())
+            features = copy(tensors[name])
         else:
             features = tensors[name] = keras.Input(tuple(source), name=name)
         numbers.append(features if features.ndim == 2 else keras.layers.Flatten()(features))
@@ -150,7 +153,7 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
 
 
 def one_hot(num_labels: int, shape: Sequence[int] = ()) -> keras.Sequential:
-    """Network from labels 0, ..., `num_labels` - 1 to one-hot vectors: `[batch, *shape]` -> `[batch, *shape, num_labels]`.
+    """Network from labels 0, 1, ... to one-hot vectors: `[batch, *shape]` -> `[batch, *shape, num_labels]`.
 
     A VAE refuses a condition with labels outside of that range.
 
@@ -167,11 +170,11 @@ def one_hot(num_labels: int, shape: Sequence[int] = ()) -> keras.Sequential:
            [1., 0., 0.]], dtype=float32)
     """
     encoding = keras.layers.CategoryEncoding(as_count(num_labels, "num_labels"), "one_hot")
-    return keras.Sequential([keras.Input(tuple(shape), dtype="int32"), encoding], name="one_hot")
+    return keras.Sequential([keras.Input(tuple(shape), dtype="int32"), encoding])
 
 
 def standardized(x: np.ndarray) -> keras.Sequential:
-    """Network that brings numbers to mean 0 and standard deviation 1, as measured over data: `[batch, *shape]`, same out.
+    """Network that brings numbers to mean 0 and standard deviation 1 over data: `[batch, *shape]`, same shape out.
 
     Args:
         x: the data to measure, `[num_examples, *shape]`; what is constant over them is shifted only.
@@ -188,9 +191,11 @@ def standardized(x: np.ndarray) -> keras.Sequential:
         raise ValueError(f"Expected finite numbers to measure, received {x!r}.")
     mean, variance = x.mean(0), x.var(0)
     scaling = keras.layers.Normalization(
-        axis=tuple(range(1, x.ndim)) or None, mean=mean.tolist(), variance=np.where(variance > 0.0, variance, 1.0).tolist()
+        axis=tuple(range(1, x.ndim)) or None,
+        mean=mean.tolist(),
+        variance=np.where(variance > 0.0, variance, 1.0).tolist(),
     )
-    return keras.Sequential([keras.Input(x.shape[1:]), scaling], name="standardized")
+    return keras.Sequential([keras.Input(x.shape[1:]), scaling])
 
 
 def _check_image(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int, int]:

@@ -260,8 +260,8 @@ class VAE(LatentVariableModel):
         """Give reconstructions as `keras.Model.predict` does; the conditions of arrays are checked first."""
         if self.is_conditional:
             batch.expect_no_labels(x)
-            examples = examples_of(x)
-            self._given(None if examples is None else batch.by_name(examples).get("condition"))
+            if (examples := examples_of(x)) is not None:
+                self._given(batch.by_name(examples).get("condition"))
         return super().predict(x, *args, **kwargs)
 
     def predict_step(self, data):

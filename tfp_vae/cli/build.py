@@ -108,7 +108,9 @@ def parse_condition(text: str) -> np.ndarray:
     try:
         return np.asarray(ast.literal_eval(text), None if "." in text else "int64")
     except (SyntaxError, TypeError, ValueError) as error:
-        raise ValueError(f"--condition must be a label such as 7, or numbers such as 0.5,1; received {text!r}.") from error
+        raise ValueError(
+            f"--condition must be a label such as 7, or numbers such as 0.5,1; received {text!r}."
+        ) from error
 
 
 def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model, keras.layers.Layer]:
@@ -116,7 +118,9 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
     name, arguments = parse("posterior", options.posterior, POSTERIORS)
     if name in hierarchy.__all__:
         if splits.conditions is not None:
-            raise ValueError(f"--condition goes with a posterior of one latent, received --posterior {options.posterior!r}.")
+            raise ValueError(
+                f"--condition goes with a posterior of one latent, received --posterior {options.posterior!r}."
+            )
         arguments = {"latent_sizes": (options.latent_size, max(1, options.latent_size // 2)), **arguments}
         features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
         top = _prior(splits, options, arguments["latent_sizes"][-1])
