@@ -32,6 +32,12 @@ def train(
     dataset: Annotated[
         str, typer.Option(help="digits, a TFDS image data set such as mnist, or an .npz file.")
     ] = "digits",
+    condition: Annotated[
+        str | None,
+        typer.Option(
+            help="What the VAE is conditional on: label, another feature, or the name of arrays of an .npz file."
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in one training step.")] = 100,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Adam's first rate; it falls to 0 as a cosine.")] = 2e-3,
@@ -96,9 +102,12 @@ def sample(
     output: Annotated[Path, typer.Option(help="New file: .png for a picture, .npz for an array x.")] = Path(
         "samples.png"
     ),
+    condition: Annotated[
+        str | None, typer.Option(help="Of a conditional model: a label such as 7, or numbers such as 0.5,1.")
+    ] = None,
 ) -> None:
     """Generate examples from the prior."""
-    _cli().sample(model, num_examples, seed, output)
+    _cli().sample(model, num_examples, seed, output, condition)
 
 
 @app.command()

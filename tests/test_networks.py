@@ -11,6 +11,9 @@ from tfp_vae import layers as tfpl
 CASES = {
     "mlp": (lambda: networks.mlp((8, 8, 1), 6, hidden_sizes=(16, 8)), (8, 8, 1), 6),
     "conv_encoder": (lambda: networks.conv_encoder((8, 8, 3), 6), (8, 8, 3), 6),
+    "from_inputs": (lambda: networks.from_inputs({"x": (5, 2)}, [keras.layers.Dense(6)]), (5, 2), 6),
+    "one_hot": (lambda: networks.one_hot(7), (), 7),
+    "standardized": (lambda: networks.standardized(np.arange(8.0).reshape(2, 4)), (4,), 4),
     "conv_decoder": (lambda: networks.conv_decoder(5, (8, 12, 3), 2), (5,), 2 * 8 * 12 * 3),
 }
 
@@ -61,3 +64,37 @@ def test_images_that_cannot_be_halved(shape):
         networks.conv_encoder(shape, 4)
     with pytest.raises(ValueError, match="divisible by 4"):
         networks.conv_decoder(4, shape)
+
+
+def test_inputs_by_name_are_flattened_and_concatenated():
+    table = networks.from_inputs(
+        {"a": (2, 2), "b": networks.one_hot(3), "c": networks.one_hot(2, (2,)), "d": (1,)},
+        [keras.layers.Rescaling(2.0)],
+    )
+    values = {"a": np.arange(4.0).reshape(1, 2, 2), "b": np.array([2]), "c": np.array([[1, 0]]), "d": np.array([[9.0]])}
+    expected = [0, 1, 2, 3, 0, 0, 1, 0, 1, 1, 0, 9]
+    np.testing.assert_array_equal(table(values), [2.0 * np.array(expected)])
+
+
+def test_standardized_has_mean_0_and_deviation_1(tmp_path):
+    x = np.random.default_rng(0).normal(3.0, [1.0, 20.0, 0.0], (50, 3))
+    network = networks.standardized(x)
+    network.save(tmp_path / "network.keras")
+    for model in (network, keras.models.load_model(tmp_path / "network.keras")):
+        out = model(x).numpy()
+        np.testing.assert_allclose(out.mean(0), 0.0, atol=1e-5)
+        np.testing.assert_allclose(out.std(0), [1.0, 1.0, 0.0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: networks.from_inputs({}, [keras.layers.Dense(2)]), "Expected inputs and layers"),
+        (lambda: networks.from_inputs({"x": (2,)}, []), "Expected inputs and layers"),
+        (lambda: networks.one_hot(0), "num_labels must be a whole number of at least 1"),
+        (lambda: networks.standardized(np.array([[np.nan]])), "Expected finite numbers to measure"),
+    ],
+)
+def test_what_networks_of_inputs_refuse(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

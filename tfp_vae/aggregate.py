@@ -14,6 +14,7 @@ from tfp_vae import evaluation, sampling
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.flows import Flow
+from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.vector_quantized import QuantizedVectors
 from tfp_vae.priors import FlowPrior
 from tfp_vae.vae import VAE
@@ -50,7 +51,7 @@ def fit_aggregate_prior(
 
     Args:
         vae: a trained VAE.
-        x: training data, `[num_examples, *event_shape]`.
+        x: training data, `[num_examples, *event_shape]`; of a conditional model, or an x of several parts, a dict.
         num_components: number of components of the mixture.
         flow: a `layers.Flow` without context that is trained, in place, instead of a mixture, such as
             `layers.MaskedAutoregressiveFlow(latent_size, 4)`.
@@ -64,7 +65,8 @@ def fit_aggregate_prior(
 
     Raises:
         TypeError: if `flow` is not a `layers.Flow`.
-        ValueError: if there are fewer examples than components, or the flow has a context or another size or dtype.
+        ValueError: if there are fewer examples than components, the flow has a context or another size or dtype, the
+            prior depends on a condition (which has an aggregate posterior of its own), or there are several latents.
 
     Example:
     >>> import keras
@@ -74,6 +76,7 @@ def fit_aggregate_prior(
     >>> fit_aggregate_prior(VAE(encoder, decoder), np.eye(3, dtype="float32"), num_components=2).event_shape
     TensorShape([2])
     """
+    _expect_one_prior(vae)
     num_components = as_count(num_components, "num_components")
     batch_size, seed = as_count(batch_size, "batch_size"), as_seed(seed)
     posterior = vae.encode(tf.nest.map_structure(lambda value: value[:1], x))
@@ -93,9 +96,9 @@ def fit_aggregate_prior(
     return tfd.MixtureSameFamily(tfd.Categorical(probs=mixture.weights_.astype(dtype)), components)
 
 
-def _expect_enough(x: np.ndarray, num_components: int) -> None:
-    if len(x) < num_components:
-        raise ValueError(f"Expected at least as many examples as components, received {len(x)} and {num_components}.")
+def _expect_enough(x, num_components: int) -> None:
+    if (number := _count(x)) < num_components:
+        raise ValueError(f"Expected at least as many examples as components, received {number} and {num_components}.")
 
 
 def _fit_codes(vae: VAE, x: np.ndarray, num_components: int, batch_size: int, seed: int) -> tfd.Distribution:
@@ -121,6 +124,21 @@ def _fit_codes(vae: VAE, x: np.ndarray, num_components: int, batch_size: int, se
     )
 
 
+def _expect_one_prior(vae: VAE) -> None:
+    vae.expect_built()
+    if "condition" in named_inputs(vae.prior):
+        raise ValueError(
+            "The VAE's prior depends on the condition, so each condition has an aggregate posterior of its own: one "
+            "prior for all would draw codes of other conditions. It is fitted already, by training."
+        )
+    if isinstance(vae.latent_shape, dict):
+        raise ValueError(f"An aggregate prior is fitted to codes of one latent, the VAE has {[*vae.latent_shape]}.")
+
+
+def _count(x) -> int:
+    return len(tf.nest.flatten(x)[0])
+
+
 def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Draw one z for each example, `[num_examples, latent]`, again and again."""
 
@@ -129,10 +147,10 @@ def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[
         return sampling.sample(vae.encode(x), [], seed)
 
     for epoch in itertools.count():
-        starts = range(0, len(x), batch_size)
-        seeds = [tf.constant([seed, start + epoch * len(x)]) for start in starts]
-        pairs = zip(starts, seeds, strict=True)
-        yield np.concatenate([draw(tf.constant(x[i : i + batch_size]), at).numpy() for i, at in pairs])
+        starts = range(0, _count(x), batch_size)
+        seeds = [tf.constant([seed, start + epoch * _count(x)]) for start in starts]
+        rows = (tf.nest.map_structure(lambda values, i=i: tf.constant(values[i : i + batch_size]), x) for i in starts)
+        yield np.concatenate([draw(batch, at).numpy() for batch, at in zip(rows, seeds, strict=True)])
 
 
 def _fit_flow(vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int, seed: int) -> tfd.Distribution:
@@ -143,7 +161,7 @@ def _fit_flow(vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int,
         raise ValueError(f"The codes have {first.shape[-1]} values, flow has event_size={flow.event_size}.")
     loc, scale = first.mean(0), first.std(0)
     model = _Density(prior)
-    rate = keras.optimizers.schedules.CosineDecay(FLOW_LEARNING_RATE, epochs * -(-len(x) // batch_size))
+    rate = keras.optimizers.schedules.CosineDecay(FLOW_LEARNING_RATE, epochs * -(-_count(x) // batch_size))
     model.compile(keras.optimizers.Adam(rate), jit_compile=True)
     for z in itertools.islice(draws, epochs):
         model.fit((random.permutation(z) - loc) / scale, batch_size=batch_size, shuffle=False, verbose=0)

@@ -1,9 +1,10 @@
 """What goes into and through a VAE, by name: examples x, latents z, and a condition; x and z may have several parts."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,6 +22,7 @@ class Variable:
         name: "x", "z" or "condition".
         shape: of one, or a dict of the shapes of its parts.
         dtype: of each part.
+        num_labels: of a condition of labels, how many the networks know; None where that is not known.
 
     Example:
     >>> z = Variable("z", {"z1": (5,), "z2": (2, 3)}, tf.float32)
@@ -31,11 +33,19 @@ class Variable:
     name: str
     shape: Any
     dtype: Any
+    num_labels: int | None = None
 
     @classmethod
     def of(cls, name: str, shape, dtype) -> "Variable":
         """Make one from static shapes of any kind."""
         return cls(name, map_parts(tuple, shape), dtype)
+
+    @classmethod
+    def condition(cls, networks: Sequence[keras.layers.Layer]) -> "Variable | None":
+        """Make that of the condition, if one of the networks takes it."""
+        found = [named["condition"] for named in map(named_inputs, networks) if "condition" in named]
+        known = [size for size in map(num_labels, networks) if size is not None]
+        return cls("condition", tuple(found[0].shape[1:]), found[0].dtype, min(known, default=None)) if found else None
 
     @property
     def shapes(self) -> dict[str, tuple]:
@@ -74,19 +84,62 @@ class Variable:
         """Give a value in the variable's dtype.
 
         Raises:
-            ValueError: if its parts are others, or one of them has another shape.
+            ValueError: if its parts are others, or one of them has another shape, or fractions where labels are asked.
         """
-        value = map_parts(lambda part: tf.cast(part, self.dtype), value)
+        value = map_parts(self._cast, value)
         parts = self.parts(value)
         if isinstance(value, Mapping) != isinstance(self.shape, dict) or parts.keys() != self.shapes.keys():
             received = [*parts] if isinstance(value, Mapping) else "a single tensor"
             expected = f"a dict of {[*self.shapes]}" if isinstance(self.shape, dict) else "a single tensor"
             raise ValueError(f"{self.name} must be {expected}, received {received}.")
         for name, shape in self.shapes.items():
-            if not parts[name].shape[-len(shape) or None :].is_compatible_with(shape):
+            if not _ends_with(parts[name].shape, shape):
                 expected = ", ".join(["...", *map(str, shape)])
                 raise ValueError(f"The VAE takes {name} of shape [{expected}], received shape {parts[name].shape}.")
         return value
+
+    def _cast(self, part) -> tf.Tensor:
+        received, own = (
+            tf.as_dtype(getattr(part, "dtype", None) or np.asarray(part).dtype).name,
+            tf.as_dtype(self.dtype),
+        )
+        kinds = ("bool", "int") if own.is_integer else ("bool", "int", "float")
+        if not any(kind in received for kind in kinds):
+            raise ValueError(
+                f"{self.name} must be {'whole ' * own.is_integer}numbers, as its keras.Input(..., dtype={own.name!r}) "
+                f"says, received {received}. Convert it, as in {self.name}.astype({own.name!r})."
+            )
+        return tf.cast(part, self.dtype)
+
+    def is_known(self, value) -> tf.Tensor:
+        """Say of each value whether it is finite and, if it is a label, one that the networks know: `[...]`."""
+        known = tf.math.is_finite(tf.cast(value, tf.float32))
+        if self.num_labels is not None:
+            known &= (value >= 0) & (value < self.num_labels)
+        return tf.reduce_all(known, list(range(-len(self.shape), 0)))
+
+    def expect_known(self, value):
+        """Give a value as `expect` does, after looking at it where that is possible: not at a symbolic tensor.
+
+        Raises:
+            ValueError: as `expect`, or if a value is NaN, infinite, or a label that no network knows.
+        """
+        value = self.expect(value)
+        static = tf.get_static_value(value)
+        with tf.init_scope():
+            if static is None or np.all(self.is_known(static)):
+                return value
+        if self.num_labels is None:
+            raise ValueError(f"{self.name} holds values that are NaN or infinite. Remove or replace them.")
+        raise ValueError(
+            f"{self.name} must be a label from 0 to {self.num_labels - 1}, which the networks know; received labels "
+            f"from {static.min()} to {static.max()}."
+        )
+
+    def leading(self, value) -> tf.TensorShape:
+        """Give the leading axes of a value, as far as they are known."""
+        name, part = next(iter(self.parts(value).items()))
+        return part.shape[: part.shape.rank - self.ndims[name]]
 
     def split(self, vectors):
         """Cut vectors `[..., size]` into the parts, one after another, and give each its shape."""
@@ -133,6 +186,60 @@ def input_shape_of(encoder) -> dict | None:
     for name in (*BESIDE_X, *masks):
         shapes.pop(name, None)
     return {"x": shapes if len(shapes) > 1 else next(iter(shapes.values()))}
+
+
+def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = None) -> int | None:
+    """Give how many labels a network knows of its input "condition": the least size of the tables it is looked up in.
+
+    Args:
+        network: Keras model, of which the layers `Embedding` and `CategoryEncoding` are such tables.
+        tensor: another tensor of the network to look for than its input "condition".
+
+    Example:
+    >>> num_labels(keras.Sequential([keras.Input((), dtype="int32", name="condition"), keras.layers.Embedding(5, 2)]))
+    5
+    """
+    if tensor is None:
+        tensor = named_inputs(network).get("condition")
+    sizes = []
+    for layer in network.layers if isinstance(network, keras.Model) and tensor is not None else ():
+        for node in layer._inbound_nodes:
+            if not any(given is tensor for given in node.input_tensors):
+                continue
+            if isinstance(layer, keras.Model):
+                place = next(i for i, given in enumerate(node.input_tensors) if given is tensor)
+                sizes.append(num_labels(layer, layer.inputs[place]))
+            elif isinstance(layer, (keras.layers.Embedding, keras.layers.CategoryEncoding)):
+                sizes.append(layer.input_dim if isinstance(layer, keras.layers.Embedding) else layer.num_tokens)
+            else:
+                sizes += [num_labels(network, out) for out in node.output_tensors if "int" in out.dtype]
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def expect_alike(x: tf.TensorShape, condition: tf.TensorShape) -> None:
+    """Raise a ValueError if the leading axes of a condition are not those of x, or the last of them."""
+    if condition.rank > x.rank or not condition.is_compatible_with(x[x.rank - condition.rank :]):
+        raise ValueError(
+            f"x has the leading axes {tuple(x)}, the condition {tuple(condition)}: expected one condition for each "
+            "x, or one for all."
+        )
+
+
+def expect_no_labels(data, y=None) -> None:
+    """Raise a ValueError if a conditional model is given labels y, or a tuple, whose second part would be such."""
+    if isinstance(data, tf.data.Dataset) and isinstance(data.element_spec, tuple):
+        pair = len(data.element_spec) == 2  # of three, the last is a sample weight, which needs some y before it
+    else:
+        pair = isinstance(data, tuple) and len(data) > 1
+    if y is not None or pair:
+        raise ValueError(
+            f"{'y' if y is not None else 'A tuple (x, y)'} was given to a conditional model, which would ignore y. "
+            'Pass the condition by name: fit({"x": x, "condition": y}), or a tf.data.Dataset of such dicts.'
+        )
+
+
+def _ends_with(shape: tf.TensorShape, end: tuple) -> bool:
+    return shape.rank >= len(end) and shape[shape.rank - len(end) :].is_compatible_with(end)
 
 
 def labels(x, y, sample_weight):

@@ -7,7 +7,7 @@ import threading
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,8 @@ class Splits:
 
     Args:
         name: of the data set, without the folders of a path; fit for a file name.
-        train: `[num_examples, *event_shape]`; 8-bit pixels where `draw` is given, else final values.
+        train: `[num_examples, *event_shape]`; 8-bit pixels where `draw` is given, else final values. With a condition
+            this and the next two are dicts of "x", such arrays, and "condition", `[num_examples, ...]`.
         validation: final values, float32.
         test: final values, float32.
         likelihood: name of the class in `tfp_vae.layers`.
@@ -60,17 +61,29 @@ class Splits:
     """
 
     name: str
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
+    train: np.ndarray | dict[str, np.ndarray]
+    validation: np.ndarray | dict[str, np.ndarray]
+    test: np.ndarray | dict[str, np.ndarray]
     likelihood: str
     likelihood_config: dict
     draw: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one example."""
-        return self.train.shape[1:]
+        """Shape of one example x."""
+        return x_of(self.train).shape[1:]
+
+    @property
+    def conditions(self) -> np.ndarray | None:
+        """All conditions, one after another, `[num_examples, ...]`, or None."""
+        if not isinstance(self.train, dict):
+            return None
+        return np.concatenate([part["condition"] for part in (self.train, self.validation, self.test)])
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the condition is one of labels: whole numbers of at least 0."""
+        return self.conditions is not None and self.conditions.dtype.kind == "i" and self.conditions.min() >= 0
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Count the batches of one epoch of `batches`.
@@ -78,16 +91,19 @@ class Splits:
         Raises:
             ValueError: if the batch is empty or larger than the training data.
         """
-        if not 1 <= batch_size <= len(self.train):
+        number = len(x_of(self.train))
+        if not 1 <= batch_size <= number:
             raise ValueError(
-                f"The batch size must lie between 1 and the {len(self.train)} training examples of {self.name}, "
+                f"The batch size must lie between 1 and the {number} training examples of {self.name}, "
                 f"received {batch_size}."
             )
-        return len(self.train) // batch_size
+        return number // batch_size
 
     def training_values(self, seed: int = 0) -> np.ndarray:
-        """Give final values of all training data, drawn once where `draw` is given, float32."""
-        rows = self.train if self.draw is None else self.draw(self.train, tf.constant([8, as_seed(seed)], tf.int32))
+        """Give final values of x in all training data, drawn once where `draw` is given, float32."""
+        rows = x_of(self.train)
+        if self.draw is not None:
+            rows = self.draw(rows, tf.constant([8, as_seed(seed)], tf.int32))
         return np.asarray(rows, "float32")
 
     def batches(self, batch_size: int, *, seed: int = 0, first_epoch: int = 0, epochs: int = 1) -> tf.data.Dataset:
@@ -102,24 +118,39 @@ class Splits:
         >>> next(iter(splits.batches(100))).shape
         TensorShape([100, 8, 8, 1])
         """
-        steps, data, seed = self.steps_per_epoch(batch_size), tf.constant(self.train), as_seed(seed)
+        steps, seed = self.steps_per_epoch(batch_size), as_seed(seed)
+        data = tf.nest.map_structure(tf.constant, self.train)
 
         def one_epoch(epoch):
             epoch_seed = tf.random.fold_in(tf.constant([4, seed], tf.int32), tf.cast(epoch, tf.int32))
-            order = tf.random.experimental.stateless_shuffle(tf.range(len(self.train)), epoch_seed)
+            order = tf.random.experimental.stateless_shuffle(tf.range(len(x_of(self.train))), epoch_seed)
 
             def one_batch(step):
-                rows = tf.gather(data, order[step * batch_size :][:batch_size])
+                places = tf.ensure_shape(order[step * batch_size :][:batch_size], [batch_size])
+                rows = tf.nest.map_structure(lambda values: tf.gather(values, places), data)
+                x = x_of(rows)
                 if self.draw is not None:
-                    rows = self.draw(rows, tf.random.fold_in(epoch_seed, tf.cast(step, tf.int32) + 1))
-                return tf.ensure_shape(tf.cast(rows, tf.float32), [batch_size, *self.event_shape])
+                    x = self.draw(x, tf.random.fold_in(epoch_seed, tf.cast(step, tf.int32) + 1))
+                x = tf.ensure_shape(tf.cast(x, tf.float32), [batch_size, *self.event_shape])
+                return {**rows, "x": x} if isinstance(rows, dict) else x
 
             return tf.data.Dataset.range(steps).map(one_batch, num_parallel_calls=tf.data.AUTOTUNE)
 
         return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
 
 
-def load(source: str | os.PathLike | np.ndarray = "digits", *, likelihood: str | None = None, seed: int = 0) -> Splits:
+def x_of(data):
+    """Give the x of data that may have a condition beside it."""
+    return data["x"] if isinstance(data, dict) else data
+
+
+def load(
+    source: str | os.PathLike | np.ndarray | Mapping = "digits",
+    *,
+    condition: str | None = None,
+    likelihood: str | None = None,
+    seed: int = 0,
+) -> Splits:
     """Load a data set.
 
     | source | data | likelihood unless chosen |
@@ -127,6 +158,7 @@ def load(source: str | os.PathLike | np.ndarray = "digits", *, likelihood: str |
     | `"digits"` | scikit-learn's 1,797 handwritten 8x8 digits, counts 0 to 16 | IndependentBinomial, 16 trials |
     | a TFDS name such as `"mnist"` | its feature `image`, in memory | as 8-bit images |
     | `.npz` path | `x_train`, `x_test` and perhaps `x_validation`, or one array | by its values, as below |
+    | dict of arrays | as the arrays of an `.npz` file | by its values, as below |
     | array, zeros and ones only | | IndependentBernoulli |
     | array of uint8, or 8-bit images | binarized (one channel) or dequantized, anew in each epoch | \
 IndependentBernoulli, or IndependentNormal where there are several channels |
@@ -138,6 +170,8 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
 
     Args:
         source: name, path of an `.npz` file, or array `[num_examples, *event_shape]`.
+        condition: what x is conditional on: "label" of the digits, a feature of a TFDS data set, or name of the arrays
+            beside x: `x` and `label` in an `.npz` file, or `x_train`, `label_train`, `x_test` and `label_test`.
         likelihood: name of a class in `tfp_vae.layers` to use instead.
         seed: of the binarization or dequantization of validation and test data.
 
@@ -152,23 +186,44 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
     >>> splits.likelihood, splits.likelihood_config
     ('IndependentBinomial', {'total_count': 16})
     """
-    if isinstance(source, np.ndarray):
-        name, parts = "array", _cut("array", source)
+    if isinstance(source, (np.ndarray, Mapping)):
+        arrays = dict(source) if isinstance(source, Mapping) else {"x": source}
+        name, parts = "array", _from_arrays("array", arrays, condition)
     elif Path(source).suffix == ".npz":
-        name, parts = Path(source).stem, _load_npz(Path(source))
+        name, parts = Path(source).stem, _from_arrays(str(source), _load_npz(Path(source)), condition)
     elif str(source) == "digits":
-        name, parts = "digits", _load_digits()
+        name, parts = "digits", _from_arrays("digits", _load_digits(), condition)
     else:
-        name, parts = str(source).replace("/", "-").replace(":", "-"), _load_tfds(str(source))
+        name, parts = str(source).replace("/", "-").replace(":", "-"), _load_tfds(str(source), condition)
     seed = as_seed(seed)
     for part in parts:
-        _check(name, part)
+        _check(name, part["x"])
+    for key in parts[0]:
+        _expect_alike(name, [part[key] for part in parts])
+    splits = _suit(name, [part["x"] for part in parts], likelihood, seed)
+    return splits if condition is None else _with_conditions(splits, [part["condition"] for part in parts])
+
+
+def _expect_alike(name: str, parts: list[np.ndarray]) -> None:
+    for part in parts:
         if (part.shape[1:], part.dtype.kind) != (parts[0].shape[1:], parts[0].dtype.kind):
             raise ValueError(
                 f"The parts of {name} must agree: training examples have shape {parts[0].shape[1:]} and type "
                 f"{parts[0].dtype}, others have shape {part.shape[1:]} and type {part.dtype}."
             )
-    return _suit(name, parts, likelihood, seed)
+
+
+def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
+    """Put labels, as int32, or other conditions, as float32, beside x."""
+    named = {}
+    for split, condition in zip(("train", "validation", "test"), conditions, strict=True):
+        x = getattr(splits, split)
+        if condition.dtype.kind not in "biuf" or not np.isfinite(condition).all():
+            raise ValueError(f"The condition of {splits.name} must be finite numbers, received {condition.dtype}.")
+        if len(condition) != len(x):
+            raise ValueError(f"{splits.name} has {len(condition)} conditions for {len(x)} examples.")
+        named[split] = {"x": x, "condition": condition.astype("float32" if condition.dtype.kind == "f" else "int32")}
+    return dataclasses.replace(splits, **named)
 
 
 # How 8-bit pixels become values that a likelihood is about; the others take them as they are.
@@ -224,41 +279,64 @@ def _check(name: str, part: np.ndarray) -> None:
         raise ValueError(f"The data set {name} holds {bad} values that are NaN or infinite. Remove or replace them.")
 
 
-def _cut(name: str, x: np.ndarray) -> list[np.ndarray]:
+def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     """Cut validation and test data, a tenth each, from shuffled data; the cut is the same at every call."""
+    x = data["x"]
     _check(name, x)
     if len(x) < 10:
         raise ValueError(f"The data set is empty or too small: {len(x)} examples. Expected at least ten.")
+    if lengths := {key: len(values) for key, values in data.items() if len(values) != len(x)}:
+        raise ValueError(f"{name} has {len(x)} examples x, but {lengths}.")
     held_out = min(len(x) // 10 + (len(x) % 10 > 0), 10_000)
-    x = x[np.random.RandomState(0).permutation(len(x))]
-    return [x[2 * held_out :], x[:held_out], x[held_out : 2 * held_out]]
+    order = np.random.RandomState(0).permutation(len(x))
+    places = order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
+    return [{key: values[rows] for key, values in data.items()} for rows in places]
 
 
-def _load_digits() -> list[np.ndarray]:
+def _load_digits() -> dict[str, np.ndarray]:
     from sklearn.datasets import load_digits  # slow to import, and only the digits need it
 
-    return _cut("digits", load_digits().images[..., np.newaxis].astype("int32"))
+    digits = load_digits()
+    return {"x": digits.images[..., np.newaxis].astype("int32"), "label": digits.target}
 
 
-def _load_npz(path: Path) -> list[np.ndarray]:
+def _from_arrays(name: str, arrays: dict[str, np.ndarray], condition: str | None) -> list[dict[str, np.ndarray]]:
+    """Give train, validation and test data from arrays by name; those that are not asked for are left out."""
+    if condition is None and len(arrays) == 1:
+        arrays = {"x": next(iter(arrays.values()))}
+    wanted = {"x": "x"} if condition is None else {"x": "x", "condition": condition}
+    if arrays.keys() >= {*wanted.values()}:
+        return _cut(name, {key: arrays[found] for key, found in wanted.items()})
+
+    def split(which: str) -> dict[str, np.ndarray]:
+        return {key: arrays[f"{found}_{which}"] for key, found in wanted.items()}
+
+    try:
+        train, test = split("train"), split("test")
+        if "x_validation" in arrays:
+            return [train, split("validation"), test]
+    except KeyError as missing:
+        expected = " and ".join(wanted.values())
+        raise ValueError(
+            f"{name} holds {sorted(arrays)}, but no {missing}. "
+            f"Expected {'one array, or ' * (condition is None)}{expected}, or "
+            f"{' and '.join(f'{found}_train, {found}_test' for found in wanted.values())}."
+        ) from None
+    train, validation, rest = _cut(name, train)
+    return [{key: np.concatenate([train[key], rest[key]]) for key in train}, validation, test]
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
         with np.load(path) as file:
-            arrays = dict(file)
+            return dict(file)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not an .npz file of numeric arrays, as numpy.savez writes them.") from error
-    if len(arrays) == 1:
-        return _cut(path.stem, *arrays.values())
-    if not {"x_train", "x_test"} <= arrays.keys():
-        raise ValueError(f"{path} holds {sorted(arrays)}. Expected one array, or x_train and x_test.")
-    if "x_validation" in arrays:
-        return [arrays["x_train"], arrays["x_validation"], arrays["x_test"]]
-    train, validation, rest = _cut(path.stem, arrays["x_train"])
-    return [np.concatenate([train, rest]), validation, arrays["x_test"]]
 
 
-def _load_tfds(name: str) -> list[np.ndarray]:
+def _load_tfds(name: str, condition: str | None) -> list[dict[str, np.ndarray]]:
     import tensorflow_datasets as tfds  # slow to import, and only these data need it
 
     known = tfds.list_builders(with_community_datasets=False)
@@ -272,6 +350,9 @@ def _load_tfds(name: str) -> list[np.ndarray]:
     image = dict(builder.info.features).get("image")
     if image is None or None in image.shape:
         raise ValueError(f"The data set {name} has no images of one size: {builder.info.features}.")
+    wanted_features = {"x": "image"} if condition is None else {"x": "image", "condition": condition}
+    if not {*wanted_features.values()} <= {*builder.info.features}:
+        raise ValueError(f"The data set {name} has no {condition!r}, only {sorted(builder.info.features)}.")
     last = min(builder.info.splits["train"].num_examples // 10, 5_000)
     if "validation" in builder.info.splits:
         wanted = ["train", "validation", "test"]
@@ -279,7 +360,8 @@ def _load_tfds(name: str) -> list[np.ndarray]:
         wanted = [f"train[:-{last}]", f"train[-{last}:]", "test"]
     if "test" not in builder.info.splits:
         raise ValueError(f"The data set {name} has no test split, only {sorted(builder.info.splits)}.")
-    return [builder.as_dataset(split=split, batch_size=-1)["image"].numpy() for split in wanted]
+    loaded = [builder.as_dataset(split=split, batch_size=-1) for split in wanted]
+    return [{key: part[found].numpy() for key, found in wanted_features.items()} for part in loaded]
 
 
 def _expect_network(name: str, builder) -> None:

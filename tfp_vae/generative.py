@@ -47,9 +47,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         self.prior = prior  # `build` makes the default one
         if prior is not None:
             expect_kind("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
-        inputs = [named_inputs(part) for part in (encoder, decoder, prior) if part is not None]
-        conditions = [named["condition"] for named in inputs if "condition" in named]
-        self.condition = Variable.of("condition", conditions[0].shape[1:], conditions[0].dtype) if conditions else None
+        self.condition = Variable.condition([part for part in (encoder, decoder, prior) if part is not None])
 
     @property
     def is_conditional(self) -> bool:
@@ -139,7 +137,10 @@ class LatentVariableModel(keras.Model, abc.ABC):
         seen = {}
         if self.missing:
             x, seen["mask"] = missing.split(x, None if mask is None else self._mask.expect(mask))
-        return {"x": x, **seen, **self._given(data.get("condition"))}
+        given = self._given(data.get("condition"))
+        if self.condition is not None:
+            batch.expect_alike(self.x.leading(x), self.condition.leading(given["condition"]))
+        return {"x": x, **seen, **given}
 
     @property
     def _mask(self) -> Variable:
@@ -152,7 +153,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
             )
         if self.condition is None and condition is not None:
             raise ValueError("The VAE takes no condition: none of its networks has a keras.Input named 'condition'.")
-        return {} if self.condition is None else {"condition": self.condition.expect(condition)}
+        return {} if self.condition is None else {"condition": self.condition.expect_known(condition)}
 
     # Distributions
 

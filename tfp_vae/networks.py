@@ -7,10 +7,12 @@
 (None, 16)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
+
+from tfp_vae.checks import as_count
 
 
 def mlp(
@@ -124,6 +126,93 @@ def conv_decoder(
     )
 
 
+def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Sequence) -> keras.Model:
+    """Like `keras.Sequential`, but from several inputs by name, which are flattened and concatenated before the layers.
+
+    With an input named "condition" a VAE is conditional; inputs of the names of the parts of x make an encoder of
+    tables. The layers may end in a distribution layer, as those of an encoder or decoder do.
+
+    Args:
+        inputs: by name the shape of one input, or a Keras model of one input that turns it into numbers: `one_hot` of
+            labels, `standardized` values, a convolutional network of images. It is copied, weights included: Keras
+            could not load a file of two models that share a layer.
+        layers: Keras layers, applied one after another.
+
+    Raises:
+        ValueError: if there are no inputs or layers.
+
+    Example:
+    >>> from tfp_vae import layers as tfpl
+    >>> decoder = from_inputs(
+    ...     {"z": (16,), "condition": one_hot(10)},
+    ...     [keras.layers.Dense(64, "relu"), keras.layers.Dense(64), tfpl.IndependentBernoulli((8, 8, 1))])
+    >>> decoder({"z": np.zeros([5, 16]), "condition": np.arange(5)}).shape
+    (5, 8, 8, 1)
+    """
+    if not inputs or not layers:
+        raise ValueError(f"Expected inputs and layers, received inputs={inputs!r} and layers={layers!r}.")
+    tensors, numbers = {}, []
+    for name, source in inputs.items():
+        if isinstance(source, keras.Model):
+            tensors[name] = keras.Input(source.input_shape[1:], dtype=source.inputs[0].dtype, name=name)
+            copy = keras.models.clone_model(source)
+            copy.set_weights(source.get_weights())
+            features = copy(tensors[name])
+        else:
+            features = tensors[name] = keras.Input(tuple(source), name=name)
+        numbers.append(features if features.ndim == 2 else keras.layers.Flatten()(features))
+    features = keras.layers.Concatenate()(numbers) if len(numbers) > 1 else numbers[0]
+    for layer in layers:
+        features = layer(features)
+    return keras.Model(tensors if len(tensors) > 1 else tensors[name], features)
+
+
+def one_hot(num_labels: int, shape: Sequence[int] = ()) -> keras.Sequential:
+    """Network from labels 0, 1, ... to one-hot vectors: `[batch, *shape]` -> `[batch, *shape, num_labels]`.
+
+    A VAE refuses a condition with labels outside of that range.
+
+    Args:
+        num_labels: how many different labels there are.
+        shape: of the labels of one example: () for one label, (3,) for three.
+
+    Raises:
+        ValueError: if `num_labels` is not a whole number of at least 1.
+
+    Example:
+    >>> one_hot(3)(np.array([2, 0])).numpy()
+    array([[0., 0., 1.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    encoding = keras.layers.CategoryEncoding(as_count(num_labels, "num_labels"), "one_hot")
+    return keras.Sequential([keras.Input(tuple(shape), dtype="int32"), encoding])
+
+
+def standardized(x: np.ndarray) -> keras.Sequential:
+    """Network that brings numbers to mean 0 and standard deviation 1 over data: `[batch, *shape]`, same shape out.
+
+    Args:
+        x: the data to measure, `[num_examples, *shape]`; what is constant over them is shifted only.
+
+    Raises:
+        ValueError: if there are no data, or not all are finite.
+
+    Example:
+    >>> standardized(np.array([[1.0], [3.0]]))(np.array([[5.0]])).numpy()
+    array([[3.]], dtype=float32)
+    """
+    x = np.asarray(x, "float64")
+    if not x.size or not np.isfinite(x).all():
+        raise ValueError(f"Expected finite numbers to measure, received {x!r}.")
+    mean, variance = x.mean(0), x.var(0)
+    scaling = keras.layers.Normalization(
+        axis=tuple(range(1, x.ndim)) or None,
+        mean=mean.tolist(),
+        variance=np.where(variance > 0.0, variance, 1.0).tolist(),
+    )
+    return keras.Sequential([keras.Input(x.shape[1:]), scaling])
+
+
 def _check_image(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int, int]:
     side = 2 ** len(filters)
     if len(shape) == 2:
@@ -137,4 +226,4 @@ def _check_image(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int
     return height, width, channels
 
 
-__all__ = ["conv_decoder", "conv_encoder", "mlp"]
+__all__ = ["conv_decoder", "conv_encoder", "from_inputs", "mlp", "one_hot", "standardized"]

@@ -1,11 +1,14 @@
 """Pictures people look at: each function returns a `matplotlib.figure.Figure` to show or to save."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tfp_vae import sampling
+from tfp_vae.batch import by_name
 from tfp_vae.evaluation import posterior_means
 from tfp_vae.vae import VAE
 
@@ -13,26 +16,71 @@ from tfp_vae.vae import VAE
 class Generator(Protocol):
     """What `samples` needs of a model: a `VAE`, or a `serving.ServedVAE`."""
 
-    def generate(self, num_samples: int, seed: int = 0) -> np.ndarray:
-        """Give `[num_samples, *event_shape]`."""
+    def generate(self, num_samples: int, seed: int = 0, **kwargs) -> np.ndarray:
+        """Give `[num_samples, *event_shape]`; a conditional model takes `condition` too."""
 
 
-def reconstructions(vae: VAE, x: np.ndarray, *, num_examples: int = 10) -> Figure:
-    """Show originals above the means of p(x|z) at the posterior's mean z."""
-    x = np.asarray(x[:num_examples])
-    return _grid(np.stack([x, vae.reconstruct(x)]), "Originals (above) and reconstructions")
+def reconstructions(vae: VAE, x, *, num_examples: int = 10, part: str | None = None) -> Figure:
+    """Show originals above the means of p(x|z) at the posterior's mean z.
+
+    Args:
+        vae: a VAE.
+        x: data, as `fit` takes them: an array, or a dict with a condition or of several parts.
+        num_examples: how many of them.
+        part: of an x of several parts, the one to show.
+    """
+    data = by_name(tf.nest.map_structure(lambda values: np.asarray(values[:num_examples]), x))
+    pair = [_part(values, part) for values in (data["x"], vae.reconstruct(data))]
+    return _grid(np.stack(pair), "Originals (above) and reconstructions")
 
 
-def samples(vae: Generator, *, num_rows: int = 6, num_columns: int = 10, seed: int = 0) -> Figure:
-    """Show means of p(x|z) for z drawn from the prior; of an exported model as well."""
-    x = vae.generate(num_rows * num_columns, seed=seed)
-    return _grid(x.reshape(num_rows, num_columns, *x.shape[1:]), "Samples from the prior")
+def samples(
+    vae: Generator, *, num_rows: int = 6, num_columns: int = 10, seed: int = 0, condition=None, part: str | None = None
+) -> Figure:
+    """Show means of p(x|z) for z drawn from the prior; of an exported model as well.
+
+    Args:
+        vae: a VAE, or an exported one.
+        num_rows: number of rows, where no conditions say it.
+        num_columns: number of columns.
+        seed: of the draws.
+        condition: of a conditional model, one label for all, or one condition for each row,
+            `[num_rows, *condition_shape]`. Then each column has one seed: where the prior does not depend on the
+            condition it shows one z under each of them.
+        part: of an x of several parts, the one to show.
+    """
+    if np.ndim(condition) == 0:
+        given = {} if condition is None else {"condition": condition}
+        x = _part(vae.generate(num_rows * num_columns, seed=seed, **given), part)
+        return _grid(x.reshape(num_rows, num_columns, *x.shape[1:]), "Samples from the prior")
+    conditions = np.asarray(condition)
+    rows = [_part(vae.generate(num_columns, seed=seed, condition=one), part) for one in conditions]
+    labels = [str(one) if conditions.ndim == 1 else "" for one in conditions]
+    return _grid(np.stack(rows), "Samples from the prior, a row for each condition", labels)
 
 
-def latent_traversal(vae: VAE, x: np.ndarray, *, num_dims: int = 8, num_steps: int = 11, extent: float = 3.0) -> Figure:
+def latent_traversal(
+    vae: VAE,
+    x,
+    *,
+    num_dims: int = 8,
+    num_steps: int = 11,
+    extent: float = 3.0,
+    condition=None,
+    part: str | None = None,
+) -> Figure:
     """Show what each latent dimension does: one row a dimension, moved from -extent to extent, the others at 0.
 
     The dimensions are those whose posterior mean varies most over `x`, the most active first.
+
+    Args:
+        vae: a VAE.
+        x: data, as `fit` takes them.
+        num_dims: number of dimensions, at most.
+        num_steps: steps from one end to the other.
+        extent: where they end.
+        condition: of a conditional model, the one condition of all pictures.
+        part: of an x of several parts, the one to show.
     """
     activity = posterior_means(vae, x).var(axis=0)
     dims = np.argsort(activity)[::-1][:num_dims]
@@ -40,7 +88,7 @@ def latent_traversal(vae: VAE, x: np.ndarray, *, num_dims: int = 8, num_steps: i
     for row, dim in enumerate(dims):
         z[row, :, dim] = np.linspace(-extent, extent, num_steps)
     return _grid(
-        sampling.point(vae.decode(vae.z.split(z))).numpy(),
+        np.asarray(_part(sampling.point(vae.decode(vae.z.split(z), condition)), part)),
         f"Latent dimensions from {-extent:g} to {extent:g}",
         row_labels=[f"z{dim}" for dim in dims],
     )
@@ -67,6 +115,17 @@ def learning_curves(history: dict[str, list[float]]) -> Figure:
         axes.set(title=title, xlabel="epoch", ylabel="nats per example")
         axes.legend()
     return figure
+
+
+def _part(x, part: str | None):
+    """Give what is to be drawn of an x that may have several parts."""
+    if isinstance(x, Mapping):
+        if part not in x:
+            raise ValueError(f"x has the parts {sorted(x)}, and a picture shows one: pass part=..., received {part!r}.")
+        return x[part]
+    if part is not None:
+        raise ValueError(f"x has no parts, received part={part!r}. Leave it out.")
+    return x
 
 
 def _grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Figure:

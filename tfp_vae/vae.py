@@ -185,11 +185,10 @@ class VAE(LatentVariableModel):
         Raises:
             ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood.
         """
+        if self.is_conditional:
+            batch.expect_no_labels(x, y)
+            batch.expect_no_labels(*(validation_data if isinstance(validation_data, tuple) else (validation_data,))[:2])
         self.check_data(x)
-        if self.is_conditional and y is not None:
-            raise ValueError(
-                'y was given to a conditional model, which would ignore it. Pass fit({"x": x, "condition": y}).'
-            )
         if validation_data is not None:
             self.check_data(validation_data[0] if isinstance(validation_data, tuple) else validation_data)
         if isinstance(x, tf.data.Dataset):
@@ -211,6 +210,8 @@ class VAE(LatentVariableModel):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
         if not kwargs.get("_use_cached_eval_dataset"):  # `fit` says so of validation data, which it has checked
+            if self.is_conditional:
+                batch.expect_no_labels(x, y)
             self.check_data(x)
         return super().evaluate(x, batch.labels(x, y, kwargs.get("sample_weight")), *args, **kwargs)
 
@@ -239,6 +240,7 @@ class VAE(LatentVariableModel):
                 x = missing.observed_examples(x, named.get("mask"))
             check_support(self.decode(self.z.zeros(), condition), x)
             self.as_batch(tf.nest.map_structure(lambda value: value[:1], named))
+            self._given(named.get("condition"))
 
     def call(self, x, training=False):
         seed, step = tf.constant([0, self.seed], tf.int32), None
@@ -250,7 +252,12 @@ class VAE(LatentVariableModel):
             seed = tf.random.fold_in(seed, replicas.replica_id_in_sync_group)
         one_pass = self.one_pass(x, seed, step)
         terms = self.objective.terms(one_pass)
-        return {**terms, "loss": terms["loss"] + commitment_loss(one_pass.posterior)}
+        terms = {**terms, "loss": terms["loss"] + commitment_loss(one_pass.posterior)}
+        if self.condition is None or self.condition.num_labels is None:
+            return terms
+        # A table looks up some row for a label that it does not know, silently: such an example has no number.
+        known = self.condition.is_known(self.condition.expect(x["condition"]))
+        return {name: tf.where(known, term, np.nan) for name, term in terms.items()}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Average the loss over the batch (weighted), and add regularizers and `add_loss` terms."""
@@ -261,6 +268,14 @@ class VAE(LatentVariableModel):
         mean = tf.math.divide_no_nan(tf.reduce_sum(weight * loss), tf.reduce_sum(weight))
         total = mean + sum(tf.cast(tf.reduce_sum(extra), loss.dtype) for extra in self.losses)
         return total / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def predict(self, x, *args, **kwargs):
+        """Give reconstructions as `keras.Model.predict` does; the conditions of arrays are checked first."""
+        if self.is_conditional:
+            batch.expect_no_labels(x)
+            if (examples := examples_of(x)) is not None:
+                self._given(batch.by_name(examples).get("condition"))
+        return super().predict(x, *args, **kwargs)
 
     def predict_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)

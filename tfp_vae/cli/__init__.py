@@ -16,12 +16,15 @@ import rich.progress
 import rich.table
 
 from tfp_vae import datasets, evaluation, plots, serving
-from tfp_vae.cli.build import build, parse_likelihood
+from tfp_vae.cli.build import build, parse_condition, parse_likelihood
 from tfp_vae.cli.runs import Options, Recorder, Run, open_vae
 from tfp_vae.vae import VAE
 
 # Examples held in memory at once when a run is judged.
 EVALUATION_BATCH_SIZE = 500
+
+# Rows of a picture of samples, a condition each.
+MAX_CONDITIONS = 10
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
 
@@ -35,7 +38,8 @@ def train(folder: Path | None, options: dict) -> None:
         raise FileExistsError(
             f"The run folder {folder} exists already. Choose another --run, or go on with --resume {folder}."
         )
-    splits = datasets.load(options["dataset"], likelihood=parse_likelihood(options["likelihood"])[0])
+    likelihood = parse_likelihood(options["likelihood"])[0]
+    splits = datasets.load(options["dataset"], condition=options["condition"], likelihood=likelihood)
     chosen = Options(**{**options, "saved_models": str(options["saved_models"]), "name": splits.name})
     vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
@@ -55,7 +59,7 @@ def resume(folder: Path) -> None:
             f"nothing to resume. Judge it with: {_program('tfp-vae')} evaluate {_quote(folder)}"
         )
     vae = open_vae(run.model)
-    _fit(run, datasets.load(run.options.dataset, likelihood=_likelihood_of(vae)), vae)
+    _fit(run, _load(vae, run, folder, None), vae)
 
 
 def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
@@ -90,9 +94,14 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
     speed = steps * options.batch_size / statistics.median(seconds)
     metrics |= {"seconds": sum(seconds), "images_per_second": speed}
     _draw(run.folder / "pictures", vae, splits, recorder.history, options.seed)
-    version = vae.export(Path(options.saved_models) / splits.name, card=_card(run, metrics))
+    version = (
+        None if vae.is_conditional else vae.export(Path(options.saved_models) / splits.name, card=_card(run, metrics))
+    )
     run.write("metrics", metrics)  # last: it says that the run is finished
     console.print(_table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
+    if version is None:  # a conditional model has no served form yet
+        console.print(f"Run: {run.folder} (metrics.json, pictures/)")
+        return
     console.print(f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {_relative(version)}\n\nNext:")
     folder, served = _quote(run.folder), _quote(_relative(version))
     console.print(f"  {_program('tfp-vae')} sample {folder}    # a picture of new examples")
@@ -126,15 +135,16 @@ def evaluate(model: Path | None, dataset: str | None, *, num_samples: int, batch
     """Judge a model and print the table; a run's own numbers also go to its `evaluation.json`."""
     path, run = _find(model)
     vae = open_vae(path)
-    splits = datasets.load(dataset or _dataset_of(run, path), likelihood=_likelihood_of(vae))
+    splits = _load(vae, run, path, dataset)
     metrics = _evaluate(vae, splits, num_samples, batch_size, seed)
     console.print(_table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
     if run and dataset is None:
         run.write("evaluation", metrics)
 
 
-def sample(model: Path | None, num_examples: int, seed: int, output: Path) -> None:
+def sample(model: Path | None, num_examples: int, seed: int, output: Path, condition: str | None) -> None:
     """Write generated examples to a picture or an array."""
+    given = {} if condition is None else {"condition": parse_condition(condition)}
     if output.suffix not in (".png", ".npz"):
         raise ValueError(f"--output must end in .png or .npz, received {output}.")
     if output.exists():
@@ -145,10 +155,13 @@ def sample(model: Path | None, num_examples: int, seed: int, output: Path) -> No
     else:
         vae = open_vae(_find(model)[0])
     if output.suffix == ".npz":
-        np.savez_compressed(output, x=vae.generate(num_examples, seed=seed))
+        np.savez_compressed(output, x=vae.generate(num_examples, seed=seed, **given))
     else:
-        columns = min(10, num_examples)
-        figure = plots.samples(vae, num_rows=-(-num_examples // columns), num_columns=columns, seed=seed)
+        if np.ndim(given.get("condition", 0)):
+            columns, given = num_examples, {"condition": np.stack([given["condition"]])}  # all in one row
+        else:
+            columns = min(10, num_examples)
+        figure = plots.samples(vae, num_rows=-(-num_examples // columns), num_columns=columns, seed=seed, **given)
         figure.savefig(output, dpi=150)
     console.print(f"Wrote {output}")
 
@@ -172,7 +185,7 @@ def plot(model: Path | None, dataset: str | None, output: Path | None, seed: int
     """Draw all pictures of a model."""
     path, run = _find(model)
     vae = open_vae(path)
-    splits = datasets.load(dataset or _dataset_of(run, path), likelihood=_likelihood_of(vae))
+    splits = _load(vae, run, path, dataset)
     for picture in _draw(output or path.parent / "pictures", vae, splits, run.history() if run else {}, seed):
         console.print(f"Wrote {picture}")
 
@@ -193,6 +206,14 @@ def _card(run: Run, metrics: dict) -> serving.ModelCard:
     data = f"{options.dataset}, {options.epochs} epochs of training in batches of {options.batch_size}."
     pictures = [run.folder / "pictures" / f"{name}.png" for name in ("reconstructions", "samples")]
     return serving.ModelCard(data=data, metrics=metrics, pictures=[path for path in pictures if path.is_file()])
+
+
+def _load(vae: VAE, run: Run | None, path: Path, dataset: str | None) -> datasets.Splits:
+    """Load the data of a run, or others of the same kind."""
+    condition = run.options.condition if run else None
+    if vae.is_conditional and condition is None:
+        raise ValueError(f"{path} holds a conditional VAE outside a run folder, so what its condition is is unknown.")
+    return datasets.load(dataset or _dataset_of(run, path), condition=condition, likelihood=_likelihood_of(vae))
 
 
 def _dataset_of(run: Run | None, path: Path) -> str:
@@ -221,16 +242,25 @@ def _evaluate(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: i
 
 def _draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
+    rows, first = _conditions_to_draw(splits)
     pictures = {
         "reconstructions": plots.reconstructions(vae, splits.test),
-        "samples": plots.samples(vae, seed=seed),
-        "latent_traversal": plots.latent_traversal(vae, splits.test),
+        "samples": plots.samples(vae, seed=seed, condition=rows),
+        "latent_traversal": plots.latent_traversal(vae, splits.test, condition=first),
     }
     if history:
         pictures["learning_curves"] = plots.learning_curves(history)
     for name, figure in pictures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
     return [folder / f"{name}.png" for name in pictures]
+
+
+def _conditions_to_draw(splits: datasets.Splits) -> tuple:
+    """Give some conditions, each label where there are few, and the first of them."""
+    if splits.conditions is None:
+        return None, None
+    rows = np.unique(splits.conditions, axis=0)[:MAX_CONDITIONS] if splits.has_labels else splits.conditions[:6]
+    return rows, rows[0]
 
 
 def _table(metrics: dict, title: str) -> rich.table.Table:

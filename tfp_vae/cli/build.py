@@ -103,10 +103,28 @@ def parse_likelihood(text: str) -> tuple[str | None, dict]:
     return None if name == "auto" else name, arguments
 
 
+def parse_condition(text: str) -> np.ndarray:
+    """Read a condition of the option --condition: a label, or numbers with commas between them.
+
+    >>> parse_condition("7"), parse_condition("0.5, 1")
+    (array(7), array([0.5, 1. ]))
+    """
+    try:
+        return np.asarray(ast.literal_eval(text), None if "." in text else "int64")
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"--condition must be a label such as 7, or numbers such as 0.5,1; received {text!r}."
+        ) from error
+
+
 def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model, keras.layers.Layer]:
     """Give encoder, decoder and prior."""
     name, arguments = parse("posterior", options.posterior, POSTERIORS)
     if name in hierarchy.__all__:
+        if splits.conditions is not None:
+            raise ValueError(
+                f"--condition goes with a posterior of one latent, received --posterior {options.posterior!r}."
+            )
         arguments = {"latent_sizes": (options.latent_size, max(1, options.latent_size // 2)), **arguments}
         features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
         top = _prior(splits, options, arguments["latent_sizes"][-1])
@@ -115,33 +133,60 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
         return encoder, _decoder(splits, options, (arguments["latent_sizes"][0],), "z1"), prior
     posterior, size = _posterior(name, arguments, options.latent_size)
     features = _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
-    encoder = keras.Sequential([*features.layers, posterior], name="encoder")
+    if splits.conditions is None:
+        encoder = keras.Sequential([*features.layers, posterior], name="encoder")
+    else:
+        encoder = keras.Model(features.input, posterior(features.output), name="encoder")
     shape = encoder.output_shape[1:]
     prior = _prior(splits, options, shape[0] if len(shape) == 1 else shape, encoder)
     return encoder, _decoder(splits, options, shape, "z"), prior
 
 
-def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, hidden_sizes) -> keras.Sequential:
+def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, hidden_sizes) -> keras.Model:
+    if splits.conditions is not None:
+        return _from_data_and_condition(splits, options, num_features)
     if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
         network = networks.mlp(splits.event_shape, num_features, hidden_sizes=hidden_sizes)
     else:
         network = networks.conv_encoder(splits.event_shape, num_features)
-    largest = float(np.abs(splits.test).max())
-    scaling = [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
-    return keras.Sequential([keras.Input(splits.event_shape), *scaling, network])
+    return keras.Sequential([keras.Input(splits.event_shape), *_scaling(splits), network])
+
+
+def _scaling(splits: datasets.Splits) -> list[keras.layers.Layer]:
+    largest = float(np.abs(datasets.x_of(splits.test)).max())
+    return [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
+
+
+def _from_data_and_condition(splits: datasets.Splits, options: Options, num_features: int) -> keras.Model:
+    """Bring the condition beside x, or beside what a convolutional network makes of it."""
+    is_mlp = one_of(("mlp", "conv"), options.network, "--network") == "mlp"
+    shape, size = splits.event_shape, options.hidden_size
+    of_x = [keras.layers.Flatten()] if is_mlp else [networks.conv_encoder(shape, size), keras.layers.ReLU()]
+    x = keras.Sequential([keras.Input(shape), *_scaling(splits), *of_x])
+    layers = [keras.layers.Dense(size, "relu"), keras.layers.Dense(num_features)]
+    return networks.from_inputs({"x": x, "condition": _condition(splits)}, layers)
+
+
+def _condition(splits: datasets.Splits) -> keras.Model | tuple[int, ...]:
+    """Give what the condition enters a network by: one-hot vectors of labels, else its shape."""
+    conditions = splits.conditions
+    return networks.one_hot(conditions.max() + 1, conditions.shape[1:]) if splits.has_labels else conditions.shape[1:]
 
 
 def _decoder(splits: datasets.Splits, options: Options, latent_shape: tuple, name: str) -> keras.Sequential:
     shape, likelihood = splits.event_shape, getattr(layers, splits.likelihood)
     config = {"event_shape": shape, **splits.likelihood_config, **parse_likelihood(options.likelihood)[1]}
-    size = num_params(likelihood, config)
-    latent_size, decay = int(np.prod(latent_shape)), options.decoder_decay
-    regularizer = keras.regularizers.L2(decay) if decay else None
+    size, condition = num_params(likelihood, config), None if splits.conditions is None else _condition(splits)
+    given = condition.output_shape[1:] if isinstance(condition, keras.Model) else condition
+    num_inputs = int(np.prod(latent_shape)) + (0 if given is None else int(np.prod(given)))
+    regularizer = keras.regularizers.L2(options.decoder_decay) if options.decoder_decay else None
     if options.network == "mlp":
         sizes = {"hidden_sizes": (options.hidden_size,)}
-        network = networks.mlp((latent_size,), size, kernel_regularizer=regularizer, **sizes)
+        network = networks.mlp((num_inputs,), size, kernel_regularizer=regularizer, **sizes)
     else:
-        network = networks.conv_decoder(latent_size, shape, size // int(np.prod(shape)), kernel_regularizer=regularizer)
+        network = networks.conv_decoder(num_inputs, shape, size // int(np.prod(shape)), kernel_regularizer=regularizer)
+    if condition is not None:
+        return networks.from_inputs({name: latent_shape, "condition": condition}, [network, likelihood(**config)])
     flat = [keras.layers.Flatten()] if len(latent_shape) > 1 else []
     inputs = keras.Input(latent_shape, name=name)
     return keras.Sequential([inputs, *flat, network, likelihood(**config)], name="decoder")
@@ -197,7 +242,7 @@ def _prior(
 def _objective(splits: datasets.Splits, options: Options, steps: int) -> objectives.Objective:
     name, arguments = parse("objective", options.objective, OBJECTIVES)
     if name == "BetaTCVAE":
-        arguments = {"dataset_size": len(splits.train), **arguments}
+        arguments = {"dataset_size": len(datasets.x_of(splits.train)), **arguments}
     if options.beta != 1.0 or options.warm_up or options.cycles > 1:
         if name not in ("ELBO", "BetaTCVAE") or "beta" in arguments:
             raise ValueError(

@@ -38,6 +38,7 @@ class Options:
     name: str
     cycles: int = 1
     decoder_decay: float = 0.0
+    condition: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

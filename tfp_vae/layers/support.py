@@ -132,6 +132,10 @@ and binarize them (datasets.load does both), or choose another likelihood.
         raise ValueError(f"The data set is empty: x has shape {x.shape}. Expected at least one example.")
     if x.shape[1:] != event_shape:
         raise ValueError(f"Each example must have shape {event_shape}, received x of shape {x.shape}.")
+    if x.dtype.kind not in "biuf":
+        raise ValueError(
+            f"x must be numbers, received {x.dtype}. Number categories, as numpy.unique(x, return_inverse=True) does."
+        )
     if not np.isfinite(x).all():
         raise ValueError(
             f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite. Remove or replace them."

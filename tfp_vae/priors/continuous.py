@@ -7,6 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count, expect_kind
 from tfp_vae.layers.flows import Flow
+from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.shapes import as_event_shape, as_event_size, softplus_above
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.priors.prior import Prior
@@ -160,7 +161,7 @@ class VampPrior(Prior):
         `tfd.MixtureSameFamily` of the encoder's distributions, batch shape `[]`.
 
     Raises:
-        ValueError: if a number or shape is not valid.
+        ValueError: if a number or shape is not valid, or the encoder takes more than x.
 
     Example:
     >>> from tfp_vae import layers as tfpl
@@ -189,6 +190,11 @@ class VampPrior(Prior):
             "high": float(high),
             "seed": seed,
         }
+        if len(taken := named_inputs(encoder)) > 1:
+            raise ValueError(
+                f"VampPrior learns pseudo-inputs of an encoder that takes x alone, this one takes {[*taken]}. Choose "
+                "another prior, or leave the condition to decoder and prior."
+            )
         super().__init__(arguments, **kwargs)
         self.encoder = encoder
         self.pseudo_inputs = self.add_weight(
