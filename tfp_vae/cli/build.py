@@ -134,7 +134,7 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
     posterior, size = _posterior(name, arguments, options.latent_size)
     features = _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
     if splits.conditions is None:
-        encoder = keras.Sequential([*features.layers, posterior], name="encoder")
+        encoder = keras.Sequential([keras.Input(splits.event_shape), *features.layers, posterior], name="encoder")
     else:
         encoder = keras.Model(features.input, posterior(features.output), name="encoder")
     shape = encoder.output_shape[1:]
