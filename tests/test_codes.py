@@ -230,7 +230,7 @@ def test_codes_to_pictures_and_back_also_from_the_saved_model(trained, digits, t
     posterior = served.encode(x)
     np.testing.assert_array_equal(posterior.codes, codes)
     prior = served.joint_distribution().model["z"]
-    np.testing.assert_allclose(served._call("decode", z=prior.vectors(codes))["mean"], pictures, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(served.decode(prior.vectors(codes)).mean(), pictures, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(served.generate(3), trained.generate(3), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(served.log_prob(x), trained(x)["elbo"], rtol=1e-4)
 
@@ -404,3 +404,8 @@ def test_codes_from_n_0_i_and_from_the_fitted_prior(digits, tmp_path):
     np.testing.assert_array_equal(again.generate(5, prior=prior), vae.generate(5, prior=prior))
     served = tfp_vae.load(vae.export(tmp_path / "served"))
     np.testing.assert_allclose(served.reconstruct(digits.test), vae.reconstruct(digits.test), rtol=1e-4, atol=1e-4)
+    score = served.score(digits.test)  # neither elbo nor kl, and no signature log_prob
+    np.testing.assert_allclose(score.pop("log_likelihood"), vae(digits.test)["log_likelihood"], rtol=1e-4)
+    assert not score
+    with pytest.raises((KeyError, ValueError), match="log_prob"):
+        served.log_prob(digits.test)

@@ -26,8 +26,9 @@ class VAE(LatentVariableModel):
     """A variational autoencoder: x -> q(z|x) -> z -> p(x|z), trained by `fit` to maximize the objective.
 
     `vae(x)` gives the objective's terms for each example, a dict of `loss`, `elbo`, `log_likelihood` and `kl`, each
-    `[batch]`, in nats; to the loss a quantized posterior adds its commitment loss. `fit` and `evaluate` report their means over the examples, weighted by `sample_weight`; their
-    `loss` is Keras's mean over the batches, with regularizers. `predict` gives reconstructions.
+    `[batch]`, in nats; to the loss a quantized posterior adds its commitment loss. `fit` and `evaluate` report their
+    means over the examples, weighted by `sample_weight`; their `loss` is Keras's mean over the batches, with
+    regularizers. `predict` gives reconstructions.
 
     Networks take their inputs by name. Latents of several groups or layers (`layers.Joint`) are a dict z, whose names
     the decoder's `keras.Input`s bear. A model is conditional if a `keras.Input` of encoder, decoder or prior is named
@@ -94,7 +95,7 @@ class VAE(LatentVariableModel):
                 f"The posterior Deterministic has no density: {type(self.objective).__name__} is not defined for it. "
                 "Pass objective=tfp_vae.objectives.Reconstruction(), or use another posterior."
             )
-        if self.objective.takes_points and self.prior.trainable_weights:
+        if self.objective.takes_points and self.prior is not None and self.prior.trainable_weights:
             raise ValueError(
                 f"The prior {type(self.prior).__name__} has weights that {type(self.objective).__name__} never trains. "
                 "Use StandardNormal, and after training tfp_vae.fit_aggregate_prior."

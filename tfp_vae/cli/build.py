@@ -226,14 +226,14 @@ def _prior(
         prior = priors.VampPrior(encoder, splits.event_shape, **arguments)
         prior.pseudo_inputs.assign(np.resize(examples, prior.pseudo_inputs.shape))
         return prior
-    is_quantized = encoder is not None and isinstance(encoder.layers[-1], layers.VectorQuantized)
-    if (name == "Codes") != is_quantized:
+    last = None if encoder is None else encoder.layers[-1]
+    if (name == "Codes") != isinstance(last, layers.VectorQuantized):
         raise ValueError(
             f"--posterior VectorQuantized and --prior Codes go together; received --posterior {options.posterior!r} "
             f"and --prior {options.prior!r}."
         )
-    if is_quantized:
-        return priors.Codes(encoder.layers[-1], **arguments)
+    if isinstance(last, layers.VectorQuantized):
+        return priors.Codes(last, **arguments)
     if name in FLOWS:
         return priors.FlowPrior(getattr(layers, name)(latent_size, **arguments))
     return getattr(priors, name)(latent_size, **arguments)

@@ -44,6 +44,7 @@ def export(
     | `sample` | seed, int32 [batch, 2] | `z` from the prior, `x` the mean of p(x given z) |
     | `score` | x | `elbo`, `log_likelihood`, `kl`, in nats, deterministic |
     | `log_prob` | x | importance-weighted estimate of log p(x), in nats, deterministic |
+    | (autoencoders) | | `score` gives `log_likelihood` alone, and there is no `log_prob`: points have no density |
     | `posterior_sample` | x, seed | `z`, of a posterior that parameters do not determine: a flow, a hierarchy |
     | `posterior_log_prob` | x, z | `log_prob`, of the same posteriors |
     | `impute` | x, NaN where missing | `x` with the missing values filled in, of a VAE with `missing=True` |

@@ -47,6 +47,8 @@ def signatures(
     def score(inputs):
         one_pass = vae.one_pass(data(inputs), tf.constant(ESTIMATE_SEED))
         z = sampling.sample_alike(one_pass.posterior, score_samples, one_pass.seed)
+        if vae.encodes_to_points:  # without a density there is no more to say
+            return {"log_likelihood": tf.reduce_mean(one_pass.log_likelihood(z), 0)}
         log_likelihood, log_prior, log_posterior = (tf.reduce_mean(term, 0) for term in one_pass.log_densities(z))
         kl = one_pass.kl(log_prior, log_posterior)
         return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
@@ -73,7 +75,7 @@ def signatures(
 
     of_data = {**x, **condition}
     functions = {encode: of_data, decode: {**z, **condition}, reconstruct: of_data, sample: {**seed, **condition}}
-    functions |= {score: of_data, log_prob: of_data}
+    functions |= {score: of_data} if vae.encodes_to_points else {score: of_data, log_prob: of_data}
     if not is_determined(_first_posterior(vae)):
         functions |= {posterior_sample: {**of_data, **seed}, posterior_log_prob: {**of_data, **z}}
     if vae.missing:
