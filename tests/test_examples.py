@@ -39,3 +39,22 @@ def test_variational_autoencoder(tmp_path):
 def test_variational_autoencoder_on_mnist():
     results = load_example("variational_autoencoder").main("mnist", epochs=1, batch_size=200)
     check_images(results, gain=50.0)
+
+
+@pytest.mark.slow
+def test_semi_supervised():
+    results = load_example("semi_supervised").main()
+    assert results["labels"] == 100
+    assert results["accuracy, with the other images"] > results["accuracy, labels alone"] > 0.85
+    assert results["bound of log p(x), last epoch"] > results["bound of log p(x), first epoch"] + 50.0
+
+
+@pytest.mark.slow
+def test_conditional(tmp_path):
+    """Small digits, few of them: the bound of what a label saves holds for every image, and samples show their label."""
+    results = load_example("conditional").main("digits", tmp_path / "rows.png")
+    assert results["samples that show their label"] > 0.8
+    assert 1.5 < results["saved, against the same model"] <= results["largest saving of an image"]
+    assert results["largest saving of an image"] <= results["bound ln 10"] + 1e-4
+    assert results["labels read by Bayes' rule"] > 0.85
+    assert (tmp_path / "rows.png").stat().st_size > 10_000
