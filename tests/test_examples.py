@@ -51,7 +51,7 @@ def test_semi_supervised():
 
 @pytest.mark.slow
 def test_conditional(tmp_path):
-    """Small digits, few of them: the bound of what a label saves holds for every image, and samples show their label."""
+    """What a label saves stays below its bound for every image, and samples show their label."""
     results = load_example("conditional").main("digits", tmp_path / "rows.png")
     assert results["samples that show their label"] > 0.8
     assert 1.5 < results["saved, against the same model"] <= results["largest saving of an image"]
