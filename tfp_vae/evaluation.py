@@ -101,7 +101,7 @@ def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) ->
     return _over_batches(_compile(vae, mean), x, batch_size)["mean"]
 
 
-def codes(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
+def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
     """Give the integer codes of a `layers.VectorQuantized` posterior for each example, `[num_examples, num_vectors]`.
 
     Raises:
@@ -120,7 +120,7 @@ def codes(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
     return _over_batches(_compile(vae, encode), x, batch_size)["codes"]
 
 
-def perplexity(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> float:
+def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> float:
     """Give the number of codes in use: exp of the entropy of their frequencies over the data and all positions.
 
     It is 1 where one code serves all, and the number of codes where all are used alike.
