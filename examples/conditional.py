@@ -20,30 +20,34 @@ import tfp_vae
 from tfp_vae import layers as tfpl
 from tfp_vae import networks
 
-NUM_LABELS, LATENT_SIZE, HIDDEN_SIZE = 10, 24, 500
+NUM_LABELS, LATENT_SIZE, HIDDEN_SIZE = 10, 8, 500
 # Of importance sampling, for each image.
 NUM_SAMPLES = 500
 
 
 def make_vae(splits: tfp_vae.datasets.Splits, *, conditional: bool) -> tfp_vae.VAE:
-    """Make a VAE; `networks.one_hot` brings the label to encoder and decoder."""
+    """Make a VAE; `networks.one_hot` brings the label to encoder, decoder and prior."""
     keras.utils.set_random_seed(0)
     posterior, likelihood = tfpl.MultivariateNormalDiag, getattr(tfpl, splits.likelihood)
     condition = {"condition": networks.one_hot(NUM_LABELS)} if conditional else {}
     shape = splits.event_shape
     to_posterior = [
         keras.layers.Dense(HIDDEN_SIZE, "relu"),
+        keras.layers.Dense(HIDDEN_SIZE, "relu"),
         keras.layers.Dense(posterior.params_size(LATENT_SIZE)),
         posterior(LATENT_SIZE),
     ]
     to_likelihood = [
         keras.layers.Dense(HIDDEN_SIZE, "relu"),
+        keras.layers.Dense(HIDDEN_SIZE, "relu"),
         keras.layers.Dense(likelihood.params_size(shape)),
         likelihood(shape, **splits.likelihood_config),
     ]
+    to_prior = [keras.layers.Dense(posterior.params_size(LATENT_SIZE)), posterior(LATENT_SIZE)]
     return tfp_vae.VAE(
         networks.from_inputs({"x": shape, **condition}, to_posterior),
         networks.from_inputs({"z": (LATENT_SIZE,), **condition}, to_likelihood),
+        prior=networks.from_inputs(condition, to_prior) if conditional else tfp_vae.priors.Normal(LATENT_SIZE),
     )
 
 

@@ -17,7 +17,7 @@ import tfp_vae
 from tfp_vae import layers as tfpl
 from tfp_vae import networks
 
-NUM_LABELS, LATENT_SIZE, UNKNOWN = 10, 8, -1
+NUM_LABELS, LATENT_SIZE, UNKNOWN = 10, 4, -1
 
 
 class SemiSupervisedVAE(keras.Model):
@@ -100,9 +100,10 @@ def accuracy(classifier: keras.Model, data) -> float:
     return float(np.mean(classifier.predict(data["x"], verbose=0).argmax(-1) == data["condition"]))
 
 
-def main(per_label: int = 10, epochs: int = 100, seed: int = 0) -> dict[str, float]:
-    """Train both, and count their errors on the test images."""
+def main(per_label: int = 10, epochs: int = 40, seed: int = 0) -> dict[str, float]:
+    """Train both, and count their errors on images that neither has seen."""
     splits = tfp_vae.datasets.load("digits", condition="label")
+    unseen = {part: np.concatenate([splits.validation[part], splits.test[part]]) for part in splits.test}
     train = {"x": splits.train["x"], "label": hide(splits.train["condition"], per_label, seed)}
     known = train["label"] != UNKNOWN
 
@@ -110,16 +111,16 @@ def main(per_label: int = 10, epochs: int = 100, seed: int = 0) -> dict[str, flo
     supervised = make_classifier(splits.event_shape)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     supervised.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=True)
-    supervised.fit(train["x"][known], train["label"][known], batch_size=50, epochs=2 * epochs, verbose=0)
+    supervised.fit(train["x"][known], train["label"][known], batch_size=50, epochs=4 * epochs, verbose=0)
 
     keras.utils.set_random_seed(seed)
-    model = SemiSupervisedVAE(make_vae(splits), make_classifier(splits.event_shape), weight=100.0)
+    model = SemiSupervisedVAE(make_vae(splits), make_classifier(splits.event_shape), weight=30.0)
     model.compile(keras.optimizers.Adam(3e-3), jit_compile=True)
     history = model.fit(train, batch_size=100, epochs=epochs, verbose=0).history
     results = {
         "labels": float(np.sum(known)),
-        "accuracy, labels alone": accuracy(supervised, splits.test),
-        "accuracy, with the other images": accuracy(model.classifier, splits.test),
+        "accuracy, labels alone": accuracy(supervised, unseen),
+        "accuracy, with the other images": accuracy(model.classifier, unseen),
         "bound of log p(x), first epoch": history["bound"][0],
         "bound of log p(x), last epoch": history["bound"][-1],
     }

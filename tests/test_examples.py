@@ -53,3 +53,22 @@ def test_autoencoder_samples(tmp_path):
         assert confidence[name] + 0.15 < confidence[f"{name}, fitted prior"] < confidence["real digits"] + 0.05, name
         assert log_likelihood[name] + 4.0 < log_likelihood[f"{name}, fitted prior"], name
     assert (tmp_path / "samples.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_semi_supervised():
+    results = load_example("semi_supervised").main()
+    assert results["labels"] == 100
+    assert results["accuracy, with the other images"] > results["accuracy, labels alone"] > 0.85
+    assert results["bound of log p(x), last epoch"] > results["bound of log p(x), first epoch"] + 50.0
+
+
+@pytest.mark.slow
+def test_conditional(tmp_path):
+    """What a label saves stays below its bound for every image, and samples show their label."""
+    results = load_example("conditional").main("digits", tmp_path / "rows.png")
+    assert results["samples that show their label"] > 0.8
+    assert 1.5 < results["saved, against the same model"] <= results["largest saving of an image"]
+    assert results["largest saving of an image"] <= results["bound ln 10"] + 1e-4
+    assert results["labels read by Bayes' rule"] > 0.85
+    assert (tmp_path / "rows.png").stat().st_size > 10_000

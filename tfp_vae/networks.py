@@ -184,7 +184,8 @@ def one_hot(num_labels: int, shape: Sequence[int] = ()) -> keras.Sequential:
     array([[0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    encoding = keras.layers.CategoryEncoding(as_count(num_labels, "num_labels"), "one_hot")
+    # In a graph it casts labels to its compute dtype first: in half precision 2049 would become 2048.
+    encoding = keras.layers.CategoryEncoding(as_count(num_labels, "num_labels"), "one_hot", dtype="float32")
     return keras.Sequential([keras.Input(tuple(shape), dtype="int32"), encoding])
 
 
