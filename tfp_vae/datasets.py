@@ -9,6 +9,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -215,7 +216,7 @@ def _expect_alike(name: str, parts: list[np.ndarray]) -> None:
 
 def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
     """Put labels, as int32, or other conditions, as float32, beside x."""
-    named = {}
+    named: dict[str, Any] = {}
     for split, condition in zip(("train", "validation", "test"), conditions, strict=True):
         x = getattr(splits, split)
         if condition.dtype.kind not in "biuf" or not np.isfinite(condition).all():

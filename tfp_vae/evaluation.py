@@ -17,13 +17,13 @@ ACTIVE_VARIANCE = 0.01
 
 
 def evaluate(
-    vae: VAE, x: np.ndarray, *, num_samples: int = 1000, batch_size: int = 500, seed: int = 0, verbose: int = 0
+    vae: VAE, x: np.ndarray | dict, *, num_samples: int = 1000, batch_size: int = 500, seed: int = 0, verbose: int = 0
 ) -> dict[str, float]:
     """Give the numbers by which a VAE is judged on data it has not seen.
 
     Args:
         vae: a built VAE.
-        x: `[num_examples, *event_shape]`.
+        x: `[num_examples, *event_shape]`; of a conditional model, or an x of several parts, a dict of such arrays.
         num_samples: draws for each example in the importance-sampled negative log-likelihood.
         batch_size: examples held in memory at once.
         seed: of the draws.
@@ -68,13 +68,13 @@ def evaluate(
     }
 
 
-def elbo(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> dict[str, np.ndarray]:
+def elbo(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> dict[str, np.ndarray]:
     """Give the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example, `[num_examples]`."""
     return _over_batches(_compile(vae, vae), x, batch_size)
 
 
 def nll(
-    vae: VAE, x: np.ndarray, *, num_samples: int = 1000, batch_size: int = 500, seed: int = 0, verbose: int = 0
+    vae: VAE, x: np.ndarray | dict, *, num_samples: int = 1000, batch_size: int = 500, seed: int = 0, verbose: int = 0
 ) -> float:
     """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per example."""
 
@@ -84,7 +84,7 @@ def nll(
     return -float(_over_batches(log_prob, x, batch_size, verbose)["log_prob"].mean(dtype="float64"))
 
 
-def active_units(vae: VAE, x: np.ndarray, *, threshold: float = ACTIVE_VARIANCE, batch_size: int = 500) -> int:
+def active_units(vae: VAE, x: np.ndarray | dict, *, threshold: float = ACTIVE_VARIANCE, batch_size: int = 500) -> int:
     """Count the latent dimensions whose posterior mean varies over the data by more than `threshold`.
 
     Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519, section 5.1.
@@ -92,7 +92,7 @@ def active_units(vae: VAE, x: np.ndarray, *, threshold: float = ACTIVE_VARIANCE,
     return _count_active(posterior_means(vae, x, batch_size=batch_size), threshold)
 
 
-def posterior_means(vae: VAE, x: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
+def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
     """Give the mean of q(z|x) for each example, `[num_examples, latent]`; several latents one after another."""
 
     def mean(batch):

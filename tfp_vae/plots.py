@@ -1,6 +1,6 @@
 """Pictures people look at: each function returns a `matplotlib.figure.Figure` to show or to save."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -16,8 +16,9 @@ from tfp_vae.vae import VAE
 class Generator(Protocol):
     """What `samples` needs of a model: a `VAE`, or a `serving.ServedVAE`."""
 
-    def generate(self, num_samples: int, seed: int = 0, **kwargs) -> np.ndarray:
-        """Give `[num_samples, *event_shape]`; a conditional model takes `condition` too."""
+    @property
+    def generate(self) -> Callable[..., np.ndarray]:
+        """The method from num_samples, seed and, of a conditional model, condition to `[num_samples, *event_shape]`."""
 
 
 def reconstructions(vae: VAE, x, *, num_examples: int = 10, part: str | None = None) -> Figure:

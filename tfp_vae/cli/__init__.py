@@ -8,6 +8,7 @@ import shutil
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -144,7 +145,7 @@ def evaluate(model: Path | None, dataset: str | None, *, num_samples: int, batch
 
 def sample(model: Path | None, num_examples: int, seed: int, output: Path, condition: str | None) -> None:
     """Write generated examples to a picture or an array."""
-    given = {} if condition is None else {"condition": parse_condition(condition)}
+    given: dict[str, Any] = {} if condition is None else {"condition": parse_condition(condition)}
     if output.suffix not in (".png", ".npz"):
         raise ValueError(f"--output must end in .png or .npz, received {output}.")
     if output.exists():

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from typing import Any
 
 import keras
 import numpy as np
@@ -167,16 +168,17 @@ def _from_data_and_condition(splits: datasets.Splits, options: Options, num_feat
     return networks.from_inputs({"x": x, "condition": _condition(splits)}, layers)
 
 
-def _condition(splits: datasets.Splits) -> keras.Model | tuple[int, ...]:
+def _condition(splits: datasets.Splits) -> Any:
     """Give what the condition enters a network by: one-hot vectors of labels, else its shape."""
-    conditions = splits.conditions
+    if (conditions := splits.conditions) is None:
+        return None
     return networks.one_hot(conditions.max() + 1, conditions.shape[1:]) if splits.has_labels else conditions.shape[1:]
 
 
 def _decoder(splits: datasets.Splits, options: Options, latent_shape: tuple, name: str) -> keras.Sequential:
     shape, likelihood = splits.event_shape, getattr(layers, splits.likelihood)
     config = {"event_shape": shape, **splits.likelihood_config, **parse_likelihood(options.likelihood)[1]}
-    size, condition = num_params(likelihood, config), None if splits.conditions is None else _condition(splits)
+    size, condition = num_params(likelihood, config), _condition(splits)
     given = condition.output_shape[1:] if isinstance(condition, keras.Model) else condition
     num_inputs = int(np.prod(latent_shape)) + (0 if given is None else int(np.prod(given)))
     regularizer = keras.regularizers.L2(options.decoder_decay) if options.decoder_decay else None
