@@ -153,7 +153,7 @@ def _compile(vae: VAE, function: Callable) -> Callable:
     return tf.function(function, jit_compile=vae.uses_xla)
 
 
-def _over_batches(function: Callable, x: np.ndarray, batch_size: int, verbose: int = 0) -> dict[str, np.ndarray]:
+def _over_batches(function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0) -> dict[str, np.ndarray]:
     """Apply a function of a batch to all rows; the last batch is filled up so that one compiled shape serves all."""
     number = _count(x)
     if not number:
