@@ -11,6 +11,7 @@ import tests.layer_cases as layer_cases
 import tfp_vae
 from tfp_vae import hierarchy, networks, objectives, priors, sampling
 from tfp_vae import layers as tfpl
+from tfp_vae.batch import Variable
 from tfp_vae.layers.fold import call_by_name, named_inputs, unfold
 from tfp_vae.objectives.gradients import surrogate
 
@@ -398,3 +399,79 @@ def test_networks_take_their_inputs_by_name():
         network = keras.Model(struct, difference)
         assert set(named_inputs(network)) == {"a", "b"}
         assert call_by_name(network, values).numpy() == 2.0
+
+
+def test_parts_have_one_order_whatever_that_of_the_dicts():
+    z = Variable("z", {"b": (2,), "a": (3, 2)}, tf.float32)
+    value = {"b": tf.random.stateless_normal([4, 2], [0, 1]), "a": tf.random.stateless_normal([4, 3, 2], [0, 2])}
+    vectors = objectives.as_vectors(value)
+    for name, part in z.split(vectors).items():
+        np.testing.assert_array_equal(part, value[name])
+
+
+def test_no_two_draws_share_their_noise():
+    """Posterior and prior of an objective that compares them: parts of one, parts of the other, all apart."""
+    q = tfd.JointDistributionNamed({name: tfd.MultivariateNormalDiag(tf.zeros([5, 2])) for name in "abc"})
+    seed = tf.constant([1, 2])
+    draws = [*sampling.sample(q, [], seed).values()]
+    for number in (1, 2):  # seeds that callers make for other purposes
+        draws += sampling.sample(q, [], tf.random.fold_in(seed, number)).values()
+        draws.append(sampling.sample(q.model["a"], [], tf.random.fold_in(seed, number)))
+    assert len({part.numpy().tobytes() for part in draws}) == len(draws)
+
+
+def test_a_prior_that_is_a_model_has_no_batch():
+    prior = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
+    encoder = [keras.Input((3,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
+    vae = tfp_vae.VAE(keras.Sequential(encoder), decoder("z", 2), prior=prior, objective=objectives.WAE())
+    assert vae.prior_distribution().batch_shape == []
+    assert np.isfinite(vae(X)["loss"]).all()
+    assert vae.joint_distribution().sample(4, seed=[1, 2])["x"].shape == (4, 3)
+
+
+def matrix_vae(**kwargs):
+    layer = tfpl.OneHotCategoricalStraightThrough((2, 3))
+    encoder = [keras.Input((3,)), keras.layers.Dense(6), layer]
+    decoder = [keras.Input((2, 3)), keras.layers.Flatten(), keras.layers.Dense(6), tfpl.IndependentNormal(3)]
+    return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), prior=priors.Categorical((2, 3)), **kwargs)
+
+
+def straight_through_groups(objective):
+    inputs = keras.Input((3,))
+    kind = keras.Sequential([keras.layers.Dense(3), tfpl.OneHotCategoricalStraightThrough(3)])
+    style = keras.Sequential([keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
+    prior = tfpl.Joint({"style": priors.StandardNormal(2), "kind": priors.Categorical(3)})
+    encoder = keras.Model(inputs, tfpl.Joint({"style": style, "kind": kind})(keras.layers.Dense(4)(inputs)))
+    return tfp_vae.VAE(encoder, groups_vae().decoder, prior=prior, objective=objective)
+
+
+def clashing_vae():
+    encoder = keras.Model(inputs := keras.Input((3,)), tfpl.Joint({"x": normal("h", 3, 2)})({"h": inputs}))
+    return tfp_vae.VAE(encoder, decoder("x", 2), prior=tfpl.Joint({"x": priors.StandardNormal(2)}))
+
+
+REFUSED = {
+    "free bits of a matrix": (lambda: matrix_vae(objective=objectives.ELBO(free_bits=0.1)), "dimension of a vector z"),
+    "total correlation of a matrix": (
+        lambda: matrix_vae(objective=objectives.BetaTCVAE(10)),
+        "dimension of a vector z",
+    ),
+    "covariance of a matrix": (lambda: matrix_vae(objective=objectives.DIPVAE()), "DIPVAE is about"),
+    "a biased part": (
+        lambda: straight_through_groups(objectives.IWAE(3, estimator="dreg")),
+        "straight-through, .* biased",
+    ),
+    "two things of one name": (clashing_vae, r"names \['x'\] stand for two things"),
+}
+
+
+@pytest.mark.parametrize(("act", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_defined_is_refused(act, message):
+    with pytest.raises(ValueError, match=message):
+        act()
+
+
+def test_latents_of_a_matrix_train():
+    vae = matrix_vae()
+    vae.compile("adam", run_eagerly=True)
+    assert np.isfinite(vae.fit(X, verbose=0).history["loss"]).all()

@@ -175,3 +175,33 @@ BAD = {
 def test_misuse_is_explained(act, message):
     with pytest.raises(ValueError, match=message):
         act(data(20)[0])
+
+
+def test_each_mask_reaches_its_own_part_whatever_the_order():
+    inputs = {name: keras.Input((1,), name=name) for name in ("b", "a", "b_mask", "a_mask")}
+    features = keras.layers.Concatenate()([inputs[name] for name in ("b_mask", "a_mask")])
+    posterior = tfpl.DistributionLambda(lambda t: tfd.MultivariateNormalDiag(t, tf.ones_like(t)))(features)
+    parts = {name: keras.Sequential([keras.layers.Dense(2), tfpl.IndependentNormal(1)]) for name in ("b", "a")}
+    decoder = keras.Sequential([keras.Input((2,)), tfpl.Joint(parts)])
+    vae = tfp_vae.VAE(keras.Model(inputs, posterior), decoder, missing=True)
+    b, a = np.float32([[1.0], [np.nan]]), np.float32([[1.0], [2.0]])
+    for x in ({"b": b, "a": a}, {"a": a, "b": b}):
+        np.testing.assert_array_equal(vae.encode(x).mean(), [[1.0, 1.0], [0.0, 1.0]])
+
+
+def test_draws_of_one_example_say_nothing_of_another():
+    vae, x = linear_vae(), np.tile(data(1)[0], [50, 1])
+    x[:, 1] = np.nan
+    draws = vae.impute(x, 200, num_draws=200)[:, :, 1]
+    assert np.std(draws.mean(1)) == pytest.approx(np.std(draws) / np.sqrt(50), rel=0.3)
+
+
+def test_log_prob_of_incomplete_data_has_a_gradient():
+    vae, x = linear_vae(), tf.constant(data(4)[0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        log_prob = vae.log_prob(x, 20)
+    gradient = tape.gradient(log_prob, x).numpy()
+    assert np.isfinite(gradient).all()
+    assert (gradient[~np.isnan(x)] != 0.0).all()
+    assert (gradient[np.isnan(x)] == 0.0).all()

@@ -73,8 +73,13 @@ class Variable:
         return None if isinstance(self.shape, dict) else self.name
 
     def parts(self, value) -> dict:
-        """Give a value as a dict of its parts."""
-        return dict(value) if isinstance(value, Mapping) else {self.name: value}
+        """Give a value as a dict of its parts, in the order of their names, as everywhere."""
+        return map_parts(lambda part: part, value) if isinstance(value, Mapping) else {self.name: value}
+
+    def whole(self, parts: Mapping):
+        """Give what `parts` was made of: its one part, or the dict of them; other names are left out."""
+        named = {name: parts[name] for name in self.shapes}
+        return named if isinstance(self.shape, dict) else named[self.name]
 
     def zeros(self, *leading: int):
         """Give zeros `[1, *shape]`, or with the given leading axes."""
@@ -146,8 +151,7 @@ class Variable:
         lead, shapes = tf.shape(vectors)[:-1], self.shapes
         pieces = tf.split(vectors, [int(np.prod(shape)) for shape in shapes.values()], -1)
         named = zip(shapes.items(), pieces, strict=True)
-        parts = {name: tf.reshape(piece, tf.concat([lead, shape], 0)) for (name, shape), piece in named}
-        return parts if isinstance(self.shape, dict) else parts[self.name]
+        return self.whole({name: tf.reshape(piece, tf.concat([lead, shape], 0)) for (name, shape), piece in named})
 
 
 def by_name(data) -> dict:
@@ -171,9 +175,9 @@ def by_name(data) -> dict:
 
 
 def map_parts(function: Callable, value):
-    """Apply a function to each part of a value that may have several parts by name."""
+    """Apply a function to each part of a value that may have several parts by name; they come out in their order."""
     if isinstance(value, Mapping):
-        return {name: function(part) for name, part in value.items()}
+        return {name: function(value[name]) for name in sorted(value)}
     return function(value)
 
 

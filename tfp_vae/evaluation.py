@@ -173,7 +173,7 @@ def _rows(values: np.ndarray, start: int, batch_size: int) -> tf.Tensor:
     """Cut a whole batch out; at the end the last rows are repeated."""
     rows = np.asarray(values[start : start + batch_size])
     filled = np.resize(rows, (batch_size, *rows.shape[1:]))
-    return tf.constant(filled, tf.float32 if filled.dtype.kind == "f" else None)
+    return tf.constant(filled)
 
 
 __all__ = ["active_units", "codes", "elbo", "evaluate", "nll", "perplexity", "posterior_means"]

@@ -13,7 +13,7 @@ from tfp_vae import batch, missing, objectives, priors, sampling
 from tfp_vae.batch import Variable
 from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.divergence import call_prior
-from tfp_vae.layers.fold import first_distribution, fold, named_function, named_inputs
+from tfp_vae.layers.fold import first_distribution, fold, named_function, named_inputs, unfold
 from tfp_vae.layers.support import check_pair, is_point
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.layers.vector_quantized import VectorQuantized
@@ -97,10 +97,18 @@ class LatentVariableModel(keras.Model, abc.ABC):
                 f"The encoder takes examples of shape {self.x.shape}, but the decoder's distribution is over "
                 f"examples of shape {shape}. Make them equal."
             )
+        self._expect_names_of_their_own()
         if self.missing:
             missing.observed(likelihood, seen["mask"])
         self.check(posterior, prior)
         super().build(input_shape)
+
+    def _expect_names_of_their_own(self) -> None:
+        """Raise a ValueError if a part of x or z has a name that says something else."""
+        taken = {"condition", "seed", "row", "mask", *([] if "x" in self.x.shapes else ["x"])}
+        taken |= {*([] if "z" in self.z.shapes else ["z"]), *map(_mask_name, self.x.shapes)}
+        if clash := sorted((self.x.shapes.keys() & self.z.shapes.keys()) | (taken & {*self.x.shapes, *self.z.shapes})):
+            raise ValueError(f"The names {clash} stand for two things. Rename these parts of x or z.")
 
     @abc.abstractmethod
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
@@ -170,8 +178,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Give all that an encoder may name: x or its parts, their masks as numbers, the condition."""
         values = self.x.parts(data["x"])
         if self.missing:
-            masks = dict(zip(values, tf.nest.flatten(data["mask"]), strict=True))
-            values |= {_mask_name(name): tf.cast(masks[name], self.variable_dtype) for name in masks}
+            masks = self.x.parts(data["mask"])
+            values |= {_mask_name(name): tf.cast(mask, self.variable_dtype) for name, mask in masks.items()}
         return {**values, **({"condition": data["condition"]} if "condition" in data else {})}
 
     def decode(self, z, condition=None) -> tfd.Distribution:
@@ -191,7 +199,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         given = self._given(condition)
         if "condition" in named_inputs(self.prior):
             return fold(self.prior, given, self._condition_ndims)
-        return unwrap(call_prior(self.prior))
+        prior = unwrap(call_prior(self.prior))
+        return unfold(prior, []) if prior.batch_shape == [1] else prior  # of a Keras model, which needs a batch
 
     @property
     def _condition_ndims(self) -> dict[str, int]:
@@ -267,7 +276,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def sample_rows(self, seeds: tf.Tensor, condition=None, prior: tfd.Distribution | None = None) -> dict:
         """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`; `x` is the mean of p(x|z)."""
-        z = sampling.sample_rows(prior or self.prior_distribution(condition), seeds)
+        prior = self.prior_distribution(condition) if prior is None else unwrap(prior)
+        z = sampling.sample_rows(prior, seeds)
         return {"z": z, "x": sampling.point(self.decode(z, condition))}
 
     def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
@@ -300,7 +310,10 @@ class LatentVariableModel(keras.Model, abc.ABC):
         ndims = {name: ndims[name] for name in data}
         first, first_ndims = tf.nest.flatten(data["x"])[0], tf.nest.flatten(ndims["x"])[0]
         lead = tf.shape(first)[: first.shape.rank - first_ndims]
-        return tf.nest.map_structure(lambda value, number: _flatten(value, lead, number), data, ndims), lead
+        flat = tf.nest.map_structure(lambda value, number: _flatten(value, lead, number), data, ndims)
+        if self.missing:  # as numbers: a mask of truth values has no gradient, which `log_prob` asks for
+            flat["mask"] = tf.nest.map_structure(lambda mask: tf.cast(mask, self.x.dtype), flat["mask"])
+        return flat, lead
 
     @functools.cached_property
     def _compiled_log_prob(self) -> Callable:

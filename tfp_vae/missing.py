@@ -66,13 +66,19 @@ def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Te
         data: what its `as_batch` gives.
         num_samples: draws of z for each example.
         num_draws: None for means, `[batch, *event_shape]`; else draws, `[num_draws, batch, *event_shape]`.
-        seed: int32 `[2]`, the same for each example.
+        seed: int32 `[2]`: for means the same for each example, for draws another one.
     """
     lead = [] if num_draws is None else [num_draws]
     spec = batch.map_parts(lambda shape: tf.TensorSpec([*lead, *shape], model.x.dtype), model.x.shape)
-    filled = tf.map_fn(
-        lambda example: _fill(model, example, num_samples, num_draws, seed), data, fn_output_signature=spec
-    )
+
+    def fill_row(row_and_example):
+        row, example = row_and_example
+        return _fill(
+            model, example, num_samples, num_draws, seed if num_draws is None else tf.random.fold_in(seed, row)
+        )
+
+    rows = tf.range(tf.shape(tf.nest.flatten(data["x"])[0])[0])
+    filled = tf.map_fn(fill_row, (rows, data), fn_output_signature=spec)
     return filled if num_draws is None else batch.map_parts(_swap_first_axes, filled)
 
 

@@ -13,6 +13,8 @@ tfd = tfp.distributions
 # The class of a `tfd.TransformedDistribution`: the second where a part, such as a flow, is no composite tensor.
 TRANSFORMED = tfd.TransformedDistribution, tfd.TransformedDistribution.__base__
 
+# Folded into the seeds of the parts of a joint distribution.
+PART_SALT = 2**20
 # Of the draws whose mean stands for a distribution that has neither mean nor mode.
 POINT_DRAWS, POINT_SEED = 64, (11, 0)
 
@@ -146,7 +148,7 @@ def _through_parts(distribution: tfd.Distribution, draw: Callable):
     if not isinstance(distribution, tfd.JointDistributionNamed):
         return through(distribution, True, 0)
     values: dict = {}
-    for number, (name, needs) in enumerate(distribution.resolve_graph()):
+    for number, (name, needs) in enumerate(distribution.resolve_graph(), start=1):
         part = distribution.model[name]
         values[name] = through(part(**{need: values[need] for need in needs}) if needs else part, not needs, number)
     return values
@@ -162,8 +164,8 @@ def _normal(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
 
 
 def _fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:
-    """Give each part of a joint distribution a seed of its own; the first keeps the seed."""
-    return tf.random.fold_in(seed, number) if number else seed
+    """Give each part of a joint distribution a seed of its own, other than those that callers make of theirs."""
+    return tf.random.fold_in(seed, PART_SALT + number) if number else seed
 
 
 def _draw_shape(distribution: tfd.Distribution) -> tf.Tensor:

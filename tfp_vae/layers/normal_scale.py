@@ -171,6 +171,10 @@ class FittedToTheBatch(tfd.Independent):
             "observe": observe,
         }
 
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return tfd.Independent.parameter_properties(dtype, num_classes)
+
     def _log_prob(self, x, **kwargs):
         loc = self.distribution.loc
         mean_squared_error = tf.stop_gradient(tf.reduce_mean(tf.math.squared_difference(x, loc)))

@@ -26,4 +26,8 @@ class StraightThroughDraws(tfd.Distribution):
 
 def is_straight_through(distribution: tfd.Distribution) -> bool:
     """Say whether the gradient through a draw is only that of the probabilities, biased for what is not linear."""
-    return isinstance(innermost(unwrap(distribution)), StraightThroughDraws)
+    distribution = unwrap(distribution)
+    if isinstance(distribution, tfd.JointDistributionNamed):
+        kinds = tf.nest.flatten(distribution.sample_distributions(seed=(0, 0))[0], expand_composites=False)
+        return any(isinstance(innermost(part), StraightThroughDraws) for part in kinds)
+    return isinstance(innermost(distribution), StraightThroughDraws)

@@ -98,7 +98,7 @@ def examples_of(data):
             raise TypeError(f"Data by name must be arrays or tensors, received {data!r}.")
         return None
     if len({len(leaf) for leaf in leaves}) > 1:
-        raise ValueError(f"The arrays differ in length: {[len(leaf) for leaf in leaves]} for {list(data)}.")
+        raise ValueError(f"The arrays differ in length: {[len(leaf) for leaf in leaves]} for {sorted(data)}.")
     return tf.nest.map_structure(np.asarray, data)
 
 
@@ -138,7 +138,8 @@ and binarize them (datasets.load does both), or choose another likelihood.
         )
     if not np.isfinite(x).all():
         raise ValueError(
-            f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite. Remove or replace them."
+            f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite. Remove or replace them, or "
+            "set what is missing to NaN and make the VAE with missing=True."
         )
     base = innermost(likelihood)
     takes = next((takes for kind, takes in TAKES.items() if isinstance(base, kind)), None)

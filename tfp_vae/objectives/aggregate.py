@@ -257,7 +257,7 @@ class DIPVAE(Objective):
                 f"event shape {tuple(posterior.event_shape)}. Use a posterior over vectors, or another objective."
             )
         try:
-            if isinstance(posterior, tfd.JointDistribution):
+            if isinstance(posterior, tfd.JointDistribution) or len(posterior.event_shape) > 1:
                 raise NotImplementedError
             posterior.mean()
         except NotImplementedError as error:

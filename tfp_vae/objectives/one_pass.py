@@ -181,6 +181,12 @@ def factors(distribution: tfd.Distribution, needed_by: str = "This objective") -
     >>> factors(tfd.MultivariateNormalDiag([0., 1.])).batch_shape
     TensorShape([2])
     """
+    is_joint = isinstance(distribution, tfd.JointDistribution)
+    if not is_joint and len(distribution.event_shape) > 1:
+        raise ValueError(
+            f"{needed_by} looks at each dimension of a vector z, but {type(distribution).__name__} gives events of "
+            f"shape {tuple(distribution.event_shape)}. Use one latent vector, or another objective."
+        )
     if isinstance(distribution, tfd.MultivariateNormalDiag):
         return tfd.Normal(distribution.mean(), distribution.stddev())
     if isinstance(distribution, tfd.Independent) and distribution.distribution.event_shape.rank == 0:

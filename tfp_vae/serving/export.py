@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ml_dtypes
+import numpy as np
 import tensorflow as tf
 
 from tfp_vae import batch, sampling
@@ -109,16 +110,26 @@ def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> di
     """Draw rows of each input from the model itself, so that they are possible under it, whatever its data."""
     seed, condition = sampling.row_seeds(BATCH_SIZES[-1], seed=0), {}
     if vae.condition is not None:
-        condition = {"condition": vae.condition.zeros(BATCH_SIZES[-1])}
+        # Rows that differ, so that one that looks at its neighbours is found out.
+        condition = {"condition": vae.condition.zeros(BATCH_SIZES[-1]) + _zeros_and_ones(vae.condition)}
     drawn = sample(seed, *condition.values())
     z = {name: drawn[name] for name in vae.z.shapes}
-    x = sampling.sample(vae.decode(_whole(vae.z, z), *condition.values()), [], tf.constant([4, 0], tf.int32))
+    x = sampling.sample(vae.decode(vae.z.whole(z), *condition.values()), [], tf.constant([4, 0], tf.int32))
     x = batch.map_parts(lambda part: tf.cast(part, tf.float32), vae.x.parts(x))
+    if vae.missing:
+        x = batch.map_parts(lambda part: tf.where(_alternating(part.shape) > 0, np.nan, part), x)
     return {**x, **z, **condition, "seed": seed, "row": tf.range(BATCH_SIZES[-1])}
 
 
-def _whole(variable: Variable, parts: dict):
-    return parts if isinstance(variable.shape, dict) else parts[variable.name]
+def _zeros_and_ones(condition: Variable) -> tf.Tensor:
+    shape = [BATCH_SIZES[-1], *condition.shape]
+    highest = 1 if condition.num_labels is None else min(1, condition.num_labels - 1)
+    return tf.cast(highest * _alternating(shape), condition.dtype)
+
+
+def _alternating(shape) -> np.ndarray:
+    """Give an array of ones and zeros, each second row other than the one before it."""
+    return np.indices(shape).sum(0) % 2
 
 
 def _coarsest_dtype(vae: VAE) -> str:

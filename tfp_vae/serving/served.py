@@ -90,7 +90,7 @@ class ServedVAE:
         if condition is not None:
             inputs["condition"] = np.broadcast_to(condition, (num_samples, *self.description.get("condition_shape")))
         outputs = self.call("sample", **inputs)
-        return self._whole(self.x, {name: outputs[name].numpy() for name in self.x.shapes})
+        return map_parts(np.asarray, self.x.whole(outputs))
 
     def score(self, x) -> dict[str, np.ndarray]:
         """Give `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
@@ -103,7 +103,7 @@ class ServedVAE:
     def impute(self, x):
         """Fill in missing values, NaN in x, as `VAE.impute` does, with the number of draws of `log_prob`."""
         outputs = self.call("impute", **self._data(x))
-        return self._whole(self.x, {name: outputs[name].numpy() for name in self.x.shapes})
+        return map_parts(np.asarray, self.x.whole(outputs))
 
     def joint_distribution(self) -> tfd.JointDistribution:
         """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of the parts of z."""
@@ -116,7 +116,7 @@ class ServedVAE:
         latents = self.z.parts(prior.model if isinstance(prior, tfd.JointDistributionNamed) else prior)
 
         def likelihood(**z):
-            return self.decode(self._whole(self.z, z))
+            return self.decode(self.z.whole(z))
 
         return tfd.JointDistributionNamed({**latents, "x": named_function(tuple(latents), likelihood)})
 
@@ -132,10 +132,6 @@ class ServedVAE:
             raise ValueError("A served model takes no mask: set what is missing to NaN.")
         condition = {name: data[name] for name in data if name != "x"}
         return {**self.x.parts(data["x"]), **condition}
-
-    @staticmethod
-    def _whole(variable: Variable, parts: Mapping):
-        return dict(parts) if isinstance(variable.shape, dict) else parts[variable.name]
 
     def _statistic(self, name: str, variable: Variable, outputs: Mapping):
         if not isinstance(variable.shape, dict):
@@ -200,7 +196,7 @@ class ServedPosterior(tfd.Distribution):
         lead = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self.batch_shape], 0)
         shapes = self._served.z.shapes
         parts = {name: tf.reshape(outputs[name], tf.concat([lead, shapes[name]], 0)) for name in shapes}
-        return ServedVAE._whole(self._served.z, parts)
+        return self._served.z.whole(parts)
 
     def _call_log_prob(self, value, name, **kwargs):
         variable = self._served.z

@@ -1,7 +1,6 @@
 """The served functions: plain tensors in and out, the batch first everywhere, each row independent of the others."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -29,13 +28,13 @@ def signatures(
 
     def data(inputs):
         given = {"condition": inputs["condition"]} if condition else {}
-        return {"x": _value(vae.x, inputs), **given}
+        return {"x": vae.x.whole(inputs), **given}
 
     def encode(inputs):
         return _outputs(vae.encode(data(inputs)), stddev=True)
 
     def decode(inputs):
-        return _outputs(vae.decode(_value(vae.z, inputs), inputs.get("condition")))
+        return _outputs(vae.decode(vae.z.whole(inputs), inputs.get("condition")))
 
     def reconstruct(inputs):
         return _named("mean", vae.reconstruction(data(inputs)))
@@ -66,7 +65,7 @@ def signatures(
         return vae.z.parts(sampling.sample_rows(vae.encode(data(inputs)), inputs["seed"]))
 
     def posterior_log_prob(inputs):
-        return {"log_prob": sampling.log_density(vae.encode(data(inputs)), _value(vae.z, inputs))}
+        return {"log_prob": sampling.log_density(vae.encode(data(inputs)), vae.z.whole(inputs))}
 
     def impute(inputs):
         given = vae.as_batch(data(inputs))
@@ -91,12 +90,6 @@ def _first_posterior(vae: VAE) -> tfd.Distribution:
 
 def _specs(variable: Variable, dtype) -> dict[str, tf.TensorSpec]:
     return {name: tf.TensorSpec([None, *shape], dtype, name) for name, shape in variable.shapes.items()}
-
-
-def _value(variable: Variable, inputs: Mapping) -> Any:
-    """Take a variable, or the dict of its parts, out of the inputs of a signature."""
-    parts = {name: inputs[name] for name in variable.shapes}
-    return parts if isinstance(variable.shape, dict) else parts[variable.name]
 
 
 def _serve(function: Callable, specs: Mapping[str, tf.TensorSpec]) -> tf.types.experimental.PolymorphicFunction:
