@@ -33,10 +33,11 @@ def reparameterized(case: Case) -> bool:
 
 
 # The abstract bases, and what has a table of its own: test_divergence.py, test_variational.py, test_autoregressive.py,
-# test_flows.py.
+# test_flows.py, test_joint.py.
 ELSEWHERE = {"DistributionLayer", "KLDivergenceAddLoss", "KLDivergenceRegularizer"}
 ELSEWHERE |= {"BlockwiseInitializer", "DenseVariational", "VariableLayer", "posterior_mean_field", "prior_trainable"}
 ELSEWHERE |= {"AutoregressiveNetwork", "AutoregressiveTransform"}
+ELSEWHERE |= {"Joint", "ProductOfNormals"}
 ELSEWHERE |= {
     "Flow",
     "FlowPosterior",
