@@ -317,11 +317,10 @@ def _from_arrays(name: str, arrays: dict[str, np.ndarray], condition: str | None
         if "x_validation" in arrays:
             return [train, split("validation"), test]
     except KeyError as missing:
-        expected = " and ".join(wanted.values())
+        split_names = [f"{found}_{which}" for found in wanted.values() for which in ("train", "test")]
         raise ValueError(
-            f"{name} holds {sorted(arrays)}, but no {missing}. "
-            f"Expected {'one array, or ' * (condition is None)}{expected}, or "
-            f"{' and '.join(f'{found}_train, {found}_test' for found in wanted.values())}."
+            f"{name} holds {sorted(arrays)}, but no {missing}. Expected {'one array' if condition is None else 'x and '}"
+            f"{condition or ''}, or {' and '.join(split_names)}."
         ) from None
     train, validation, rest = _cut(name, train)
     return [{key: np.concatenate([train[key], rest[key]]) for key in train}, validation, test]

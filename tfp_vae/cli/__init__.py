@@ -95,14 +95,9 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
     speed = steps * options.batch_size / statistics.median(seconds)
     metrics |= {"seconds": sum(seconds), "images_per_second": speed}
     _draw(run.folder / "pictures", vae, splits, recorder.history, options.seed)
-    version = (
-        None if vae.is_conditional else vae.export(Path(options.saved_models) / splits.name, card=_card(run, metrics))
-    )
+    version = vae.export(Path(options.saved_models) / splits.name, card=_card(run, metrics))
     run.write("metrics", metrics)  # last: it says that the run is finished
     console.print(_table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
-    if version is None:  # a conditional model has no served form yet
-        console.print(f"Run: {run.folder} (metrics.json, pictures/)")
-        return
     console.print(f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {_relative(version)}\n\nNext:")
     folder, served = _quote(run.folder), _quote(_relative(version))
     console.print(f"  {_program('tfp-vae')} sample {folder}    # a picture of new examples")
