@@ -319,8 +319,8 @@ def _from_arrays(name: str, arrays: dict[str, np.ndarray], condition: str | None
     except KeyError as missing:
         split_names = [f"{found}_{which}" for found in wanted.values() for which in ("train", "test")]
         raise ValueError(
-            f"{name} holds {sorted(arrays)}, but no {missing}. Expected {'one array' if condition is None else 'x and '}"
-            f"{condition or ''}, or {' and '.join(split_names)}."
+            f"{name} holds {sorted(arrays)}, but no {missing}. Expected "
+            f"{'one array' if condition is None else f'x and {condition}'}, or {' and '.join(split_names)}."
         ) from None
     train, validation, rest = _cut(name, train)
     return [{key: np.concatenate([train[key], rest[key]]) for key in train}, validation, test]
