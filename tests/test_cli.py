@@ -298,7 +298,7 @@ BAD = {
     "train --likelihood Gamma": "--likelihood must be one of",
     "train --likelihood MixtureQuantizedLogistic": "missing 1 required positional argument: 'num_components'",
     "train --likelihood IndependentQuantizedLogistic(num_levels=17.5)": "num_levels must be a whole number",
-    "train --likelihood IndependentNormal(event_shape=3)": "multiple values for .* 'event_shape'",
+    "train --likelihood IndependentNormal(event_shape=3)": r"decoder's distribution is over examples of shape \(3,\)",
     "train --likelihood IndependentNormal(shade=3)": "shade",
     "train --posterior Gamma": "--posterior must be one of",
     "train --posterior IndependentBernoulli": "--posterior must be one of",
@@ -370,7 +370,7 @@ def bad_things(tmp_path_factory):
     (folder / "taken" / "config.json").write_text("{}")
     (folder / "scribbled").mkdir()
     (folder / "scribbled" / "config.json").write_text("precious")
-    options = dict.fromkeys(cli.Options.__dataclass_fields__, "digits")
+    options = {**dict.fromkeys(cli.Options.__dataclass_fields__, "digits"), "condition": None}
     make_vae().save(cli.Run.create(folder / "damaged", cli.Options(**options)).model)
     (folder / "damaged" / "history.json").write_text("precious")
     np.savez(folder / "scalar.npz", np.float64(3.0))

@@ -147,7 +147,7 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
     ...     {"z": (16,), "condition": one_hot(10)},
     ...     [keras.layers.Dense(64, "relu"), keras.layers.Dense(64), tfpl.IndependentBernoulli((8, 8, 1))])
     >>> decoder({"z": np.zeros([5, 16]), "condition": np.arange(5)}).shape
-    (5, 8, 8, 1)
+    TensorShape([5, 8, 8, 1])
     """
     if not inputs or not layers:
         raise ValueError(f"Expected inputs and layers, received inputs={inputs!r} and layers={layers!r}.")
