@@ -55,9 +55,7 @@ def make_vae(splits: tfp_vae.datasets.Splits, *, conditional: bool) -> tfp_vae.V
 def train(vae: tfp_vae.VAE, splits: tfp_vae.datasets.Splits, epochs: int) -> tfp_vae.VAE:
     """Train by Adam, with a rate that falls as a cosine."""
     steps = splits.steps_per_epoch(100)
-    vae.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps * epochs)), steps_per_execution=10
-    )
+    vae.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps * epochs)))
     batches = splits.batches(100, epochs=epochs)
     if not vae.is_conditional:
         batches = batches.map(lambda data: data["x"])

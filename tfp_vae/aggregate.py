@@ -11,6 +11,7 @@ from scipy import special
 from sklearn.mixture import GaussianMixture
 
 from tfp_vae import evaluation, sampling
+from tfp_vae.batch import num_examples
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.flows import Flow
@@ -97,7 +98,7 @@ def fit_aggregate_prior(
 
 
 def _expect_enough(x, num_components: int) -> None:
-    if (number := _count(x)) < num_components:
+    if (number := num_examples(x)) < num_components:
         raise ValueError(f"Expected at least as many examples as components, received {number} and {num_components}.")
 
 
@@ -135,10 +136,6 @@ def _expect_one_prior(vae: VAE) -> None:
         raise ValueError(f"An aggregate prior is fitted to codes of one latent, the VAE has {[*vae.latent_shape]}.")
 
 
-def _count(x) -> int:
-    return len(tf.nest.flatten(x)[0])
-
-
 def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Draw one z for each example, `[num_examples, latent]`, again and again."""
 
@@ -147,8 +144,8 @@ def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[
         return sampling.sample(vae.encode(x), [], seed)
 
     for epoch in itertools.count():
-        starts = range(0, _count(x), batch_size)
-        seeds = [tf.constant([seed, start + epoch * _count(x)]) for start in starts]
+        starts = range(0, num_examples(x), batch_size)
+        seeds = [tf.constant([seed, start + epoch * num_examples(x)]) for start in starts]
         rows = (tf.nest.map_structure(lambda values, i=i: tf.constant(values[i : i + batch_size]), x) for i in starts)
         yield np.concatenate([draw(batch, at).numpy() for batch, at in zip(rows, seeds, strict=True)])
 
@@ -161,7 +158,7 @@ def _fit_flow(vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int,
         raise ValueError(f"The codes have {first.shape[-1]} values, flow has event_size={flow.event_size}.")
     loc, scale = first.mean(0), first.std(0)
     model = _Density(prior)
-    rate = keras.optimizers.schedules.CosineDecay(FLOW_LEARNING_RATE, epochs * -(-_count(x) // batch_size))
+    rate = keras.optimizers.schedules.CosineDecay(FLOW_LEARNING_RATE, epochs * -(-num_examples(x) // batch_size))
     model.compile(keras.optimizers.Adam(rate), jit_compile=True)
     for z in itertools.islice(draws, epochs):
         model.fit((random.permutation(z) - loc) / scale, batch_size=batch_size, shuffle=False, verbose=0)

@@ -246,6 +246,11 @@ def _ends_with(shape: tf.TensorShape, end: tuple) -> bool:
     return shape.rank >= len(end) and shape[shape.rank - len(end) :].is_compatible_with(end)
 
 
+def num_examples(x) -> int:
+    """Count the examples of arrays, alone or by name."""
+    return len(tf.nest.flatten(x)[0])
+
+
 def labels(x, y, sample_weight):
     """Give Keras labels to carry the weights along: without any it drops the weights, silently."""
-    return np.zeros(len(tf.nest.flatten(x)[0]), "int8") if y is None and sample_weight is not None else y
+    return np.zeros(num_examples(x), "int8") if y is None and sample_weight is not None else y

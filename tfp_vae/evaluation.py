@@ -8,6 +8,7 @@ import tensorflow as tf
 from scipy import stats
 
 from tfp_vae import objectives, sampling
+from tfp_vae.batch import num_examples
 from tfp_vae.checks import as_count
 from tfp_vae.layers.vector_quantized import QuantizedVectors
 from tfp_vae.vae import VAE
@@ -62,7 +63,7 @@ def evaluate(
         "active_units": _count_active(terms["mean"], ACTIVE_VARIANCE),
         "latent_units": vae.z.size,
         "kl_is_analytic": kl_is_analytic(vae, x),
-        "num_examples": _count(x),
+        "num_examples": num_examples(x),
         "num_samples": num_samples,
         **({"perplexity": perplexity(vae, x, batch_size=batch_size)} if is_quantized else {}),
     }
@@ -141,10 +142,6 @@ def _mean(vae: VAE, batch) -> tf.Tensor:
     return objectives.as_vectors(sampling.point(vae.encode(batch)))
 
 
-def _count(x) -> int:
-    return len(tf.nest.flatten(x)[0])
-
-
 def _count_active(means: np.ndarray, threshold: float) -> int:
     return int((means.var(axis=0, dtype="float64") > threshold).sum())
 
@@ -155,7 +152,7 @@ def _compile(vae: VAE, function: Callable) -> Callable:
 
 def _over_batches(function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0) -> dict[str, np.ndarray]:
     """Apply a function of a batch to all rows; the last batch is filled up so that one compiled shape serves all."""
-    number = _count(x)
+    number = num_examples(x)
     if not number:
         raise ValueError("The data set is empty. Expected at least one example.")
     batch_size = min(as_count(batch_size, "batch_size"), number)

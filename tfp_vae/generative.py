@@ -214,7 +214,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         latents = tuple(model)
 
         def likelihood(**z):
-            return self.decode(z if isinstance(self.z.shape, dict) else z["z"], condition)
+            return self.decode(self.z.whole(z), condition)
 
         if not isinstance(self.x.shape, dict):
             return tfd.JointDistributionNamed({**model, "x": named_function(latents, likelihood)})
@@ -305,11 +305,9 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def _flatten(self, data: dict) -> tuple[dict, tf.Tensor]:
         """Make one axis of the leading ones; a condition with fewer of them is repeated along the others."""
-        ndims = {"x": self.x.ndims_of_parts, "mask": self.x.ndims_of_parts, "condition": self._condition_ndims}
-        ndims["condition"] = ndims["condition"].get("condition")
-        ndims = {name: ndims[name] for name in data}
-        first, first_ndims = tf.nest.flatten(data["x"])[0], tf.nest.flatten(ndims["x"])[0]
-        lead = tf.shape(first)[: first.shape.rank - first_ndims]
+        variables = {"x": self.x, "mask": self._mask, "condition": self.condition}
+        ndims = {name: variables[name].ndims_of_parts for name in data}
+        lead = tf.shape(tf.nest.flatten(data["x"])[0])[: self.x.leading(data["x"]).rank]
         flat = tf.nest.map_structure(lambda value, number: _flatten(value, lead, number), data, ndims)
         if self.missing:  # as numbers: a mask of truth values has no gradient, which `log_prob` asks for
             flat["mask"] = tf.nest.map_structure(lambda mask: tf.cast(mask, self.x.dtype), flat["mask"])

@@ -70,8 +70,8 @@ class ServedVAE:
     def decode(self, z, condition=None) -> tfd.Distribution:
         """Give the likelihood p(x|z): `[..., *latent_shape]` -> batch shape `[...]`."""
         z = self.z.parts(self.z.expect(z))
-        first, ndims = next(iter(z.values())), next(iter(self.z.ndims.values()))
-        lead, static = tf.shape(first)[: first.shape.rank - ndims], first.shape[: first.shape.rank - ndims]
+        static = self.z.leading(self.z.whole(z))
+        lead = tf.shape(next(iter(z.values())))[: static.rank]
         flat = {name: tf.reshape(part, [-1, *self.z.shapes[name]]) for name, part in z.items()}
         if condition is not None:
             shape = self.description.get("condition_shape")
@@ -200,9 +200,8 @@ class ServedPosterior(tfd.Distribution):
 
     def _call_log_prob(self, value, name, **kwargs):
         variable = self._served.z
-        parts, ndims = variable.parts(variable.expect(value)), variable.ndims
-        first = next(iter(parts))
-        lead = parts[first].shape[: parts[first].shape.rank - ndims[first]]
+        value = variable.expect(value)
+        parts, lead = variable.parts(value), variable.leading(value)
         number = lead.num_elements() // self.batch_shape[0]
         flat = {key: tf.reshape(part, [-1, *variable.shapes[key]]) for key, part in parts.items()}
         outputs = self._served.call("posterior_log_prob", **self._repeated(number), **flat)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, missing, objectives, sampling
+from tfp_vae import missing, objectives, sampling
 from tfp_vae.batch import Variable
 from tfp_vae.serving.distributions import describe, is_determined
 from tfp_vae.vae import VAE
@@ -117,7 +117,6 @@ def _stddev(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
 
 def _named(statistic: str, value) -> dict[str, tf.Tensor]:
     """Name a statistic, or that of each part: `z1_mean`."""
-    parts = batch.map_parts(lambda part: part, value)
-    return (
-        {f"{name}_{statistic}": part for name, part in parts.items()} if isinstance(parts, dict) else {statistic: parts}
-    )
+    if isinstance(value, Mapping):
+        return {f"{name}_{statistic}": part for name, part in value.items()}
+    return {statistic: value}
