@@ -46,13 +46,21 @@ def train(
     latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 24,
     posterior: Annotated[
         str,
-        typer.Option(help="Distribution layer of the encoder, such as 'RelaxedOneHotCategorical(temperature=0.5)'."),
+        typer.Option(
+            help="Distribution layer of the encoder, such as 'RelaxedOneHotCategorical(temperature=0.5)'; several by "
+            "name: Joint(style='MultivariateNormalDiag', kind='...')."
+        ),
     ] = "MultivariateNormalDiag",
     likelihood: Annotated[
         str,
-        typer.Option(help="Distribution layer of the decoder, perhaps with arguments; auto: what suits the data."),
+        typer.Option(
+            help="Distribution layer of the decoder, perhaps with arguments; auto: what suits the data; of a table one "
+            "for each array of the .npz file: Joint(age='auto', job='IndependentCategorical')."
+        ),
     ] = "auto",
-    prior: Annotated[str, typer.Option(help="Prior, such as 'NormalMixture(num_components=10)'.")] = "StandardNormal",
+    prior: Annotated[
+        str, typer.Option(help="Prior, such as 'NormalMixture(num_components=10)'; several by name: Joint(...).")
+    ] = "StandardNormal",
     objective: Annotated[str, typer.Option(help="Objective, such as 'IWAE(num_samples=5)'.")] = "ELBO",
     beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0,
     warm_up: Annotated[int, typer.Option(min=0, help="Epochs in which beta rises from 0.")] = 0,
@@ -60,6 +68,9 @@ def train(
     decoder_decay: Annotated[
         float, typer.Option(min=0.0, help="Weight of the decoder's squared kernels in the loss (RAE-L2).")
     ] = 0.0,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="NaN in x is a missing value; tfp-vae impute fills it in.")
+    ] = False,
     num_samples: NumSamples = 500,
     seed: Seed = 0,
     run: Annotated[
@@ -108,6 +119,21 @@ def sample(
 ) -> None:
     """Generate examples from the prior."""
     _cli().sample(model, num_examples, seed, output, condition)
+
+
+@app.command()
+def impute(
+    data: Annotated[Path, typer.Argument(help=".npz file of an array, or of the arrays of a table, with NaN in it.")],
+    model: Model = None,
+    num_samples: Annotated[int, typer.Option(min=1, help="Draws of z for each example.")] = 1000,
+    num_draws: Annotated[
+        int | None, typer.Option(min=1, help="Draws of the missing values; default: their means instead.")
+    ] = None,
+    seed: Seed = 0,
+    output: Annotated[Path, typer.Option(help="New .npz file: arrays of the same names, whole.")] = Path("imputed.npz"),
+) -> None:
+    """Fill in missing values, with a model that was trained with --missing."""
+    _cli().impute(model, data, output, num_samples=num_samples, num_draws=num_draws, seed=seed)
 
 
 @app.command()

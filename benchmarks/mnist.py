@@ -19,10 +19,10 @@ ROWS = {
     "mixture prior": ["--prior", "NormalMixture(num_components=50)"],
     "VampPrior": ["--prior", "VampPrior(num_components=200)"],
     "flow prior": ["--prior", "MaskedAutoregressiveFlow(num_transforms=4)"],
-    "full covariance": ["--posterior", "MultivariateNormalTriL"],
+    "full covariance": ["--posterior", "MultivariateNormalTriL(off_diagonal_scale=0.05)"],
     "flow posterior": ["--posterior", "InverseAutoregressiveFlow"],
     "two layers": ["--posterior", "bottom_up(latent_sizes=(24, 12))"],
-    "ladder": ["--posterior", "ladder(latent_sizes=(24, 12))"],
+    "ladder": ["--posterior", "ladder(latent_sizes=(24, 12))", "--warm-up", "10"],
 }
 
 

@@ -325,6 +325,14 @@ CASES = [
         tfpl.MultivariateNormalTriL, {"event_size": 2}, 5, (2,), ref.multivariate(ref.triangular), product((2,), *LINE)
     ),
     Case(
+        tfpl.MultivariateNormalTriL,
+        {"event_size": 2, "off_diagonal_scale": 0.5},
+        5,
+        (2,),
+        ref.multivariate(functools.partial(ref.triangular, below=0.5)),
+        product((2,), *LINE),
+    ),
+    Case(
         tfpl.OneHotCategorical, {"event_size": 3}, 3, (3,), ref.one_hot, ONE_HOT, convert=tfd.OneHotCategorical.logits
     ),
     Case(tfpl.OneHotCategoricalStraightThrough, {"event_size": 3}, 3, (3,), ref.one_hot, ONE_HOT, linear=True),

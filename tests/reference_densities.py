@@ -36,10 +36,10 @@ def diagonal(params):
     return (softplus(params) + 1e-5)[..., np.newaxis] * np.eye(2)
 
 
-def triangular(params):
-    """The entries (c, b, a) fill the factor clockwise from its last: ((a, 0), (b, c))."""
+def triangular(params, below=1.0):
+    """The entries (c, b, a) fill the factor clockwise from its last: ((a, 0), (below * b, c))."""
     c, b, a = np.moveaxis(params, -1, 0)
-    return np.stack([softplus(a) + 1e-5, 0 * a, b, softplus(c) + 1e-5], -1).reshape(*a.shape, 2, 2)
+    return np.stack([softplus(a) + 1e-5, 0 * a, below * b, softplus(c) + 1e-5], -1).reshape(*a.shape, 2, 2)
 
 
 def diagonal_plus_low_rank(params):

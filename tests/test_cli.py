@@ -249,7 +249,7 @@ def test_a_hierarchy_by_name(name, digits):
     assert isinstance(vae.prior.parts["z3"], tfp_vae.priors.NormalMixture)
     vae.compile("adam", run_eagerly=True)
     assert np.isfinite(vae.fit(digits.train[:50], verbose=0).history["loss"]).all()
-    with pytest.raises(ValueError, match="VampPrior needs an encoder of one latent"):
+    with pytest.raises(ValueError, match="VampPrior needs an encoder from an x without parts to one latent"):
         cli.build(digits, options_of(hidden_size=8, posterior=name, prior="VampPrior"))
 
 

@@ -1,12 +1,9 @@
 """Data sets: a name, a file or an array becomes train, validation and test data, and the likelihood that suits them."""
 
 import dataclasses
-import difflib
+import functools
+import itertools
 import os
-import threading
-import urllib.error
-import urllib.request
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfp_vae import sources
+from tfp_vae.batch import BESIDE_X, map_parts, num_examples
 from tfp_vae.checks import as_seed
-
-# Seconds to wait for an answer before a data set counts as out of reach.
-NETWORK_TIMEOUT = 10
 
 
 def binarize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -45,39 +41,48 @@ def dequantize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return (tf.cast(pixels, tf.float32) + uniform) / 256.0
 
 
+SPLITS = ("train", "validation", "test")
+
+
 @dataclasses.dataclass(frozen=True)
 class Splits:
     """Train, validation and test data, and the likelihood that suits them.
 
     Args:
         name: of the data set, without the folders of a path; fit for a file name.
-        train: `[num_examples, *event_shape]`; 8-bit pixels where `draw` is given, else final values. With a condition
-            this and the next two are dicts of "x", such arrays, and "condition", `[num_examples, ...]`.
+        train: `[num_examples, *event_shape]`; 8-bit pixels where `draw` is given, else final values. A table is a dict
+            of such arrays by the names of its parts. With a condition this and the next two are dicts of "x", such
+            data, and "condition", `[num_examples, ...]`.
         validation: final values, float32.
         test: final values, float32.
-        likelihood: name of the class in `tfp_vae.layers`.
-        likelihood_config: its arguments besides the event shape.
+        likelihood: name of the class in `tfp_vae.layers`; of a table a dict of the names.
+        likelihood_config: its arguments besides the event shape; of a table a dict of such dicts.
         draw: function of a batch of training data and a stateless seed that gives final values, anew in each epoch
             (`binarize`, `dequantize`), or None.
     """
 
     name: str
-    train: np.ndarray | dict[str, np.ndarray]
-    validation: np.ndarray | dict[str, np.ndarray]
-    test: np.ndarray | dict[str, np.ndarray]
-    likelihood: str
+    train: Any
+    validation: Any
+    test: Any
+    likelihood: Any
     likelihood_config: dict
-    draw: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    draw: Callable | None = None
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one example x."""
-        return x_of(self.train).shape[1:]
+    def event_shape(self) -> Any:
+        """Shape of one example x; of a table a dict of the shapes of its parts."""
+        return map_parts(lambda values: values.shape[1:], x_of(self.train))
+
+    @property
+    def is_table(self) -> bool:
+        """Whether x has several parts."""
+        return isinstance(self.likelihood, dict)
 
     @property
     def conditions(self) -> np.ndarray | None:
         """All conditions, one after another, `[num_examples, ...]`, or None."""
-        if not isinstance(self.train, dict):
+        if not _has_condition(self.train):
             return None
         return np.concatenate([part["condition"] for part in (self.train, self.validation, self.test)])
 
@@ -92,7 +97,7 @@ class Splits:
         Raises:
             ValueError: if the batch is empty or larger than the training data.
         """
-        number = len(x_of(self.train))
+        number = num_examples(self.train)
         if not 1 <= batch_size <= number:
             raise ValueError(
                 f"The batch size must lie between 1 and the {number} training examples of {self.name}, "
@@ -100,12 +105,12 @@ class Splits:
             )
         return number // batch_size
 
-    def training_values(self, seed: int = 0) -> np.ndarray:
+    def training_values(self, seed: int = 0) -> Any:
         """Give final values of x in all training data, drawn once where `draw` is given, float32."""
         rows = x_of(self.train)
         if self.draw is not None:
             rows = self.draw(rows, tf.constant([8, as_seed(seed)], tf.int32))
-        return np.asarray(rows, "float32")
+        return map_parts(lambda values: np.asarray(values, "float32"), rows)
 
     def batches(self, batch_size: int, *, seed: int = 0, first_epoch: int = 0, epochs: int = 1) -> tf.data.Dataset:
         """Give shuffled training batches of the epochs `first_epoch`, ..., `epochs` - 1, one after the other.
@@ -124,16 +129,18 @@ class Splits:
 
         def one_epoch(epoch):
             epoch_seed = tf.random.fold_in(tf.constant([4, seed], tf.int32), tf.cast(epoch, tf.int32))
-            order = tf.random.experimental.stateless_shuffle(tf.range(len(x_of(self.train))), epoch_seed)
+            order = tf.random.experimental.stateless_shuffle(tf.range(num_examples(data)), epoch_seed)
 
             def one_batch(step):
                 places = tf.ensure_shape(order[step * batch_size :][:batch_size], [batch_size])
                 rows = tf.nest.map_structure(lambda values: tf.gather(values, places), data)
-                x = x_of(rows)
+                drawn = x_of(rows)
                 if self.draw is not None:
-                    x = self.draw(x, tf.random.fold_in(epoch_seed, tf.cast(step, tf.int32) + 1))
-                x = tf.ensure_shape(tf.cast(x, tf.float32), [batch_size, *self.event_shape])
-                return {**rows, "x": x} if isinstance(rows, dict) else x
+                    drawn = self.draw(drawn, tf.random.fold_in(epoch_seed, tf.cast(step, tf.int32) + 1))
+                x = tf.nest.map_structure(
+                    lambda values, row: tf.ensure_shape(tf.cast(values, tf.float32), row.shape), drawn, x_of(rows)
+                )
+                return {**rows, "x": x} if _has_condition(rows) else x
 
             return tf.data.Dataset.range(steps).map(one_batch, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -142,14 +149,19 @@ class Splits:
 
 def x_of(data):
     """Give the x of data that may have a condition beside it."""
-    return data["x"] if isinstance(data, dict) else data
+    return data["x"] if _has_condition(data) else data
+
+
+def _has_condition(data) -> bool:
+    return isinstance(data, dict) and "condition" in data
 
 
 def load(
     source: str | os.PathLike | np.ndarray | Mapping = "digits",
     *,
     condition: str | None = None,
-    likelihood: str | None = None,
+    likelihood: str | Mapping[str, str | None] | None = None,
+    missing: bool = False,
     seed: int = 0,
 ) -> Splits:
     """Load a data set.
@@ -160,6 +172,7 @@ def load(
     | a TFDS name such as `"mnist"` | its feature `image`, in memory | as 8-bit images |
     | `.npz` path | `x_train`, `x_test` and perhaps `x_validation`, or one array | by its values, as below |
     | dict of arrays | as the arrays of an `.npz` file | by its values, as below |
+    | these with parts by name in `likelihood` | a table: arrays of those names | of each part by its values |
     | array, zeros and ones only | | IndependentBernoulli |
     | array of uint8, or 8-bit images | binarized (one channel) or dequantized, anew in each epoch | \
 IndependentBernoulli, or IndependentNormal where there are several channels |
@@ -173,7 +186,9 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
         source: name, path of an `.npz` file, or array `[num_examples, *event_shape]`.
         condition: what x is conditional on: "label" of the digits, a feature of a TFDS data set, or name of the arrays
             beside x: `x` and `label` in an `.npz` file, or `x_train`, `label_train`, `x_test` and `label_test`.
-        likelihood: name of a class in `tfp_vae.layers` to use instead.
+        likelihood: name of a class in `tfp_vae.layers` to use instead; or a dict of such names, or None, by the names
+            of the arrays that are the parts of a table. Labels 0, 1, ... have `IndependentCategorical`.
+        missing: whether NaN is let through, as a value that is missing.
         seed: of the binarization or dequantization of validation and test data.
 
     Raises:
@@ -187,22 +202,53 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
     >>> splits.likelihood, splits.likelihood_config
     ('IndependentBinomial', {'total_count': 16})
     """
+    chosen = _by_part(likelihood)
+    wanted = {part: part for part in chosen} | ({} if condition is None else {"condition": condition})
     if isinstance(source, (np.ndarray, Mapping)):
-        arrays = dict(source) if isinstance(source, Mapping) else {"x": source}
-        name, parts = "array", _from_arrays("array", arrays, condition)
+        arrays = source if isinstance(source, Mapping) else {"x": source}
+        name, parts = "array", sources.from_arrays("array", arrays, wanted)
     elif Path(source).suffix == ".npz":
-        name, parts = Path(source).stem, _from_arrays(str(source), _load_npz(Path(source)), condition)
+        name, parts = Path(source).stem, sources.from_arrays(str(source), sources.load_npz(Path(source)), wanted)
     elif str(source) == "digits":
-        name, parts = "digits", _from_arrays("digits", _load_digits(), condition)
+        name, parts = "digits", sources.from_arrays("digits", sources.load_digits(), wanted)
     else:
-        name, parts = str(source).replace("/", "-").replace(":", "-"), _load_tfds(str(source), condition)
-    seed = as_seed(seed)
-    for part in parts:
-        _check(name, part["x"])
-    for key in parts[0]:
+        features = {**wanted, "x": "image"} if "x" in wanted else wanted
+        name, parts = str(source).replace("/", "-").replace(":", "-"), sources.load_tfds(str(source), features)
+    is_table = isinstance(likelihood, Mapping)
+    for part, key in itertools.product(parts, chosen):
+        _check(name, part[key], missing, 1 if is_table else 2)
+    for key in wanted:
         _expect_alike(name, [part[key] for part in parts])
-    splits = _suit(name, [part["x"] for part in parts], likelihood, seed)
+    suited = {
+        key: _suit(name, [part[key] for part in parts], usual, as_seed(seed), place)
+        for place, (key, usual) in enumerate(chosen.items())
+    }
+    splits = _table(name, suited) if is_table else suited["x"]
     return splits if condition is None else _with_conditions(splits, [part["condition"] for part in parts])
+
+
+def _by_part(likelihood) -> dict[str, str | None]:
+    """Give the chosen likelihood of each part; an x without parts is one of the name x."""
+    if not isinstance(likelihood, Mapping):
+        return {"x": likelihood}
+    if len(likelihood) < 2 or {"x", *BESIDE_X} & {*likelihood}:
+        raise ValueError(
+            f"A table has at least two parts, none of them called x, {' or '.join(BESIDE_X)}; received {[*likelihood]}."
+        )
+    return dict(likelihood)
+
+
+def _table(name: str, parts: dict[str, Splits]) -> Splits:
+    """Put the parts of a table together."""
+    data = {split: {key: getattr(part, split) for key, part in parts.items()} for split in SPLITS}
+    draws = {key: part.draw for key, part in parts.items() if part.draw is not None}
+
+    def draw(rows, seed):
+        return {key: draws[key](values, seed) if key in draws else values for key, values in rows.items()}
+
+    likelihood = {key: part.likelihood for key, part in parts.items()}
+    config = {key: part.likelihood_config for key, part in parts.items()}
+    return Splits(name, **data, likelihood=likelihood, likelihood_config=config, draw=draw if draws else None)
 
 
 def _expect_alike(name: str, parts: list[np.ndarray]) -> None:
@@ -217,12 +263,10 @@ def _expect_alike(name: str, parts: list[np.ndarray]) -> None:
 def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
     """Put labels, as int32, or other conditions, as float32, beside x."""
     named: dict[str, Any] = {}
-    for split, condition in zip(("train", "validation", "test"), conditions, strict=True):
+    for split, condition in zip(SPLITS, conditions, strict=True):
         x = getattr(splits, split)
         if condition.dtype.kind not in "biuf" or not np.isfinite(condition).all():
             raise ValueError(f"The condition of {splits.name} must be finite numbers, received {condition.dtype}.")
-        if len(condition) != len(x):
-            raise ValueError(f"{splits.name} has {len(condition)} conditions for {len(x)} examples.")
         named[split] = {"x": x, "condition": condition.astype("float32" if condition.dtype.kind == "f" else "int32")}
     return dataclasses.replace(splits, **named)
 
@@ -238,17 +282,24 @@ DRAWS = {
 }
 
 
-def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int) -> Splits:
+def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int, place: int) -> Splits:
     """Find the likelihood that suits the values, and bring them to where it has its support."""
     train, validation, test = parts
-    largest = max(part.max() for part in parts)
-    binary = all(np.isin(part, (0, 1)).all() for part in parts)
+    known = [part[~np.isnan(part)] for part in parts]
+    largest = max((part.max() for part in known if part.size), default=0)
+    binary = all(np.isin(part, (0, 1)).all() for part in known)
     pixels = train.dtype == np.uint8 and not binary
     counts = np.issubdtype(train.dtype, np.integer)
     if likelihood is None:
         likelihood = _usual_likelihood(train, binary, pixels, counts)
-    config = {"total_count": 255 if pixels else int(largest)} if likelihood == "IndependentBinomial" else {}
+    config = {}
+    if likelihood == "IndependentBinomial":
+        config["total_count"] = 255 if pixels else int(largest)
+    if likelihood == "IndependentCategorical":
+        config["num_categories"] = int(largest) + 1
     draw = DRAWS.get(likelihood) if pixels else None
+    if draw is not None and place:
+        draw = functools.partial(_drawn_apart, draw, place)
     if pixels and likelihood == "IndependentContinuousBernoulli":
         train, validation, test = (part / 255.0 for part in parts)
 
@@ -260,6 +311,11 @@ def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int)
     return Splits(name, train, final(validation, 5), final(test, 6), likelihood, config, draw)
 
 
+def _drawn_apart(draw: Callable, place: int, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draw the values of a later part of a table, independently of those before it."""
+    return draw(pixels, tf.random.fold_in(seed, place))
+
+
 def _usual_likelihood(train: np.ndarray, binary: bool, pixels: bool, counts: bool) -> str:
     several_channels = train.ndim == 4 and train.shape[-1] > 1
     if binary or (pixels and not several_channels):
@@ -267,124 +323,19 @@ def _usual_likelihood(train: np.ndarray, binary: bool, pixels: bool, counts: boo
     return "IndependentBinomial" if counts and not pixels else "IndependentNormal"
 
 
-def _check(name: str, part: np.ndarray) -> None:
+def _check(name: str, part: np.ndarray, missing: bool, least_ndim: int) -> None:
     if part.size == 0:
         raise ValueError(f"The data set {name} is empty: shape {part.shape}. Expected at least ten examples.")
-    if part.ndim < 2 or part.dtype.kind not in "biuf":
+    if part.ndim < least_ndim or part.dtype.kind not in "biuf":
         raise ValueError(
             f"The data set {name} must be an array of numbers, [num_examples, *event_shape], received shape "
             f"{part.shape} of {part.dtype}."
         )
-    if not np.isfinite(part).all():
-        bad = np.count_nonzero(~np.isfinite(part))
-        raise ValueError(f"The data set {name} holds {bad} values that are NaN or infinite. Remove or replace them.")
-
-
-def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Cut validation and test data, a tenth each, from shuffled data; the cut is the same at every call."""
-    x = data["x"]
-    _check(name, x)
-    if len(x) < 10:
-        raise ValueError(f"The data set is empty or too small: {len(x)} examples. Expected at least ten.")
-    if lengths := {key: len(values) for key, values in data.items() if len(values) != len(x)}:
-        raise ValueError(f"{name} has {len(x)} examples x, but {lengths}.")
-    held_out = min(len(x) // 10 + (len(x) % 10 > 0), 10_000)
-    order = np.random.RandomState(0).permutation(len(x))
-    places = order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
-    return [{key: values[rows] for key, values in data.items()} for rows in places]
-
-
-def _load_digits() -> dict[str, np.ndarray]:
-    from sklearn.datasets import load_digits  # slow to import, and only the digits need it
-
-    digits = load_digits()
-    return {"x": digits.images[..., np.newaxis].astype("int32"), "label": digits.target}
-
-
-def _from_arrays(name: str, arrays: dict[str, np.ndarray], condition: str | None) -> list[dict[str, np.ndarray]]:
-    """Give train, validation and test data from arrays by name; those that are not asked for are left out."""
-    if condition is None and len(arrays) == 1:
-        arrays = {"x": next(iter(arrays.values()))}
-    wanted = {"x": "x"} if condition is None else {"x": "x", "condition": condition}
-    if arrays.keys() >= {*wanted.values()}:
-        return _cut(name, {key: arrays[found] for key, found in wanted.items()})
-
-    def split(which: str) -> dict[str, np.ndarray]:
-        return {key: arrays[f"{found}_{which}"] for key, found in wanted.items()}
-
-    try:
-        train, test = split("train"), split("test")
-        if "x_validation" in arrays:
-            return [train, split("validation"), test]
-    except KeyError as missing:
-        split_names = [f"{found}_{which}" for found in wanted.values() for which in ("train", "test")]
+    bad = np.isinf(part) if missing else ~np.isfinite(part)
+    if bad.any():
         raise ValueError(
-            f"{name} holds {sorted(arrays)}, but no {missing}. Expected "
-            f"{'one array' if condition is None else f'x and {condition}'}, or {' and '.join(split_names)}."
-        ) from None
-    train, validation, rest = _cut(name, train)
-    return [{key: np.concatenate([train[key], rest[key]]) for key in train}, validation, test]
-
-
-def _load_npz(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        with np.load(path) as file:
-            return dict(file)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not an .npz file of numeric arrays, as numpy.savez writes them.") from error
-
-
-def _load_tfds(name: str, condition: str | None) -> list[dict[str, np.ndarray]]:
-    import tensorflow_datasets as tfds  # slow to import, and only these data need it
-
-    known = tfds.list_builders(with_community_datasets=False)
-    if name.split("/")[0].split(":")[0] not in known:
-        near = ", ".join(difflib.get_close_matches(name, ["digits", *known], 3)) or "digits, mnist, fashion_mnist"
-        raise ValueError(f"There is no data set {name!r}. Did you mean: {near}? Or give the path of an .npz file.")
-    builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
-    if not builder.is_prepared():
-        _expect_network(name, builder)
-        builder.download_and_prepare()
-    image = dict(builder.info.features).get("image")
-    if image is None or None in image.shape:
-        raise ValueError(f"The data set {name} has no images of one size: {builder.info.features}.")
-    wanted_features = {"x": "image"} if condition is None else {"x": "image", "condition": condition}
-    if not {*wanted_features.values()} <= {*builder.info.features}:
-        raise ValueError(f"The data set {name} has no {condition!r}, only {sorted(builder.info.features)}.")
-    last = min(builder.info.splits["train"].num_examples // 10, 5_000)
-    if "validation" in builder.info.splits:
-        wanted = ["train", "validation", "test"]
-    else:
-        wanted = [f"train[:-{last}]", f"train[-{last}:]", "test"]
-    if "test" not in builder.info.splits:
-        raise ValueError(f"The data set {name} has no test split, only {sorted(builder.info.splits)}.")
-    loaded = [builder.as_dataset(split=split, batch_size=-1) for split in wanted]
-    return [{key: part[found].numpy() for key, found in wanted_features.items()} for part in loaded]
-
-
-def _expect_network(name: str, builder) -> None:
-    """Raise soon where a download would hang: TFDS itself tries for minutes."""
-    failures: list[str] = []
-
-    def knock(url: str) -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=NETWORK_TIMEOUT).close()
-        except urllib.error.HTTPError:
-            pass  # an answer, whatever it says
-        except (OSError, ValueError) as error:
-            failures.append(str(error))
-
-    url = next(iter(builder.url_infos), "https://storage.googleapis.com")
-    thread = threading.Thread(target=knock, args=[url], daemon=True)
-    thread.start()
-    thread.join(2 * NETWORK_TIMEOUT)
-    if failures or thread.is_alive():
-        raise FileNotFoundError(
-            f"The data set {name} is not prepared in {builder.data_dir}, and its source does not answer "
-            f"({failures[0] if failures else 'no reply'}). Set TFDS_DATA_DIR to a folder where it is prepared, or "
-            "connect to the network."
+            f"The data set {name} holds {bad.sum()} values that are {'infinite' if missing else 'NaN or infinite'}. "
+            f"Remove or replace them{'' if missing else '; NaN as a missing value needs missing=True, or --missing'}."
         )
 
 

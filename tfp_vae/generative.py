@@ -15,7 +15,7 @@ from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.divergence import call_prior
 from tfp_vae.layers.fold import first_distribution, fold, named_function, named_inputs, unfold
 from tfp_vae.layers.support import check_pair, is_point
-from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.tensor_like import is_a, unwrap
 from tfp_vae.layers.vector_quantized import VectorQuantized
 
 tfd = tfp.distributions
@@ -210,7 +210,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
         self.expect_built()
         prior = self.prior_distribution(condition)
-        model = dict(prior.model) if isinstance(prior, tfd.JointDistributionNamed) else {"z": prior}
+        model = dict(prior.model) if is_a(prior, tfd.JointDistributionNamed) else {"z": prior}
         latents = tuple(model)
 
         def likelihood(**z):

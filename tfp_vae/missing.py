@@ -1,11 +1,13 @@
 """Examples with missing values: what of them is observed, how likely it is, and what the rest may be."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import batch, sampling
 from tfp_vae.layers.support import innermost
+from tfp_vae.layers.tensor_like import is_a
 
 tfd = tfp.distributions
 
@@ -48,14 +50,22 @@ def observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
     >>> float(observed(likelihood, [[True, False]]).log_prob([[0., 9.]])[0]) == float(tfd.Normal(0., 1.).log_prob(0.))
     True
     """
-    if isinstance(likelihood, tfd.JointDistributionNamed):
+    if is_a(likelihood, tfd.JointDistributionNamed):
         return tfd.JointDistributionNamed({n: observed(part, mask[n]) for n, part in likelihood.model.items()})
     if type(likelihood) not in INDEPENDENT or likelihood.distribution.event_shape.rank != 0:
         raise ValueError(
             f"missing=True needs a likelihood whose values are independent, but {type(likelihood).__name__} says "
             "nothing of a part of x alone. End the decoder in a layer such as IndependentNormal."
         )
-    return tfd.Independent(tfd.Masked(likelihood.distribution, mask), likelihood.reinterpreted_batch_ndims)
+    masked = tfd.Masked(likelihood.distribution, mask, safe_sample_fn=_safe_value)
+    return tfd.Independent(masked, likelihood.reinterpreted_batch_ndims)
+
+
+def _safe_value(distribution: tfd.Distribution) -> tf.Tensor:
+    """Give what stands where a value is missing, in a density that is not used: counts and labels may be 0."""
+    if distribution.reparameterization_type == tfd.NOT_REPARAMETERIZED:
+        return tf.zeros(distribution.batch_shape_tensor(), keras.config.floatx())
+    return distribution.sample(seed=[0, 0])
 
 
 def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
@@ -101,7 +111,7 @@ def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: t
 
 def _weighted_point(likelihood: tfd.Distribution, weights: tf.Tensor):
     """Give one value that stands for a mixture of likelihoods: its mean, or its most probable category."""
-    if isinstance(likelihood, tfd.JointDistributionNamed):
+    if is_a(likelihood, tfd.JointDistributionNamed):
         return {name: _weighted_point(part, weights) for name, part in likelihood.model.items()}
     inner = innermost(likelihood)
     if isinstance(inner, tfd.Categorical):

@@ -8,13 +8,18 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tfp_vae import sampling
-from tfp_vae.batch import by_name
+from tfp_vae.batch import Variable, by_name, num_examples
+from tfp_vae.checks import as_seed
 from tfp_vae.evaluation import posterior_means
 from tfp_vae.vae import VAE
 
 
 class Generator(Protocol):
     """What `samples` needs of a model: a `VAE`, or a `serving.ServedVAE`."""
+
+    @property
+    def x(self) -> Variable:
+        """What an example is made of."""
 
     @property
     def generate(self) -> Callable[..., np.ndarray]:
@@ -95,6 +100,49 @@ def latent_traversal(
     )
 
 
+def marginals(vae: VAE, x, *, seed: int = 0, num_panels: int = 24) -> Figure:
+    """Show how each value of a table is distributed: in the data, and in draws from the model.
+
+    Args:
+        vae: a VAE of an x with several parts.
+        x: data, as `fit` takes them; with a condition one draw is made under each example's own.
+        seed: of the draws.
+        num_panels: number of values shown, at most.
+    """
+    data = by_name(x)
+    condition = data.get("condition")
+    joint = vae.joint_distribution(condition)
+    shape = [num_examples(x)] if condition is None else []
+    drawn = vae.x.whole(joint.sample(shape, seed=tf.constant([9, as_seed(seed)], tf.int32)))
+    columns = {}
+    for name in vae.x.shapes:
+        real, made = (np.reshape(part[name], [num_examples(x), -1]) for part in (data["x"], drawn))
+        for column in range(real.shape[-1]):
+            columns[f"{name} {column}" if real.shape[-1] > 1 else name] = real[:, column], made[:, column]
+    number = min(num_panels, len(columns))
+    width = min(6, number)
+    height = -(-number // width)
+    figure = Figure(figsize=(2.2 * width, 1.9 * height + 0.4), layout="constrained")
+    figure.suptitle("Data (filled) and draws from the model (line)")
+    panels = figure.subplots(height, width, squeeze=False).ravel()
+    for axes, (title, (values, draws)) in zip(panels, columns.items(), strict=False):
+        bins = _bins(values[np.isfinite(values)])
+        axes.hist(values, bins, density=True, alpha=0.5)
+        axes.hist(np.clip(draws, bins[0], bins[-1]), bins, density=True, histtype="step", linewidth=1.2)
+        axes.set(title=title, yticks=[])
+    for axes in panels[number:]:
+        axes.remove()
+    return figure
+
+
+def _bins(values: np.ndarray) -> np.ndarray:
+    """Give the edges of a histogram: a bar for each of a few whole numbers, else thirty."""
+    low, high = np.quantile(values, [0.002, 0.998]) if values.size else (0.0, 1.0)
+    if high - low < 40 and np.array_equal(values, np.round(values)):
+        return np.arange(np.floor(low) - 0.5, high + 1.0)
+    return np.linspace(low, high + 1e-6, 31)
+
+
 def learning_curves(history: dict[str, list[float]]) -> Figure:
     """Show the ELBO and its two terms over the epochs, training and validation, in nats per example.
 
@@ -135,7 +183,7 @@ def _grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Fig
     is_image = x.ndim == 4 or (x.ndim == 5 and x.shape[-1] in (1, 3))
     figure = Figure(figsize=(0.8 * num_columns + 0.5, 0.8 * num_rows + 0.6), layout="constrained")
     figure.suptitle(title)
-    low, high = float(x.min()), float(x.max())
+    low, high = float(np.nanmin(x)), float(np.nanmax(x))
     for row, panels in enumerate(figure.subplots(num_rows, num_columns, squeeze=False)):
         for column, axes in enumerate(panels):
             axes.set(xticks=[], yticks=[])
@@ -151,4 +199,4 @@ def _grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Fig
     return figure
 
 
-__all__ = ["latent_traversal", "learning_curves", "reconstructions", "samples"]
+__all__ = ["latent_traversal", "learning_curves", "marginals", "reconstructions", "samples"]

@@ -7,6 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.support import innermost
+from tfp_vae.layers.tensor_like import is_a
 
 tfd = tfp.distributions
 
@@ -119,7 +120,7 @@ def log_density(distribution: tfd.Distribution, value) -> tf.Tensor:
     >>> (log_density(p, value) - p.log_prob(value)).numpy()
     np.float32(0.0)
     """
-    if not isinstance(distribution, tfd.JointDistributionNamed):
+    if not is_a(distribution, tfd.JointDistributionNamed):
         return distribution.log_prob(value)
     return tf.add_n([part.log_prob(value[name]) for name, part in parts_given(distribution, value).items()])
 
@@ -145,7 +146,7 @@ def _through_parts(distribution: tfd.Distribution, draw: Callable):
             return part.bijector.forward(through(part.distribution, is_root, number))
         return draw(part, is_root, number)
 
-    if not isinstance(distribution, tfd.JointDistributionNamed):
+    if not is_a(distribution, tfd.JointDistributionNamed):
         return through(distribution, True, 0)
     values: dict = {}
     for number, (name, needs) in enumerate(distribution.resolve_graph(), start=1):
@@ -182,7 +183,7 @@ def point(distribution: tfd.Distribution):
     >>> point(tfd.Categorical(logits=[[0., 2., 1.]])).numpy()
     array([1], dtype=int32)
     """
-    if isinstance(distribution, tfd.JointDistributionNamed):
+    if is_a(distribution, tfd.JointDistributionNamed):
         values: dict = {}
         for name, needs in distribution.resolve_graph():
             part = distribution.model[name]

@@ -15,14 +15,19 @@ import numpy as np
 import rich.console
 import rich.progress
 import rich.table
+import tensorflow as tf
 
-from tfp_vae import datasets, evaluation, plots, serving
+from tfp_vae import datasets, evaluation, layers, plots, serving, sources
+from tfp_vae.batch import num_examples
 from tfp_vae.cli.build import build, parse_condition, parse_likelihood
 from tfp_vae.cli.runs import Options, Recorder, Run, open_vae
 from tfp_vae.vae import VAE
 
 # Examples held in memory at once when a run is judged.
 EVALUATION_BATCH_SIZE = 500
+
+# Examples that are filled in at once: each has as many draws as `num_samples` says.
+IMPUTATION_BATCH_SIZE = 50
 
 # Rows of a picture of samples, a condition each.
 MAX_CONDITIONS = 10
@@ -40,7 +45,9 @@ def train(folder: Path | None, options: dict) -> None:
             f"The run folder {folder} exists already. Choose another --run, or go on with --resume {folder}."
         )
     likelihood = parse_likelihood(options["likelihood"])[0]
-    splits = datasets.load(options["dataset"], condition=options["condition"], likelihood=likelihood)
+    splits = datasets.load(
+        options["dataset"], condition=options["condition"], likelihood=likelihood, missing=options["missing"]
+    )
     chosen = Options(**{**options, "saved_models": str(options["saved_models"]), "name": splits.name})
     vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
@@ -141,17 +148,16 @@ def evaluate(model: Path | None, dataset: str | None, *, num_samples: int, batch
 def sample(model: Path | None, num_examples: int, seed: int, output: Path, condition: str | None) -> None:
     """Write generated examples to a picture or an array."""
     given: dict[str, Any] = {} if condition is None else {"condition": parse_condition(condition)}
-    if output.suffix not in (".png", ".npz"):
-        raise ValueError(f"--output must end in .png or .npz, received {output}.")
-    if output.exists():
-        raise FileExistsError(f"{output} exists already. Choose another --output.")
-    _expect_writable(output.parent)
+    _expect_new(output, ".png", ".npz")
     if model and model.is_dir() and not (model / "config.json").is_file():
         vae: plots.Generator = serving.load(model)
     else:
         vae = open_vae(_find(model)[0])
     if output.suffix == ".npz":
-        np.savez_compressed(output, x=vae.generate(num_examples, seed=seed, **given))
+        x = vae.generate(num_examples, seed=seed, **given)
+        np.savez_compressed(output, **(x if isinstance(x, dict) else {"x": x}))
+    elif isinstance(vae.x.shape, dict):
+        raise ValueError(f"A table of {[*vae.x.shape]} makes no picture: choose an --output that ends in .npz.")
     else:
         if np.ndim(given.get("condition", 0)):
             columns, given = num_examples, {"condition": np.stack([given["condition"]])}  # all in one row
@@ -159,6 +165,29 @@ def sample(model: Path | None, num_examples: int, seed: int, output: Path, condi
             columns = min(10, num_examples)
         figure = plots.samples(vae, num_rows=-(-num_examples // columns), num_columns=columns, seed=seed, **given)
         figure.savefig(output, dpi=150)
+    console.print(f"Wrote {output}")
+
+
+def impute(model: Path | None, data: Path, output: Path, *, num_samples: int, num_draws: int | None, seed: int) -> None:
+    """Fill in the missing values of an `.npz` file, and write another one with arrays of the same names."""
+    vae = open_vae(_find(model)[0])
+    _expect_new(output, ".npz")
+    arrays = sources.load_npz(data)
+    wanted = [*vae.x.shapes, *(["condition"] if vae.is_conditional else [])]
+    if wanted == ["x"] and len(arrays) == 1:
+        arrays = {"x": next(iter(arrays.values()))}
+    if lacking := [name for name in wanted if name not in arrays]:
+        raise ValueError(f"{data} holds {sorted(arrays)}, but no {' or '.join(lacking)}.")
+    x = vae.x.whole(arrays)
+    given = {"x": x, "condition": arrays["condition"]} if vae.is_conditional else x
+    starts = range(0, num_examples(x), IMPUTATION_BATCH_SIZE)
+    filled = []
+    for start in rich.progress.track(starts, "Filling in", console=console, disable=not console.is_terminal):
+        rows = tf.nest.map_structure(lambda values, at=start: values[at : at + IMPUTATION_BATCH_SIZE], given)
+        filled.append(vae.impute(rows, num_samples, seed + start, num_draws=num_draws))
+    axis = 0 if num_draws is None else 1
+    whole = tf.nest.map_structure(lambda *parts: np.concatenate(parts, axis), *filled)
+    np.savez_compressed(output, **vae.x.parts(whole))
     console.print(f"Wrote {output}")
 
 
@@ -200,7 +229,7 @@ def _find(model: Path | None) -> tuple[Path, Run | None]:
 def _card(run: Run, metrics: dict) -> serving.ModelCard:
     options = run.options
     data = f"{options.dataset}, {options.epochs} epochs of training in batches of {options.batch_size}."
-    pictures = [run.folder / "pictures" / f"{name}.png" for name in ("reconstructions", "samples")]
+    pictures = [run.folder / "pictures" / f"{name}.png" for name in ("reconstructions", "samples", "marginals")]
     return serving.ModelCard(data=data, metrics=metrics, pictures=[path for path in pictures if path.is_file()])
 
 
@@ -209,7 +238,8 @@ def _load(vae: VAE, run: Run | None, path: Path, dataset: str | None) -> dataset
     condition = run.options.condition if run else None
     if vae.is_conditional and condition is None:
         raise ValueError(f"{path} holds a conditional VAE outside a run folder, so what its condition is is unknown.")
-    return datasets.load(dataset or _dataset_of(run, path), condition=condition, likelihood=_likelihood_of(vae))
+    source, likelihood = dataset or _dataset_of(run, path), _likelihood_of(vae.decoder.layers[-1])
+    return datasets.load(source, condition=condition, likelihood=likelihood, missing=vae.missing)
 
 
 def _dataset_of(run: Run | None, path: Path) -> str:
@@ -218,8 +248,18 @@ def _dataset_of(run: Run | None, path: Path) -> str:
     return run.options.dataset
 
 
-def _likelihood_of(vae: VAE) -> str:
-    return type(vae.decoder.layers[-1]).__name__
+def _likelihood_of(layer: keras.layers.Layer) -> str | dict[str, str]:
+    if isinstance(layer, layers.Joint):
+        return {name: type(part.layers[-1]).__name__ for name, part in layer.parts.items()}
+    return type(layer).__name__
+
+
+def _expect_new(output: Path, *suffixes: str) -> None:
+    if output.suffix not in suffixes:
+        raise ValueError(f"--output must end in {' or '.join(suffixes)}, received {output}.")
+    if output.exists():
+        raise FileExistsError(f"{output} exists already. Choose another --output.")
+    _expect_writable(output.parent)
 
 
 def _expect_writable(folder: Path) -> None:
@@ -239,11 +279,14 @@ def _evaluate(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: i
 def _draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     rows, first = _conditions_to_draw(splits)
-    pictures = {
-        "reconstructions": plots.reconstructions(vae, splits.test),
-        "samples": plots.samples(vae, seed=seed, condition=rows),
-        "latent_traversal": plots.latent_traversal(vae, splits.test, condition=first),
-    }
+    if splits.is_table:
+        pictures = {"marginals": plots.marginals(vae, splits.test, seed=seed)}
+    else:
+        pictures = {
+            "reconstructions": plots.reconstructions(vae, splits.test),
+            "samples": plots.samples(vae, seed=seed, condition=rows),
+            "latent_traversal": plots.latent_traversal(vae, splits.test, condition=first),
+        }
     if history:
         pictures["learning_curves"] = plots.learning_curves(history)
     for name, figure in pictures.items():

@@ -1,6 +1,7 @@
 """From the options of a run to its VAE: where names become objects."""
 
 import ast
+import functools
 import inspect
 from typing import Any
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 
 from tfp_vae import datasets, hierarchy, layers, networks, objectives, priors
+from tfp_vae.batch import num_examples
 from tfp_vae.checks import one_of
 from tfp_vae.cli.runs import Options
 from tfp_vae.vae import VAE
@@ -35,14 +37,13 @@ POSTERIORS = (
     "RelaxedOneHotCategorical",
     "IndependentBernoulliStraightThrough",
     "IndependentRelaxedBernoulli",
-    "VectorQuantized",
     "Deterministic",
     *FLOWS,
-    *hierarchy.__all__,
 )
 LIKELIHOODS = (
     "IndependentBernoulli",
     "IndependentBinomial",
+    "IndependentCategorical",
     "IndependentContinuousBernoulli",
     "IndependentLogistic",
     "IndependentNegativeBinomial",
@@ -55,7 +56,7 @@ LIKELIHOODS = (
     "IndependentZeroInflatedNegativeBinomial",
     "MixtureQuantizedLogistic",
 )
-PRIORS = (*(name for name in priors.__all__ if name not in ("Prior", "FlowPrior")), *FLOWS)
+PRIORS = (*(name for name in priors.__all__ if name not in ("Prior", "FlowPrior", "VampPrior", "Codes")), *FLOWS)
 OBJECTIVES = tuple(
     name
     for name in objectives.__all__
@@ -72,7 +73,7 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
     encoder, decoder, prior = _networks(splits, options)
     steps = splits.steps_per_epoch(options.batch_size)
     objective = _objective(splits, options, steps)
-    vae = VAE(encoder, decoder, prior=prior, objective=objective, seed=options.seed)
+    vae = VAE(encoder, decoder, prior=prior, objective=objective, seed=options.seed, missing=options.missing)
     schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
     vae.compile(keras.optimizers.Adam(schedule), steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION))
     vae.optimizer.build(vae.trainable_variables)  # so that the run can be resumed from before its first step
@@ -98,10 +99,17 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
     return one_of(known, call.func.id, f"--{option}"), arguments
 
 
-def parse_likelihood(text: str) -> tuple[str | None, dict]:
-    """Read the option --likelihood: a name with its arguments; no name stands for what suits the data."""
-    name, arguments = parse("likelihood", text, ("auto", *LIKELIHOODS))
-    return None if name == "auto" else name, arguments
+def parse_likelihood(text: str) -> tuple[Any, dict]:
+    """Read the option --likelihood: a name with its arguments; None stands for what suits the data.
+
+    >>> parse_likelihood("IndependentNormal"), parse_likelihood("Joint(age='auto', job='IndependentCategorical')")
+    (('IndependentNormal', {}), ({'age': None, 'job': 'IndependentCategorical'}, {'age': {}, 'job': {}}))
+    """
+    name, arguments = parse("likelihood", text, ("auto", *LIKELIHOODS, "Joint"))
+    if name != "Joint":
+        return None if name == "auto" else name, arguments
+    parts = {part: parse_likelihood(str(end)) for part, end in arguments.items()}
+    return {part: name for part, (name, _) in parts.items()}, {part: given for part, (_, given) in parts.items()}
 
 
 def parse_condition(text: str) -> np.ndarray:
@@ -120,32 +128,50 @@ def parse_condition(text: str) -> np.ndarray:
 
 def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model, keras.layers.Layer]:
     """Give encoder, decoder and prior."""
-    name, arguments = parse("posterior", options.posterior, POSTERIORS)
+    known = (*POSTERIORS, "VectorQuantized", "Joint", *hierarchy.__all__)
+    name, arguments = parse("posterior", options.posterior, known)
     if name in hierarchy.__all__:
-        if splits.conditions is not None:
-            raise ValueError(
-                f"--condition goes with a posterior of one latent, received --posterior {options.posterior!r}."
-            )
-        arguments = {"latent_sizes": (options.latent_size, max(1, options.latent_size // 2)), **arguments}
+        return _hierarchy(splits, options, name, arguments)
+    if name == "Joint":
+        parts = {part: _part(*parse("posterior", str(end), POSTERIORS), options) for part, end in arguments.items()}
+        last: list[keras.layers.Layer] = [keras.layers.ReLU(), layers.Joint(parts)]
         features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
-        top = _prior(splits, options, arguments["latent_sizes"][-1])
-        arguments = {"hidden_size": options.hidden_size, "top": top, **arguments}
-        encoder, prior = getattr(hierarchy, name)(features, **arguments)
-        return encoder, _decoder(splits, options, (arguments["latent_sizes"][0],), "z1"), prior
-    posterior, size = _posterior(name, arguments, options.latent_size)
-    features = _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
-    if splits.conditions is None:
-        encoder = keras.Sequential([keras.Input(splits.event_shape), *features.layers, posterior], name="encoder")
     else:
-        encoder = keras.Model(features.input, posterior(features.output), name="encoder")
-    shape = encoder.output_shape[1:]
-    prior = _prior(splits, options, shape[0] if len(shape) == 1 else shape, encoder)
-    return encoder, _decoder(splits, options, shape, "z"), prior
+        parts, (posterior, size) = {}, _posterior(name, arguments, options.latent_size)
+        last, features = [posterior], _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
+    if isinstance(features, keras.Sequential):
+        encoder = keras.Sequential([keras.Input(splits.event_shape), *features.layers, *last], name="encoder")
+    else:
+        output = functools.reduce(lambda tensor, layer: layer(tensor), last, features.output)
+        encoder = keras.Model(features.input, output, name="encoder")
+    latents = {part: network.output_shape[1:] for part, network in parts.items()} or {"z": encoder.output_shape[1:]}
+    prior = _joint_prior(options, latents) if parts else _prior(splits, options, _size(latents["z"]), encoder)
+    return encoder, _decoder(splits, options, latents), prior
+
+
+def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: dict) -> tuple:
+    if splits.conditions is not None or splits.is_table:
+        raise ValueError(
+            f"--posterior {name} is for an x without parts or condition; received --likelihood {options.likelihood!r} "
+            f"and --condition {options.condition!r}."
+        )
+    arguments = {"latent_sizes": (options.latent_size, max(1, options.latent_size // 2)), **arguments}
+    features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
+    top = _prior(splits, options, arguments["latent_sizes"][-1])
+    arguments = {"hidden_size": options.hidden_size, "top": top, **arguments}
+    encoder, prior = getattr(hierarchy, name)(features, **arguments)
+    return encoder, _decoder(splits, options, {"z1": (arguments["latent_sizes"][0],)}), prior
+
+
+def _part(name: str, arguments: dict, options: Options) -> keras.Sequential:
+    """Make one of several posteriors, from features that all of them share."""
+    posterior, size = _posterior(name, arguments, options.latent_size)
+    return keras.Sequential([keras.Input((options.hidden_size,)), keras.layers.Dense(size), posterior])
 
 
 def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, hidden_sizes) -> keras.Model:
-    if splits.conditions is not None:
-        return _from_data_and_condition(splits, options, num_features)
+    if splits.conditions is not None or splits.is_table or options.missing:
+        return _from_inputs(splits, options, num_features)
     if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
         network = networks.mlp(splits.event_shape, num_features, hidden_sizes=hidden_sizes)
     else:
@@ -154,18 +180,35 @@ def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, 
 
 
 def _scaling(splits: datasets.Splits) -> list[keras.layers.Layer]:
-    largest = float(np.abs(datasets.x_of(splits.test)).max())
+    largest = float(np.nanmax(np.abs(datasets.x_of(splits.test))))
     return [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
 
 
-def _from_data_and_condition(splits: datasets.Splits, options: Options, num_features: int) -> keras.Model:
-    """Bring the condition beside x, or beside what a convolutional network makes of it."""
-    is_mlp = one_of(("mlp", "conv"), options.network, "--network") == "mlp"
+def _from_inputs(splits: datasets.Splits, options: Options, num_features: int) -> keras.Model:
+    """Bring together the parts of x, what is observed of them, and the condition."""
     shape, size = splits.event_shape, options.hidden_size
-    of_x = [keras.layers.Flatten()] if is_mlp else [networks.conv_encoder(shape, size), keras.layers.ReLU()]
-    x = keras.Sequential([keras.Input(shape), *_scaling(splits), *of_x])
-    layers = [keras.layers.Dense(size, "relu"), keras.layers.Dense(num_features)]
-    return networks.from_inputs({"x": x, "condition": _condition(splits)}, layers)
+    inputs: dict[str, Any] = {}
+    if splits.is_table:
+        if options.network != "mlp":
+            raise ValueError(f"A table has --network mlp, received {options.network!r}.")
+        inputs |= {name: _column(splits, name) for name in shape}
+        inputs |= {f"{name}_mask": shape[name] for name in shape if options.missing}
+    else:
+        is_mlp = one_of(("mlp", "conv"), options.network, "--network") == "mlp"
+        of_x = [keras.layers.Flatten()] if is_mlp else [networks.conv_encoder(shape, size), keras.layers.ReLU()]
+        inputs["x"] = keras.Sequential([keras.Input(shape), *_scaling(splits), *of_x])
+        inputs |= {"mask": shape} if options.missing else {}
+    if splits.conditions is not None:
+        inputs["condition"] = _condition(splits)
+    return networks.from_inputs(inputs, [keras.layers.Dense(size, "relu"), keras.layers.Dense(num_features)])
+
+
+def _column(splits: datasets.Splits, name: str) -> keras.Model:
+    """Turn a part of a table into numbers of order one: labels one-hot, others standardized by the training data."""
+    if splits.likelihood[name] == "IndependentCategorical":
+        return networks.one_hot(splits.likelihood_config[name]["num_categories"], splits.event_shape[name])
+    values = splits.training_values()[name]
+    return networks.standardized(np.where(np.isnan(values), np.nanmean(values, 0), values))
 
 
 def _condition(splits: datasets.Splits) -> Any:
@@ -175,23 +218,31 @@ def _condition(splits: datasets.Splits) -> Any:
     return networks.one_hot(conditions.max() + 1, conditions.shape[1:]) if splits.has_labels else conditions.shape[1:]
 
 
-def _decoder(splits: datasets.Splits, options: Options, latent_shape: tuple, name: str) -> keras.Sequential:
+def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple]) -> keras.Model:
+    condition = _condition(splits)
+    inputs: dict[str, Any] = latents if condition is None else {**latents, "condition": condition}
+    decay = keras.regularizers.L2(options.decoder_decay) if options.decoder_decay else None
+    regularized = {"kernel_regularizer": decay}
+    chosen = parse_likelihood(options.likelihood)[1]
+    if splits.is_table:
+        parts = {}
+        for name, shape in splits.event_shape.items():
+            config = {"event_shape": shape, **splits.likelihood_config[name], **chosen[name]}
+            likelihood = getattr(layers, splits.likelihood[name])
+            dense = keras.layers.Dense(num_params(likelihood, config), **regularized)
+            parts[name] = keras.Sequential([keras.Input((options.hidden_size,)), dense, likelihood(**config)])
+        ends = [keras.layers.Dense(options.hidden_size, "relu", **regularized), layers.Joint(parts)]
+        return networks.from_inputs(inputs, ends)
     shape, likelihood = splits.event_shape, getattr(layers, splits.likelihood)
-    config = {"event_shape": shape, **splits.likelihood_config, **parse_likelihood(options.likelihood)[1]}
-    size, condition = num_params(likelihood, config), _condition(splits)
-    given = condition.output_shape[1:] if isinstance(condition, keras.Model) else condition
-    num_inputs = int(np.prod(latent_shape)) + (0 if given is None else int(np.prod(given)))
-    regularizer = keras.regularizers.L2(options.decoder_decay) if options.decoder_decay else None
+    config = {"event_shape": shape, **splits.likelihood_config, **chosen}
+    size = num_params(likelihood, config)
+    shapes = [value.output_shape[1:] if isinstance(value, keras.Model) else value for value in inputs.values()]
+    num_inputs = sum(int(np.prod(given)) for given in shapes)
     if options.network == "mlp":
-        sizes = {"hidden_sizes": (options.hidden_size,)}
-        network = networks.mlp((num_inputs,), size, kernel_regularizer=regularizer, **sizes)
+        network = networks.mlp((num_inputs,), size, hidden_sizes=(options.hidden_size,), **regularized)
     else:
-        network = networks.conv_decoder(num_inputs, shape, size // int(np.prod(shape)), kernel_regularizer=regularizer)
-    if condition is not None:
-        return networks.from_inputs({name: latent_shape, "condition": condition}, [network, likelihood(**config)])
-    flat = [keras.layers.Flatten()] if len(latent_shape) > 1 else []
-    inputs = keras.Input(latent_shape, name=name)
-    return keras.Sequential([inputs, *flat, network, likelihood(**config)], name="decoder")
+        network = networks.conv_decoder(num_inputs, shape, size // int(np.prod(shape)), **regularized)
+    return networks.from_inputs(inputs, [network, likelihood(**config)])
 
 
 def _posterior(name: str, arguments: dict, latent_size: int) -> tuple[layers.DistributionLayer, int]:
@@ -213,15 +264,28 @@ def num_params(layer: type[layers.DistributionLayer], arguments: dict) -> int:
     return layer.params_size(**{name: value for name, value in arguments.items() if name in names})
 
 
+def _joint_prior(options: Options, latents: dict[str, tuple]) -> layers.Joint:
+    name, arguments = parse("prior", options.prior, (*PRIORS, "VampPrior", "Codes", "Joint"))
+    if name != "Joint" or arguments.keys() != latents.keys():
+        example = ", ".join(f"{part}='StandardNormal'" for part in latents)
+        raise ValueError(
+            f'--posterior Joint(...) needs a prior of each part, such as --prior "Joint({example})"; received '
+            f"--prior {options.prior!r}."
+        )
+    chosen = {part: parse("prior", str(arguments[part]), PRIORS) for part in latents}
+    return layers.Joint({part: _named_prior(*chosen[part], _size(shape)) for part, shape in latents.items()})
+
+
 def _prior(
     splits: datasets.Splits, options: Options, latent_size: int | tuple, encoder: keras.Model | None = None
 ) -> priors.Prior:
     """Give the prior of the latents, or of the last of a hierarchy, which no encoder of x alone ends in."""
-    name, arguments = parse("prior", options.prior, PRIORS)
+    name, arguments = parse("prior", options.prior, (*PRIORS, "VampPrior", "Codes"))
     if name == "VampPrior":
-        if encoder is None:
+        if encoder is None or splits.is_table or options.missing:
             raise ValueError(
-                f"--prior VampPrior needs an encoder of one latent; received --posterior {options.posterior!r}."
+                f"--prior VampPrior needs an encoder from an x without parts to one latent; received --posterior "
+                f"{options.posterior!r}, --likelihood {options.likelihood!r}."
             )
         examples = splits.training_values()
         arguments = {"low": float(examples.min()), "high": float(examples.max()), **arguments}
@@ -229,22 +293,30 @@ def _prior(
         prior.pseudo_inputs.assign(np.resize(examples, prior.pseudo_inputs.shape))
         return prior
     last = None if encoder is None else encoder.layers[-1]
-    if (name == "Codes") != isinstance(last, layers.VectorQuantized):
+    if isinstance(last, layers.VectorQuantized) and name == "Codes":
+        return priors.Codes(last, **arguments)
+    if isinstance(last, layers.VectorQuantized) or name == "Codes":
         raise ValueError(
             f"--posterior VectorQuantized and --prior Codes go together; received --posterior {options.posterior!r} "
             f"and --prior {options.prior!r}."
         )
-    if isinstance(last, layers.VectorQuantized):
-        return priors.Codes(last, **arguments)
+    return _named_prior(name, arguments, latent_size)
+
+
+def _named_prior(name: str, arguments: dict, latent_size: int | tuple) -> priors.Prior:
     if name in FLOWS:
         return priors.FlowPrior(getattr(layers, name)(latent_size, **arguments))
     return getattr(priors, name)(latent_size, **arguments)
 
 
+def _size(shape: tuple) -> int | tuple:
+    return shape[0] if len(shape) == 1 else shape
+
+
 def _objective(splits: datasets.Splits, options: Options, steps: int) -> objectives.Objective:
     name, arguments = parse("objective", options.objective, OBJECTIVES)
     if name == "BetaTCVAE":
-        arguments = {"dataset_size": len(datasets.x_of(splits.train)), **arguments}
+        arguments = {"dataset_size": num_examples(splits.train), **arguments}
     if options.beta != 1.0 or options.warm_up or options.cycles > 1:
         if name not in ("ELBO", "BetaTCVAE") or "beta" in arguments:
             raise ValueError(

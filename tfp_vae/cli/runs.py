@@ -39,6 +39,7 @@ class Options:
     cycles: int = 1
     decoder_decay: float = 0.0
     condition: str | None = None
+    missing: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.tensor_like import DRAW_SHAPED
+from tfp_vae.layers.tensor_like import DRAW_SHAPED, is_a
 
 tfd = tfp.distributions
 
@@ -24,7 +24,7 @@ class Property:
         self.name = name
 
     def __call__(self, distribution: tfd.Distribution):
-        while isinstance(distribution, tfd.Independent):
+        while is_a(distribution, tfd.Independent):
             distribution = distribution.distribution
         return getattr(distribution, self.name)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_lambda import DistributionLayer
-from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.tensor_like import is_a, unwrap
 
 tfd = tfp.distributions
 
@@ -112,7 +112,7 @@ def unfold(distribution: tfd.Distribution, shape) -> tfd.Distribution:
     >>> unfold(tfd.Independent(tfd.Normal(tf.zeros([6, 2]), 1.), 1), [3, 2])
     <tfp.distributions.Independent 'IndependentNormal' batch_shape=[3, 2] event_shape=[2] dtype=float32>
     """
-    if isinstance(distribution, tfd.JointDistributionNamed):
+    if is_a(distribution, tfd.JointDistributionNamed):
         if not all(isinstance(part, tfd.Distribution) for part in distribution.model.values()):
             raise ValueError("A joint distribution whose parts depend on each other has one batch axis only.")
         return tfd.JointDistributionNamed({name: unfold(part, shape) for name, part in distribution.model.items()})

@@ -4,7 +4,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.support import innermost
-from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.tensor_like import is_a, unwrap
 
 tfd = tfp.distributions
 
@@ -27,7 +27,7 @@ class StraightThroughDraws(tfd.Distribution):
 def is_straight_through(distribution: tfd.Distribution) -> bool:
     """Say whether the gradient through a draw is only that of the probabilities, biased for what is not linear."""
     distribution = unwrap(distribution)
-    if isinstance(distribution, tfd.JointDistributionNamed):
+    if is_a(distribution, tfd.JointDistributionNamed):
         kinds = tf.nest.flatten(distribution.sample_distributions(seed=(0, 0))[0], expand_composites=False)
         return any(isinstance(innermost(part), StraightThroughDraws) for part in kinds)
     return isinstance(innermost(distribution), StraightThroughDraws)

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.code_vectors import CodeVectors, OverVectors
-from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.tensor_like import is_a, unwrap
 
 tfd = tfp.distributions
 
@@ -119,7 +119,7 @@ def check_support(likelihood: tfd.Distribution, x) -> None:
     ValueError: The likelihood Bernoulli takes zeros and ones, but x lies in [255, 255]. Scale 8-bit images by x / 255 \
 and binarize them (datasets.load does both), or choose another likelihood.
     """
-    if isinstance(unwrap(likelihood), tfd.JointDistributionNamed):
+    if is_a(unwrap(likelihood), tfd.JointDistributionNamed):
         if not isinstance(x, dict) or x.keys() != likelihood.model.keys():
             received = sorted(x) if isinstance(x, dict) else "one array"
             raise ValueError(f"x must be a dict of {sorted(likelihood.model)}, received {received}.")
@@ -162,9 +162,9 @@ and binarize them (datasets.load does both), or choose another likelihood.
 def innermost(distribution: tfd.Distribution) -> tfd.Distribution:
     """Give the distribution that decides which values are possible, inside those that wrap, mix or inflate it."""
     while True:
-        if isinstance(distribution, tfd.MixtureSameFamily):
+        if is_a(distribution, tfd.MixtureSameFamily):
             distribution = distribution.components_distribution
-        elif isinstance(distribution, (tfd.Independent, tfd.BatchReshape, tfd.Inflated)):
+        elif is_a(distribution, tfd.Independent, tfd.BatchReshape, tfd.Inflated):
             distribution = distribution.distribution
         else:
             return distribution
@@ -176,7 +176,7 @@ def is_point(distribution: tfd.Distribution) -> bool:
     >>> is_point(tfd.Independent(tfd.Deterministic([0., 1.]), 1)), is_point(tfd.Normal(0., 1.))
     (True, False)
     """
-    parts = distribution.model.values() if isinstance(distribution, tfd.JointDistributionNamed) else [distribution]
+    parts = distribution.model.values() if is_a(distribution, tfd.JointDistributionNamed) else [distribution]
     points = tfd.Deterministic, tfd.VectorDeterministic
     return any(isinstance(innermost(unwrap(part)), points) for part in parts if isinstance(part, tfd.Distribution))
 
@@ -210,7 +210,7 @@ def check_pair(posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
     ValueError: The posterior PowerSpherical lies on the unit sphere, the prior MultivariateNormalDiag on all vectors: \
 their KL divergence is not defined. Choose a prior on the unit sphere.
     """
-    if isinstance(posterior, tfd.JointDistributionNamed) and isinstance(prior, tfd.JointDistributionNamed):
+    if is_a(posterior, tfd.JointDistributionNamed) and is_a(prior, tfd.JointDistributionNamed):
         for name in posterior.model.keys() & prior.model.keys():
             if all(isinstance(joint.model[name], tfd.Distribution) for joint in (posterior, prior)):
                 check_pair(posterior.model[name], prior.model[name])

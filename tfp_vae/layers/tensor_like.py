@@ -326,3 +326,15 @@ def unwrap(distribution: tfd.Distribution) -> tfd.Distribution:
     'Normal'
     """
     return distribution.tensor_distribution if isinstance(distribution, TensorLike) else distribution
+
+
+def is_a(distribution, *kinds: type) -> bool:
+    """Say whether a distribution is of one of TFP's classes of compositions.
+
+    TFP makes an object of the base class instead where what is inside is no composite tensor.
+
+    >>> plain = tfd.Independent(TensorLike(tfd.Normal([0.], 1.)), 1)
+    >>> isinstance(plain, tfd.Independent), is_a(plain, tfd.Independent)
+    (False, True)
+    """
+    return isinstance(distribution, tuple(kind.__mro__[1] for kind in kinds))

@@ -11,7 +11,7 @@ from tfp_vae.layers.code_vectors import CodeVectors, OverVectors
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
-from tfp_vae.layers.tensor_like import TensorLike
+from tfp_vae.layers.tensor_like import TensorLike, is_a
 
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
@@ -235,7 +235,7 @@ def _kl_quantized_codes(q: QuantizedVectors, p: CodeVectors, name=None) -> tf.Te
 
 def commitment_loss(posterior: tfd.Distribution) -> tf.Tensor | float:
     """Give what quantized parts of a posterior add to the loss of each example, `[batch]`; 0 where there are none."""
-    parts = posterior.model.values() if isinstance(posterior, tfd.JointDistributionNamed) else [posterior]
+    parts = posterior.model.values() if is_a(posterior, tfd.JointDistributionNamed) else [posterior]
     return sum((part.commitment_loss() for part in parts if isinstance(part, QuantizedVectors)), 0.0)
 
 

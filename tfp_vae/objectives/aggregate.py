@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 from tfp_vae import networks, sampling
 from tfp_vae.checks import as_count, one_of
 from tfp_vae.layers.support import innermost
+from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.objectives.gradients import with_gradient_of
 from tfp_vae.objectives.one_pass import (
     Objective,
@@ -330,6 +331,6 @@ def _shuffle_dims(z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def _covariance(posterior: tfd.Distribution) -> tf.Tensor:
     """Give the covariance matrices, `[batch, latent, latent]`."""
-    if isinstance(posterior, tfd.Independent):
+    if is_a(posterior, tfd.Independent):
         return tf.linalg.diag(posterior.variance())
     return posterior.covariance()

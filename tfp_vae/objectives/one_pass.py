@@ -14,6 +14,7 @@ from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from tfp_vae import sampling
 from tfp_vae.layers.configs import rebuild, store, stored
+from tfp_vae.layers.tensor_like import is_a
 
 tfd = tfp.distributions
 # Where a schedule has reached its final value.
@@ -140,7 +141,7 @@ def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tens
 
 
 def _has_dependent_parts(distribution: tfd.Distribution) -> bool:
-    is_joint = isinstance(distribution, tfd.JointDistributionNamed)
+    is_joint = is_a(distribution, tfd.JointDistributionNamed)
     return is_joint and any(needs for _, needs in distribution.resolve_graph())
 
 
@@ -189,7 +190,7 @@ def factors(distribution: tfd.Distribution, needed_by: str = "This objective") -
         )
     if isinstance(distribution, tfd.MultivariateNormalDiag):
         return tfd.Normal(distribution.mean(), distribution.stddev())
-    if isinstance(distribution, tfd.Independent) and distribution.distribution.event_shape.rank == 0:
+    if is_a(distribution, tfd.Independent) and distribution.distribution.event_shape.rank == 0:
         return distribution.distribution
     raise ValueError(
         f"{needed_by} looks at each dimension of z alone, but {type(distribution).__name__} does not factorize. Use a "

@@ -10,6 +10,7 @@ from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.counts import QuantizedLogistic
 from tfp_vae.layers.one_hot import CensoredRelaxedOneHotCategorical, MixtureOfOneHot, OneHot, StraightThrough
 from tfp_vae.layers.spherical import RejectionVonMisesFisher
+from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.layers.vector_quantized import QuantizedVectors
 
 tfd = tfp.distributions
@@ -69,7 +70,7 @@ def is_determined(distribution: tfd.Distribution) -> bool:
 
 
 def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf.Tensor], whole: bool) -> dict:
-    if isinstance(distribution, tfd.JointDistributionNamed):
+    if is_a(distribution, tfd.JointDistributionNamed):
         parts = {name: _describe(part, f"{prefix}{name}_", tensors, whole) for name, part in distribution.model.items()}
         return {"class": JOINT, "constants": {}, "parts": parts}
     name = type(distribution).__name__
@@ -100,7 +101,7 @@ def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf
             shape = tf.concat([distribution.batch_shape_tensor(), tf.shape(value)[cut:]], 0)
             tensors[prefix + key] = tf.broadcast_to(value, shape)
             tensors[prefix + key].set_shape(distribution.batch_shape + value.shape[cut:])  # for a server's metadata
-    if isinstance(distribution, tfd.Independent):
+    if is_a(distribution, tfd.Independent):
         ndims = tf.get_static_value(distribution.reinterpreted_batch_ndims)
         description["constants"]["reinterpreted_batch_ndims"] = int(ndims)
     return description

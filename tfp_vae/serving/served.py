@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.batch import Variable, by_name, map_parts
 from tfp_vae.layers.fold import named_function, unfold
+from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.sampling import row_seeds
 from tfp_vae.serving.distributions import rebuild
 
@@ -113,7 +114,7 @@ class ServedVAE:
                 "distribution. Draw from it with generate, or use the live model's joint_distribution()."
             )
         prior = rebuild(self.description["prior"], {})
-        latents = self.z.parts(prior.model if isinstance(prior, tfd.JointDistributionNamed) else prior)
+        latents = self.z.parts(prior.model if is_a(prior, tfd.JointDistributionNamed) else prior)
 
         def likelihood(**z):
             return self.decode(self.z.whole(z))

@@ -1,0 +1,125 @@
+"""Through the command line: tables, missing values, and several groups of latents."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfp_vae
+from tests.test_cli import invoke
+from tests.test_mixed import draw_table
+from tfp_vae import datasets
+
+TABLE = draw_table(400, 0)
+HOLES = {
+    name: np.where(np.random.default_rng(i).uniform(size=part.shape) < 0.3, np.nan, part.astype("float32"))
+    for i, (name, part) in enumerate(TABLE.items())
+}
+LIKELIHOOD = (
+    "Joint(real='IndependentNormalLearnedScale(scale_shape=2)', binary='IndependentBernoulli', "
+    "count='IndependentPoisson', kind='IndependentCategorical')"
+)
+SMALL = ["--latent-size", 2, "--hidden-size", 16, "--epochs", 20, "--batch-size", 20, "--learning-rate", 0.01]
+GROUPS = {
+    "groups": (
+        "Joint(style='MultivariateNormalDiag(event_size=3)', kind='OneHotCategoricalStraightThrough(event_size=4)')",
+        "Joint(style='NormalMixture(num_components=2)', kind='Categorical')",
+    ),
+    "groups with flows": (
+        "Joint(a='InverseAutoregressiveFlow(event_size=3)', b='PowerSpherical(event_size=3)')",
+        "Joint(a='MaskedAutoregressiveFlow', b='HypersphericalUniform')",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A table with holes in it, its run, and whole data beside it."""
+    folder = tmp_path_factory.mktemp("tables")
+    np.savez(folder / "holes.npz", **HOLES)
+    np.savez(folder / "whole.npz", **TABLE)
+    options = ["--dataset", folder / "holes.npz", "--likelihood", LIKELIHOOD, "--missing", *SMALL, "--num-samples", 20]
+    code, _, err = invoke("train", *options, "--run", folder / "run", "--saved-models", folder / "served")
+    assert (code, err) == (0, "")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_table_is_trained_judged_drawn_and_exported(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    assert {path.stem for path in Path("run/pictures").iterdir()} == {"marginals", "learning_curves"}
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    assert invoke("evaluate", "run", "--num-samples", 20)[0] == 0
+    again = json.loads(Path("run/evaluation.json").read_text())
+    assert again["nll"] == pytest.approx(metrics["nll"], rel=1e-6)
+    assert invoke("evaluate", "run/model.keras", "--dataset", "whole.npz", "--num-samples", 20)[0] == 0
+    assert invoke("sample", "run", "--num-examples", 5, "--output", "live.npz")[0] == 0
+    assert invoke("sample", "served/holes", "--num-examples", 5, "--output", "served.npz")[0] == 0
+    with np.load("live.npz") as live, np.load("served.npz") as served:
+        assert {name: values.shape for name, values in live.items()} == {n: v[:5].shape for n, v in TABLE.items()}
+        for name in TABLE:
+            np.testing.assert_allclose(live[name], served[name], rtol=1e-4, atol=1e-4)
+    code, _, err = invoke("sample", "run", "--output", "table.png")
+    assert code == 2
+    assert "makes no picture" in err
+
+
+@pytest.mark.slow
+def test_missing_values_are_filled_in(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    assert invoke("impute", "holes.npz", "run", "--num-samples", 200)[0] == 0
+    assert invoke("impute", "holes.npz", "run", "--num-samples", 20, "--num-draws", 3, "--output", "draws.npz")[0] == 0
+    with np.load("imputed.npz") as filled, np.load("draws.npz") as draws:
+        for name, part in TABLE.items():
+            seen = ~np.isnan(HOLES[name])
+            np.testing.assert_array_equal(filled[name][seen], HOLES[name][seen])
+            assert draws[name].shape == (3, *part.shape)
+            np.testing.assert_array_equal(draws[name][:, seen], np.stack(3 * [HOLES[name][seen]]))
+        real, hidden = TABLE["real"], np.isnan(HOLES["real"])
+        error = np.abs(filled["real"] - real)[hidden].mean()
+        assert error < 0.75 * np.abs(np.nanmean(HOLES["real"], 0) - real)[hidden].mean()
+
+
+BAD = {
+    "impute whole.npz run": "imputed.npz exists already",
+    "impute whole.npz run --output x.csv": "--output must end in .npz",
+    "impute nowhere.npz run --output x.npz": "no file nowhere.npz",
+    "impute part.npz run --output x.npz": r"holds \['real'\], but no binary or count or kind",
+    "train --dataset holes.npz --likelihood {}": "NaN as a missing value needs missing=True, or --missing",
+    "train --dataset part.npz --likelihood {}": "but no 'binary'.*Expected real and binary and count and kind",
+    "train --dataset whole.npz --likelihood {} --network conv": "A table has --network mlp, received 'conv'",
+    "train --dataset whole.npz --likelihood {} --posterior ladder": "ladder is for an x without parts or condition",
+    "train --dataset whole.npz --likelihood {} --prior VampPrior": "VampPrior needs an encoder from an x without parts",
+    "train --likelihood Joint(x='auto',y='auto')": "at least two parts, none of them called x",
+    "train --posterior Joint(a='Deterministic')": "--posterior Joint.*needs a prior of each part",
+    "train --posterior Joint(a='ladder')": "--posterior must be one of",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input(line, runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    np.savez("part.npz", real=TABLE["real"])
+    Path("imputed.npz").touch()
+    code, out, err = invoke(*[LIKELIHOOD if word == "{}" else word for word in line.split()])
+    assert (code, out) == (2, "")
+    assert not list(Path().glob("x.*"))
+    assert re.search(BAD[line], err), err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_of_latents(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    posterior, prior = GROUPS[name]
+    few = ["--epochs", 1, "--hidden-size", 8, "--num-samples", 2, "--run", "run"]
+    code, _, err = invoke("train", "--posterior", posterior, "--prior", prior, *few)
+    assert (code, err) == (0, "")
+    assert len([*Path("run/pictures").iterdir()]) == 4
+    served = tfp_vae.load("saved_models/digits")
+    x = datasets.load("digits").test[:3]
+    assert served.encode(x).event_shape.keys() == served.latent_shape.keys()
+    assert invoke("sample", "run", "--output", "samples.png")[0] == 0
