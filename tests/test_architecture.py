@@ -14,7 +14,6 @@ PACKAGE = Path(tfp_vae.__file__).parent
 ROOMS = [
     "version",
     "checks",
-    "datasets",
     "networks",
     "layers",
     "priors",
@@ -22,6 +21,8 @@ ROOMS = [
     "sampling",
     "objectives",
     "batch",
+    "sources",
+    "datasets",
     "missing",
     "generative",
     "vae",

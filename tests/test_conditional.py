@@ -367,8 +367,8 @@ def test_data_sets_with_a_condition(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": X}, r"holds \['x'\], but no 'x_train'"),
-        ({"x": X, "mood": LABELS[:5]}, r"24 examples x, but \{'condition': 5\}"),
+        ({"x": X}, r"holds \['x'\], but no 'mood'"),
+        ({"x": X, "mood": LABELS[:5]}, r"one length, received \{'x': 24, 'condition': 5\}"),
         ({"x": X, "mood": np.full(24, np.nan)}, "condition of array must be finite numbers"),
         ({"x": X, "mood": np.full(24, "a")}, "condition of array must be finite numbers"),
         ({"x_train": X, "x_test": X, "mood_train": LABELS, "mood_test": VECTORS}, "must agree"),

@@ -152,8 +152,8 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
 def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: dict) -> tuple:
     if splits.conditions is not None or splits.is_table:
         raise ValueError(
-            f"--posterior {name} is for an x without parts or condition; received --likelihood {options.likelihood!r} "
-            f"and --condition {options.condition!r}."
+            f"--posterior {name} is for an x without parts or condition; the data are "
+            f"{'a table' if splits.is_table else 'conditional'}. Choose a posterior of one latent, or Joint(...)."
         )
     arguments = {"latent_sizes": (options.latent_size, max(1, options.latent_size // 2)), **arguments}
     features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
