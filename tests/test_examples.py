@@ -72,3 +72,14 @@ def test_conditional(tmp_path):
     assert results["largest saving of an image"] <= results["bound ln 10"] + 1e-4
     assert results["labels read by Bayes' rule"] > 0.85
     assert (tmp_path / "rows.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_missing_pixels(tmp_path):
+    """Halves teach nearly as much as whole images, and filling in beats both baselines."""
+    results = load_example("missing_pixels").main("digits", tmp_path / "rows.png", num_samples=100)
+    assert results["NLL, trained on halves"] < results["NLL, trained on whole images"] + 10.0
+    errors = [results[f"RMSE, {name}"] for name in ("impute", "mean of the pixel", "sample from the prior")]
+    assert errors == sorted(errors)
+    assert errors[0] < 0.8 * errors[1]
+    assert (tmp_path / "rows.png").stat().st_size > 10_000

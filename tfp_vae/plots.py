@@ -37,7 +37,7 @@ def reconstructions(vae: VAE, x, *, num_examples: int = 10, part: str | None = N
     """
     data = by_name(tf.nest.map_structure(lambda values: np.asarray(values[:num_examples]), x))
     pair = [_part(values, part) for values in (data["x"], vae.reconstruct(data))]
-    return _grid(np.stack(pair), "Originals (above) and reconstructions")
+    return grid(np.stack(pair), "Originals (above) and reconstructions")
 
 
 def samples(
@@ -58,11 +58,11 @@ def samples(
     if np.ndim(condition) == 0:
         given = {} if condition is None else {"condition": condition}
         x = _part(vae.generate(num_rows * num_columns, seed=seed, **given), part)
-        return _grid(x.reshape(num_rows, num_columns, *x.shape[1:]), "Samples from the prior")
+        return grid(x.reshape(num_rows, num_columns, *x.shape[1:]), "Samples from the prior")
     conditions = np.asarray(condition)
     rows = [_part(vae.generate(num_columns, seed=seed, condition=one), part) for one in conditions]
     labels = [str(one) if conditions.ndim == 1 else "" for one in conditions]
-    return _grid(np.stack(rows), "Samples from the prior, a row for each condition", labels)
+    return grid(np.stack(rows), "Samples from the prior, a row for each condition", labels)
 
 
 def latent_traversal(
@@ -93,7 +93,7 @@ def latent_traversal(
     z = np.zeros([len(dims), num_steps, len(activity)], "float32")
     for row, dim in enumerate(dims):
         z[row, :, dim] = np.linspace(-extent, extent, num_steps)
-    return _grid(
+    return grid(
         np.asarray(_part(sampling.point(vae.decode(vae.z.split(z), condition)), part)),
         f"Latent dimensions from {-extent:g} to {extent:g}",
         row_labels=[f"z{dim}" for dim in dims],
@@ -166,19 +166,14 @@ def learning_curves(history: dict[str, list[float]]) -> Figure:
     return figure
 
 
-def _part(x, part: str | None):
-    """Give what is to be drawn of an x that may have several parts."""
-    if isinstance(x, Mapping):
-        if part not in x:
-            raise ValueError(f"x has the parts {sorted(x)}, and a picture shows one: pass part=..., received {part!r}.")
-        return x[part]
-    if part is not None:
-        raise ValueError(f"x has no parts, received part={part!r}. Leave it out.")
-    return x
+def grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Figure:
+    """Show examples in rows and columns: images where they are some, else curves.
 
-
-def _grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Figure:
-    """Draw `[rows, columns, *event_shape]`: images where the event is one, else each event as a curve."""
+    Args:
+        x: `[num_rows, num_columns, *event_shape]`; NaN is left blank.
+        title: above all.
+        row_labels: beside each row.
+    """
     num_rows, num_columns = x.shape[:2]
     is_image = x.ndim == 4 or (x.ndim == 5 and x.shape[-1] in (1, 3))
     figure = Figure(figsize=(0.8 * num_columns + 0.5, 0.8 * num_rows + 0.6), layout="constrained")
@@ -199,4 +194,15 @@ def _grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Fig
     return figure
 
 
-__all__ = ["latent_traversal", "learning_curves", "marginals", "reconstructions", "samples"]
+def _part(x, part: str | None):
+    """Give what is to be drawn of an x that may have several parts."""
+    if isinstance(x, Mapping):
+        if part not in x:
+            raise ValueError(f"x has the parts {sorted(x)}, and a picture shows one: pass part=..., received {part!r}.")
+        return x[part]
+    if part is not None:
+        raise ValueError(f"x has no parts, received part={part!r}. Leave it out.")
+    return x
+
+
+__all__ = ["grid", "latent_traversal", "learning_curves", "marginals", "reconstructions", "samples"]
