@@ -77,14 +77,19 @@ def train(
         Path | None, typer.Option(help="New folder for the run; default: the next number under runs/.")
     ] = None,
     saved_models: SavedModels = Path("saved_models"),
+    config: Annotated[
+        Path | None, typer.Option(help="config.json of another run, whose options hold where no other is given.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with an interrupted run, with the options it began with.")
     ] = None,
 ) -> None:
     """Train a VAE, evaluate it, draw pictures, and export it for serving."""
-    options = {name: value for name, value in ctx.params.items() if name not in ("run", "resume")}
+    options = {name: value for name, value in ctx.params.items() if name not in ("run", "config", "resume")}
+    given = [name for name in ctx.params if "COMMANDLINE" in str(ctx.get_parameter_source(name))]
+    if config is not None and resume is None:
+        options |= {name: value for name, value in _cli().read_config(config).items() if name not in given}
     if resume is not None:
-        given = [name for name in ctx.params if "COMMANDLINE" in str(ctx.get_parameter_source(name))]
         if given != ["resume"]:
             others = ", ".join("--" + name.replace("_", "-") for name in given if name != "resume")
             raise ValueError(f"--resume takes all options from the run's config.json. Leave out {others}.")

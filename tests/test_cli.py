@@ -108,6 +108,16 @@ def test_the_run_is_judged_as_the_package_judges_it(run, digits):
         assert metrics[name] == pytest.approx(value, rel=1e-6), name
 
 
+def test_a_config_repeats_a_run_with_other_options_where_given(run, here):
+    config = run / "runs" / "digits-1" / "config.json"
+    assert invoke("train", "--config", config, "--run", "again")[::2] == (0, "")
+    first, second = (json.loads((path / "metrics.json").read_text()) for path in (config.parent, here / "again"))
+    assert {name: second[name] for name in ("negative_elbo", "nll")} == {n: first[n] for n in ("negative_elbo", "nll")}
+    assert invoke("train", "--config", config, "--epochs", 1, "--run", "other")[0] == 0
+    other = json.loads((here / "other" / "config.json").read_text())
+    assert other == {**json.loads(config.read_text()), "epochs": 1}
+
+
 def test_evaluate_sample_export_and_plot(run, monkeypatch):
     monkeypatch.chdir(run)
     model = run / "runs" / "digits-1"
@@ -331,6 +341,8 @@ BAD = {
     "train --run file/run --batch-size 5": "file/run: Not a directory",
     "train --saved-models file": "file: File exists",
     "train --resume nowhere": "not a run folder",
+    "train --config nowhere.json": "no file nowhere.json",
+    "train --config file": "does not hold the options of a run",
     "train --resume taken --epochs 3": "Leave out --epochs",
     "train --resume taken": "does not hold the options of a run: .*missing",
     "train --resume scribbled": "does not hold the options of a run",

@@ -1,6 +1,7 @@
 """What the command line does: the only place where strings become objects."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import shlex
@@ -56,6 +57,13 @@ def train(folder: Path | None, options: dict) -> None:
     run = Run.create(folder, chosen)
     run.save(vae, {})
     _fit(run, splits, vae)
+
+
+def read_config(path: Path) -> dict:
+    """Give the options of another run, to train with them again."""
+    options = dataclasses.asdict(Options.read(path))
+    del options["name"]
+    return options
 
 
 def resume(folder: Path) -> None:

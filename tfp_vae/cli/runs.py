@@ -41,6 +41,21 @@ class Options:
     condition: str | None = None
     missing: bool = False
 
+    @classmethod
+    def read(cls, path: Path) -> "Options":
+        """Read the options of a run from its `config.json`.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not one that `Run.create` has written.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path}.")
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not hold the options of a run: {error}.") from error
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -68,10 +83,7 @@ class Run:
         path = folder / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} is not a run folder: there is no {path}.")
-        try:
-            return cls(folder, Options(**json.loads(path.read_text())))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not hold the options of a run: {error}.") from error
+        return cls(folder, Options.read(path))
 
     @classmethod
     def newest(cls) -> "Run":
