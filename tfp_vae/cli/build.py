@@ -99,16 +99,16 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
     return one_of(known, call.func.id, f"--{option}"), arguments
 
 
-def parse_likelihood(text: str) -> tuple[Any, dict]:
+def parse_likelihood(text: str, known: tuple[str, ...] = ("auto", *LIKELIHOODS, "Joint")) -> tuple[Any, dict]:
     """Read the option --likelihood: a name with its arguments; None stands for what suits the data.
 
     >>> parse_likelihood("IndependentNormal"), parse_likelihood("Joint(age='auto', job='IndependentCategorical')")
     (('IndependentNormal', {}), ({'age': None, 'job': 'IndependentCategorical'}, {'age': {}, 'job': {}}))
     """
-    name, arguments = parse("likelihood", text, ("auto", *LIKELIHOODS, "Joint"))
+    name, arguments = parse("likelihood", text, known)
     if name != "Joint":
         return None if name == "auto" else name, arguments
-    parts = {part: parse_likelihood(str(end)) for part, end in arguments.items()}
+    parts = {part: parse_likelihood(str(end), ("auto", *LIKELIHOODS)) for part, end in arguments.items()}
     return {part: name for part, (name, _) in parts.items()}, {part: given for part, (_, given) in parts.items()}
 
 
@@ -150,10 +150,11 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
 
 
 def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: dict) -> tuple:
-    if splits.conditions is not None or splits.is_table:
+    kinds = {"a table": splits.is_table, "conditional": splits.conditions is not None, "incomplete": options.missing}
+    if any(kinds.values()):
         raise ValueError(
-            f"--posterior {name} is for an x without parts or condition; the data are "
-            f"{'a table' if splits.is_table else 'conditional'}. Choose a posterior of one latent, or Joint(...)."
+            f"--posterior {name} is for a whole x without parts or condition; the data are "
+            f"{next(kind for kind, holds in kinds.items() if holds)}. Choose a posterior of one latent, or Joint(...)."
         )
     arguments = {"latent_sizes": (options.latent_size, max(1, options.latent_size // 2)), **arguments}
     features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
