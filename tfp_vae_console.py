@@ -88,7 +88,9 @@ def train(
     options = {name: value for name, value in ctx.params.items() if name not in ("run", "config", "resume")}
     given = [name for name in ctx.params if "COMMANDLINE" in str(ctx.get_parameter_source(name))]
     if config is not None and resume is None:
-        options |= {name: value for name, value in _cli().read_config(config).items() if name not in given}
+        kept = {name: value for name, value in _cli().read_config(config).items() if name not in given}
+        chosen = {name: ctx.params[name] for name in given if name != "config"}
+        return app(["train", *_as_arguments({**kept, **chosen})], standalone_mode=False)  # checked as if typed
     if resume is not None:
         if given != ["resume"]:
             others = ", ".join("--" + name.replace("_", "-") for name in given if name != "resume")
@@ -96,6 +98,16 @@ def train(
         _cli().resume(resume)
     else:
         _cli().train(run, options)
+
+
+def _as_arguments(options: dict) -> list[str]:
+    words = []
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name.replace('_', '-')}")
+        elif value is not None and value is not False:
+            words.append(f"--{name.replace('_', '-')}={value}")
+    return words
 
 
 @app.command()
@@ -115,14 +127,12 @@ def sample(
     model: Model = None,
     num_examples: Annotated[int, typer.Option(min=1, help="How many.")] = 60,
     seed: Seed = 0,
-    output: Annotated[Path, typer.Option(help="New file: .png for a picture, .npz for an array x.")] = Path(
-        "samples.png"
-    ),
+    output: Annotated[Path, typer.Option(help="New file: .png for a picture, .npz for arrays.")] = Path("samples.png"),
     condition: Annotated[
         str | None, typer.Option(help="Of a conditional model: a label such as 7, or numbers such as 0.5,1.")
     ] = None,
 ) -> None:
-    """Generate examples from the prior."""
+    """Generate examples: means of p(x|z) for z from the prior."""
     _cli().sample(model, num_examples, seed, output, condition)
 
 
@@ -135,7 +145,7 @@ def impute(
         int | None, typer.Option(min=1, help="Draws of the missing values; default: their means instead.")
     ] = None,
     seed: Seed = 0,
-    output: Annotated[Path, typer.Option(help="New .npz file: arrays of the same names, whole.")] = Path("imputed.npz"),
+    output: Annotated[Path, typer.Option(help="New .npz file: the same arrays, without gaps.")] = Path("imputed.npz"),
 ) -> None:
     """Fill in missing values, with a model that was trained with --missing."""
     _cli().impute(model, data, output, num_samples=num_samples, num_draws=num_draws, seed=seed)
@@ -163,7 +173,7 @@ def plot(
     output: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the run's.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Draw reconstructions, samples, latent traversals and learning curves of a run."""
+    """Draw reconstructions, samples, latent traversals, learning curves; of a table how its values are distributed."""
     _cli().plot(model, dataset, output, seed)
 
 

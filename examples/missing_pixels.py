@@ -24,8 +24,8 @@ LATENT_SIZE, HIDDEN_SIZE, BATCH_SIZE = 24, 500, 100
 SHARE = 0.5
 
 
-def make_vae(splits: tfp_vae.datasets.Splits) -> tfp_vae.VAE:
-    """Make a VAE whose encoder is told which pixels are observed."""
+def make_vae(splits: tfp_vae.datasets.Splits, mask: np.ndarray) -> tfp_vae.VAE:
+    """Make a VAE whose encoder begins with what is observed."""
     keras.utils.set_random_seed(0)
     posterior, likelihood = tfpl.MultivariateNormalDiag, getattr(tfpl, splits.likelihood)
     shape, config = splits.event_shape, {"event_shape": splits.event_shape, **splits.likelihood_config}
@@ -34,14 +34,15 @@ def make_vae(splits: tfp_vae.datasets.Splits) -> tfp_vae.VAE:
         keras.layers.Dense(posterior.params_size(LATENT_SIZE)),
         posterior(LATENT_SIZE),
     ]
-    encoder = networks.from_inputs({"x": shape, "mask": shape}, to_posterior)
+    observed = networks.observed(np.where(mask, splits.training_values(), np.nan))
+    encoder = networks.from_inputs({"x": observed}, to_posterior)
     decoder = [networks.mlp((LATENT_SIZE,), likelihood.params_size(shape)), likelihood(**config)]
     return tfp_vae.VAE(encoder, keras.Sequential([keras.Input((LATENT_SIZE,)), *decoder]), missing=True)
 
 
 def train(splits: tfp_vae.datasets.Splits, mask: np.ndarray, epochs: int) -> tfp_vae.VAE:
     """Train on the pixels where the mask is 1; each image keeps its mask through all epochs."""
-    vae, steps = make_vae(splits), splits.steps_per_epoch(BATCH_SIZE)
+    vae, steps = make_vae(splits, mask), splits.steps_per_epoch(BATCH_SIZE)
     vae.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps * epochs)))
     beside = dataclasses.replace(splits, train={"x": splits.train, "condition": mask})
     batches = beside.batches(BATCH_SIZE, epochs=epochs).map(lambda data: {"x": data["x"], "mask": data["condition"]})
@@ -82,7 +83,7 @@ def main(
     for measure, value in results.items():
         print(f"{measure:40}{value:9.3f}")
     if picture:
-        rows = [x, np.where(hidden, 0.5 * x.max(), x), *fillings.values()]
+        rows = [x, with_holes, *fillings.values()]
         draws = half.impute(with_holes[:10], num_draws=1, seed=1)[0]
         images = np.stack([*(row[:10] for row in rows), draws])
         titles = ["image", "observed", "mean", "prior", "impute", "whole", "draw"]

@@ -94,7 +94,15 @@ def test_train_leaves_everything_it_promises(run):
 
 def test_train_closes_with_a_table_and_the_next_commands(run):
     out = (run / "out.txt").read_text()
-    words = "-ELBO", "log-likelihood", "KL, analytic", "NLL, 5 samples", "active units", "seconds", "images per second"
+    words = (
+        "-ELBO",
+        "log-likelihood",
+        "KL, analytic",
+        "NLL, 5 samples",
+        "active units",
+        "seconds",
+        "examples per second",
+    )
     assert all(word in out for word in words)
     assert out.count("tfp-vae sample") == out.count("tfp-vae evaluate") == out.count("saved_model_cli") == 1
     assert (run / "err.txt").read_text() == ""

@@ -34,6 +34,16 @@ GROUPS = {
 }
 
 
+def filled(arrays, *arguments):
+    """Impute an `.npz` file of some arrays and give those of the answer."""
+    np.savez("given.npz", **arrays)
+    Path("filled.npz").unlink(missing_ok=True)
+    code, _, err = invoke("impute", "given.npz", *arguments, "--output", "filled.npz", "--num-samples", 20)
+    assert (code, err) == (0, "")
+    with np.load("filled.npz") as file:
+        return dict(file)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A table with holes in it, its run, and whole data beside it."""
@@ -82,11 +92,45 @@ def test_missing_values_are_filled_in(runs, monkeypatch):
         assert error < 0.75 * np.abs(np.nanmean(HOLES["real"], 0) - real)[hidden].mean()
 
 
+@pytest.mark.slow
+def test_what_is_not_missing_stays_as_it_is(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    exact = HOLES["real"].astype("float64") + 1e-12
+    answer = filled({**HOLES, "real": exact, "name": np.full(400, "x")}, "run")
+    assert {**{key: values.shape for key, values in answer.items()}} == {
+        **{key: values.shape for key, values in HOLES.items()},
+        "name": (400,),
+    }
+    np.testing.assert_array_equal(answer["real"][~np.isnan(exact)], exact[~np.isnan(exact)])
+    twice = filled({name: np.concatenate([part, part]) for name, part in HOLES.items()}, "run")
+    for name in HOLES:  # wherever a row stands
+        np.testing.assert_allclose(twice[name][:400], twice[name][400:], rtol=1e-5, atol=1e-5)
+    in_splits = {f"{name}_{end}": part[:9] for name, part in HOLES.items() for end in ("train", "test")}
+    assert not any(np.isnan(part).any() for part in filled(in_splits, "run", "--seed", 2**31 - 1).values())
+
+
+@pytest.mark.slow
+def test_a_conditional_run_fills_in_its_own_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arrays = {"x": HOLES["real"], "kind": TABLE["kind"]}
+    np.savez("data.npz", **arrays)
+    options = ["--condition", "kind", "--missing", "--hidden-size", 8, "--batch-size", 20, "--epochs", 1]
+    assert invoke("train", "--dataset", "data.npz", *options, "--num-samples", 2, "--run", "run")[::2] == (0, "")
+    answer = filled(arrays, "run")
+    assert not np.isnan(answer["x"]).any()
+    np.testing.assert_array_equal(answer["kind"], TABLE["kind"])
+
+
 BAD = {
+    "impute impossible.npz run --output x.npz": "Part count of x: The likelihood Poisson takes whole numbers",
+    "impute infinite.npz run --output x.npz": "values that are NaN or infinite",
+    "impute uneven.npz run --output x.npz": "differ in length",
+    "train --dataset bytes.npz --missing": "8-bit pixels have no missing values",
+    "train --config bad.json": "Invalid value for '--epochs'",
     "impute whole.npz run": "imputed.npz exists already",
     "impute whole.npz run --output x.csv": "--output must end in .npz",
     "impute nowhere.npz run --output x.npz": "no file nowhere.npz",
-    "impute part.npz run --output x.npz": r"holds \['real'\], but no binary or count or kind",
+    "impute part.npz run --output x.npz": r"holds \['real'\]. Expected binary and count and kind and real",
     "train --dataset holes.npz --likelihood {}": "NaN as a missing value needs missing=True, or --missing",
     "train --dataset part.npz --likelihood {}": "but no 'binary'.*Expected real and binary and count and kind",
     "train --dataset whole.npz --likelihood {} --network conv": "A table has --network mlp, received 'conv'",
@@ -105,6 +149,11 @@ BAD = {
 def test_bad_input(line, runs, monkeypatch):
     monkeypatch.chdir(runs)
     np.savez("part.npz", real=TABLE["real"])
+    np.savez("impossible.npz", **{**HOLES, "count": np.full([400, 1], -3.0)})
+    np.savez("infinite.npz", **{**HOLES, "real": np.full([400, 2], np.inf)})
+    np.savez("uneven.npz", **{**HOLES, "real": HOLES["real"][:5]})
+    np.savez("bytes.npz", np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), "uint8"))
+    Path("bad.json").write_text(json.dumps({**json.loads(Path("run/config.json").read_text()), "epochs": "ten"}))
     Path("imputed.npz").touch()
     code, out, err = invoke(*[LIKELIHOOD if word == "{}" else word for word in line.split()])
     assert (code, out) == (2, "")

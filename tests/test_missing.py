@@ -165,7 +165,11 @@ BAD = {
         lambda x: linear_vae()({"x": x, "mask": np.ones([20, 2])}),
         r"mask of shape \[\.\.\., 3\], received shape \(20, 2\)",
     ),
-    "all missing": (lambda x: fitted(linear_vae(), np.full_like(x, np.nan)), "All values of x are missing"),
+    "infinite, to be filled in": (lambda x: linear_vae().impute(np.where(np.isnan(x), np.inf, x)), "infinite values"),
+    "scale of the batch": (
+        lambda x: fitted(normal_vae(tfpl.IndependentNormalOptimalScale, missing=True), x),
+        "Choose IndependentNormalLearnedScale",
+    ),
     "infinite": (lambda x: fitted(linear_vae(), np.where(np.isnan(x), np.inf, x)), "NaN or infinite"),
     "draws": (lambda x: linear_vae().impute(x, num_draws=0), "num_draws must be a whole number"),
 }
@@ -205,3 +209,14 @@ def test_log_prob_of_incomplete_data_has_a_gradient():
     assert np.isfinite(gradient).all()
     assert (gradient[~np.isnan(x)] != 0.0).all()
     assert (gradient[np.isnan(x)] == 0.0).all()
+
+
+def test_parts_of_which_nothing_is_seen_and_values_that_are_next_to_impossible():
+    vae, (x, _) = linear_vae(), data(12)
+    vae.compile(run_eagerly=True)
+    x[:, 1] = np.nan
+    x[:4] = np.nan
+    vae.fit(tf.data.Dataset.from_tensor_slices(x).batch(4), verbose=0)  # of the first batch nothing is seen
+    far = np.array([[1e25, np.nan, np.nan]], "float32")
+    assert np.isfinite(vae.impute(far, 20)).all()
+    assert np.isfinite(vae.impute(far, 20, num_draws=2)).all()

@@ -13,9 +13,25 @@ CASES = {
     "conv_encoder": (lambda: networks.conv_encoder((8, 8, 3), 6), (8, 8, 3), 6),
     "from_inputs": (lambda: networks.from_inputs({"x": (5, 2)}, [keras.layers.Dense(6)]), (5, 2), 6),
     "one_hot": (lambda: networks.one_hot(7), (), 7),
+    "observed": (lambda: networks.from_inputs({"x": networks.observed(np.eye(4))}, [keras.layers.Dense(3)]), (4,), 3),
     "standardized": (lambda: networks.standardized(np.arange(8.0).reshape(2, 4)), (4,), 4),
     "conv_decoder": (lambda: networks.conv_decoder(5, (8, 12, 3), 2), (5,), 2 * 8 * 12 * 3),
 }
+
+
+def test_observed_values_mean_the_same_however_many_there_are():
+    """Over masks, the mean of what comes out is that of whole examples; a missing value is as the mean of its kind."""
+    random = np.random.default_rng(0)
+    x = random.normal(3.0, 1.0, size=(200, 6)).astype("float32")
+    mask = random.uniform(size=(5000, 6)) < 0.5
+    network = networks.observed(np.where(mask[:200], x, np.nan))
+    center = np.nanmean(np.where(mask[:200], x, np.nan), 0)
+    np.testing.assert_allclose(network({"x": x, "mask": np.ones_like(x)}), x - center, atol=1e-5)
+    some = network({"x": np.repeat(x[:1], 5000, 0), "mask": mask})
+    np.testing.assert_allclose(np.sum(some, 0) / (mask.any(1).sum()), x[0] - center, atol=0.15)
+    np.testing.assert_array_equal(network({"x": x[:1], "mask": np.zeros([1, 6])}), np.zeros([1, 6]))
+    named = networks.observed(np.arange(4.0), "age")  # of numbers, one each
+    np.testing.assert_allclose(named({"age": np.array([5.0, 5.0]), "age_mask": np.array([1.0, 0.0])}), [3.5, 0.0])
 
 
 def test_every_network_has_a_row():
@@ -27,6 +43,7 @@ def test_contract(name, tmp_path):
     make, input_shape, output_size = CASES[name]
     network = make()
     x = np.random.RandomState(0).normal(size=(3, *input_shape)).astype("float32")
+    x = x if len(network.inputs) == 1 else {"x": x, "mask": np.ones_like(x)}
     assert network(x).shape == (3, output_size)
     with tf.GradientTape() as tape:
         value = tf.reduce_sum(network(x) ** 2)

@@ -216,11 +216,11 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
         name, parts = str(source).replace("/", "-").replace(":", "-"), sources.load_tfds(str(source), features)
     is_table = isinstance(likelihood, Mapping)
     for part, key in itertools.product(parts, chosen):
-        _check(name, part[key], missing, 1 if is_table else 2)
+        _check(f"{name}, {key}" if is_table else name, part[key], missing, 1 if is_table else 2)
     for key in wanted:
-        _expect_alike(name, [part[key] for part in parts])
+        _expect_alike(f"{name}, {key}" if len(wanted) > 1 else name, [part[key] for part in parts])
     suited = {
-        key: _suit(name, [part[key] for part in parts], usual, as_seed(seed), place)
+        key: _suit(name, [part[key] for part in parts], usual, as_seed(seed), place if is_table else None)
         for place, (key, usual) in enumerate(chosen.items())
     }
     splits = _table(name, suited) if is_table else suited["x"]
@@ -231,9 +231,10 @@ def _by_part(likelihood) -> dict[str, str | None]:
     """Give the chosen likelihood of each part; an x without parts is one of the name x."""
     if not isinstance(likelihood, Mapping):
         return {"x": likelihood}
-    if len(likelihood) < 2 or {"x", *BESIDE_X} & {*likelihood}:
+    if len(likelihood) < 2 or {"x", *BESIDE_X} & {*likelihood} or any(part.endswith("_mask") for part in likelihood):
         raise ValueError(
-            f"A table has at least two parts, none of them called x, {' or '.join(BESIDE_X)}; received {[*likelihood]}."
+            f"A table has at least two parts, none of them called x, {' or '.join(BESIDE_X)}, or ending in _mask; "
+            f"received {[*likelihood]}."
         )
     return dict(likelihood)
 
@@ -282,13 +283,16 @@ DRAWS = {
 }
 
 
-def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int, place: int) -> Splits:
-    """Find the likelihood that suits the values, and bring them to where it has its support."""
+def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int, place: int | None) -> Splits:
+    """Find the likelihood that suits the values, and bring them to where it has its support.
+
+    Bytes are pixels; in a table, where the part has its place, only those of images are.
+    """
     train, validation, test = parts
     known = [part[~np.isnan(part)] for part in parts]
     largest = max((part.max() for part in known if part.size), default=0)
     binary = all(np.isin(part, (0, 1)).all() for part in known)
-    pixels = train.dtype == np.uint8 and not binary
+    pixels = train.dtype == np.uint8 and not binary and (place is None or train.ndim == 4)
     counts = np.issubdtype(train.dtype, np.integer)
     if likelihood is None:
         likelihood = _usual_likelihood(train, binary, pixels, counts)

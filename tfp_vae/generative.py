@@ -14,6 +14,7 @@ from tfp_vae.batch import Variable
 from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.divergence import call_prior
 from tfp_vae.layers.fold import first_distribution, fold, named_function, named_inputs, unfold
+from tfp_vae.layers.normal_scale import IndependentNormalOptimalScale
 from tfp_vae.layers.support import check_pair, is_point
 from tfp_vae.layers.tensor_like import is_a, unwrap
 from tfp_vae.layers.vector_quantized import VectorQuantized
@@ -100,6 +101,11 @@ class LatentVariableModel(keras.Model, abc.ABC):
         self._expect_names_of_their_own()
         if self.missing:
             missing.observed(likelihood, seen["mask"])
+            if any(isinstance(layer, IndependentNormalOptimalScale) for layer in self.decoder._flatten_layers()):
+                raise ValueError(
+                    "The scale of IndependentNormalOptimalScale is that of whole examples, but missing=True. Choose "
+                    "IndependentNormalLearnedScale."
+                )
         self.check(posterior, prior)
         super().build(input_shape)
 
@@ -352,6 +358,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         if not self.missing:
             raise ValueError("This VAE knows no missing values: make it with VAE(..., missing=True).")
         num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
+        if not all(np.isfinite(part).all() for part in tf.nest.flatten(data["x"])):
+            raise ValueError("x holds infinite values. Replace them, or set them to NaN to have them filled in.")
         num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
         values = self._compiled_fill(data, num_samples, num_draws, tf.constant([5, as_seed(seed)], tf.int32))
         return missing.replace(data["x"], data["mask"], values)

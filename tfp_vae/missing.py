@@ -96,7 +96,7 @@ def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: t
     one_pass = model.one_pass(tf.nest.map_structure(lambda part: part[tf.newaxis], example), seed)
     z, condition = one_pass.sample(num_samples), example.get("condition")
     log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
-    log_weights = (log_likelihood + log_prior - log_posterior)[:, 0]
+    log_weights = _comparable((log_likelihood + log_prior - log_posterior)[:, 0])
     z = tf.nest.map_structure(lambda part: part[:, 0], z)
     if num_draws is None:
         values = _weighted_point(model.decode(z, condition), tf.nn.softmax(log_weights))
@@ -107,6 +107,12 @@ def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: t
         z = tf.nest.map_structure(lambda part: tf.gather(part, rows), z)
         values = sampling.sample(model.decode(z, condition), [], tf.random.fold_in(seed, 2))
     return batch.map_parts(lambda part: tf.cast(part, model.x.dtype), values)
+
+
+def _comparable(log_weights: tf.Tensor) -> tf.Tensor:
+    """Give weights of which some are not 0: where x is so unlikely that all of them are, they count alike."""
+    known = tf.where(tf.math.is_nan(log_weights), -np.inf, log_weights)
+    return tf.where(tf.reduce_all(tf.math.is_inf(known)), tf.zeros_like(known), known)
 
 
 def _weighted_point(likelihood: tfd.Distribution, weights: tf.Tensor):
@@ -133,12 +139,11 @@ def replace(x, mask, values):
 def observed_examples(x, mask=None):
     """Give examples whose missing values are replaced by an observed one of the same part, to look at their range.
 
-    Raises:
-        ValueError: if no value of a part is observed.
+    A part of which nothing is observed is None.
     """
     if isinstance(x, dict):
         return {name: observed_examples(part, None if mask is None else mask[name]) for name, part in x.items()}
     seen = ~np.isnan(x) & (True if mask is None else np.asarray(mask, bool))
     if not seen.any():
-        raise ValueError("All values of x are missing. Expected at least one that is observed.")
+        return None
     return np.where(seen, x, x[seen][0])

@@ -133,9 +133,10 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
     tables. The layers may end in a distribution layer, as those of an encoder or decoder do.
 
     Args:
-        inputs: by name the shape of one input, or a Keras model of one input that turns it into numbers: `one_hot` of
-            labels, `standardized` values, a convolutional network of images. It is copied, weights included: Keras
-            could not load a file of two models that share a layer.
+        inputs: by name the shape of one input, or a Keras model that turns it into numbers: `one_hot` of labels,
+            `standardized` values, a convolutional network of images. One of several inputs, such as `observed`, has
+            names for them itself. Models are copied, weights included: Keras could not load a file of two models that
+            share a layer.
         layers: Keras layers, applied one after another.
 
     Raises:
@@ -151,13 +152,20 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
     """
     if not inputs or not layers:
         raise ValueError(f"Expected inputs and layers, received inputs={inputs!r} and layers={layers!r}.")
-    tensors, numbers = {}, []
+    tensors: dict[str, keras.KerasTensor] = {}
+    numbers = []
     for name, source in inputs.items():
         if isinstance(source, keras.Model):
-            tensors[name] = keras.Input(source.input_shape[1:], dtype=source.inputs[0].dtype, name=name)
+            names = [name] if len(source.inputs) == 1 else [tensor.name for tensor in source.inputs]
+            own = {
+                key: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=key)
+                for key, tensor in zip(names, source.inputs, strict=True)
+            }
             copy = keras.models.clone_model(source)
             copy.set_weights(source.get_weights())
-            features = copy(tensors[name])
+            given = [*own.values()]
+            features = copy(given[0] if len(given) == 1 else keras.tree.pack_sequence_as(source.input, given))
+            tensors |= own
         else:
             features = tensors[name] = keras.Input(tuple(source), name=name)
         numbers.append(features if features.ndim == 2 else keras.layers.Flatten()(features))
@@ -214,6 +222,40 @@ def standardized(x: np.ndarray) -> keras.Sequential:
     return keras.Sequential([keras.Input(x.shape[1:]), scaling])
 
 
+def observed(x: np.ndarray, name: str = "x") -> keras.Model:
+    """Network from what is observed of x to numbers that mean the same however much is missing.
+
+    `[batch, *shape]` and a mask of that shape -> `[batch, *shape]`. Values are shifted by their means, so that 0 stands
+    for a missing one as for an average one, and what is observed is scaled up as if it were all. An encoder that begins
+    with it learns from examples with many missing values what it can use on whole ones.
+
+    Reference: the scaling is that of Srivastava et al., 2014, Dropout, JMLR 15.
+
+    Args:
+        x: the data to measure, `[num_examples, *shape]`; NaN where a value is missing.
+        name: of the first input; the second is "mask", or, of a part of x such as "age", "age_mask".
+
+    Raises:
+        ValueError: if there are no data, or they hold infinite values.
+
+    Example:
+    >>> network = observed(np.array([[0.0, 2.0], [np.nan, 4.0]]))
+    >>> network({"x": np.array([[5.0, 9.0]]), "mask": np.array([[1.0, 0.0]])}).numpy()
+    array([[10.,  0.]], dtype=float32)
+    """
+    seen = ~np.isnan(x)
+    if not np.size(x) or np.isinf(x).any():
+        raise ValueError(f"Expected numbers to measure, finite or NaN, received {x!r}.")
+    mean = np.sum(x, 0, dtype="float64", where=seen) / np.maximum(seen.sum(0), 1)
+    axes = tuple(range(1, x.ndim))
+    shift = keras.layers.Normalization(axes or None, mean=mean.tolist(), variance=np.ones_like(mean).tolist())
+    values = keras.Input(x.shape[1:], name=name)
+    mask = keras.Input(x.shape[1:], name="mask" if name == "x" else f"{name}_mask")
+    share = keras.ops.mean(mask, axes, keepdims=True) if axes else mask
+    scaled = shift(values) * mask / keras.ops.maximum(share, 1.0 / mean.size)
+    return keras.Model({name: values, mask.name: mask}, scaled)
+
+
 def _check_image(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int, int]:
     side = 2 ** len(filters)
     if len(shape) == 2:
@@ -227,4 +269,4 @@ def _check_image(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int
     return height, width, channels
 
 
-__all__ = ["conv_decoder", "conv_encoder", "from_inputs", "mlp", "one_hot", "standardized"]
+__all__ = ["conv_decoder", "conv_encoder", "from_inputs", "mlp", "observed", "one_hot", "standardized"]

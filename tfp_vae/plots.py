@@ -3,15 +3,21 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import matplotlib
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tfp_vae import sampling
-from tfp_vae.batch import Variable, by_name, num_examples
-from tfp_vae.checks import as_seed
+from tfp_vae.batch import Variable, by_name
+from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation import posterior_means
 from tfp_vae.vae import VAE
+
+# Of black and white images; what is missing has a colour of its own.
+GRAY = matplotlib.colormaps["gray"].with_extremes(bad="lightsteelblue")
+# Draws from the model in a picture of how values are distributed.
+NUM_DRAWS = 10_000
 
 
 class Generator(Protocol):
@@ -96,51 +102,59 @@ def latent_traversal(
     return grid(
         np.asarray(_part(sampling.point(vae.decode(vae.z.split(z), condition)), part)),
         f"Latent dimensions from {-extent:g} to {extent:g}",
-        row_labels=[f"z{dim}" for dim in dims],
+        row_labels=[_latent_name(vae, dim) for dim in dims],
     )
 
 
-def marginals(vae: VAE, x, *, seed: int = 0, num_panels: int = 24) -> Figure:
+def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> Figure:
     """Show how each value of a table is distributed: in the data, and in draws from the model.
 
     Args:
         vae: a VAE of an x with several parts.
-        x: data, as `fit` takes them; with a condition one draw is made under each example's own.
+        x: data, as `fit` takes them; with a condition, draws are made under the examples' own.
         seed: of the draws.
         num_panels: number of values shown, at most.
+
+    Raises:
+        ValueError: if x has no parts.
     """
+    if not isinstance(vae.x.shape, dict):
+        raise ValueError(f"x has no parts but the shape {vae.x.shape}: show it by plots.samples.")
     data = by_name(x)
     condition = data.get("condition")
     joint = vae.joint_distribution(condition)
-    shape = [num_examples(x)] if condition is None else []
+    shape = [-(-NUM_DRAWS // (1 if condition is None else len(condition)))]
     drawn = vae.x.whole(joint.sample(shape, seed=tf.constant([9, as_seed(seed)], tf.int32)))
     columns = {}
-    for name in vae.x.shapes:
-        real, made = (np.reshape(part[name], [num_examples(x), -1]) for part in (data["x"], drawn))
+    for name, event_shape in vae.x.shapes.items():
+        real, made = (np.reshape(part[name], [-1, int(np.prod(event_shape))]) for part in (data["x"], drawn))
         for column in range(real.shape[-1]):
             columns[f"{name} {column}" if real.shape[-1] > 1 else name] = real[:, column], made[:, column]
-    number = min(num_panels, len(columns))
+    number = min(as_count(num_panels, "num_panels"), len(columns))
     width = min(6, number)
     height = -(-number // width)
     figure = Figure(figsize=(2.2 * width, 1.9 * height + 0.4), layout="constrained")
     figure.suptitle("Data (filled) and draws from the model (line)")
     panels = figure.subplots(height, width, squeeze=False).ravel()
     for axes, (title, (values, draws)) in zip(panels, columns.items(), strict=False):
-        bins = _bins(values[np.isfinite(values)])
-        axes.hist(values, bins, density=True, alpha=0.5)
-        axes.hist(np.clip(draws, bins[0], bins[-1]), bins, density=True, histtype="step", linewidth=1.2)
+        values = values[np.isfinite(values)]
+        bins = _bins(values, draws)
+        filled, line = {"alpha": 0.5}, {"histtype": "step", "linewidth": 1.2}
+        for numbers, style in ((values, filled), (draws, line)):  # shares of all, also of those beyond the bins
+            axes.hist(numbers, bins, weights=np.full(len(numbers), 1.0 / max(1, len(numbers))), **style)
         axes.set(title=title, yticks=[])
     for axes in panels[number:]:
         axes.remove()
     return figure
 
 
-def _bins(values: np.ndarray) -> np.ndarray:
-    """Give the edges of a histogram: a bar for each of a few whole numbers, else thirty."""
-    low, high = np.quantile(values, [0.002, 0.998]) if values.size else (0.0, 1.0)
-    if high - low < 40 and np.array_equal(values, np.round(values)):
+def _bins(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Give the edges of a histogram of both: a bar for each whole number if they are few, else more for more data."""
+    ends = [np.quantile(part, [0.002, 0.998]) for part in (values, draws) if len(part)]
+    low, high = np.min(ends), np.max(ends)
+    if high - low < 40 and np.array_equal(values, np.round(values)) and np.array_equal(draws, np.round(draws)):
         return np.arange(np.floor(low) - 0.5, high + 1.0)
-    return np.linspace(low, high + 1e-6, 31)
+    return np.linspace(low, max(high, low + 1e-6), 2 + int(np.clip(np.sqrt(len(values)), 6, 30)))
 
 
 def learning_curves(history: dict[str, list[float]]) -> Figure:
@@ -170,7 +184,7 @@ def grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Figu
     """Show examples in rows and columns: images where they are some, else curves.
 
     Args:
-        x: `[num_rows, num_columns, *event_shape]`; NaN is left blank.
+        x: `[num_rows, num_columns, *event_shape]`; NaN in images is blue.
         title: above all.
         row_labels: beside each row.
     """
@@ -185,13 +199,22 @@ def grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Figu
             if is_image and x.shape[-1] == 3 and x.ndim == 5:
                 axes.imshow((x[row, column] - low) / max(high - low, 1e-12))
             elif is_image:
-                axes.imshow(x[row, column].reshape(x.shape[2:4]), cmap="gray", vmin=low, vmax=high)
+                axes.imshow(x[row, column].reshape(x.shape[2:4]), cmap=GRAY, vmin=low, vmax=high)
             else:
                 axes.plot(x[row, column].ravel(), linewidth=0.8)
                 axes.set_ylim(low, max(high, low + 1e-6))
         if row_labels:
             panels[0].set_ylabel(row_labels[row], rotation=0, ha="right", va="center")
     return figure
+
+
+def _latent_name(vae: VAE, dim: int) -> str:
+    """Name one of the dimensions of z, which come one part after another."""
+    for name, shape in vae.z.shapes.items():
+        if dim < (size := int(np.prod(shape))):
+            return f"{name} {dim}" if len(vae.z.shapes) > 1 else f"z{dim}"
+        dim -= size
+    raise IndexError(dim)
 
 
 def _part(x, part: str | None):

@@ -50,6 +50,10 @@ def train(folder: Path | None, options: dict) -> None:
         options["dataset"], condition=options["condition"], likelihood=likelihood, missing=options["missing"]
     )
     chosen = Options(**{**options, "saved_models": str(options["saved_models"]), "name": splits.name})
+    if chosen.missing and splits.draw is not None:
+        raise ValueError(
+            "8-bit pixels have no missing values. With --missing give x as floats, NaN where one is missing."
+        )
     vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
         vae.check_data(part)
@@ -177,26 +181,43 @@ def sample(model: Path | None, num_examples: int, seed: int, output: Path, condi
 
 
 def impute(model: Path | None, data: Path, output: Path, *, num_samples: int, num_draws: int | None, seed: int) -> None:
-    """Fill in the missing values of an `.npz` file, and write another one with arrays of the same names."""
-    vae = open_vae(_find(model)[0])
+    """Write an `.npz` file anew with its missing values filled in; all else stays as it is.
+
+    What is filled in are the arrays that the run was trained on, whole or as `..._train`, `..._validation`, `..._test`.
+    """
+    path, run = _find(model)
+    vae = open_vae(path)
     _expect_new(output, ".npz")
-    arrays = sources.load_npz(data)
-    wanted = [*vae.x.shapes, *(["condition"] if vae.is_conditional else [])]
-    if wanted == ["x"] and len(arrays) == 1:
-        arrays = {"x": next(iter(arrays.values()))}
-    if lacking := [name for name in wanted if name not in arrays]:
-        raise ValueError(f"{data} holds {sorted(arrays)}, but no {' or '.join(lacking)}.")
-    x = vae.x.whole(arrays)
-    given = {"x": x, "condition": arrays["condition"]} if vae.is_conditional else x
-    starts = range(0, num_examples(x), IMPUTATION_BATCH_SIZE)
-    filled = []
-    for start in rich.progress.track(starts, "Filling in", console=console, disable=not console.is_terminal):
-        rows = tf.nest.map_structure(lambda values, at=start: values[at : at + IMPUTATION_BATCH_SIZE], given)
-        filled.append(vae.impute(rows, num_samples, seed + start, num_draws=num_draws))
-    axis = 0 if num_draws is None else 1
-    whole = tf.nest.map_structure(lambda *parts: np.concatenate(parts, axis), *filled)
-    np.savez_compressed(output, **vae.x.parts(whole))
+    arrays: dict[str, Any] = sources.load_npz(data)
+    wanted = {name: name for name in vae.x.shapes}
+    if vae.is_conditional:
+        wanted["condition"] = run.options.condition if run and run.options.condition else "condition"
+    elif [*wanted] == ["x"] and len(arrays) == 1:
+        wanted["x"] = next(iter(arrays))
+    groups = [{key: found + end for key, found in wanted.items()} for end in ("", "_train", "_validation", "_test")]
+    groups = [group for group in groups if arrays.keys() >= {*group.values()}]
+    if not groups:
+        raise ValueError(f"{data} holds {sorted(arrays)}. Expected {' and '.join(wanted.values())}.")
+    for group in groups:
+        given = {key: arrays[found] for key, found in group.items()}
+        x = vae.x.whole(given)
+        examples = {"x": x, "condition": given["condition"]} if vae.is_conditional else x
+        vae.check_data(examples)
+        filled = _impute(vae, examples, num_samples, num_draws, seed)
+        for name, values in vae.x.parts(filled).items():
+            arrays[group[name]] = np.where(np.isnan(given[name]), values, given[name]).astype(given[name].dtype)
+    np.savez_compressed(output, **arrays)
     console.print(f"Wrote {output}")
+
+
+def _impute(vae: VAE, examples, num_samples: int, num_draws: int | None, seed: int):
+    """Fill in batch by batch: means by the same draws everywhere, draws by others in each batch."""
+    filled, starts = [], range(0, num_examples(examples), IMPUTATION_BATCH_SIZE)
+    for start in rich.progress.track(starts, "Filling in", console=console, disable=not console.is_terminal):
+        rows = tf.nest.map_structure(lambda values, at=start: values[at : at + IMPUTATION_BATCH_SIZE], examples)
+        own_seed = seed if num_draws is None else (seed + start) % 2**31
+        filled.append(vae.impute(rows, num_samples, own_seed, num_draws=num_draws))
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts, 0 if num_draws is None else 1), *filled)
 
 
 def export(model: Path | None, name: str | None, saved_models: Path, **options) -> None:
@@ -331,7 +352,7 @@ def _table(metrics: dict, title: str) -> rich.table.Table:
         rows["perplexity of the codes"] = f"{metrics['perplexity']:.1f}"
     if "seconds" in metrics:
         rows["training seconds"] = f"{metrics['seconds']:.1f}"
-        rows["images per second"] = f"{metrics['images_per_second']:,.0f}"
+        rows["examples per second"] = f"{metrics['images_per_second']:,.0f}"
     for name, value in rows.items():
         table.add_row(name, value)
     return table

@@ -92,6 +92,8 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
         if not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("not a name with arguments by name")
         arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        if len(arguments) < len(call.keywords):
+            raise ValueError("a name given twice")
     except (SyntaxError, ValueError) as error:
         raise ValueError(
             f"--{option} must be a name, alone or with arguments by name such as {known[0]}(name=1); received {text!r}."
@@ -142,8 +144,7 @@ def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, k
     if isinstance(features, keras.Sequential):
         encoder = keras.Sequential([keras.Input(splits.event_shape), *features.layers, *last], name="encoder")
     else:
-        output = functools.reduce(lambda tensor, layer: layer(tensor), last, features.output)
-        encoder = keras.Model(features.input, output, name="encoder")
+        encoder = _followed_by(features, last)
     latents = {part: network.output_shape[1:] for part, network in parts.items()} or {"z": encoder.output_shape[1:]}
     prior = _joint_prior(options, latents) if parts else _prior(splits, options, _size(latents["z"]), encoder)
     return encoder, _decoder(splits, options, latents), prior
@@ -172,7 +173,7 @@ def _part(name: str, arguments: dict, options: Options) -> keras.Sequential:
 
 def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, hidden_sizes) -> keras.Model:
     if splits.conditions is not None or splits.is_table or options.missing:
-        return _from_inputs(splits, options, num_features)
+        return _from_inputs(splits, options, num_features, hidden_sizes)
     if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
         network = networks.mlp(splits.event_shape, num_features, hidden_sizes=hidden_sizes)
     else:
@@ -185,31 +186,44 @@ def _scaling(splits: datasets.Splits) -> list[keras.layers.Layer]:
     return [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
 
 
-def _from_inputs(splits: datasets.Splits, options: Options, num_features: int) -> keras.Model:
+def _from_inputs(splits: datasets.Splits, options: Options, num_features: int, hidden_sizes) -> keras.Model:
     """Bring together the parts of x, what is observed of them, and the condition."""
     shape, size = splits.event_shape, options.hidden_size
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] = {} if splits.conditions is None else {"condition": _condition(splits)}
     if splits.is_table:
         if options.network != "mlp":
             raise ValueError(f"A table has --network mlp, received {options.network!r}.")
-        inputs |= {name: _column(splits, name) for name in shape}
-        inputs |= {f"{name}_mask": shape[name] for name in shape if options.missing}
+        inputs = {name: _column(splits, name, options.missing) for name in shape} | inputs
     else:
         is_mlp = one_of(("mlp", "conv"), options.network, "--network") == "mlp"
         of_x = [keras.layers.Flatten()] if is_mlp else [networks.conv_encoder(shape, size), keras.layers.ReLU()]
-        inputs["x"] = keras.Sequential([keras.Input(shape), *_scaling(splits), *of_x])
-        inputs |= {"mask": shape} if options.missing else {}
-    if splits.conditions is not None:
-        inputs["condition"] = _condition(splits)
-    return networks.from_inputs(inputs, [keras.layers.Dense(size, "relu"), keras.layers.Dense(num_features)])
+        of_x = [*_scaling(splits), *of_x]
+        if options.missing:
+            inputs = {"x": _followed_by(networks.observed(splits.training_values()), of_x)} | inputs
+        else:
+            inputs = {"x": keras.Sequential([keras.Input(shape), *of_x])} | inputs
+    hidden = [keras.layers.Dense(hidden_size, "relu") for hidden_size in hidden_sizes]
+    return networks.from_inputs(inputs, [*hidden, keras.layers.Dense(num_features)])
 
 
-def _column(splits: datasets.Splits, name: str) -> keras.Model:
+def _column(splits: datasets.Splits, name: str, missing: bool) -> keras.Model:
     """Turn a part of a table into numbers of order one: labels one-hot, others standardized by the training data."""
-    if splits.likelihood[name] == "IndependentCategorical":
-        return networks.one_hot(splits.likelihood_config[name]["num_categories"], splits.event_shape[name])
-    values = splits.training_values()[name]
-    return networks.standardized(np.where(np.isnan(values), np.nanmean(values, 0), values))
+    values, shape = splits.training_values()[name], splits.event_shape[name]
+    if splits.likelihood[name] != "IndependentCategorical":
+        if not missing:
+            return networks.standardized(values)
+        scale = np.nanstd(values) if np.isfinite(values).any() else 0.0
+        return _followed_by(networks.observed(values, name), [keras.layers.Rescaling(1.0 / (scale or 1.0))])
+    vectors = networks.one_hot(splits.likelihood_config[name]["num_categories"], shape)
+    if not missing:
+        return vectors
+    labels = keras.Input(shape, dtype="int32", name=name)
+    mask = keras.Input(shape, name=f"{name}_mask")
+    return keras.Model({name: labels, mask.name: mask}, vectors(labels) * keras.ops.expand_dims(mask, -1))
+
+
+def _followed_by(network: keras.Model, layers: list[keras.layers.Layer]) -> keras.Model:
+    return keras.Model(network.input, functools.reduce(lambda tensor, layer: layer(tensor), layers, network.output))
 
 
 def _condition(splits: datasets.Splits) -> Any:

@@ -75,7 +75,8 @@ class IndependentNormalLearnedScale(DistributionLayer):
         """Build the distribution from `params`, `[..., params_size(event_shape)]`, and the scale."""
         event_shape = as_event_shape(event_shape)
         (loc,) = split_params(params, [event_shape])
-        scale = tf.broadcast_to(tf.cast(scale, loc.dtype), event_shape)
+        # Never a scalar: SavedModels hold what is one as a constant.
+        scale = tf.broadcast_to(tf.cast(scale, loc.dtype), event_shape or tf.shape(loc))
         return independent_of(tfd.Normal(loc, scale, validate_args=validate_args), len(event_shape), name)
 
     @staticmethod

@@ -31,7 +31,7 @@ def as_count(count, name: str, at_least: int = 1) -> int:
 
 def as_positive(value, name: str) -> float:
     """Check a positive, finite number."""
-    if not 0.0 < value < float("inf"):
+    if isinstance(value, str) or not 0.0 < value < float("inf"):
         raise ValueError(f"{name} must be a positive, finite number, received {value!r}.")
     return float(value)
 

@@ -124,8 +124,13 @@ and binarize them (datasets.load does both), or choose another likelihood.
             received = sorted(x) if isinstance(x, dict) else "one array"
             raise ValueError(f"x must be a dict of {sorted(likelihood.model)}, received {received}.")
         for name, part in likelihood.model.items():
-            check_support(part, x[name])
+            try:
+                check_support(part, x[name])
+            except ValueError as error:
+                raise ValueError(f"Part {name} of x: {error}") from error
         return
+    if x is None:
+        return  # nothing of it is observed
     x, likelihood = np.asarray(x), unwrap(likelihood)
     event_shape = tuple(likelihood.event_shape)
     if not x.size:
