@@ -13,13 +13,14 @@ from tests.test_mixed import draw_table
 from tfp_vae import datasets
 
 TABLE = draw_table(400, 0)
+TABLE["single"] = TABLE["real"][:, 0]  # a number, not a vector of one
 HOLES = {
     name: np.where(np.random.default_rng(i).uniform(size=part.shape) < 0.3, np.nan, part.astype("float32"))
     for i, (name, part) in enumerate(TABLE.items())
 }
 LIKELIHOOD = (
     "Joint(real='IndependentNormalLearnedScale(scale_shape=2)', binary='IndependentBernoulli', "
-    "count='IndependentPoisson', kind='IndependentCategorical')"
+    "count='IndependentPoisson', kind='IndependentCategorical', single='IndependentNormalLearnedScale')"
 )
 SMALL = ["--latent-size", 2, "--hidden-size", 16, "--epochs", 20, "--batch-size", 20, "--learning-rate", 0.01]
 GROUPS = {
@@ -130,9 +131,9 @@ BAD = {
     "impute whole.npz run": "imputed.npz exists already",
     "impute whole.npz run --output x.csv": "--output must end in .npz",
     "impute nowhere.npz run --output x.npz": "no file nowhere.npz",
-    "impute part.npz run --output x.npz": r"holds \['real'\]. Expected binary and count and kind and real",
+    "impute part.npz run --output x.npz": r"holds \['real'\]. Expected binary and count and kind and real and single",
     "train --dataset holes.npz --likelihood {}": "NaN as a missing value needs missing=True, or --missing",
-    "train --dataset part.npz --likelihood {}": "but no 'binary'.*Expected real and binary and count and kind",
+    "train --dataset part.npz --likelihood {}": "but no 'binary'.*Expected real and binary and count and kind and",
     "train --dataset whole.npz --likelihood {} --network conv": "A table has --network mlp, received 'conv'",
     "train --dataset whole.npz --likelihood {} --posterior ladder": "ladder is for a whole x without parts .* a table",
     "train --missing --posterior bottom_up": "bottom_up is for a whole x .* incomplete",

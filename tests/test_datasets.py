@@ -169,3 +169,23 @@ def test_mnist_through_tfds():
     assert set(np.unique(splits.test)) == {0.0, 1.0}
     assert splits.test.mean() == pytest.approx(0.1325, abs=0.002)  # mean intensity of MNIST's test images
     np.testing.assert_array_equal(splits.test, datasets.load("mnist").test)
+
+
+def test_parts_of_a_table():
+    """Bytes are pixels in images alone; pixels of two parts are drawn apart from each other; labels are counted."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 3, 3, 1), "uint8")
+    table = {"age": np.arange(40, dtype="uint8"), "job": np.arange(40) % 3, "a": images, "b": images}
+    likelihood = {"age": None, "job": "IndependentCategorical", "a": None, "b": None}
+    splits = datasets.load({**table, "sex": np.arange(40) % 2}, likelihood=likelihood, condition="sex")
+    chosen = ["IndependentBinomial", "IndependentCategorical", "IndependentBernoulli", "IndependentBernoulli"]
+    assert splits.likelihood == dict(zip(table, chosen, strict=True))
+    assert splits.likelihood_config == {"age": {"total_count": 39}, "job": {"num_categories": 3}, "a": {}, "b": {}}
+    assert splits.event_shape == {"age": (), "job": (), "a": (3, 3, 1), "b": (3, 3, 1)}
+    rows = next(iter(splits.batches(8)))
+    for x in (rows["x"], splits.test["x"]):
+        assert set(np.unique(x["a"])) == {0.0, 1.0}
+        assert (np.asarray(x["a"]) != np.asarray(x["b"])).any()
+    assert rows["x"]["age"].dtype == "float32"
+    np.testing.assert_array_equal(rows["x"]["age"] % 3, rows["x"]["job"])  # each row stays together
+    np.testing.assert_array_equal(rows["x"]["age"] % 2, rows["condition"])
