@@ -37,7 +37,8 @@ def make_vae(splits: tfp_vae.datasets.Splits, mask: np.ndarray) -> tfp_vae.VAE:
     observed = networks.observed(np.where(mask, splits.training_values(), np.nan))
     encoder = networks.from_inputs({"x": observed}, to_posterior)
     decoder = [networks.mlp((LATENT_SIZE,), likelihood.params_size(shape)), likelihood(**config)]
-    return tfp_vae.VAE(encoder, keras.Sequential([keras.Input((LATENT_SIZE,)), *decoder]), missing=True)
+    decoder = keras.Sequential([keras.Input((LATENT_SIZE,)), *decoder])
+    return tfp_vae.VAE(encoder, decoder, missing=True, objective=tfp_vae.objectives.IWAE(5))  # MIWAE's bound
 
 
 def train(splits: tfp_vae.datasets.Splits, mask: np.ndarray, epochs: int) -> tfp_vae.VAE:
