@@ -168,6 +168,7 @@ def test_diverged_training_says_so_and_keeps_the_last_model(here):
 
 @pytest.mark.slow
 def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits it where it is ignored
     arguments = ["train", "--epochs", "12", *SMALL, "--batch-size", "50"]
     broken = command(*arguments, "--run", "broken", cwd=here)
     history = here / "broken" / "history.json"
@@ -194,6 +195,26 @@ def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
     histories = [json.loads((run / "history.json").read_text()) for run in runs]
     assert len(histories[0].pop("seconds")) == len(histories[1].pop("seconds")) == 12
     assert histories[0] == histories[1]
+
+
+def test_ctrl_c_stops_training_even_where_the_exception_is_lost(here, monkeypatch):
+    class PressesCtrlC:
+        def __del__(self):  # Python reports what is raised here, and goes on
+            signal.raise_signal(signal.SIGINT)
+
+    def save(run, vae, history):
+        original(run, vae, history)
+        if len(history.get("elbo", [])) == 2:
+            PressesCtrlC()
+
+    original = cli.runs.Run.save
+    monkeypatch.setattr(cli.runs.Run, "save", save)
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(SystemExit, match="130"):
+        invoke("train", "--epochs", 12, *SMALL, "--run", "broken")
+    assert len(json.loads((here / "broken" / "history.json").read_text())["elbo"]) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 COMBINATIONS = [

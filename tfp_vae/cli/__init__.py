@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import statistics
 import sys
 from pathlib import Path
@@ -87,11 +88,11 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
     options = run.options
     steps, epochs = splits.steps_per_epoch(options.batch_size), options.epochs
     first_epoch = int(vae.optimizer.iterations) // steps
-    recorder, progress = Recorder(run, first_epoch), EpochProgress(first_epoch, epochs)
+    recorder, progress, ctrl_c = Recorder(run, first_epoch), EpochProgress(first_epoch, epochs), CtrlC()
     if first_epoch < epochs:
         batches = splits.batches(options.batch_size, seed=options.seed, first_epoch=first_epoch, epochs=epochs)
         try:
-            with progress.bar if console.is_terminal else contextlib.nullcontext():
+            with ctrl_c, progress.bar if console.is_terminal else contextlib.nullcontext():
                 vae.fit(
                     batches,
                     steps_per_epoch=steps,
@@ -99,7 +100,7 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
                     epochs=epochs,
                     validation_data=(splits.validation,),
                     validation_batch_size=EVALUATION_BATCH_SIZE,
-                    callbacks=[recorder, progress],
+                    callbacks=[recorder, progress, ctrl_c],
                     verbose=0 if console.is_terminal else 2,
                 )
         except KeyboardInterrupt:
@@ -141,6 +142,30 @@ class EpochProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         text = f"elbo {logs['elbo']:.2f}  val_elbo {logs['val_elbo']:.2f}  kl {logs['kl']:.2f}"
         self.bar.update(self.task, completed=epoch + 1, description=text)
+
+
+class CtrlC(keras.callbacks.Callback):
+    """Ctrl-C in training: its KeyboardInterrupt, which is lost in a destructor, comes again at the end of the epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.pressed = False
+
+    def __enter__(self):
+        self.before = signal.getsignal(signal.SIGINT)
+        if self.before is signal.default_int_handler:  # not where it is ignored, as in what a shell runs behind
+            signal.signal(signal.SIGINT, self.press)
+
+    def __exit__(self, *exception):
+        signal.signal(signal.SIGINT, self.before)
+
+    def press(self, number, frame):
+        self.pressed = True
+        raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.pressed:
+            raise KeyboardInterrupt
 
 
 # evaluate, sample, export, plot
