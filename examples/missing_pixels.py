@@ -53,11 +53,6 @@ def train(splits: tfp_vae.datasets.Splits, mask: np.ndarray, epochs: int) -> tfp
     return vae
 
 
-def mean_of_observed(splits: tfp_vae.datasets.Splits, mask: np.ndarray) -> np.ndarray:
-    """Give the mean of each pixel over the training images in which it is observed."""
-    return np.where(mask, splits.training_values(), 0.0).sum(0) / np.maximum(mask.sum(0), 1)
-
-
 def main(
     name: str = "digits", picture: str | None = None, *, epochs: int = 60, num_images: int = 180, num_samples: int = 500
 ) -> dict[str, float]:
@@ -73,7 +68,7 @@ def main(
     hidden = random.uniform(size=x.shape) >= SHARE
     with_holes = np.where(hidden, np.nan, x)
     fillings = {
-        "mean of the pixel": np.broadcast_to(mean_of_observed(splits, mask), x.shape),
+        "mean of the pixel": np.broadcast_to(np.nanmean(np.where(mask, splits.training_values(), np.nan), 0), x.shape),
         "sample from the prior": half.generate(len(x)),
         "impute": half.impute(with_holes),
         "impute, trained on whole images": whole.impute(with_holes),

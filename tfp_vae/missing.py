@@ -11,9 +11,6 @@ from tfp_vae.layers.tensor_like import is_a
 
 tfd = tfp.distributions
 
-# The class of a `tfd.Independent`: the second where what is inside is no composite tensor.
-INDEPENDENT = tfd.Independent, tfd.Independent.__base__
-
 
 def split(x, mask=None) -> tuple:
     """Give x with 0 where a value is missing, and a mask that is True where one is observed.
@@ -52,7 +49,7 @@ def observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
     """
     if is_a(likelihood, tfd.JointDistributionNamed):
         return tfd.JointDistributionNamed({n: observed(part, mask[n]) for n, part in likelihood.model.items()})
-    if type(likelihood) not in INDEPENDENT or likelihood.distribution.event_shape.rank != 0:
+    if not is_a(likelihood, tfd.Independent) or likelihood.distribution.event_shape.rank != 0:
         raise ValueError(
             f"missing=True needs a likelihood whose values are independent, but {type(likelihood).__name__} says "
             "nothing of a part of x alone. End the decoder in a layer such as IndependentNormal."

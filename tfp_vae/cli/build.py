@@ -193,7 +193,8 @@ def _from_inputs(splits: datasets.Splits, options: Options, num_features: int, h
     if splits.is_table:
         if options.network != "mlp":
             raise ValueError(f"A table has --network mlp, received {options.network!r}.")
-        inputs = {name: _column(splits, name, options.missing) for name in shape} | inputs
+        values = splits.training_values()
+        inputs = {name: _column(splits, name, values[name], options.missing) for name in shape} | inputs
     else:
         is_mlp = one_of(("mlp", "conv"), options.network, "--network") == "mlp"
         of_x = [keras.layers.Flatten()] if is_mlp else [networks.conv_encoder(shape, size), keras.layers.ReLU()]
@@ -206,9 +207,9 @@ def _from_inputs(splits: datasets.Splits, options: Options, num_features: int, h
     return networks.from_inputs(inputs, [*hidden, keras.layers.Dense(num_features)])
 
 
-def _column(splits: datasets.Splits, name: str, missing: bool) -> keras.Model:
+def _column(splits: datasets.Splits, name: str, values: np.ndarray, missing: bool) -> keras.Model:
     """Turn a part of a table into numbers of order one: labels one-hot, others standardized by the training data."""
-    values, shape = splits.training_values()[name], splits.event_shape[name]
+    shape = splits.event_shape[name]
     if splits.likelihood[name] != "IndependentCategorical":
         if not missing:
             return networks.standardized(values)
