@@ -1,12 +1,14 @@
 """Latency and rows a second of a served VAE, 784-512-32-512-784, in several runtimes, all on the same weights.
 
-Run: make benchmark   (or: python benchmarks/serving_speed.py --threads 1 --batch-sizes 32 512)
+Run: make benchmark   (or: python benchmarks/serving_speed.py --threads 1 --clients 2 --batch-sizes 32 512)
 
-Each runtime answers `encode` and `reconstruct` in a process of its own, with the same number of threads, and its first
-answers are compared with the live model's. All take turns over the rounds; latencies are of one request at a time.
+Each runtime answers `encode` and `reconstruct` in a process of its own, with the same number of threads, and its
+answers are compared with the live model's. All take turns over the rounds. A latency is that of one request; with
+several clients, each in a thread of its own, requests share the cores.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -39,7 +41,10 @@ def make_vae():
     )
 
 
-# Contenders: folder and threads -> for each signature, x -> its first output (loc or mean)
+# Contenders: folder and threads -> signature and x -> a function that answers, and one that gives its last loc or mean.
+# What is timed begins with tensors of the runtime's own and ends with such, as in a server that has parsed a request.
+
+FIRST = {"encode": "loc", "reconstruct": "mean"}
 
 
 def saved_model_in_python(folder, threads):
@@ -47,11 +52,12 @@ def saved_model_in_python(folder, threads):
 
     set_threads(threads)
     model = tf.saved_model.load(str(folder))
-    names = {"encode": "loc", "reconstruct": "mean"}
-    return {
-        signature: lambda x, signature=signature, name=name: model.signatures[signature](x=tf.constant(x))[name].numpy()
-        for signature, name in names.items()
-    }
+
+    def bind(signature, x):
+        function, tensor = model.signatures[signature], tf.constant(x)
+        return keeping(lambda: function(x=tensor), lambda outputs: outputs[FIRST[signature]].numpy())
+
+    return bind
 
 
 def cpp_session(folder, threads):
@@ -62,20 +68,28 @@ def cpp_session(folder, threads):
     # -1: the operations of a request run in the thread that asks, which spares the way to another and back
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=-1)
     session = c_api.Session(folder, config.SerializeToString())
-    return {
-        "encode": lambda x: session.run("encode", x=x)["loc"],
-        "reconstruct": lambda x: session.run("reconstruct", x=x)["mean"],
-    }
+
+    def bind(signature, x):
+        run = session.bound(signature, x=x)
+        return run, lambda: run.outputs()[FIRST[signature]]
+
+    return bind
 
 
 def live_vae(folder, threads):
+    import tensorflow as tf
+
     set_threads(threads)
     vae = make_vae()
     vae.compile()
-    return {
-        "encode": lambda x: vae.encode(x).loc.numpy(),
-        "reconstruct": lambda x: vae.predict(x, batch_size=len(x), verbose=0),
-    }
+
+    def bind(signature, x):
+        if signature == "encode":
+            tensor = tf.constant(x)
+            return keeping(lambda: vae.encode(tensor), lambda posterior: posterior.loc.numpy())
+        return keeping(lambda: vae.predict(x, batch_size=len(x), verbose=0), np.asarray)
+
+    return bind
 
 
 def onnx_runtime(folder, threads):
@@ -83,13 +97,21 @@ def onnx_runtime(folder, threads):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return {signature: _onnx(onnxruntime, folder, signature, options) for signature in SIGNATURES}
+    sessions = {}
+    for signature in SIGNATURES:
+        path = folder / "assets.extra" / f"{signature}.onnx"
+        sessions[signature] = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
+    def bind(signature, x):
+        session = sessions[signature]
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+        for output in session.get_outputs():
+            binding.bind_output(output.name)
+        first = [output.name for output in session.get_outputs()].index(FIRST[signature])
+        return lambda: session.run_with_iobinding(binding), lambda: binding.get_outputs()[first].numpy()
 
-def _onnx(onnxruntime, folder, signature, options):
-    path = folder / "assets.extra" / f"{signature}.onnx"
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda x: session.run(None, {"x": x})[0]
+    return bind
 
 
 def openvino(folder, threads):
@@ -100,7 +122,13 @@ def openvino(folder, threads):
         signature: openvino.compile_model(str(folder / "assets.extra" / f"{signature}.xml"), "CPU", options)
         for signature in SIGNATURES
     }
-    return {signature: lambda x, model=model: model({"x": x})[0] for signature, model in models.items()}
+
+    def bind(signature, x):
+        request = models[signature].create_infer_request()
+        request.set_tensor("x", openvino.Tensor(x))
+        return request.infer, lambda: request.get_tensor(FIRST[signature]).data
+
+    return bind
 
 
 def torchscript(folder, threads):
@@ -117,18 +145,32 @@ def torchscript(folder, threads):
         return loc, torch.nn.functional.softplus(scale) + 1e-5
 
     def reconstruct(x):
-        return torch.sigmoid(dense(torch.relu(dense(encode(x)[0], 2)), 3))
+        return (torch.sigmoid(dense(torch.relu(dense(encode(x)[0], 2)), 3)),)
 
     example = torch.zeros([2, DIM])
     with torch.inference_mode():
         traced = {"encode": torch.jit.trace(encode, example), "reconstruct": torch.jit.trace(reconstruct, example)}
 
-    def run(signature, x):
-        with torch.inference_mode():
-            answer = traced[signature](torch.from_numpy(x))
-        return (answer[0] if signature == "encode" else answer).numpy()
+    def bind(signature, x):
+        tensor = torch.from_numpy(x)
 
-    return {signature: lambda x, signature=signature: run(signature, x) for signature in SIGNATURES}
+        def run():
+            with torch.inference_mode():
+                return traced[signature](tensor)
+
+        return keeping(run, lambda outputs: outputs[0].numpy())
+
+    return bind
+
+
+def keeping(run, read):
+    """Pair a function that gives its outputs with one that reads the last of them."""
+    last = []
+
+    def run_and_keep():
+        last[:] = [run()]
+
+    return run_and_keep, lambda: read(last[0])
 
 
 CONTENDERS = {
@@ -148,23 +190,33 @@ def set_threads(threads):
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def measure(name, folder, threads, batch_sizes, seconds):
-    """Give the latencies of one contender by signature and batch size, in seconds."""
-    answers, found = CONTENDERS[name](folder, threads), {}
-    expected = np.load(folder / "expected.npz")
+def measure(name, arguments):
+    """Give the latencies of one contender by signature and batch size, in seconds; all clients at the same time."""
+    bind, found = CONTENDERS[name](arguments.folder, arguments.threads), {}
+    expected = np.load(arguments.folder / "expected.npz")
     for signature in SIGNATURES:
-        np.testing.assert_allclose(answers[signature](expected["x"][:16]), expected[signature], rtol=1e-3, atol=1e-3)
-        for size in batch_sizes:
-            x, latencies = np.resize(expected["x"], [size, DIM]), []
-            for _ in range(20):
-                answers[signature](x)
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end:
-                start = time.perf_counter()
-                answers[signature](x)
-                latencies.append(time.perf_counter() - start)
-            found[f"{signature} {size}"] = latencies
+        for size in arguments.batch_sizes:
+            x = np.resize(expected["x"], [size, DIM])
+            clients = [bind(signature, x) for _ in range(arguments.clients)]
+            for run, read in clients:
+                for _ in range(20):
+                    run()
+                rows = min(size, len(expected[signature]))
+                np.testing.assert_allclose(read()[:rows], expected[signature][:rows], rtol=1e-3, atol=1e-3)
+            with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
+                asked = [pool.submit(ask, run, arguments.seconds) for run, _ in clients]
+                found[f"{signature} {size}"] = [latency for future in asked for latency in future.result()]
     return found
+
+
+def ask(run, seconds):
+    """Run again and again; give the latencies."""
+    latencies, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        latencies.append(time.perf_counter() - start)
+    return latencies
 
 
 def prepare(folder):
@@ -181,7 +233,7 @@ def prepare(folder):
 def run(name, arguments, folder):
     """Run one contender in a new process."""
     command = [__file__, "--only", name, "--folder", folder, "--threads", arguments.threads]
-    command += ["--seconds", arguments.seconds, "--batch-sizes", *arguments.batch_sizes]
+    command += ["--clients", arguments.clients, "--seconds", arguments.seconds, "--batch-sizes", *arguments.batch_sizes]
     result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(f"{name} failed:\n{result.stderr[-2000:]}")
@@ -191,15 +243,15 @@ def run(name, arguments, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32, 512])
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each runtime, within one operation")
+    parser.add_argument("--threads", type=int, default=1, help="of each runtime, within one operation")
+    parser.add_argument("--clients", type=int, default=1, help="threads that ask at the same time")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=CONTENDERS, help="run this contender here, print its latencies as json")
     parser.add_argument("--folder", type=Path, help="of the version that --only measures")
     arguments = parser.parse_args()
     if arguments.only:
-        sizes = arguments.batch_sizes
-        print(json.dumps(measure(arguments.only, arguments.folder, arguments.threads, sizes, arguments.seconds)))
+        print(json.dumps(measure(arguments.only, arguments)))
         return
     latencies = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -208,12 +260,14 @@ def main():
             for name in CONTENDERS:
                 for case, values in run(name, arguments, version).items():
                     latencies.setdefault(case, {}).setdefault(name, []).extend(values)
-    print(f"{arguments.threads} threads, {os.cpu_count()} cores; milliseconds a request, rows a second")
+    asked = f"threads of an operation: {arguments.threads}, clients: {arguments.clients}, cores: {os.cpu_count()}"
+    print(f"{asked}; milliseconds a request, rows a second")
     for case, found in latencies.items():
         print(f"\n{case + ' rows':42}{'p50':>9}{'p99':>9}{'rows/s':>12}")
         for name, values in found.items():
             p50, p99 = np.percentile(values, [50, 99])
-            print(f"{name:42}{1e3 * p50:9.3f}{1e3 * p99:9.3f}{int(case.split()[1]) / np.mean(values):12,.0f}")
+            rows = arguments.clients * int(case.split()[1])
+            print(f"{name:42}{1e3 * p50:9.3f}{1e3 * p99:9.3f}{rows / np.mean(values):12,.0f}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 with c_api.Session(folder) as session:
     outputs = session.run("encode", x=x)
+    with session.bound("encode", x=x) as run:  # the same, as often as one likes, without what surrounds it
+        run()
+        outputs = run.outputs()
 """
 
 import contextlib
@@ -115,20 +118,13 @@ class Session:
 
     def run(self, signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Call a signature with arrays by its inputs' names; gives arrays by its outputs' names."""
-        definition = self.signatures[signature]
-        feeds = self._endpoints(definition.inputs[name].name for name in inputs)
-        fetches = self._endpoints(info.name for info in definition.outputs.values())
-        sent = (c_void_p * len(feeds))(*(self._to_tensor(value) for value in inputs.values()))
-        received = (c_void_p * len(fetches))()
-        try:
-            with self._status() as status:
-                self._c.TF_SessionRun(
-                    self._session, None, feeds, sent, len(feeds), fetches, received, len(fetches), None, 0, None, status
-                )
-        finally:
-            for tensor in sent:
-                self._c.TF_DeleteTensor(tensor)
-        return {name: self._to_array(tensor) for name, tensor in zip(definition.outputs, received, strict=True)}
+        with self.bound(signature, **inputs) as run:
+            run()
+            return run.outputs()
+
+    def bound(self, signature: str, **inputs: np.ndarray) -> "Bound":
+        """Prepare a call of a signature, which then takes no more than the session does."""
+        return Bound(self, signature, inputs)
 
     @contextlib.contextmanager
     def _status(self):
@@ -161,8 +157,47 @@ class Session:
         else:
             value = np.empty(shape, DTYPES[code])
             ctypes.memmove(value.ctypes.data, data, self._c.TF_TensorByteSize(tensor))
-        self._c.TF_DeleteTensor(tensor)
         return value
 
     def _to_bytes(self, string: int) -> bytes:
         return ctypes.string_at(self._c.TF_StringGetDataPointer(string), self._c.TF_StringGetSize(string))
+
+
+class Bound:
+    """A call of a signature whose inputs are tensors already, as those of a request that a server has parsed."""
+
+    def __init__(self, session: Session, signature: str, inputs: dict[str, np.ndarray]):
+        self._session, definition = session, session.signatures[signature]
+        self._names = [*definition.outputs]
+        self._feeds = session._endpoints(definition.inputs[name].name for name in inputs)
+        self._fetches = session._endpoints(info.name for info in definition.outputs.values())
+        self._sent = (c_void_p * len(inputs))(*(session._to_tensor(value) for value in inputs.values()))
+        self._received = (c_void_p * len(self._names))()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._delete(self._sent)
+        self._delete(self._received)
+
+    def __call__(self) -> None:
+        """Run the session; outputs of a run before are gone."""
+        self._delete(self._received)
+        session, c = self._session, self._session._c
+        with session._status() as status:
+            feeds, fetches = (
+                (self._feeds, self._sent, len(self._feeds)),
+                (self._fetches, self._received, len(self._fetches)),
+            )
+            c.TF_SessionRun(session._session, None, *feeds, *fetches, None, 0, None, status)
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Give the outputs of the last run, copied, by name."""
+        return {name: self._session._to_array(tensor) for name, tensor in zip(self._names, self._received, strict=True)}
+
+    def _delete(self, tensors: ctypes.Array) -> None:
+        for place, tensor in enumerate(tensors):
+            if tensor:
+                self._session._c.TF_DeleteTensor(tensor)
+                tensors[place] = None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import keras
 import numpy as np
@@ -36,6 +37,16 @@ def test_each_export_is_a_new_version_and_load_takes_the_newest(tmp_path):
     assert tfp_vae.serving.export(vae, str(tmp_path / "vae")) == tmp_path / "vae" / "2"
     assert_close(tfp_vae.load(tmp_path / "vae" / "1").decode(z).mean(), old)
     assert_close(tfp_vae.load(str(tmp_path / "vae")).decode(z).mean(), vae.decode(z).mean())
+
+
+def test_weights_that_are_too_large_for_a_graph_stay_variables(tmp_path, monkeypatch):
+    vae, z = small_vae(), np.ones([1, 2], "float32")
+    in_graph = vae.export(tmp_path / "vae")
+    monkeypatch.setattr(sys.modules["tfp_vae.serving.export"], "MAX_CONSTANTS", 0)
+    beside = vae.export(tmp_path / "vae")
+    saved = [len(tf.train.list_variables(str(version / "variables" / "variables"))) for version in (in_graph, beside)]
+    assert saved == [1, 1 + len(vae.weights)]  # one is TensorFlow's own
+    assert_close(tfp_vae.load(in_graph).decode(z).mean(), tfp_vae.load(beside).decode(z).mean())
 
 
 def test_a_failed_export_publishes_nothing(tmp_path, monkeypatch):

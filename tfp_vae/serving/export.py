@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,9 @@ from tfp_vae.serving.targets import check_targets, write_targets
 from tfp_vae.serving.verify import BATCH_SIZES, verify
 from tfp_vae.serving.warm_up import write_warm_up
 from tfp_vae.vae import VAE
+
+# Bytes of weights that become part of the graph, whose file TensorFlow reads up to 2 GiB; more are kept as variables.
+MAX_CONSTANTS = 2**30
 
 
 def export(
@@ -81,15 +85,16 @@ def export(
     keep = None if keep is None else as_count(keep, "keep")
     targets = check_targets(targets)
     base = Path(path).resolve()  # a link may lead to another file system
-    live = signatures(vae, **numbers)
-    text = description(vae, live, **numbers)
-    live[DESCRIBE] = describing(text)
+    module = tf.Module()
+    module.weights, scope = _weights(vae)
+    with scope:
+        live = signatures(vae, **numbers)
+        text = description(vae, live, **numbers)
+        live[DESCRIBE] = describing(text)
+        traced = {name: function.get_concrete_function() for name, function in live.items()}
     requests = _requests(vae, live["sample"])
 
     def write(folder: Path) -> None:
-        module = tf.Module()
-        module.weights = [weight.value for weight in vae.weights]
-        traced = {name: function.get_concrete_function() for name, function in live.items()}
         tf.saved_model.save(module, str(folder), signatures=traced)
         (folder / DESCRIPTION).parent.mkdir()
         (folder / DESCRIPTION).write_text(text)
@@ -104,6 +109,19 @@ def export(
         write_configurations(base, aside=folder.parent)
 
     return publish(write, base, keep=keep)
+
+
+def _weights(vae: VAE) -> tuple[list, keras.StatelessScope]:
+    """Give what holds the weights, and a scope in which functions are traced with them.
+
+    They are constants where a graph can hold them: of these a session reads nothing anew in each request, and oneDNN
+    multiplies by them without a detour.
+    """
+    variables = [weight.value for weight in vae.weights]
+    if sum(variable.shape.num_elements() * variable.dtype.size for variable in variables) > MAX_CONSTANTS:
+        return variables, keras.StatelessScope()
+    constants = [tf.constant(variable) for variable in variables]
+    return constants, keras.StatelessScope(zip(vae.weights, constants, strict=True))
 
 
 def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> dict[str, tf.Tensor]:

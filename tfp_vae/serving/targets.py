@@ -106,11 +106,14 @@ def _compare(what: str, actual: Mapping[str, np.ndarray], expected: Mapping[str,
 
 def _write_onnx(function: tf.types.experimental.ConcreteFunction, path: Path) -> None:
     import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    (spec,) = function.structured_input_signature[1].values()
-    positional = tf.function(lambda value: function(**{spec.name: value}), input_signature=[spec])
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, tensor.op.name) for tensor in frozen.inputs]
+    names = sorted(function.structured_outputs)
+    positional = tf.function(lambda *inputs: dict(zip(names, frozen(*inputs), strict=True)), input_signature=specs)
     handlers: dict[str, tuple] = {"Log1p": (_log1p, []), "BroadcastArgs": (_broadcast_args, [])}
-    tf2onnx.convert.from_function(positional, [spec], opset=OPSET, custom_op_handlers=handlers, output_path=str(path))
+    tf2onnx.convert.from_function(positional, specs, opset=OPSET, custom_op_handlers=handlers, output_path=str(path))
 
 
 def _log1p(context, node, name, args) -> None:
