@@ -131,9 +131,12 @@ def sample(
     condition: Annotated[
         str | None, typer.Option(help="Of a conditional model: a label such as 7, or numbers such as 0.5,1.")
     ] = None,
+    draws: Annotated[
+        bool, typer.Option("--draws", help="Draws from p(x|z) instead of its means, as an .npz file.")
+    ] = False,
 ) -> None:
-    """Generate examples: means of p(x|z) for z from the prior."""
-    _cli().sample(model, num_examples, seed, output, condition)
+    """Generate examples: means of p(x|z), or draws from it, for z from the prior."""
+    _cli().sample(model, num_examples, seed, output, condition, draws=draws)
 
 
 @app.command()

@@ -78,6 +78,27 @@ def test_a_table_is_trained_judged_drawn_and_exported(runs, monkeypatch):
 
 
 @pytest.mark.slow
+def test_draws_are_rows_as_the_table_has_them(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    number = ["--num-examples", 4000]
+    assert invoke("sample", "run", *number, "--output", "means.npz")[0] == 0
+    for model in ("run", "served/holes"):
+        assert invoke("sample", model, "--draws", *number, "--output", f"{Path(model).name}-draws.npz")[0] == 0
+    means, live, served = (dict(np.load(name)) for name in ("means.npz", "run-draws.npz", "holes-draws.npz"))
+    for drawn in (live, served):
+        assert {name: values.shape for name, values in drawn.items()} == {name: v.shape for name, v in means.items()}
+        assert set(np.unique(drawn["binary"])) == {0, 1}
+        assert set(np.unique(drawn["kind"])) == set(np.unique(TABLE["kind"]))
+        assert not (drawn["count"] % 1).any()
+        assert (drawn["real"].std(0) > means["real"].std(0)).all()  # the scale of p(x|z) comes on top
+        for name in ("real", "binary", "count", "single"):
+            error = drawn[name].std(0) / np.sqrt(4000)
+            np.testing.assert_array_less(np.abs(drawn[name].mean(0) - means[name].mean(0)), 6 * error)
+    code, _, err = invoke("sample", "run", "--draws", "--output", "draws.png")
+    assert (code, "--draws writes arrays" in err) == (2, True)
+
+
+@pytest.mark.slow
 def test_missing_values_are_filled_in(runs, monkeypatch):
     monkeypatch.chdir(runs)
     assert invoke("impute", "holes.npz", "run", "--num-samples", 200)[0] == 0

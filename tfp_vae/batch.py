@@ -7,8 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
-from tfp_vae.layers.fold import named_inputs
+from tfp_vae.layers.fold import named_function, named_inputs
+
+tfd = tfp.distributions
 
 # The names that a dict of data may have beside "x".
 BESIDE_X = ("condition", "mask")
@@ -254,3 +257,22 @@ def num_examples(x) -> int:
 def labels(x, y, sample_weight):
     """Give Keras labels to carry the weights along: without any it drops the weights, silently."""
     return np.zeros(num_examples(x), "int8") if y is None and sample_weight is not None else y
+
+
+def joint_distribution(
+    latents: Mapping[str, tfd.Distribution], x: Variable, likelihood: Callable
+) -> tfd.JointDistribution:
+    """Give p(z, x) as a `tfd.JointDistributionNamed` of the parts of z and those of x.
+
+    Args:
+        latents: the prior of each part of z.
+        x: what the likelihood is about.
+        likelihood: function of the parts of z, by name, that gives p(x|z).
+    """
+    if not isinstance(x.shape, dict):
+        return tfd.JointDistributionNamed({**latents, "x": named_function(tuple(latents), likelihood)})
+
+    def of_part(name: str) -> Callable:
+        return named_function(tuple(latents), lambda **z: likelihood(**z).model[name])
+
+    return tfd.JointDistributionNamed({**latents, **{name: of_part(name) for name in x.shape}})

@@ -13,7 +13,7 @@ from tfp_vae import batch, missing, objectives, priors, sampling
 from tfp_vae.batch import Variable
 from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.divergence import call_prior
-from tfp_vae.layers.fold import first_distribution, fold, named_function, named_inputs, unfold
+from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
 from tfp_vae.layers.normal_scale import IndependentNormalOptimalScale
 from tfp_vae.layers.support import check_pair, is_point
 from tfp_vae.layers.tensor_like import is_a, unwrap
@@ -216,17 +216,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
         self.expect_built()
         prior = self.prior_distribution(condition)
-        model = dict(prior.model) if is_a(prior, tfd.JointDistributionNamed) else {"z": prior}
-        latents = tuple(model)
-
-        def likelihood(**z):
-            return self.decode(self.z.whole(z), condition)
-
-        if not isinstance(self.x.shape, dict):
-            return tfd.JointDistributionNamed({**model, "x": named_function(latents, likelihood)})
-        for name in self.x.shape:
-            model[name] = named_function(latents, lambda name=name, **z: likelihood(**z).model[name])
-        return tfd.JointDistributionNamed(model)
+        latents = dict(prior.model) if is_a(prior, tfd.JointDistributionNamed) else {"z": prior}
+        return batch.joint_distribution(latents, self.x, lambda **z: self.decode(self.z.whole(z), condition))
 
     def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
         """Give what an objective sees of a batch x, `[batch, *event_shape]`."""

@@ -20,7 +20,7 @@ import rich.table
 import tensorflow as tf
 
 from tfp_vae import datasets, evaluation, layers, plots, serving, sources
-from tfp_vae.batch import num_examples
+from tfp_vae.batch import map_parts, num_examples
 from tfp_vae.cli.build import build, parse_condition, parse_likelihood
 from tfp_vae.cli.runs import Options, Recorder, Run, open_vae
 from tfp_vae.vae import VAE
@@ -113,7 +113,7 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
     seconds = recorder.history["seconds"]
     # The median leaves out the epochs that compile: the first, and the first after each resume.
     speed = steps * options.batch_size / statistics.median(seconds)
-    metrics |= {"seconds": sum(seconds), "images_per_second": speed}
+    metrics |= {"seconds": sum(seconds), "examples_per_second": speed}
     _draw(run.folder / "pictures", vae, splits, recorder.history, options.seed)
     version = vae.export(Path(options.saved_models) / splits.name, card=_card(run, metrics))
     run.write("metrics", metrics)  # last: it says that the run is finished
@@ -182,16 +182,24 @@ def evaluate(model: Path | None, dataset: str | None, *, num_samples: int, batch
         run.write("evaluation", metrics)
 
 
-def sample(model: Path | None, num_examples: int, seed: int, output: Path, condition: str | None) -> None:
-    """Write generated examples to a picture or an array."""
+def sample(
+    model: Path | None, num_examples: int, seed: int, output: Path, condition: str | None, *, draws: bool
+) -> None:
+    """Write generated examples, means or draws of p(x|z), to a picture or an array."""
     given: dict[str, Any] = {} if condition is None else {"condition": parse_condition(condition)}
     _expect_new(output, ".png", ".npz")
     if model and model.is_dir() and not (model / "config.json").is_file():
-        vae: plots.Generator = serving.load(model)
+        vae: VAE | serving.ServedVAE = serving.load(model)
     else:
         vae = open_vae(_find(model)[0])
+    if draws and output.suffix != ".npz":
+        raise ValueError(f"--draws writes arrays: choose an --output that ends in .npz, received {output}.")
     if output.suffix == ".npz":
-        x = vae.generate(num_examples, seed=seed, **given)
+        if draws:
+            drawn = vae.joint_distribution(**given).sample(num_examples, seed=tf.constant([9, seed], tf.int32))
+            x = map_parts(np.asarray, vae.x.whole(drawn))
+        else:
+            x = vae.generate(num_examples, seed=seed, **given)
         np.savez_compressed(output, **(x if isinstance(x, dict) else {"x": x}))
     elif isinstance(vae.x.shape, dict):
         raise ValueError(f"A table of {[*vae.x.shape]} makes no picture: choose an --output that ends in .npz.")
@@ -219,7 +227,8 @@ def impute(model: Path | None, data: Path, output: Path, *, num_samples: int, nu
         wanted["condition"] = run.options.condition if run and run.options.condition else "condition"
     elif [*wanted] == ["x"] and len(arrays) == 1:
         wanted["x"] = next(iter(arrays))
-    groups = [{key: found + end for key, found in wanted.items()} for end in ("", "_train", "_validation", "_test")]
+    ends = "", *(f"_{split}" for split in datasets.SPLITS)
+    groups = [{key: found + end for key, found in wanted.items()} for end in ends]
     groups = [group for group in groups if arrays.keys() >= {*group.values()}]
     if not groups:
         raise ValueError(f"{data} holds {sorted(arrays)}. Expected {' and '.join(wanted.values())}.")
@@ -377,7 +386,7 @@ def _table(metrics: dict, title: str) -> rich.table.Table:
         rows["perplexity of the codes"] = f"{metrics['perplexity']:.1f}"
     if "seconds" in metrics:
         rows["training seconds"] = f"{metrics['seconds']:.1f}"
-        rows["examples per second"] = f"{metrics['images_per_second']:,.0f}"
+        rows["examples per second"] = f"{metrics['examples_per_second']:,.0f}"
     for name, value in rows.items():
         table.add_row(name, value)
     return table

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.batch import Variable, by_name, map_parts
-from tfp_vae.layers.fold import named_function, unfold
+from tfp_vae.batch import Variable, by_name, joint_distribution, map_parts
+from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.sampling import row_seeds
 from tfp_vae.serving.distributions import rebuild
@@ -106,8 +106,8 @@ class ServedVAE:
         outputs = self.call("impute", **self._data(x))
         return map_parts(np.asarray, self.x.whole(outputs))
 
-    def joint_distribution(self) -> tfd.JointDistribution:
-        """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of the parts of z."""
+    def joint_distribution(self, condition=None) -> tfd.JointDistribution:
+        """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
         if self.description["prior"] is None:
             raise ValueError(
                 f"The prior of {self.source} is not determined by tensors, so the served model has no joint "
@@ -115,11 +115,7 @@ class ServedVAE:
             )
         prior = rebuild(self.description["prior"], {})
         latents = self.z.parts(prior.model if is_a(prior, tfd.JointDistributionNamed) else prior)
-
-        def likelihood(**z):
-            return self.decode(self.z.whole(z))
-
-        return tfd.JointDistributionNamed({**latents, "x": named_function(tuple(latents), likelihood)})
+        return joint_distribution(latents, self.x, lambda **z: self.decode(self.z.whole(z), condition))
 
     def _data(self, x) -> dict:
         data = by_name(x)
