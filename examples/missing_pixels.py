@@ -90,5 +90,5 @@ def main(
 
 
 if __name__ == "__main__":
-    numbers = {"epochs": 20, "num_images": 1000} if "mnist" in sys.argv[1:] else {}
+    numbers = {"epochs": 40, "num_images": 1000, "num_samples": 5000} if "mnist" in sys.argv[1:] else {}
     main(*sys.argv[1:], **numbers)
