@@ -93,6 +93,14 @@ def test_inputs_by_name_are_flattened_and_concatenated():
     np.testing.assert_array_equal(table(values), [2.0 * np.array(expected)])
 
 
+def test_two_networks_of_one_kind_are_two(tmp_path):
+    network = networks.from_inputs({"a": networks.mlp((3,), 2), "b": networks.mlp((3,), 2)}, [keras.layers.Dense(2)])
+    network.save(tmp_path / "network.keras")
+    values = {"a": np.ones([1, 3]), "b": np.zeros([1, 3])}
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "network.keras")(values), network(values))
+    assert np.abs(network(values) - network({"a": values["b"], "b": values["a"]})).max() > 1e-3
+
+
 def test_standardized_has_mean_0_and_deviation_1(tmp_path):
     x = np.random.default_rng(0).normal(3.0, [1.0, 20.0, 0.0], (50, 3))
     network = networks.standardized(x)

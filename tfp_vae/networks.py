@@ -162,6 +162,7 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
                 for key, tensor in zip(names, source.inputs, strict=True)
             }
             copy = keras.models.clone_model(source)
+            copy.name = f"{name}_{source.name}"  # two of one kind would clash
             copy.set_weights(source.get_weights())
             given = [*own.values()]
             features = copy(given[0] if len(given) == 1 else keras.tree.pack_sequence_as(source.input, given))
