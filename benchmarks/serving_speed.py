@@ -41,13 +41,14 @@ def make_vae():
     )
 
 
-# Contenders: folder and threads -> signature and x -> a function that answers, and one that gives its last loc or mean.
-# What is timed begins with tensors of the runtime's own and ends with such, as in a server that has parsed a request.
+# Contenders: folder, threads and clients give a function of signature and x, which gives two: one that answers, and one
+# that tells its last loc or mean. What is timed begins with tensors of the runtime's own and ends with such, as in a
+# server that has parsed a request.
 
 FIRST = {"encode": "loc", "reconstruct": "mean"}
 
 
-def saved_model_in_python(folder, threads):
+def saved_model_in_python(folder, threads, clients):
     import tensorflow as tf
 
     set_threads(threads)
@@ -60,7 +61,7 @@ def saved_model_in_python(folder, threads):
     return bind
 
 
-def cpp_session(folder, threads):
+def cpp_session(folder, threads, clients):
     import tensorflow as tf
 
     from tests import c_api
@@ -76,7 +77,7 @@ def cpp_session(folder, threads):
     return bind
 
 
-def live_vae(folder, threads):
+def live_vae(folder, threads, clients):
     import tensorflow as tf
 
     set_threads(threads)
@@ -92,7 +93,7 @@ def live_vae(folder, threads):
     return bind
 
 
-def onnx_runtime(folder, threads):
+def onnx_runtime(folder, threads, clients):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -114,10 +115,15 @@ def onnx_runtime(folder, threads):
     return bind
 
 
-def openvino(folder, threads):
+def openvino(folder, threads, clients):
     import openvino
 
-    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    options = {
+        "NUM_STREAMS": clients,
+        "INFERENCE_NUM_THREADS": threads * clients,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     models = {
         signature: openvino.compile_model(str(folder / "assets.extra" / f"{signature}.xml"), "CPU", options)
         for signature in SIGNATURES
@@ -131,7 +137,7 @@ def openvino(folder, threads):
     return bind
 
 
-def torchscript(folder, threads):
+def torchscript(folder, threads, clients):
     import torch
 
     torch.set_num_threads(threads)
@@ -191,8 +197,8 @@ def set_threads(threads):
 
 
 def measure(name, arguments):
-    """Give the latencies of one contender by signature and batch size, in seconds; all clients at the same time."""
-    bind, found = CONTENDERS[name](arguments.folder, arguments.threads), {}
+    """Give latencies of one contender, and rows a second, by signature and batch size; all clients at the same time."""
+    bind, found = CONTENDERS[name](arguments.folder, arguments.threads, arguments.clients), {}
     expected = np.load(arguments.folder / "expected.npz")
     for signature in SIGNATURES:
         for size in arguments.batch_sizes:
@@ -204,8 +210,10 @@ def measure(name, arguments):
                 rows = min(size, len(expected[signature]))
                 np.testing.assert_allclose(read()[:rows], expected[signature][:rows], rtol=1e-3, atol=1e-3)
             with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
+                start = time.perf_counter()
                 asked = [pool.submit(ask, run, arguments.seconds) for run, _ in clients]
-                found[f"{signature} {size}"] = [latency for future in asked for latency in future.result()]
+                latencies = [latency for future in asked for latency in future.result()]
+                found[f"{signature} {size}"] = latencies, size * len(latencies) / (time.perf_counter() - start)
     return found
 
 
@@ -253,21 +261,21 @@ def main():
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments)))
         return
-    latencies = {}
+    latencies, speeds = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         version = prepare(Path(folder))
         for _ in range(arguments.rounds):
             for name in CONTENDERS:
-                for case, values in run(name, arguments, version).items():
+                for case, (values, speed) in run(name, arguments, version).items():
                     latencies.setdefault(case, {}).setdefault(name, []).extend(values)
+                    speeds.setdefault((case, name), []).append(speed)
     asked = f"threads of an operation: {arguments.threads}, clients: {arguments.clients}, cores: {os.cpu_count()}"
     print(f"{asked}; milliseconds a request, rows a second")
     for case, found in latencies.items():
         print(f"\n{case + ' rows':42}{'p50':>9}{'p99':>9}{'rows/s':>12}")
         for name, values in found.items():
             p50, p99 = np.percentile(values, [50, 99])
-            rows = arguments.clients * int(case.split()[1])
-            print(f"{name:42}{1e3 * p50:9.3f}{1e3 * p99:9.3f}{rows / np.mean(values):12,.0f}")
+            print(f"{name:42}{1e3 * p50:9.3f}{1e3 * p99:9.3f}{np.mean(speeds[case, name]):12,.0f}")
 
 
 if __name__ == "__main__":

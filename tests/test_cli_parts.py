@@ -52,8 +52,9 @@ def runs(tmp_path_factory):
     np.savez(folder / "holes.npz", **HOLES)
     np.savez(folder / "whole.npz", **TABLE)
     options = ["--dataset", folder / "holes.npz", "--likelihood", LIKELIHOOD, "--missing", *SMALL, "--num-samples", 20]
-    code, _, err = invoke("train", *options, "--run", folder / "run", "--saved-models", folder / "served")
+    code, out, err = invoke("train", *options, "--run", folder / "run", "--saved-models", folder / "served")
     assert (code, err) == (0, "")
+    assert "run --draws --output new.npz" in out
     return folder
 
 

@@ -282,6 +282,10 @@ BAD = {
     "an embedding's range": (lambda: make_vae(embedding()).encode(named(LABELS + 1)), UNKNOWN),
     "of a prior": (lambda: make_vae(prior=None).prior_distribution(np.full(3, np.nan)), NAN),
     "decode": (lambda: of_labels().decode(np.zeros([1, 2]), 3), UNKNOWN),
+    "decode three for two": (
+        lambda: of_labels().decode(np.zeros([2, 2]), [0, 1, 2]),
+        r"z has the leading axes \(2,\), the condition \(3,\)",
+    ),
     "joint": (lambda: of_labels().joint_distribution(3), UNKNOWN),
     "evaluate": (lambda: of_labels().evaluate(named(LABELS + 1)), UNKNOWN),
     "evaluation": (lambda: evaluation.evaluate(of_labels(), named(LABELS + 1), num_samples=2), UNKNOWN),
@@ -443,3 +447,44 @@ def test_conditions_on_the_command_line():
     assert parse_condition("7") == 7
     np.testing.assert_array_equal(parse_condition("0.5,-1"), [0.5, -1.0])
     assert parse_condition("1,2").dtype == "int64"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    vae = of_labels()
+    return vae, tfp_vae.load(vae.export(tmp_path_factory.mktemp("served") / "m", score_samples=2, log_prob_samples=2))
+
+
+def test_a_served_model_has_a_joint_distribution_given_the_condition(served):
+    vae, loaded = served
+    draw = vae.joint_distribution(2).sample(5, seed=[1, 2])
+    np.testing.assert_allclose(
+        loaded.joint_distribution(2).log_prob(draw), vae.joint_distribution(2).log_prob(draw), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("condition", [1, [0, 1, 2, 1]])
+def test_draws_of_a_served_model_are_the_live_models(served, condition):
+    vae, loaded = served
+    draws = vae.generate(4, seed=3, condition=condition, draws=True)
+    np.testing.assert_allclose(loaded.generate(4, seed=3, condition=condition, draws=True), draws, rtol=1e-3, atol=1e-3)
+    assert np.abs(draws - vae.generate(4, seed=3, condition=condition)).max() > 1e-3
+    if condition == 1:  # each row by itself
+        np.testing.assert_allclose(vae.generate(9, seed=3, condition=1, draws=True)[:4], draws, rtol=1e-5, atol=1e-5)
+
+
+SERVED_BAD = {
+    "a label never seen": (lambda model: model.generate(2, condition=3), UNKNOWN),
+    "in decode": (lambda model: model.decode(np.zeros([2, 2]), -1), UNKNOWN),
+    "in encode": (lambda model: model.encode(named(LABELS + 1)), UNKNOWN),
+    "three for two": (lambda model: model.decode(np.zeros([2, 2]), [0, 1, 2]), r"axes \(2,\), the condition \(3,\)"),
+    "three for four": (lambda model: model.generate(4, condition=[0, 1, 2]), "for 3 examples, but 4 are asked for"),
+    "too few": (lambda model: model.encode(named(LABELS[:3])), "encode takes as many rows of each input, received"),
+    "none": (lambda model: model.joint_distribution(), "model is conditional"),
+}
+
+
+@pytest.mark.parametrize(("act", "message"), SERVED_BAD.values(), ids=SERVED_BAD)
+def test_misuse_of_a_served_model_is_explained(served, act, message):
+    with pytest.raises(ValueError, match=message):
+        act(served[1])

@@ -124,6 +124,17 @@ def test_what_is_generated_is_distributed_as_the_process(trained):
     np.testing.assert_allclose(*shares, atol=0.03)
 
 
+def test_parts_of_different_length_and_bad_names_are_told():
+    vae = make_vae()
+    with pytest.raises(ValueError, match=r"parts of x must be of as many examples each, received .*'kind': \(3,\)"):
+        vae.encode({**rows(TRAIN, 5), "kind": TRAIN["kind"][:3]})
+    parts = {name: keras.Sequential(LIKELIHOODS["real"]()) for name in ("a b", "c")}
+    encoder = networks.from_inputs(dict.fromkeys(parts, (2,)), [keras.layers.Dense(2), tfpl.MultivariateNormalDiag(1)])
+    decoder = keras.Sequential([keras.Input((1,), name="z"), tfpl.Joint(parts)])
+    with pytest.raises(ValueError, match="named like Python's variables, in ASCII; received 'a b'"):
+        tfp_vae.VAE(encoder, decoder)
+
+
 def test_log_prob_is_the_sum_over_the_parts():
     vae, z = make_vae(), tf.random.stateless_normal([500, 1], [0, 1])
     joint = vae.decode(z)

@@ -95,6 +95,13 @@ def test_a_joint_distribution_is_there_where_tensors_determine_the_prior(served)
         assert theirs.sample(2, seed=[1, 2]).keys() == draw.keys()
 
 
+def test_draws_are_the_live_models(served):
+    vae, loaded, data = served
+    condition = None if vae.condition is None else data["condition"][0]
+    arguments = {"num_samples": 6, "seed": 5, "condition": condition, "draws": True}
+    close(loaded.generate(**arguments), vae.generate(**arguments), 1e-3)
+
+
 def test_missing_values_are_served(tmp_path):
     vae, (x, _) = linear_vae(), incomplete(20)
     loaded = tfp_vae.load(vae.export(tmp_path / "m", score_samples=2, log_prob_samples=200))

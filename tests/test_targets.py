@@ -95,6 +95,22 @@ def test_a_conditional_model_is_exported_too(tmp_path, target):
     assert_close(LOADERS[target](path)({"z": z, "condition": labels})["mean"], vae.decode(z, labels).mean(), 1e-4)
 
 
+def test_missing_values_and_parts_of_any_name_are_exported_too(tmp_path, target):
+    x = {"Age": np.float32([[1.0], [np.nan]]), "job": np.float32([[np.nan, 1.0], [0.0, 1.0]])}
+    inputs = {name: networks.observed(part, name) for name, part in x.items()}
+    encoder = networks.from_inputs(inputs, [keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
+    parts = {
+        "Age": keras.Sequential([keras.layers.Dense(2), tfpl.IndependentNormal(1)]),
+        "job": keras.Sequential([keras.layers.Dense(2), tfpl.IndependentBernoulli(2)]),
+    }
+    decoder = keras.Sequential([keras.Input((2,), name="z"), keras.layers.Dense(8), tfpl.Joint(parts)])
+    vae = tfp_vae.VAE(encoder, decoder, missing=True)
+    vae.compile("adam", run_eagerly=True)
+    vae.fit(x, verbose=0)
+    path = vae.export(tmp_path / "vae", targets=(target,)) / "assets.extra" / f"encode{SUFFIXES[target]}"
+    assert_close(LOADERS[target](path)(x)["mean"], vae.encode(x).mean(), 1e-4)
+
+
 def test_a_conversion_that_differs_is_not_published(tmp_path, monkeypatch):
     need("onnx")
     monkeypatch.setitem(converting.LOADERS, "onnx", lambda path: lambda inputs: {})

@@ -104,6 +104,10 @@ class Variable:
             if not _ends_with(parts[name].shape, shape):
                 expected = ", ".join(["...", *map(str, shape)])
                 raise ValueError(f"The VAE takes {name} of shape [{expected}], received shape {parts[name].shape}.")
+        leads = {name: parts[name].shape[: parts[name].shape.rank - len(shape)] for name, shape in self.shapes.items()}
+        if not all(lead.is_compatible_with(self.leading(value)) for lead in leads.values()):
+            received = {name: tuple(lead) for name, lead in leads.items()}
+            raise ValueError(f"The parts of {self.name} must be of as many examples each, received {received}.")
         return value
 
     def _cast(self, part) -> tf.Tensor:
@@ -223,12 +227,23 @@ def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = N
     return min((size for size in sizes if size is not None), default=None)
 
 
-def expect_alike(x: tf.TensorShape, condition: tf.TensorShape) -> None:
+def one_for_each(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:
+    """Give one condition to each of a number of rows, which may have their own already.
+
+    Raises:
+        ValueError: if it has another number of rows.
+    """
+    if condition.shape.rank > len(shape) and condition.shape[0] not in (1, number):
+        raise ValueError(f"The condition is for {condition.shape[0]} examples, but {number} are asked for.")
+    return tf.broadcast_to(condition, [number, *shape])
+
+
+def expect_alike(x: tf.TensorShape, condition: tf.TensorShape, name: str = "x") -> None:
     """Raise a ValueError if the leading axes of a condition are not those of x, or the last of them."""
     if condition.rank > x.rank or not condition.is_compatible_with(x[x.rank - condition.rank :]):
         raise ValueError(
-            f"x has the leading axes {tuple(x)}, the condition {tuple(condition)}: expected one condition for each "
-            "x, or one for all."
+            f"{name} has the leading axes {tuple(x)}, the condition {tuple(condition)}: expected one condition for "
+            f"each {name}, or one for all."
         )
 
 

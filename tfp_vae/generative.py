@@ -2,6 +2,7 @@
 
 import abc
 import functools
+import keyword
 from collections.abc import Callable
 
 import keras
@@ -111,6 +112,9 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def _expect_names_of_their_own(self) -> None:
         """Raise a ValueError if a part of x or z has a name that says something else."""
+        for name in self.x.shapes | self.z.shapes:
+            if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name):
+                raise ValueError(f"Parts of x and z are named like Python's variables, in ASCII; received {name!r}.")
         taken = {"condition", "seed", "row", "mask", *([] if "x" in self.x.shapes else ["x"])}
         taken |= {*([] if "z" in self.z.shapes else ["z"]), *map(_mask_name, self.x.shapes)}
         if clash := sorted((self.x.shapes.keys() & self.z.shapes.keys()) | (taken & {*self.x.shapes, *self.z.shapes})):
@@ -194,7 +198,12 @@ class LatentVariableModel(keras.Model, abc.ABC):
         Latents of several parts are a dict. A condition with fewer leading axes than z is repeated along them.
         """
         self.expect_built()
-        values = {**self.z.parts(self.z.expect(z)), **self._given(condition)}
+        z, given = self.z.expect(z), self._given(condition)
+        if self.condition is not None:
+            lead = self.condition.leading(given["condition"])
+            if lead.rank <= self.z.leading(z).rank:
+                batch.expect_alike(self.z.leading(z), lead, "z")
+        values = {**self.z.parts(z), **given}
         return fold(self.decoder, values, {**self.z.ndims, **self._condition_ndims}, self.z.main)
 
     def prior_distribution(self, condition=None) -> tfd.Distribution:
@@ -245,7 +254,15 @@ class LatentVariableModel(keras.Model, abc.ABC):
         data = self.as_batch(x)
         return sampling.point(self.decode(sampling.point(self._posterior(data)), data.get("condition")))
 
-    def generate(self, num_samples: int, seed: int = 0, *, condition=None, prior: tfd.Distribution | None = None):
+    def generate(
+        self,
+        num_samples: int,
+        seed: int = 0,
+        *,
+        condition=None,
+        prior: tfd.Distribution | None = None,
+        draws: bool = False,
+    ):
         """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
 
         Row i depends on (seed, i) alone, so more samples keep the first ones.
@@ -255,6 +272,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
             seed: of the draws.
             condition: of a conditional model: one for all, or `[num_samples, *condition_shape]`.
             prior: a distribution to draw z from instead, such as that of `fit_aggregate_prior`.
+            draws: whether to give draws from p(x|z) instead of its means.
 
         Raises:
             ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, or the
@@ -264,18 +282,21 @@ class LatentVariableModel(keras.Model, abc.ABC):
         seeds = sampling.row_seeds(num_samples, seed)
         given = self._given(condition)
         if self.condition is not None:
-            condition = _repeat(given["condition"], num_samples, self.condition.shape)
-        return batch.map_parts(np.asarray, self._compiled_generate(seeds, condition, prior)["x"])
+            condition = batch.one_for_each(given["condition"], num_samples, self.condition.shape)
+        return batch.map_parts(np.asarray, self._compiled_generate(seeds, condition, prior, draws)["x"])
 
     @functools.cached_property
     def _compiled_generate(self) -> Callable:
         return tf.function(self.sample_rows, reduce_retracing=True)
 
-    def sample_rows(self, seeds: tf.Tensor, condition=None, prior: tfd.Distribution | None = None) -> dict:
-        """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`; `x` is the mean of p(x|z)."""
+    def sample_rows(
+        self, seeds: tf.Tensor, condition=None, prior: tfd.Distribution | None = None, draws: bool = False
+    ) -> dict:
+        """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`, and give `x`, as `generate`."""
         prior = self.prior_distribution(condition) if prior is None else unwrap(prior)
         z = sampling.sample_rows(prior, seeds)
-        return {"z": z, "x": sampling.point(self.decode(z, condition))}
+        likelihood = self.decode(z, condition)
+        return {"z": z, "x": sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood)}
 
     def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
         """Estimate log p(x) by importance sampling from the posterior: `[..., *event_shape]` -> `[...]`, in nats.
@@ -368,13 +389,6 @@ class LatentVariableModel(keras.Model, abc.ABC):
 def _mask_name(name: str) -> str:
     """Name the input of an encoder that takes what is observed of x, or of a part of it."""
     return "mask" if name == "x" else f"{name}_mask"
-
-
-def _repeat(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:
-    """Give one condition to each of a number of rows, which may have their own already."""
-    if condition.shape.rank > len(shape) and condition.shape[0] not in (1, number):
-        raise ValueError(f"The condition is for {condition.shape[0]} examples, but {number} are asked for.")
-    return tf.broadcast_to(condition, [number, *shape])
 
 
 def _flatten(value: tf.Tensor, lead: tf.Tensor, ndims: int) -> tf.Tensor:

@@ -78,6 +78,11 @@ def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tens
     return _through_parts(distribution, draw)
 
 
+def draw_of_rows(likelihood: tfd.Distribution, seeds: tf.Tensor):
+    """Draw x from p(x|z) for z that `sample_rows` has drawn by the same seeds, from randomness of its own."""
+    return sample_rows(likelihood, -1 - seeds)
+
+
 def sample_rows(distribution: tfd.Distribution, seeds: tf.Tensor):
     """Draw once for each row of stateless seeds, int32 `[batch, 2]`: `[batch, *event_shape]`.
 

@@ -6,7 +6,6 @@ import math
 import os
 import shlex
 import shutil
-import signal
 import statistics
 import sys
 from pathlib import Path
@@ -20,9 +19,9 @@ import rich.table
 import tensorflow as tf
 
 from tfp_vae import datasets, evaluation, layers, plots, serving, sources
-from tfp_vae.batch import map_parts, num_examples
+from tfp_vae.batch import num_examples
 from tfp_vae.cli.build import build, parse_condition, parse_likelihood
-from tfp_vae.cli.runs import Options, Recorder, Run, open_vae
+from tfp_vae.cli.runs import CtrlC, Options, Recorder, Run, open_vae
 from tfp_vae.vae import VAE
 
 # Examples held in memory at once when a run is judged.
@@ -120,7 +119,10 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
     console.print(_table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
     console.print(f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {_relative(version)}\n\nNext:")
     folder, served = _quote(run.folder), _quote(_relative(version))
-    console.print(f"  {_program('tfp-vae')} sample {folder}    # a picture of new examples")
+    if splits.is_table:
+        console.print(f"  {_program('tfp-vae')} sample {folder} --draws --output new.npz    # new rows of the table")
+    else:
+        console.print(f"  {_program('tfp-vae')} sample {folder}    # a picture of new examples")
     console.print(f"  {_program('tfp-vae')} evaluate {folder} --num-samples 5000    # a tighter log-likelihood")
     console.print(f"  {_program('saved_model_cli')} show --dir {served} --all    # what TensorFlow Serving will offer")
 
@@ -142,30 +144,6 @@ class EpochProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         text = f"elbo {logs['elbo']:.2f}  val_elbo {logs['val_elbo']:.2f}  kl {logs['kl']:.2f}"
         self.bar.update(self.task, completed=epoch + 1, description=text)
-
-
-class CtrlC(keras.callbacks.Callback):
-    """Ctrl-C in training: its KeyboardInterrupt, which is lost in a destructor, comes again at the end of the epoch."""
-
-    def __init__(self):
-        super().__init__()
-        self.pressed = False
-
-    def __enter__(self):
-        self.before = signal.getsignal(signal.SIGINT)
-        if self.before is signal.default_int_handler:  # not where it is ignored, as in what a shell runs behind
-            signal.signal(signal.SIGINT, self.press)
-
-    def __exit__(self, *exception):
-        signal.signal(signal.SIGINT, self.before)
-
-    def press(self, number, frame):
-        self.pressed = True
-        raise KeyboardInterrupt
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.pressed:
-            raise KeyboardInterrupt
 
 
 # evaluate, sample, export, plot
@@ -195,11 +173,7 @@ def sample(
     if draws and output.suffix != ".npz":
         raise ValueError(f"--draws writes arrays: choose an --output that ends in .npz, received {output}.")
     if output.suffix == ".npz":
-        if draws:
-            drawn = vae.joint_distribution(**given).sample(num_examples, seed=tf.constant([9, seed], tf.int32))
-            x = map_parts(np.asarray, vae.x.whole(drawn))
-        else:
-            x = vae.generate(num_examples, seed=seed, **given)
+        x = vae.generate(num_examples, seed=seed, draws=draws, **given)
         np.savez_compressed(output, **(x if isinstance(x, dict) else {"x": x}))
     elif isinstance(vae.x.shape, dict):
         raise ValueError(f"A table of {[*vae.x.shape]} makes no picture: choose an --output that ends in .npz.")

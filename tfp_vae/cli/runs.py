@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import time
 import zipfile
 from pathlib import Path
@@ -152,6 +153,30 @@ class Recorder(keras.callbacks.Callback):
         for name, value in {**logs, "seconds": self.seconds}.items():
             self.history.setdefault(name, []).append(float(value))
         self.run.save(self.model, self.history)
+
+
+class CtrlC(keras.callbacks.Callback):
+    """Ctrl-C in training: its KeyboardInterrupt, which is lost in a destructor, comes again at the end of the epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.pressed = False
+
+    def __enter__(self):
+        self.before = signal.getsignal(signal.SIGINT)
+        if self.before is signal.default_int_handler:  # not where it is ignored, as in what a shell runs behind
+            signal.signal(signal.SIGINT, self.press)
+
+    def __exit__(self, *exception):
+        signal.signal(signal.SIGINT, self.before)
+
+    def press(self, number, frame):
+        self.pressed = True
+        raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.pressed:
+            raise KeyboardInterrupt
 
 
 def open_vae(path: Path) -> VAE:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.fold import named_inputs
 from tfp_vae.serving.distributions import describe, is_determined
 from tfp_vae.serving.served import FORMAT
 from tfp_vae.vae import VAE
@@ -25,15 +26,17 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
     """Write as json what `ServedVAE` needs to give distributions back, and what a reader wants to know."""
     condition = None if vae.condition is None else vae.condition.zeros()
     data = {"x": vae.x.zeros(), **({} if condition is None else {"condition": condition})}
+    prior = vae.prior_distribution(condition)
     content = {
         "format": FORMAT,
         "event_shape": vae.event_shape,
         "latent_shape": vae.latent_shape,
         "condition_shape": None if vae.condition is None else vae.condition.shape,
+        "num_labels": None if vae.condition is None else vae.condition.num_labels,
         "missing": vae.missing,
         "posterior": _describe(vae.encode(data)),
         "likelihood": describe(vae.decode(vae.z.zeros(), condition))[0],
-        "prior": _describe(vae.prior_distribution(condition), whole=True) if condition is None else None,
+        "prior": None if "condition" in named_inputs(vae.prior) else _describe(prior, whole=True),
         **numbers,
         "signatures": {name: _signature(function) for name, function in functions.items()},
         "versions": {

@@ -21,8 +21,9 @@ from tfp_vae.serving.verify import BATCH_SIZES, verify
 from tfp_vae.serving.warm_up import write_warm_up
 from tfp_vae.vae import VAE
 
-# Bytes of weights that become part of the graph, whose file TensorFlow reads up to 2 GiB; more are kept as variables.
-MAX_CONSTANTS = 2**30
+# Bytes of weights that become constants of the graph. A session keeps several copies of each, some fifteen in all, so
+# that larger weights stay variables, which it keeps once.
+MAX_CONSTANTS = 2**24
 
 
 def export(
@@ -88,10 +89,11 @@ def export(
     module = tf.Module()
     module.weights, scope = _weights(vae)
     with scope:
-        live = signatures(vae, **numbers)
-        text = description(vae, live, **numbers)
-        live[DESCRIBE] = describing(text)
-        traced = {name: function.get_concrete_function() for name, function in live.items()}
+        served = signatures(vae, **numbers)
+        text = description(vae, served, **numbers)
+        served[DESCRIBE] = describing(text)
+        traced = {name: function.get_concrete_function() for name, function in served.items()}
+    live = {**signatures(vae, **numbers), DESCRIBE: served[DESCRIBE]}
     requests = _requests(vae, live["sample"])
 
     def write(folder: Path) -> None:
@@ -114,8 +116,8 @@ def export(
 def _weights(vae: VAE) -> tuple[list, keras.StatelessScope]:
     """Give what holds the weights, and a scope in which functions are traced with them.
 
-    They are constants where a graph can hold them: of these a session reads nothing anew in each request, and oneDNN
-    multiplies by them without a detour.
+    Small ones are constants: of these a session reads nothing anew in each request, and oneDNN multiplies by them
+    without a detour.
     """
     variables = [weight.value for weight in vae.weights]
     if sum(variable.shape.num_elements() * variable.dtype.size for variable in variables) > MAX_CONSTANTS:

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.batch import Variable, by_name, joint_distribution, map_parts
+from tfp_vae.batch import Variable, by_name, expect_alike, joint_distribution, map_parts, one_for_each
 from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.tensor_like import is_a
-from tfp_vae.sampling import row_seeds
+from tfp_vae.sampling import draw_of_rows, row_seeds
 from tfp_vae.serving.distributions import rebuild
 
 tfd = tfp.distributions
@@ -45,7 +45,7 @@ class ServedVAE:
             )
         self.x = Variable.of("x", _shape(self.description["event_shape"]), tf.float32)
         self.z = Variable.of("z", _shape(self.description["latent_shape"]), tf.float32)
-        self.is_conditional = self.description.get("condition_shape") is not None
+        self.condition = self._condition()
         self._answer = answer
 
     @property
@@ -74,10 +74,11 @@ class ServedVAE:
         static = self.z.leading(self.z.whole(z))
         lead = tf.shape(next(iter(z.values())))[: static.rank]
         flat = {name: tf.reshape(part, [-1, *self.z.shapes[name]]) for name, part in z.items()}
-        if condition is not None:
-            shape = self.description.get("condition_shape")
-            whole = tf.broadcast_to(condition, tf.concat([lead, shape], 0))
-            flat["condition"] = tf.reshape(whole, [-1, *shape])
+        given = self._given(condition)
+        if self.condition is not None:
+            expect_alike(static, self.condition.leading(given["condition"]), "z")
+            rows = tf.broadcast_to(given["condition"], tf.concat([lead, self.condition.shape], 0))
+            flat["condition"] = tf.reshape(rows, [-1, *self.condition.shape])
         likelihood = self._distribution("likelihood", "decode", flat)
         return likelihood if static.rank == 1 else unfold(likelihood, static if static.is_fully_defined() else lead)
 
@@ -85,13 +86,16 @@ class ServedVAE:
         """Give the mean of p(x|z) at the posterior's mean z, the shape of x."""
         return self._statistic("mean", self.x, self.call("reconstruct", **self._data(x)))
 
-    def generate(self, num_samples: int, seed: int = 0, *, condition=None):
+    def generate(self, num_samples: int, seed: int = 0, *, condition=None, draws: bool = False):
         """Draw z from the prior and give the means of p(x|z), `[num_samples, *event_shape]`; as `VAE.generate`."""
-        inputs = {"seed": row_seeds(num_samples, seed)}
-        if condition is not None:
-            inputs["condition"] = np.broadcast_to(condition, (num_samples, *self.description.get("condition_shape")))
-        outputs = self.call("sample", **inputs)
-        return map_parts(np.asarray, self.x.whole(outputs))
+        seeds, given = row_seeds(num_samples, seed), self._given(condition)
+        if self.condition is not None:
+            given["condition"] = one_for_each(given["condition"], num_samples, self.condition.shape)
+        outputs = self.call("sample", seed=seeds, **given)
+        if not draws:
+            return map_parts(np.asarray, self.x.whole(outputs))
+        likelihood = self.decode(self.z.whole(outputs), condition)
+        return map_parts(np.asarray, tf.function(lambda: draw_of_rows(likelihood, seeds))())
 
     def score(self, x) -> dict[str, np.ndarray]:
         """Give `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
@@ -110,25 +114,35 @@ class ServedVAE:
         """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
         if self.description["prior"] is None:
             raise ValueError(
-                f"The prior of {self.source} is not determined by tensors, so the served model has no joint "
+                f"The prior of {self.source} is not determined by tensors alone, so the served model has no joint "
                 "distribution. Draw from it with generate, or use the live model's joint_distribution()."
             )
+        self._given(condition)
         prior = rebuild(self.description["prior"], {})
         latents = self.z.parts(prior.model if is_a(prior, tfd.JointDistributionNamed) else prior)
         return joint_distribution(latents, self.x, lambda **z: self.decode(self.z.whole(z), condition))
 
     def _data(self, x) -> dict:
         data = by_name(x)
-        if ("condition" in data) != self.is_conditional:
-            raise ValueError(
-                "The model is conditional: it takes a dict of 'x' and 'condition'."
-                if self.is_conditional
-                else "The model takes no condition."
-            )
         if "mask" in data:
             raise ValueError("A served model takes no mask: set what is missing to NaN.")
-        condition = {name: data[name] for name in data if name != "x"}
-        return {**self.x.parts(data["x"]), **condition}
+        return {**self.x.parts(data["x"]), **self._given(data.get("condition"))}
+
+    def _condition(self) -> Variable | None:
+        shape = self.description.get("condition_shape")
+        if shape is None:
+            return None
+        dtype = self.description["signatures"]["decode"]["inputs"]["condition"]["dtype"]
+        return Variable("condition", tuple(shape), tf.as_dtype(dtype), self.description.get("num_labels"))
+
+    def _given(self, condition) -> dict:
+        if (condition is None) != (self.condition is None):
+            raise ValueError(
+                "The model takes no condition."
+                if self.condition is None
+                else "The model is conditional: pass a dict of 'x' and 'condition' as data, condition=... elsewhere."
+            )
+        return {} if self.condition is None else {"condition": self.condition.expect_known(condition)}
 
     def _statistic(self, name: str, variable: Variable, outputs: Mapping):
         if not isinstance(variable.shape, dict):
@@ -140,13 +154,12 @@ class ServedVAE:
         expected = self.description["signatures"][signature]["inputs"]
         if set(inputs) != set(expected):
             raise ValueError(f"{signature} takes {', '.join(expected)}; received {', '.join(inputs) or 'nothing'}.")
-        return self._answer(
-            signature,
-            {
-                name: _check(signature, name, inputs[name], expected[name], nan=self.description.get("missing", False))
-                for name in inputs
-            },
-        )
+        nan = self.description.get("missing", False)
+        tensors = {name: _check(signature, name, inputs[name], expected[name], nan=nan) for name in inputs}
+        rows = {name: tensor.shape[0] for name, tensor in tensors.items()}
+        if len({*rows.values()} - {None}) > 1:
+            raise ValueError(f"{signature} takes as many rows of each input, received {rows}.")
+        return self._answer(signature, tensors)
 
     def _distribution(self, role: str, signature: str, inputs: Mapping) -> tfd.Distribution:
         outputs = self.call(signature, **inputs)

@@ -38,17 +38,17 @@ def write_targets(folder: Path, targets: Sequence[str], requests: Mapping[str, t
             function = model.signatures[signature]
             names = list(function.structured_input_signature[1])
             path = (folder / "assets.extra" / signature).with_suffix(SUFFIXES[target])
+            inputs = [{name: requests[name][:size] for name in names} for size in (1, 3)]
             try:
                 TARGETS[target](function, path)
-            except Exception as error:  # whatever a converter raises
-                if isinstance(error, ImportError):
-                    raise
+                run = LOADERS[target](path)
+                answers = [run({name: value.numpy() for name, value in rows.items()}) for rows in inputs]
+            except ImportError:
+                raise
+            except Exception as error:  # whatever a converter or a runtime raises
                 raise ValueError(f"Signature {signature} cannot be written for {target}: {error}") from error
-            run = LOADERS[target](path)
-            for size in (1, 3):
-                inputs = {name: requests[name][:size] for name in names}
-                answer = run({name: value.numpy() for name, value in inputs.items()})
-                _compare(f"{target}, signature {signature}", answer, function(**inputs))
+            for rows, answer in zip(inputs, answers, strict=True):
+                _compare(f"{target}, signature {signature}", answer, function(**rows))
 
 
 def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
@@ -108,12 +108,19 @@ def _write_onnx(function: tf.types.experimental.ConcreteFunction, path: Path) ->
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, tensor.op.name) for tensor in frozen.inputs]
-    names = sorted(function.structured_outputs)
-    positional = tf.function(lambda *inputs: dict(zip(names, frozen(*inputs), strict=True)), input_signature=specs)
-    handlers: dict[str, tuple] = {"Log1p": (_log1p, []), "BroadcastArgs": (_broadcast_args, [])}
-    tf2onnx.convert.from_function(positional, specs, opset=OPSET, custom_op_handlers=handlers, output_path=str(path))
+    inputs, outputs = function.structured_input_signature[1], sorted(function.structured_outputs)
+    specs = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()]
+    captured = tf.function(lambda *values: function(**dict(zip(inputs, values, strict=True))), input_signature=specs)
+    frozen = convert_variables_to_constants_v2(
+        captured.get_concrete_function(), lower_control_flow=False, aggressive_inlining=True
+    )
+    whole = tf.function(lambda *values: dict(zip(outputs, frozen(*values), strict=True)), input_signature=specs)
+    handlers: dict[str, tuple] = {
+        "Log1p": (_log1p, []),
+        "BroadcastArgs": (_broadcast_args, []),
+        "SelectV2": (_where, []),
+    }
+    tf2onnx.convert.from_function(whole, specs, opset=OPSET, custom_op_handlers=handlers, output_path=str(path))
 
 
 def _log1p(context, node, name, args) -> None:
@@ -121,6 +128,11 @@ def _log1p(context, node, name, args) -> None:
     one = context.make_const(f"{name}/one", np.float32(1)).output[0]
     node.type = "Log"
     context.replace_inputs(node, [context.make_node("Add", [node.input[0], one]).output[0]])
+
+
+def _where(context, node, name, args) -> None:
+    """Choose, where tf2onnx multiplies by ones and zeros, of which NaN makes NaN."""
+    node.type = "Where"
 
 
 def _broadcast_args(context, node, name, args) -> None:
