@@ -6,9 +6,10 @@ images are hidden, and filled in with the mean of that pixel in the training dat
 know nothing of the rest of the image, and by `VAE.impute`.
 
 Run: python examples/missing_pixels.py [data set] [picture.png]
-The data set is "digits" (8 x 8, no download) or "mnist". On MNIST, after 20 epochs, the NLL of whole test images is
-91.76 nats after whole images and 95.17 after halves. The root mean squared error of hidden pixels is 0.296 by the mean,
-0.361 by samples from the prior, and 0.186 by imputation.
+The data set is "digits" (8 x 8, no download) or "mnist" (half an hour on two cores). On MNIST, after 40 epochs, the NLL
+of the whole test images by 5,000 draws is 89.92 nats after whole images and 92.59 after halves. The root mean squared
+error of hidden pixels is 0.296 by the mean, 0.362 by samples from the prior, and 0.184 by imputation. Many draws are
+needed, because the posterior has never seen a whole image: by 500 draws the NLL after halves is 0.9 nats higher.
 """
 
 import dataclasses
