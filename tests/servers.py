@@ -4,10 +4,12 @@ TF_SERVING_URL names a REST address that serves `saved_models/digits` as `digits
 such as http://localhost:8501 and grpc://localhost:8500. Else a `tensorflow_model_server` on the PATH is started.
 """
 
+import atexit
 import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,14 @@ import pytest
 
 from tests.contract_server import Batching, free_port, serve
 
-BASE = Path(__file__).parents[1] / "saved_models" / "digits"
+# A copy of the tracked version alone: `make train` writes others beside it.
+FOLDER = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+BASE = shutil.copytree(
+    Path(__file__).parents[1] / "saved_models" / "digits",
+    Path(FOLDER) / "digits",
+    ignore=lambda folder, names: [name for name in names if name.isdigit() and name != "1"],
+)
 BATCHING = Batching.read(BASE / "batching.config")
 KINDS = ["stand-in", "stand-in with batching", "TensorFlow Serving"]
 
