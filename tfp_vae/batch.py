@@ -227,6 +227,26 @@ def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = N
     return min((size for size in sizes if size is not None), default=None)
 
 
+def given(condition, variable: Variable | None, model: str) -> dict:
+    """Give a condition as a dict of it, empty where a model takes none.
+
+    Args:
+        condition: what was passed, or None.
+        variable: the model's, or None.
+        model: what to call the model in errors.
+
+    Raises:
+        ValueError: if it is missing, not asked for, or not one that the networks know.
+    """
+    if variable is not None and condition is None:
+        raise ValueError(
+            f"{model} is conditional: pass a dict of 'x' and 'condition' as data, and condition=... elsewhere."
+        )
+    if variable is None and condition is not None:
+        raise ValueError(f"{model} takes no condition: none of its networks has a keras.Input named 'condition'.")
+    return {} if variable is None else {"condition": variable.expect_known(condition)}
+
+
 def one_for_each(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:
     """Give one condition to each of a number of rows, which may have their own already.
 

@@ -165,13 +165,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         return Variable("mask", self.x.shape, tf.bool)
 
     def _given(self, condition) -> dict:
-        if self.condition is not None and condition is None:
-            raise ValueError(
-                "The VAE is conditional: pass a dict of 'x' and 'condition' as data, and condition=... elsewhere."
-            )
-        if self.condition is None and condition is not None:
-            raise ValueError("The VAE takes no condition: none of its networks has a keras.Input named 'condition'.")
-        return {} if self.condition is None else {"condition": self.condition.expect_known(condition)}
+        return batch.given(condition, self.condition, "The VAE")
 
     # Distributions
 

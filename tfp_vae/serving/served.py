@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.batch import Variable, by_name, expect_alike, joint_distribution, map_parts, one_for_each
+from tfp_vae.batch import Variable, by_name, expect_alike, given, joint_distribution, map_parts, one_for_each
 from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.sampling import draw_of_rows, row_seeds
@@ -74,10 +74,10 @@ class ServedVAE:
         static = self.z.leading(self.z.whole(z))
         lead = tf.shape(next(iter(z.values())))[: static.rank]
         flat = {name: tf.reshape(part, [-1, *self.z.shapes[name]]) for name, part in z.items()}
-        given = self._given(condition)
+        named = self._given(condition)
         if self.condition is not None:
-            expect_alike(static, self.condition.leading(given["condition"]), "z")
-            rows = tf.broadcast_to(given["condition"], tf.concat([lead, self.condition.shape], 0))
+            expect_alike(static, self.condition.leading(named["condition"]), "z")
+            rows = tf.broadcast_to(named["condition"], tf.concat([lead, self.condition.shape], 0))
             flat["condition"] = tf.reshape(rows, [-1, *self.condition.shape])
         likelihood = self._distribution("likelihood", "decode", flat)
         return likelihood if static.rank == 1 else unfold(likelihood, static if static.is_fully_defined() else lead)
@@ -88,13 +88,13 @@ class ServedVAE:
 
     def generate(self, num_samples: int, seed: int = 0, *, condition=None, draws: bool = False):
         """Draw z from the prior and give the means of p(x|z), `[num_samples, *event_shape]`; as `VAE.generate`."""
-        seeds, given = row_seeds(num_samples, seed), self._given(condition)
+        seeds, named = row_seeds(num_samples, seed), self._given(condition)
         if self.condition is not None:
-            given["condition"] = one_for_each(given["condition"], num_samples, self.condition.shape)
-        outputs = self.call("sample", seed=seeds, **given)
+            named["condition"] = one_for_each(named["condition"], num_samples, self.condition.shape)
+        outputs = self.call("sample", seed=seeds, **named)
         if not draws:
             return map_parts(np.asarray, self.x.whole(outputs))
-        likelihood = self.decode(self.z.whole(outputs), condition)
+        likelihood = self.decode(self.z.whole(outputs), **named)
         return map_parts(np.asarray, tf.function(lambda: draw_of_rows(likelihood, seeds))())
 
     def score(self, x) -> dict[str, np.ndarray]:
@@ -136,13 +136,7 @@ class ServedVAE:
         return Variable("condition", tuple(shape), tf.as_dtype(dtype), self.description.get("num_labels"))
 
     def _given(self, condition) -> dict:
-        if (condition is None) != (self.condition is None):
-            raise ValueError(
-                "The model takes no condition."
-                if self.condition is None
-                else "The model is conditional: pass a dict of 'x' and 'condition' as data, condition=... elsewhere."
-            )
-        return {} if self.condition is None else {"condition": self.condition.expect_known(condition)}
+        return given(condition, self.condition, "The model")
 
     def _statistic(self, name: str, variable: Variable, outputs: Mapping):
         if not isinstance(variable.shape, dict):

@@ -111,6 +111,7 @@ def _write_onnx(function: tf.types.experimental.ConcreteFunction, path: Path) ->
     inputs, outputs = function.structured_input_signature[1], sorted(function.structured_outputs)
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()]
     captured = tf.function(lambda *values: function(**dict(zip(inputs, values, strict=True))), input_signature=specs)
+    # tf2onnx would take what a function has captured, the weights among it, for inputs.
     frozen = convert_variables_to_constants_v2(
         captured.get_concrete_function(), lower_control_flow=False, aggressive_inlining=True
     )
