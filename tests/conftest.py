@@ -12,6 +12,22 @@ from tfp_vae import datasets, networks
 from tfp_vae import layers as tfpl
 
 
+class Xla:
+    """Whether models may compile with XLA by themselves: only in tests marked `xla`, for a compilation takes seconds."""
+
+    allowed = False
+
+
+def pytest_configure():
+    supports_xla = tfp_vae.VAE._supports_xla
+    tfp_vae.VAE._supports_xla = lambda vae: Xla.allowed and supports_xla(vae)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    Xla.allowed = "xla" in item.keywords
+
+
 def pytest_collection_modifyitems(items):
     if os.environ.get("TFDS_DATA_DIR") and os.path.isdir(os.path.join(os.environ["TFDS_DATA_DIR"], "mnist")):
         return

@@ -12,14 +12,22 @@ import tensorflow_probability as tfp
 
 import tfp_vae
 from tests.conftest import make_vae
+from tfp_vae import generative, networks, objectives, priors
 from tfp_vae import layers as tfpl
-from tfp_vae import networks, objectives, priors
+from tfp_vae.objectives import importance
 
 tfd = tfp.distributions
 
 
 def same_weights(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
+
+
+def clone(vae) -> tfp_vae.VAE:
+    """The same model, not compiled."""
+    copy = make_vae()
+    copy.set_weights(vae.get_weights())
+    return copy
 
 
 # Distributions and numbers
@@ -158,6 +166,7 @@ def test_xla_and_no_xla_agree_on_densities_and_gradients(trained_vae, digits):
         np.testing.assert_allclose(gradient, other, rtol=1e-3, atol=1e-3 * np.abs(gradient).max())
 
 
+@pytest.mark.xla
 def test_auto_compiles_with_xla_unless_a_layer_cannot(vae):
     vae.compile("adam")
     assert vae.uses_xla
@@ -536,14 +545,35 @@ def test_log_prob_takes_any_leading_axes(trained_vae, digits):
     assert trained_vae.log_prob(x[0], 5).shape == ()
 
 
+def test_the_gradient_of_log_prob_is_that_of_all_draws_at_once(trained_vae, digits, monkeypatch):
+    """Its second loop adds up what automatic differentiation finds for the same draws side by side."""
+    monkeypatch.setattr(generative, "ROWS_PER_DRAW", 12)
+    vae, x = clone(trained_vae), tf.constant(digits.test[:3])
+    sources, steps = [x, *vae.trainable_variables], [(step, 10, 4) for step in range(3)]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        ours = vae.log_prob(x, 10)
+    slopes = tape.gradient(ours, sources)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        one_pass = vae.one_pass(x, tf.constant([3, 0]))
+        log_weights = tf.concat([importance.log_weights_of_step(one_pass, *step) for step in steps], 0)
+        theirs = tf.reduce_logsumexp(log_weights, 0) - np.log(10.0)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    for slope, expected in zip(slopes, tape.gradient(theirs, sources), strict=True):
+        np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.xla
 def test_log_prob_has_a_gradient_under_xla(trained_vae, digits):
     """The gradient of the estimate, against finite differences along a random direction on the same draws."""
     x, direction = tf.Variable(digits.test[:2]), np.random.default_rng(0).normal(size=[2, 8, 8, 1]).astype("float32")
-    assert trained_vae.uses_xla
+    vae = clone(trained_vae)
+    assert vae.uses_xla
     with tf.GradientTape() as tape:
-        log_prob = tf.reduce_sum(trained_vae.log_prob(x, 20))
+        log_prob = tf.reduce_sum(vae.log_prob(x, 20))
     slope = np.sum(tape.gradient(log_prob, x) * direction)
-    ahead, behind = (np.sum(trained_vae.log_prob(digits.test[:2] + step * direction, 20)) for step in (0.02, -0.02))
+    ahead, behind = (np.sum(vae.log_prob(digits.test[:2] + step * direction, 20)) for step in (0.02, -0.02))
     assert slope == pytest.approx((ahead - behind) / 0.04, rel=0.02)
 
 

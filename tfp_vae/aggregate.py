@@ -138,16 +138,16 @@ def _expect_one_prior(vae: VAE) -> None:
 
 def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Draw one z for each example, `[num_examples, latent]`, again and again."""
-
-    @tf.function(reduce_retracing=True)
-    def draw(x, seed):
-        return sampling.sample(vae.encode(x), [], seed)
-
+    draw = vae.compile_once(_draw)
     for epoch in itertools.count():
         starts = range(0, num_examples(x), batch_size)
         seeds = [tf.constant([seed, start + epoch * num_examples(x)]) for start in starts]
         rows = (tf.nest.map_structure(lambda values, i=i: tf.constant(values[i : i + batch_size]), x) for i in starts)
         yield np.concatenate([draw(batch, at).numpy() for batch, at in zip(rows, seeds, strict=True)])
+
+
+def _draw(vae: VAE, x, seed: tf.Tensor) -> tf.Tensor:
+    return sampling.sample(vae.encode(x), [], seed)
 
 
 def _fit_flow(vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int, seed: int) -> tfd.Distribution:

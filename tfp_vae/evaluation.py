@@ -48,11 +48,7 @@ def evaluate(
     (['active_units', 'kl', 'kl_is_analytic'], 2)
     """
     vae.check_data(x)
-
-    def terms_and_mean(batch):
-        return {**vae(batch), "mean": _mean(vae, batch)}
-
-    terms = _over_batches(_compile(vae, terms_and_mean), x, batch_size)
+    terms = _over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
     is_quantized = isinstance(vae.encode(tf.nest.map_structure(lambda value: value[:1], x)), QuantizedVectors)
     nll_of = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed, "verbose": verbose}
     return {
@@ -71,7 +67,7 @@ def evaluate(
 
 def elbo(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> dict[str, np.ndarray]:
     """Give the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example, `[num_examples]`."""
-    return _over_batches(_compile(vae, vae), x, batch_size)
+    return _over_batches(vae.compile_once(_terms), x, batch_size)
 
 
 def nll(
@@ -95,11 +91,7 @@ def active_units(vae: VAE, x: np.ndarray | dict, *, threshold: float = ACTIVE_VA
 
 def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
     """Give the mean of q(z|x) for each example, `[num_examples, latent]`; several latents one after another."""
-
-    def mean(batch):
-        return {"mean": _mean(vae, batch)}
-
-    return _over_batches(_compile(vae, mean), x, batch_size)["mean"]
+    return _over_batches(vae.compile_once(_mean), x, batch_size)["mean"]
 
 
 def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
@@ -108,17 +100,7 @@ def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarra
     Raises:
         ValueError: if the posterior is another.
     """
-
-    def encode(batch):
-        posterior = vae.encode(batch)
-        if not isinstance(posterior, QuantizedVectors):
-            raise ValueError(
-                f"The posterior {type(posterior).__name__} has no integer codes. End the encoder in "
-                "tfp_vae.layers.VectorQuantized."
-            )
-        return {"codes": posterior.codes}
-
-    return _over_batches(_compile(vae, encode), x, batch_size)["codes"]
+    return _over_batches(vae.compile_once(_codes), x, batch_size)["codes"]
 
 
 def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> float:
@@ -138,16 +120,30 @@ def kl_is_analytic(vae: VAE, x) -> bool:
     return objectives.kl_is_analytic(one_pass.posterior, one_pass.prior)
 
 
-def _mean(vae: VAE, batch) -> tf.Tensor:
-    return objectives.as_vectors(sampling.point(vae.encode(batch)))
+def _terms(vae: VAE, batch) -> dict[str, tf.Tensor]:
+    return vae(batch)
+
+
+def _mean(vae: VAE, batch) -> dict[str, tf.Tensor]:
+    return {"mean": objectives.as_vectors(sampling.point(vae.encode(batch)))}
+
+
+def _terms_and_mean(vae: VAE, batch) -> dict[str, tf.Tensor]:
+    return {**_terms(vae, batch), **_mean(vae, batch)}
+
+
+def _codes(vae: VAE, batch) -> dict[str, tf.Tensor]:
+    posterior = vae.encode(batch)
+    if not isinstance(posterior, QuantizedVectors):
+        raise ValueError(
+            f"The posterior {type(posterior).__name__} has no integer codes. End the encoder in "
+            "tfp_vae.layers.VectorQuantized."
+        )
+    return {"codes": posterior.codes}
 
 
 def _count_active(means: np.ndarray, threshold: float) -> int:
     return int((means.var(axis=0, dtype="float64") > threshold).sum())
-
-
-def _compile(vae: VAE, function: Callable) -> Callable:
-    return tf.function(function, jit_compile=vae.uses_xla)
 
 
 def _over_batches(function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0) -> dict[str, np.ndarray]:

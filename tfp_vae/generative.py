@@ -312,7 +312,9 @@ class LatentVariableModel(keras.Model, abc.ABC):
                 "density. Judge the model by its log_likelihood, or give it another posterior."
             )
         flat, lead = self._flatten(data)
-        log_prob = self._compiled_log_prob(flat, num_samples, tf.constant([3, as_seed(seed)], tf.int32))
+        log_prob = self.compile_once(_log_prob)(
+            flat, tf.constant(num_samples), tf.constant([3, as_seed(seed)], tf.int32)
+        )
         return tf.reshape(log_prob, lead)
 
     def _flatten(self, data: dict) -> tuple[dict, tf.Tensor]:
@@ -325,22 +327,20 @@ class LatentVariableModel(keras.Model, abc.ABC):
             flat["mask"] = tf.nest.map_structure(lambda mask: tf.cast(mask, self.x.dtype), flat["mask"])
         return flat, lead
 
+    def compile_once(self, function: Callable) -> Callable:
+        """Return `function(self, ...)` of the model compiled as its training is, once for all calls.
+
+        Args:
+            function: of the model and tensors, defined once: each other function object is compiled anew.
+        """
+        key = function, self.uses_xla, *self.parts.values()
+        if key not in self._compiled_functions:
+            self._compiled_functions[key] = tf.function(functools.partial(function, self), jit_compile=self.uses_xla)
+        return self._compiled_functions[key]
+
     @functools.cached_property
-    def _compiled_log_prob(self) -> Callable:
-        # The gradient computes the loop anew: what a loop keeps for it cannot leave a function compiled by XLA.
-        @functools.partial(tf.function, jit_compile=self.uses_xla)
-        def log_prob(data, num_samples, seed):
-            def estimate(*leaves):
-                return self._log_prob(tf.nest.pack_sequence_as(data, leaves), num_samples, seed)
-
-            return tf.recompute_grad(estimate)(*tf.nest.flatten(data))
-
-        return log_prob
-
-    def _log_prob(self, data: dict, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
-        rows = tf.nest.flatten(data["x"])[0].shape[0] or ROWS_PER_DRAW
-        draws = min(num_samples, max(1, ROWS_PER_DRAW // rows))
-        return objectives.importance_sampled_log_prob(self.one_pass(data, seed), num_samples, draws_per_step=draws)
+    def _compiled_functions(self) -> dict[tuple, Callable]:
+        return {}
 
     def impute(self, x, num_samples: int = 1000, seed: int = 0, *, num_draws: int | None = None):
         """Fill in missing values by importance sampling: `[batch, *event_shape]`, the shape of x.
@@ -378,6 +378,37 @@ class LatentVariableModel(keras.Model, abc.ABC):
     @abc.abstractmethod
     def uses_xla(self) -> bool:
         """Whether `log_prob` is compiled by XLA."""
+
+    @property
+    @abc.abstractmethod
+    def parts(self) -> dict[str, keras.layers.Layer]:
+        """The layers that the model is made of, by the names of its arguments."""
+
+
+def _log_prob(model: LatentVariableModel, data: dict, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Estimate log p(x), `[batch]`, with a gradient that needs no more memory than the estimate itself."""
+    leaves = tf.nest.flatten(data)
+    places = [place for place, leaf in enumerate(leaves) if leaf.dtype.is_floating]
+    draws = {"draws_per_step": max(1, ROWS_PER_DRAW // (leaves[0].shape[0] or ROWS_PER_DRAW))}
+
+    @tf.custom_gradient
+    def estimate(*floating):
+        def make_pass():
+            given = dict(zip(places, floating, strict=True))
+            whole = [given.get(place, leaf) for place, leaf in enumerate(leaves)]
+            return model.one_pass(tf.nest.pack_sequence_as(data, whole), seed)
+
+        log_prob = objectives.importance_sampled_log_prob(make_pass(), num_samples, **draws)
+
+        def gradient(upstream, variables=()):
+            sources = [*floating, *variables]
+            slopes = objectives.gradient_of_log_prob(make_pass, sources, log_prob, upstream, num_samples, **draws)
+            of_data, of_weights = slopes[: len(floating)], slopes[len(floating) :]
+            return (of_data, of_weights) if variables else of_data
+
+        return log_prob, gradient
+
+    return estimate(*[leaves[place] for place in places])
 
 
 def _mask_name(name: str) -> str:

@@ -104,13 +104,17 @@ class VAE(LatentVariableModel):
         if not self.objective.built:
             self.objective.build((self.z.size,))
 
+    @property
+    def parts(self) -> dict[str, keras.layers.Layer]:
+        """Encoder, decoder, prior and objective, by name."""
+        return {"encoder": self.encoder, "decoder": self.decoder, "prior": self.prior, "objective": self.objective}
+
     # Saving
 
     def get_config(self) -> dict:
-        parts = {"encoder": self.encoder, "decoder": self.decoder, "prior": self.prior, "objective": self.objective}
         # Keras notes what two parts share when it meets it again, but not in a model it has copied: so all meet twice.
         for _ in range(2):
-            serialized = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+            serialized = {name: keras.saving.serialize_keras_object(part) for name, part in self.parts.items()}
         return {**super().get_config(), **serialized, "missing": self.missing, "seed": self.seed}
 
     @classmethod
@@ -154,7 +158,6 @@ class VAE(LatentVariableModel):
         if jit_compile == "auto":
             jit_compile = self._supports_xla() and not kwargs.get("run_eagerly")
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
-        vars(self).pop("_compiled_log_prob", None)
 
     @property
     def uses_xla(self) -> bool:

@@ -2,7 +2,15 @@
 
 from tfp_vae.objectives.aggregate import DIPVAE, WAE, BetaTCVAE, FactorVAE, InfoVAE, max_mean_discrepancy
 from tfp_vae.objectives.elbo import ELBO, ControlledCapacity
-from tfp_vae.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE, Renyi, importance_sampled_log_prob
+from tfp_vae.objectives.importance import (
+    CIWAE,
+    IWAE,
+    MIWAE,
+    PIWAE,
+    Renyi,
+    gradient_of_log_prob,
+    importance_sampled_log_prob,
+)
 from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl, as_vectors, is_reparameterized, kl_is_analytic
 from tfp_vae.objectives.reconstruction import Reconstruction
 from tfp_vae.objectives.schedules import CyclicalSchedule
@@ -26,6 +34,7 @@ __all__ = [
     "Renyi",
     "analytic_kl",
     "as_vectors",
+    "gradient_of_log_prob",
     "importance_sampled_log_prob",
     "is_reparameterized",
     "kl_is_analytic",

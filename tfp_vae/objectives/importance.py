@@ -1,6 +1,6 @@
 """Bounds from several draws: importance weighting and its relatives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -213,7 +213,7 @@ def grouped(log_weights: tf.Tensor, num_samples: int) -> tf.Tensor:
 
 def importance_sampled_log_prob(
     one_pass: OnePass,
-    num_samples: int,
+    num_samples: int | tf.Tensor,
     *,
     draws_per_step: int = 1,
     draw: Callable[[tfd.Distribution, int, tf.Tensor], tf.Tensor] | None = None,
@@ -228,18 +228,62 @@ def importance_sampled_log_prob(
         draws_per_step: draws held in memory at once.
         draw: function (posterior, number, seed) -> z, `[number, batch, latent]`; None takes `sampling.sample`.
     """
-    draw = draw or sampling.sample
 
     def add_draws(step, log_sum):
-        z = draw(one_pass.posterior, draws_per_step, tf.random.fold_in(one_pass.seed, step))
-        log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
-        log_weights = log_likelihood + log_prior - log_posterior
-        wanted = step * draws_per_step + tf.range(draws_per_step) < num_samples
-        log_weights = tf.where(wanted[:, tf.newaxis], log_weights, -np.inf)
+        log_weights = log_weights_of_step(one_pass, step, num_samples, draws_per_step, draw)
         return step + 1, tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weights], 0), 0)
 
-    steps, x = -(-num_samples // draws_per_step), tf.nest.flatten(one_pass.x)[0]
+    x = tf.nest.flatten(one_pass.x)[0]
     nothing = tf.fill([tf.shape(x)[0]], tf.constant(-np.inf, x.dtype))
-    # XLA finds the loop's gradient only if it knows how often it runs.
-    loop = tf.while_loop(lambda step, _: step < steps, add_draws, (tf.constant(0), nothing), maximum_iterations=steps)
-    return loop[1] - tf.math.log(tf.cast(num_samples, loop[1].dtype))
+    steps = -(-num_samples // draws_per_step)
+    _, log_sum = tf.while_loop(lambda step, _: step < steps, add_draws, (tf.constant(0), nothing))
+    return log_sum - tf.math.log(tf.cast(num_samples, log_sum.dtype))
+
+
+def gradient_of_log_prob(
+    make_pass: Callable[[], OnePass],
+    sources: Sequence,
+    log_prob: tf.Tensor,
+    upstream: tf.Tensor,
+    num_samples: int | tf.Tensor,
+    *,
+    draws_per_step: int = 1,
+) -> list[tf.Tensor]:
+    """Return the gradient of `importance_sampled_log_prob` by some tensors or variables, in constant memory.
+
+    The gradient of log of the mean of w is the mean of the gradients of log w, weighted by w: a second loop over the
+    same draws adds them up, so that nothing of the first has to be kept, and any number of draws can be compiled.
+
+    Args:
+        make_pass: function that makes the batch's pass anew, from the sources.
+        sources: floating tensors, or variables.
+        log_prob: the estimate, `[batch]`.
+        upstream: gradient by the estimate, `[batch]`.
+        num_samples: draws for each example.
+        draws_per_step: draws held in memory at once.
+    """
+    log_sum = log_prob + tf.math.log(tf.cast(num_samples, log_prob.dtype))
+
+    def add_draws(step, *slopes):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            log_weights = log_weights_of_step(make_pass(), step, num_samples, draws_per_step)
+        weights = upstream * tf.exp(log_weights - log_sum)
+        more = tape.gradient(log_weights, sources, weights, unconnected_gradients="zero")
+        return step + 1, *[slope + new for slope, new in zip(slopes, more, strict=True)]
+
+    steps = -(-num_samples // draws_per_step)
+    nothing = [tf.zeros_like(source) for source in sources]
+    return list(tf.while_loop(lambda step, *_: step < steps, add_draws, (tf.constant(0), *nothing))[1:])
+
+
+def log_weights_of_step(
+    one_pass: OnePass, step: tf.Tensor, num_samples: int | tf.Tensor, draws_per_step: int, draw: Callable | None = None
+) -> tf.Tensor:
+    """Return log p(x|z) + log p(z) - log q(z|x), `[draws_per_step, batch]`; -inf beyond the last draw asked for."""
+    draw = draw or sampling.sample
+    z = draw(one_pass.posterior, draws_per_step, tf.random.fold_in(one_pass.seed, step))
+    log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+    log_weights = log_likelihood + log_prior - log_posterior
+    is_wanted = step * draws_per_step + tf.range(draws_per_step) < num_samples
+    return tf.where(is_wanted[:, tf.newaxis], log_weights, -np.inf)
