@@ -13,7 +13,7 @@ from tfp_vae import layers as tfpl
 
 
 class Xla:
-    """Whether models may compile with XLA by themselves: only in tests marked `xla`, for a compilation takes seconds."""
+    """Whether models compile with XLA by themselves: in tests marked `xla` alone, for it takes seconds each time."""
 
     allowed = False
 

@@ -1,6 +1,7 @@
 """What goes into and through a VAE, by name: examples x, latents z, and a condition; x and z may have several parts."""
 
 import dataclasses
+import keyword
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -179,6 +180,26 @@ def by_name(data) -> dict:
             f"Data by name are a dict of 'x' and {', '.join(map(repr, BESIDE_X))}, received {unknown} too."
         )
     return dict(data)
+
+
+def mask_name(name: str) -> str:
+    """Return the name of an encoder's input that takes what is observed of x, or of a part of it.
+
+    >>> mask_name("x"), mask_name("age")
+    ('mask', 'age_mask')
+    """
+    return "mask" if name == "x" else f"{name}_mask"
+
+
+def expect_distinct_names(x: Variable, z: Variable) -> None:
+    """Raise a ValueError if a part of x or z has a name that says something else, or is no identifier."""
+    for name in x.shapes | z.shapes:
+        if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name):
+            raise ValueError(f"Parts of x and z are named like Python's variables, in ASCII; received {name!r}.")
+    taken = {"condition", "seed", "row", "mask", *map(mask_name, x.shapes)}
+    taken |= {variable.name for variable in (x, z) if variable.name not in variable.shapes}
+    if clash := sorted((x.shapes.keys() & z.shapes.keys()) | (taken & {*x.shapes, *z.shapes})):
+        raise ValueError(f"The names {clash} stand for two things. Rename these parts of x or z.")
 
 
 def map_parts(function: Callable, value):

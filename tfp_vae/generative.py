@@ -2,7 +2,6 @@
 
 import abc
 import functools
-import keyword
 from collections.abc import Callable
 
 import keras
@@ -99,7 +98,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
                 f"The encoder takes examples of shape {self.x.shape}, but the decoder's distribution is over "
                 f"examples of shape {shape}. Make them equal."
             )
-        self._expect_names_of_their_own()
+        batch.expect_distinct_names(self.x, self.z)
         if self.missing:
             missing.observed(likelihood, seen["mask"])
             if any(isinstance(layer, IndependentNormalOptimalScale) for layer in self.decoder._flatten_layers()):
@@ -109,16 +108,6 @@ class LatentVariableModel(keras.Model, abc.ABC):
                 )
         self.check(posterior, prior)
         super().build(input_shape)
-
-    def _expect_names_of_their_own(self) -> None:
-        """Raise a ValueError if a part of x or z has a name that says something else."""
-        for name in self.x.shapes | self.z.shapes:
-            if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name):
-                raise ValueError(f"Parts of x and z are named like Python's variables, in ASCII; received {name!r}.")
-        taken = {"condition", "seed", "row", "mask", *([] if "x" in self.x.shapes else ["x"])}
-        taken |= {*([] if "z" in self.z.shapes else ["z"]), *map(_mask_name, self.x.shapes)}
-        if clash := sorted((self.x.shapes.keys() & self.z.shapes.keys()) | (taken & {*self.x.shapes, *self.z.shapes})):
-            raise ValueError(f"The names {clash} stand for two things. Rename these parts of x or z.")
 
     @abc.abstractmethod
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
@@ -175,7 +164,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def _posterior(self, data: dict) -> tfd.Distribution:
         ndims = {**self.x.ndims, **self._condition_ndims}
-        ndims |= {_mask_name(name): number for name, number in self.x.ndims.items()}
+        ndims |= {batch.mask_name(name): number for name, number in self.x.ndims.items()}
         return fold(self.encoder, self._encoder_inputs(data), ndims, self.x.main)
 
     def _encoder_inputs(self, data: dict) -> dict:
@@ -183,7 +172,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         values = self.x.parts(data["x"])
         if self.missing:
             masks = self.x.parts(data["mask"])
-            values |= {_mask_name(name): tf.cast(mask, self.variable_dtype) for name, mask in masks.items()}
+            values |= {batch.mask_name(name): tf.cast(mask, self.variable_dtype) for name, mask in masks.items()}
         return {**values, **({"condition": data["condition"]} if "condition" in data else {})}
 
     def decode(self, z, condition=None) -> tfd.Distribution:
@@ -386,34 +375,11 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
 
 def _log_prob(model: LatentVariableModel, data: dict, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Estimate log p(x), `[batch]`, with a gradient that needs no more memory than the estimate itself."""
-    leaves = tf.nest.flatten(data)
-    places = [place for place, leaf in enumerate(leaves) if leaf.dtype.is_floating]
-    draws = {"draws_per_step": max(1, ROWS_PER_DRAW // (leaves[0].shape[0] or ROWS_PER_DRAW))}
-
-    @tf.custom_gradient
-    def estimate(*floating):
-        def make_pass():
-            given = dict(zip(places, floating, strict=True))
-            whole = [given.get(place, leaf) for place, leaf in enumerate(leaves)]
-            return model.one_pass(tf.nest.pack_sequence_as(data, whole), seed)
-
-        log_prob = objectives.importance_sampled_log_prob(make_pass(), num_samples, **draws)
-
-        def gradient(upstream, variables=()):
-            sources = [*floating, *variables]
-            slopes = objectives.gradient_of_log_prob(make_pass, sources, log_prob, upstream, num_samples, **draws)
-            of_data, of_weights = slopes[: len(floating)], slopes[len(floating) :]
-            return (of_data, of_weights) if variables else of_data
-
-        return log_prob, gradient
-
-    return estimate(*[leaves[place] for place in places])
-
-
-def _mask_name(name: str) -> str:
-    """Name the input of an encoder that takes what is observed of x, or of a part of it."""
-    return "mask" if name == "x" else f"{name}_mask"
+    rows = tf.nest.flatten(data)[0].shape[0] or ROWS_PER_DRAW
+    draws = max(1, ROWS_PER_DRAW // rows)
+    return objectives.log_prob_by_recomputation(
+        lambda leaves: model.one_pass(leaves, seed), data, num_samples, draws_per_step=draws
+    )
 
 
 def _flatten(value: tf.Tensor, lead: tf.Tensor, ndims: int) -> tf.Tensor:

@@ -8,8 +8,8 @@ from tfp_vae.objectives.importance import (
     MIWAE,
     PIWAE,
     Renyi,
-    gradient_of_log_prob,
     importance_sampled_log_prob,
+    log_prob_by_recomputation,
 )
 from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl, as_vectors, is_reparameterized, kl_is_analytic
 from tfp_vae.objectives.reconstruction import Reconstruction
@@ -34,9 +34,9 @@ __all__ = [
     "Renyi",
     "analytic_kl",
     "as_vectors",
-    "gradient_of_log_prob",
     "importance_sampled_log_prob",
     "is_reparameterized",
     "kl_is_analytic",
+    "log_prob_by_recomputation",
     "max_mean_discrepancy",
 ]

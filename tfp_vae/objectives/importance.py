@@ -1,6 +1,7 @@
 """Bounds from several draws: importance weighting and its relatives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -240,28 +241,43 @@ def importance_sampled_log_prob(
     return log_sum - tf.math.log(tf.cast(num_samples, log_sum.dtype))
 
 
-def gradient_of_log_prob(
-    make_pass: Callable[[], OnePass],
-    sources: Sequence,
-    log_prob: tf.Tensor,
-    upstream: tf.Tensor,
-    num_samples: int | tf.Tensor,
-    *,
-    draws_per_step: int = 1,
-) -> list[tf.Tensor]:
-    """Return the gradient of `importance_sampled_log_prob` by some tensors or variables, in constant memory.
+def log_prob_by_recomputation(
+    make_pass: Callable[[Any], OnePass], data, num_samples: int | tf.Tensor, *, draws_per_step: int = 1
+) -> tf.Tensor:
+    """Estimate as `importance_sampled_log_prob` does, with a gradient whose memory does not grow with the draws either.
 
     The gradient of log of the mean of w is the mean of the gradients of log w, weighted by w: a second loop over the
-    same draws adds them up, so that nothing of the first has to be kept, and any number of draws can be compiled.
+    same draws adds them up. So nothing of the first loop is kept, and XLA compiles both for any number of draws.
 
     Args:
-        make_pass: function that makes the batch's pass anew, from the sources.
-        sources: floating tensors, or variables.
-        log_prob: the estimate, `[batch]`.
-        upstream: gradient by the estimate, `[batch]`.
+        make_pass: function of data that makes the pass of this batch.
+        data: its argument, a structure of tensors.
         num_samples: draws for each example.
         draws_per_step: draws held in memory at once.
     """
+    leaves = tf.nest.flatten(data)
+    places = [place for place, leaf in enumerate(leaves) if leaf.dtype.is_floating]
+
+    @tf.custom_gradient
+    def estimate(*floating):
+        def again():
+            given = dict(zip(places, floating, strict=True))
+            whole = [given.get(place, leaf) for place, leaf in enumerate(leaves)]
+            return make_pass(tf.nest.pack_sequence_as(data, whole))
+
+        log_prob = importance_sampled_log_prob(again(), num_samples, draws_per_step=draws_per_step)
+
+        def gradient(upstream, variables=()):
+            slopes = _weighted_slopes(again, [*floating, *variables], log_prob, upstream, num_samples, draws_per_step)
+            of_data, of_weights = slopes[: len(floating)], slopes[len(floating) :]
+            return (of_data, of_weights) if variables else of_data
+
+        return log_prob, gradient
+
+    return estimate(*[leaves[place] for place in places])
+
+
+def _weighted_slopes(make_pass, sources, log_prob, upstream, num_samples, draws_per_step) -> list[tf.Tensor]:
     log_sum = log_prob + tf.math.log(tf.cast(num_samples, log_prob.dtype))
 
     def add_draws(step, *slopes):
