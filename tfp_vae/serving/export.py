@@ -40,7 +40,7 @@ def export(
 
     The SavedModel holds plain TensorFlow: it loads without Keras, TFP or this package. All outputs are float32 with the
     batch as first axis. The version is written aside, compared with the live model, and moved in whole. Comparing takes
-    as long as some 700 rows of each signature: seconds, for a large model on few cores minutes.
+    as long as some 500 rows of each signature, or 70 of those that draw: seconds, for a large model on few cores more.
 
     | signature | input | outputs |
     |---|---|---|
