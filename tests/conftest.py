@@ -1,6 +1,7 @@
 """What all tests share: seeds, small models, real digits, and MNIST where it is prepared."""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -12,20 +13,23 @@ from tfp_vae import datasets, networks
 from tfp_vae import layers as tfpl
 
 
-class Xla:
-    """Whether models compile with XLA by themselves: in tests marked `xla` alone, for it takes seconds each time."""
+class Thorough:
+    """What tests do only where they are marked for it, because it takes seconds each time."""
 
-    allowed = False
+    xla = False  # models compile with XLA by themselves
+    verified = False  # an export is compared with the live model
 
 
 def pytest_configure():
-    supports_xla = tfp_vae.VAE._supports_xla
-    tfp_vae.VAE._supports_xla = lambda vae: Xla.allowed and supports_xla(vae)
+    supports_xla, exporting = tfp_vae.VAE._supports_xla, sys.modules["tfp_vae.serving.export"]
+    verify = exporting.verify
+    tfp_vae.VAE._supports_xla = lambda vae: Thorough.xla and supports_xla(vae)
+    exporting.verify = lambda *args, **kwargs: Thorough.verified and verify(*args, **kwargs)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    Xla.allowed = "xla" in item.keywords
+    Thorough.xla, Thorough.verified = "xla" in item.keywords, "verified" in item.keywords
 
 
 def pytest_collection_modifyitems(items):

@@ -152,25 +152,6 @@ def test_xla_changes_nothing_that_can_be_seen():
     assert elbos[0] == pytest.approx(elbos[1], rel=1e-5)
 
 
-@pytest.mark.slow
-def test_interrupted_training_equals_uninterrupted_bit_for_bit(tmp_path):
-    def fresh():
-        keras.utils.set_random_seed(0)
-        vae = of_labels()
-        vae.compile(keras.optimizers.Adam(1e-2))
-        return vae
-
-    straight, first = fresh(), fresh()
-    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0}
-    straight.fit(named(), epochs=4, **arguments)
-    first.fit(named(), epochs=2, **arguments)
-    first.save(tmp_path / "half.keras")
-    second = keras.models.load_model(tmp_path / "half.keras")
-    second.fit(named(), initial_epoch=2, epochs=4, **arguments)
-    for a, b in zip(straight.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def exact_vae():
     """p(x|c) = N(3 c, 1 + 4): z adds with slope 2 to the label's mean; the encoder gives the exact posterior."""
     label = networks.one_hot(3)

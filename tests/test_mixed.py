@@ -176,25 +176,6 @@ def test_precision(policy):
     assert vae.log_prob(data, 2).dtype == ("float64" if policy == "float64" else "float32")
 
 
-@pytest.mark.slow
-def test_interrupted_training_equals_uninterrupted_bit_for_bit(tmp_path):
-    def fresh():
-        keras.utils.set_random_seed(0)
-        vae = make_vae()
-        vae.compile(keras.optimizers.Adam(1e-2))
-        return vae
-
-    data, arguments = rows(TRAIN, 60), {"batch_size": 20, "shuffle": False, "verbose": 0}
-    straight, first = fresh(), fresh()
-    straight.fit(data, epochs=4, **arguments)
-    first.fit(data, epochs=2, **arguments)
-    first.save(tmp_path / "half.keras")
-    second = keras.models.load_model(tmp_path / "half.keras")
-    second.fit(data, initial_epoch=2, epochs=4, **arguments)
-    for a, b in zip(straight.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_pictures_show_one_part():
     vae, data = make_vae(), rows(TEST, 4)
     for figure in (

@@ -117,18 +117,13 @@ def test_after_training_the_scale_is_that_of_the_errors(digits, objective, jit_c
     assert mean_squared_error < 0.8 * x.var(0).mean()
 
 
-def test_resume_is_exact_and_the_scale_is_saved_and_served(digits, tmp_path):
+def test_the_scale_is_saved_and_served(digits, tmp_path):
     x = (digits.train[:200] / 16).astype("float32")
-    whole, first = sigma_vae(), sigma_vae()
-    first.set_weights(whole.get_weights())
-    whole.fit(x, batch_size=50, epochs=4, shuffle=False, verbose=0)
-    first.fit(x, batch_size=50, epochs=2, shuffle=False, verbose=0)
-    first.save(tmp_path / "vae.keras")
+    vae = sigma_vae()
+    vae.fit(x, batch_size=50, shuffle=False, verbose=0)
+    vae.save(tmp_path / "vae.keras")
     again = keras.models.load_model(tmp_path / "vae.keras")
-    assert stored(again) == stored(first)
-    again.fit(x, batch_size=50, epochs=2, shuffle=False, verbose=0)
-    for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert stored(again) == stored(vae)
     served = tfp_vae.load(again.export(tmp_path / "served", score_samples=1, log_prob_samples=1))
     z = np.zeros([2, 4], "float32")
     np.testing.assert_allclose(served.decode(z).stddev(), again.decode(z).stddev(), rtol=1e-6)

@@ -12,6 +12,8 @@ from tests.test_missing import linear_vae
 from tfp_vae import layers as tfpl
 from tfp_vae import objectives, sampling
 
+pytestmark = pytest.mark.verified
+
 
 def flow_vae():
     flow = tfpl.InverseAutoregressiveFlow(2, 2, (8,), context_size=2)

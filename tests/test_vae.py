@@ -123,21 +123,6 @@ def test_log_prob_tightens_the_elbo(trained_vae, digits):
 # Training as Keras users know it
 
 
-@pytest.mark.slow
-def test_interrupted_training_equals_uninterrupted_bit_for_bit(digits, tmp_path):
-    straight, first = make_vae(), make_vae()
-    first.set_weights(straight.get_weights())
-    for vae in (straight, first):
-        vae.compile("adam")
-    options = {"batch_size": 100, "verbose": 0, "shuffle": False}
-    straight.fit(digits.train, epochs=4, **options)
-    first.fit(digits.train, epochs=2, **options)
-    first.save(tmp_path / "vae.keras")
-    second = keras.models.load_model(tmp_path / "vae.keras")
-    second.fit(digits.train, initial_epoch=2, epochs=4, **options)
-    assert same_weights(straight, second)
-
-
 def test_keras_file_reloads_in_a_new_process(trained_vae, digits, tmp_path):
     trained_vae.save(tmp_path / "vae.keras")
     np.save(tmp_path / "x.npy", digits.test[:5])
