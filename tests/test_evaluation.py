@@ -107,3 +107,15 @@ def test_bad_input(trained_vae, digits):
         evaluation.evaluate(trained_vae, digits.test * np.nan)
     with pytest.raises(ValueError, match="batch_size"):
         evaluation.evaluate(trained_vae, digits.test, batch_size=0)
+
+
+def test_batches_draw_each_by_itself(trained_vae, digits):
+    """The scatter over seeds of a mean over batches falls with their number, as it does for independent draws."""
+    x = digits.test[:100]
+    few, many = (
+        [evaluation.nll(trained_vae, x, num_samples=1, batch_size=size, seed=seed) for seed in range(60)]
+        for size in (5, 100)
+    )
+    assert 0.6 < np.std(few) / np.std(many) < 1.6
+    terms = evaluation.elbo(trained_vae, np.repeat(x[:1], 40, 0), batch_size=2)["log_likelihood"]
+    assert len(np.unique(terms)) == 40

@@ -9,7 +9,7 @@ from scipy import stats
 
 from tfp_vae import objectives, sampling
 from tfp_vae.batch import num_examples
-from tfp_vae.checks import as_count
+from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.vector_quantized import QuantizedVectors
 from tfp_vae.vae import VAE
 
@@ -33,8 +33,9 @@ def evaluate(
     Returns:
         `negative_elbo`, `log_likelihood` (its first term, log p(x|z)), `kl`, `nll` (importance sampling), in nats per
         example; `active_units` of `latent_units`; `kl_is_analytic`; `num_examples`, `num_samples`; of a
-        `layers.VectorQuantized` posterior `perplexity` too. A `layers.Deterministic` posterior has no `nll`: it is not
-        a number.
+        `layers.VectorQuantized` posterior `perplexity` too, and `nll_is_bound`: all draws of such a posterior are one
+        point, so that `nll` is at least the negative log-likelihood, however many they are. A `layers.Deterministic`
+        posterior has no `nll`: it is not a number.
 
     Raises:
         ValueError: if `x` is empty or `batch_size` below 1.
@@ -61,7 +62,7 @@ def evaluate(
         "kl_is_analytic": kl_is_analytic(vae, x),
         "num_examples": num_examples(x),
         "num_samples": num_samples,
-        **({"perplexity": perplexity(vae, x, batch_size=batch_size)} if is_quantized else {}),
+        **({"perplexity": perplexity(vae, x, batch_size=batch_size), "nll_is_bound": True} if is_quantized else {}),
     }
 
 
@@ -74,9 +75,10 @@ def nll(
     vae: VAE, x: np.ndarray | dict, *, num_samples: int = 1000, batch_size: int = 500, seed: int = 0, verbose: int = 0
 ) -> float:
     """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per example."""
+    num_samples, first = as_count(num_samples, "num_samples"), tf.constant([3, as_seed(seed)], tf.int32)
 
-    def log_prob(batch):
-        return {"log_prob": vae.log_prob(batch, num_samples, seed)}
+    def log_prob(batch, start):
+        return {"log_prob": vae.estimate_log_prob(batch, num_samples, tf.random.fold_in(first, start))}
 
     return -float(_over_batches(log_prob, x, batch_size, verbose)["log_prob"].mean(dtype="float64"))
 
@@ -120,19 +122,20 @@ def kl_is_analytic(vae: VAE, x) -> bool:
     return objectives.kl_is_analytic(one_pass.posterior, one_pass.prior)
 
 
-def _terms(vae: VAE, batch) -> dict[str, tf.Tensor]:
-    return vae(batch)
+def _terms(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Return the terms by draws of the batch's own: the same draws in each would err alike, and add up."""
+    return vae.terms(batch, tf.random.fold_in(tf.constant([0, vae.seed], tf.int32), start))
 
 
-def _mean(vae: VAE, batch) -> dict[str, tf.Tensor]:
+def _mean(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"mean": objectives.as_vectors(sampling.point(vae.encode(batch)))}
 
 
-def _terms_and_mean(vae: VAE, batch) -> dict[str, tf.Tensor]:
-    return {**_terms(vae, batch), **_mean(vae, batch)}
+def _terms_and_mean(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {**_terms(vae, batch, start), **_mean(vae, batch, start)}
 
 
-def _codes(vae: VAE, batch) -> dict[str, tf.Tensor]:
+def _codes(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
     posterior = vae.encode(batch)
     if not isinstance(posterior, QuantizedVectors):
         raise ValueError(
@@ -147,7 +150,10 @@ def _count_active(means: np.ndarray, threshold: float) -> int:
 
 
 def _over_batches(function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0) -> dict[str, np.ndarray]:
-    """Apply a function of a batch to all rows; the last batch is filled up so that one compiled shape serves all."""
+    """Apply a function of a batch, and of the number of its first row, to all rows.
+
+    The last batch is filled up, so that one compiled shape serves all.
+    """
     number = num_examples(x)
     if not number:
         raise ValueError("The data set is empty. Expected at least one example.")
@@ -157,7 +163,7 @@ def _over_batches(function: Callable, x: np.ndarray | dict, batch_size: int, ver
     for start in range(0, number, batch_size):
         rows = min(batch_size, number - start)
         batch = tf.nest.map_structure(lambda values, start=start: _rows(values, start, batch_size), x)
-        results.append({name: value[:rows].numpy() for name, value in function(batch).items()})
+        results.append({name: value[:rows].numpy() for name, value in function(batch, tf.constant(start)).items()})
         progress.add(rows)
     return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 

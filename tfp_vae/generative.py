@@ -17,7 +17,7 @@ from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
 from tfp_vae.layers.normal_scale import IndependentNormalOptimalScale
 from tfp_vae.layers.support import check_pair, is_point
 from tfp_vae.layers.tensor_like import is_a, unwrap
-from tfp_vae.layers.vector_quantized import VectorQuantized
+from tfp_vae.layers.vector_quantized import VectorQuantized, with_codes_of
 
 tfd = tfp.distributions
 
@@ -215,7 +215,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Give what an objective sees of a batch x, `[batch, *event_shape]`."""
         data = self.as_batch(x)
         condition = data.get("condition")
-        prior, posterior = self.prior_distribution(condition), self._posterior(data)
+        posterior = self._posterior(data)
+        prior = with_codes_of(posterior, self.prior_distribution(condition))
 
         def likelihood(z):
             whole = self.decode(z, condition)
@@ -294,17 +295,19 @@ class LatentVariableModel(keras.Model, abc.ABC):
             ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, x has
                 another shape, or the posterior is `layers.Deterministic`.
         """
-        num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
+        num_samples, seed = as_count(num_samples, "num_samples"), as_seed(seed)
+        return self.estimate_log_prob(x, num_samples, tf.constant([3, seed], tf.int32))
+
+    def estimate_log_prob(self, x, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
+        """Estimate as `log_prob` does, by draws from a stateless seed, int32 `[2]`."""
+        data = self.as_batch(x)
         if self.encodes_to_points:
             raise ValueError(
                 "log p(x) cannot be estimated by a Deterministic posterior: importance sampling needs one that has a "
                 "density. Judge the model by its log_likelihood, or give it another posterior."
             )
         flat, lead = self._flatten(data)
-        log_prob = self.compile_once(_log_prob)(
-            flat, tf.constant(num_samples), tf.constant([3, as_seed(seed)], tf.int32)
-        )
-        return tf.reshape(log_prob, lead)
+        return tf.reshape(self.compile_once(_log_prob)(flat, tf.constant(num_samples), seed), lead)
 
     def _flatten(self, data: dict) -> tuple[dict, tf.Tensor]:
         """Make one axis of the leading ones; a condition with fewer of them is repeated along the others."""

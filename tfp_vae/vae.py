@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 from tfp_vae import batch, missing, objectives, priors
 from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
+from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
 from tfp_vae.layers.support import check_support, examples_of
 from tfp_vae.layers.vector_quantized import commitment_loss
@@ -193,6 +194,8 @@ class VAE(LatentVariableModel):
             batch.expect_no_labels(x, y)
             batch.expect_no_labels(*(validation_data if isinstance(validation_data, tuple) else (validation_data,))[:2])
         self.check_data(x)
+        if getattr(self, "optimizer", None) and not int(self.optimizer.iterations):
+            self._begin_at(examples_of(x))
         if validation_data is not None:
             self.check_data(validation_data[0] if isinstance(validation_data, tuple) else validation_data)
         if isinstance(x, tf.data.Dataset):
@@ -210,6 +213,14 @@ class VAE(LatentVariableModel):
                 stacklevel=2,
             )
         return history
+
+    def _begin_at(self, examples) -> None:
+        """Let the layers of the decoder choose from the data where their weights begin."""
+        if examples is not None:
+            parts = self.x.parts(batch.by_name(examples)["x"])
+            for layer in self.decoder._flatten_layers():
+                if isinstance(layer, DistributionLayer):
+                    layer.begin_at(parts)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
@@ -254,6 +265,10 @@ class VAE(LatentVariableModel):
         replicas = tf.distribute.get_replica_context()
         if replicas is not None and replicas.num_replicas_in_sync > 1:
             seed = tf.random.fold_in(seed, replicas.replica_id_in_sync_group)
+        return self.terms(x, seed, step)
+
+    def terms(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Return the objective's terms for each example, `[batch]`, by draws from a stateless seed, int32 `[2]`."""
         one_pass = self.one_pass(x, seed, step)
         terms = self.objective.terms(one_pass)
         terms = {**terms, "loss": terms["loss"] + commitment_loss(one_pass.posterior)}

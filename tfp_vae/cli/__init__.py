@@ -348,7 +348,7 @@ def _table(metrics: dict, title: str) -> rich.table.Table:
         "-ELBO (nats)": f"{metrics['negative_elbo']:.3f}",
         "log-likelihood (nats)": f"{metrics['log_likelihood']:.3f}",
         f"KL, {kind} (nats)": f"{metrics['kl']:.3f}",
-        f"NLL, {metrics['num_samples']} samples (nats)": f"{metrics['nll']:.3f}",
+        f"NLL, {metrics['num_samples']} samples (nats)": f"{'<= ' * ('nll_is_bound' in metrics)}{metrics['nll']:.3f}",
     }
     if math.isnan(metrics["nll"]):
         rows = {

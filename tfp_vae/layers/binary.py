@@ -12,6 +12,9 @@ from tfp_vae.layers.straight_through import StraightThroughDraws
 
 tfd = tfp.distributions
 
+# A logit beyond which the sigmoid is 0 or 1 to the last bit.
+SATURATED = 40.0
+
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentBernoulliStraightThrough(DistributionLayer):
@@ -129,16 +132,21 @@ class CensoredRelaxedBernoulli(tfd.RelaxedBernoulli):
     """
 
     def _sample_n(self, n, seed=None, **kwargs):
-        return tf.clip_by_value(super()._sample_n(n, seed, **kwargs), *self._ends())
+        # TFP's sigmoid has no gradient beyond 88; at 40 the last bit of float64 is reached, and the gradient is 0.
+        noisy = self._relaxed_logits().sample(n, seed=seed)
+        return tf.clip_by_value(tf.math.sigmoid(tf.clip_by_value(noisy, -SATURATED, SATURATED)), *self._ends())
 
     def _log_prob(self, z):
         low, high = self._ends()
         logit = tf.math.log(high) - tf.math.log(low)
-        logits, temperature = self.logits_parameter(), tf.convert_to_tensor(self.temperature)
-        noise = tfd.Logistic(logits / temperature, 1.0 / temperature)
+        noise = self._relaxed_logits()
         inside = super()._log_prob(tf.clip_by_value(z, low, high))
         above = tf.where(z >= high, noise.log_survival_function(logit), inside)
         return tf.where(z <= low, noise.log_cdf(-logit), above)
+
+    def _relaxed_logits(self) -> tfd.Logistic:
+        temperature = tf.convert_to_tensor(self.temperature)
+        return tfd.Logistic(self.logits_parameter() / temperature, 1.0 / temperature)
 
     def _ends(self) -> tuple[tf.Tensor, tf.Tensor]:
         epsilon = np.finfo(self.dtype.as_numpy_dtype).eps

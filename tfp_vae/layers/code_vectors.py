@@ -27,6 +27,11 @@ class OverVectors(tfd.Distribution, tfp.experimental.AutoCompositeTensor, metacl
         """The code vectors, `[num_codes, code_size]`."""
         return self._codebook
 
+    @property
+    def middle(self) -> tf.Tensor:
+        """The mean of the code vectors, `[1, code_size]`."""
+        return tf.reduce_mean(self.codebook, -2, keepdims=True)
+
     def vectors(self, codes) -> tf.Tensor:
         """Give the code vectors of integer codes: `[..., num_vectors]` -> `[..., num_vectors, code_size]`."""
         codes = tf.cast(codes, tf.int32)
@@ -36,8 +41,10 @@ class OverVectors(tfd.Distribution, tfp.experimental.AutoCompositeTensor, metacl
 
     def nearest(self, vectors) -> tf.Tensor:
         """Give the code of the code vector nearest to each vector: `[..., code_size]` -> int32 `[...]`."""
-        half_lengths = 0.5 * tf.reduce_sum(self.codebook**2, -1)[..., tf.newaxis, :]
-        scores = _times(vectors, tf.linalg.matrix_transpose(self.codebook)) - half_lengths
+        # From the middle of the codes: far from it, as the origin may be, differences would be lost in rounding.
+        codebook = self.codebook - self.middle
+        half_lengths = 0.5 * tf.reduce_sum(codebook**2, -1)[..., tf.newaxis, :]
+        scores = _times(vectors - self.middle, tf.linalg.matrix_transpose(codebook)) - half_lengths
         return tf.argmax(scores, -1, output_type=tf.int32)
 
     def _event_shape(self):

@@ -13,6 +13,8 @@ from tfp_vae.layers.shapes import as_count, as_event_shape, softplus_above, spli
 
 tfd = tfp.distributions
 
+# Means beyond exp of it cannot be told apart from infinity by TFP's samplers, which then never return.
+MAX_LOG_MEAN = 60.0
 # Lowest scale of a quantized logistic distribution, relative to half the range, as in PixelCNN++.
 MIN_QUANTIZED_SCALE = math.exp(-7.0)
 
@@ -71,7 +73,7 @@ class IndependentPoisson(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., prod(event_shape)]`, the logarithms of the rates.
+        params: `[..., prod(event_shape)]`, the logarithms of the rates, which are bounded by 60.
 
     Output:
         `tfd.Independent(tfd.Poisson)`, batch shape `[...]`, event shape `event_shape`.
@@ -90,7 +92,7 @@ class IndependentPoisson(DistributionLayer):
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        return independent(tfd.Poisson, params, event_shape, validate_args=validate_args, name=name)
+        return independent(Poisson, _bounded(params), event_shape, validate_args=validate_args, name=name)
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
@@ -103,8 +105,8 @@ class IndependentNegativeBinomial(DistributionLayer):
     """Independent negative binomial distributions: for counts that vary more than their mean, as in gene expression.
 
     Of mean mu and inverse dispersion theta, as in scvi-tools: the variance is mu + mu^2 / theta. The mean is the
-    exponential of its parameter, so the logarithm of a known exposure (library size) can be added to it; theta is
-    softplus of its parameter. XLA cannot draw from it: to train under XLA, convert it by "mean".
+    exponential of its parameter, at most exp(60), so the logarithm of a known exposure (library size) can be added to
+    it; theta is softplus of its parameter. XLA cannot draw from it: to train under XLA, convert it by "mean".
 
     Reference: Lopez et al., 2018, Deep generative modeling for single-cell transcriptomics, Nature Methods 15.
 
@@ -137,7 +139,7 @@ class IndependentNegativeBinomial(DistributionLayer):
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
         event_shape = as_event_shape(event_shape)
         total_count, logits = _counts_and_logits(*split_params(params, [event_shape] * 2))
-        base = tfd.NegativeBinomial(
+        base = NegativeBinomial(
             total_count, logits=logits, require_integer_total_count=False, validate_args=validate_args
         )
         return independent_of(base, len(event_shape), name)
@@ -187,11 +189,11 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
         event_shape = as_event_shape(event_shape)
         log_mean, inverse_dispersion, zero_logits = split_params(params, [event_shape] * 3)
         total_count, logits = _counts_and_logits(log_mean, inverse_dispersion)
-        counts = tfd.NegativeBinomial(
+        counts = NegativeBinomial(
             total_count, logits=logits, require_integer_total_count=False, validate_args=validate_args
         )
         # TFP 0.25 takes half the log-odds: P(additional zero) is sigmoid(2 t).
-        base = tfd.Inflated(counts, inflated_loc_logits=zero_logits / 2, validate_args=validate_args)
+        base = Inflated(counts, inflated_loc_logits=zero_logits / 2, validate_args=validate_args)
         return independent_of(base, len(event_shape), name)
 
     @staticmethod
@@ -251,6 +253,33 @@ class IndependentQuantizedLogistic(DistributionLayer):
         return 2 * int(np.prod(as_event_shape(event_shape)))
 
 
+class Poisson(tfd.Poisson):
+    """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not return."""
+
+    def _sample_n(self, n, seed=None):
+        is_finite = tf.math.is_finite(self.log_rate)
+        draws = tfd.Poisson(log_rate=tf.where(is_finite, self.log_rate, 0.0)).sample(n, seed=seed)
+        return tf.where(is_finite, draws, np.nan)
+
+
+class NegativeBinomial(tfd.NegativeBinomial):
+    """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not return."""
+
+    def _sample_n(self, n, seed=None):
+        is_finite = tf.math.is_finite(self.logits) & tf.math.is_finite(self.total_count)
+        total_count, logits = tf.where(is_finite, self.total_count, 1.0), tf.where(is_finite, self.logits, 0.0)
+        counts = tfd.NegativeBinomial(total_count, logits=logits, require_integer_total_count=False)
+        return tf.where(is_finite, counts.sample(n, seed=seed), np.nan)
+
+
+class Inflated(tfd.Inflated):
+    """TFP's, with moments whatever the number of axes: TensorFlow's softmax takes five at most on the CPU."""
+
+    def _cat_probs(self, log_probs):
+        log_weights = tf.math.log_softmax(self.cat.logits_parameter())
+        return tf.unstack(log_weights if log_probs else tf.exp(log_weights), axis=-1)
+
+
 class QuantizedLogistic(tfd.QuantizedDistribution):
     """TFP's, with a mean, and a log-density that no cancellation spoils."""
 
@@ -287,4 +316,10 @@ def _counts_and_logits(log_mean, inverse_dispersion) -> tuple[tf.Tensor, tf.Tens
     """Give TFP's parameters of a negative binomial distribution: its mean is total_count * exp(logits)."""
     bijector = tfd.NegativeBinomial.parameter_properties(log_mean.dtype)["total_count"]
     total_count = bijector.default_constraining_bijector_fn()(inverse_dispersion)
-    return total_count, log_mean - tf.math.log(total_count)
+    return total_count, _bounded(log_mean) - tf.math.log(total_count)
+
+
+def _bounded(log_mean) -> tf.Tensor:
+    """Return the logarithms of means below their bound; what is not a number stays so."""
+    log_mean = tf.convert_to_tensor(log_mean)
+    return tf.where(log_mean > MAX_LOG_MEAN, tf.constant(MAX_LOG_MEAN, log_mean.dtype), log_mean)

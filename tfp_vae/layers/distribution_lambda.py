@@ -1,9 +1,10 @@
 """Features in, distribution out: the base of the family and its most general member."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -65,6 +66,13 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
     def distribution(self, params) -> tfd.Distribution:
         """Call `new` with the layer's arguments; a layer that has weights gives them to the distribution here."""
         return self.new(params, *[getattr(self, name) for name in self.argument_names], self.validate_args)
+
+    def begin_at(self, examples: Mapping[str, np.ndarray]) -> None:
+        """Choose where weights begin from data, before the first step of training; most layers have nothing to choose.
+
+        Args:
+            examples: the parts of x by name, `[num_examples, *event_shape]`; "x" if it has no parts.
+        """
 
     def in_variable_dtype(self, params):
         """Bring parameters to the dtype of densities; what is no tensor of floating numbers stays."""

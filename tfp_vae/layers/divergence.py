@@ -15,6 +15,7 @@ import tensorflow_probability as tfp
 from tfp_vae.layers import tfp_objects
 from tfp_vae.layers.configs import as_function, from_config, to_config
 from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import TensorLike, unwrap
 
 tfd = tfp.distributions
@@ -220,7 +221,7 @@ class Weighting(keras.layers.Layer):
         weight = 1.0 if self.weight is None else self.weight if self.step is None else self.weight(self.step)
         if self.step is not None and training:
             self.step.assign_add(1)
-        return tf.cast(weight, divergence.dtype) * divergence
+        return in_dtype(weight, divergence.dtype) * divergence
 
     def get_config(self) -> dict:
         weight = self.weight

@@ -79,6 +79,12 @@ class Joint(DistributionLayer):
             raise ValueError("parts is empty. Expected at least one network by name.")
         super().__init__({"parts": dict(parts)}, convert_to_tensor_fn, validate_args, **kwargs)
 
+    def begin_at(self, examples: Mapping) -> None:
+        for name in self.parts.keys() & examples.keys():
+            for layer in self.parts[name]._flatten_layers():
+                if isinstance(layer, DistributionLayer):
+                    layer.begin_at({"x": examples[name]})
+
     @property
     def named_inputs(self) -> dict[str, keras.KerasTensor]:
         """What parts ask for by a name of the user's, and what is no part."""

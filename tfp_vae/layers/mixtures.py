@@ -73,7 +73,7 @@ class MixtureSameFamily(DistributionLayer):
         component_params_size = params.shape[-1] // num_components - 1
         logits, components = split_params(params, [[num_components], [num_components, component_params_size]])
         return tfd.MixtureSameFamily(
-            tfd.Categorical(logits),
+            Categories(logits),
             unwrap(component_layer(components)),
             validate_args=validate_args,
             name=name or "MixtureSameFamily",
@@ -227,13 +227,20 @@ class MixtureQuantizedLogistic(DistributionLayer):
         pieces = split_params(params, [(num_components, *event_shape)] * 3)
         logits, loc, scale = (tfb.Transpose(perm=_last(len(event_shape)))(piece) for piece in pieces)
         components = quantized_logistic(loc, scale, num_levels, validate_args)
-        base = tfd.MixtureSameFamily(tfd.Categorical(logits), components, validate_args=validate_args)
+        base = tfd.MixtureSameFamily(Categories(logits), components, validate_args=validate_args)
         return independent_of(base, len(event_shape), name or "MixtureQuantizedLogistic")
 
     @staticmethod
     def params_size(num_components: int, event_shape=(), name=None) -> int:
         """Give the number of parameters of one distribution."""
         return 3 * as_count(num_components, "num_components") * int(np.prod(as_event_shape(event_shape)))
+
+
+class Categories(tfd.Categorical):
+    """TFP's, with probabilities whatever the number of axes: TensorFlow's softmax takes five at most on the CPU."""
+
+    def _probs_parameter_no_checks(self):
+        return tf.exp(tf.nn.log_softmax(self.logits)) if self._probs is None else super()._probs_parameter_no_checks()
 
 
 def _last(event_ndims: int) -> list[int]:

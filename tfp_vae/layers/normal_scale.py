@@ -1,6 +1,8 @@
 """Normal distributions whose scale does not depend on the features: trained, or in closed form from the data."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -10,24 +12,38 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.normal import MIN_SCALE
-from tfp_vae.layers.shapes import as_event_shape, softplus_above, split_params
+from tfp_vae.layers.shapes import as_event_shape, as_positive, softplus_above, split_params
 from tfp_vae.layers.tensor_like import TensorLike
 
 tfd = tfp.distributions
 
 # softplus of it, plus MIN_SCALE, is 1.
 UNIT_SCALE = float(np.log(np.expm1(1.0 - MIN_SCALE)))
+# Spread of data that is worth beginning at.
+LEAST_SPREAD = 1e-4
 # Share of the stored variance that a training step keeps: low, for one batch has many errors, and they fall fast.
 MOMENTUM = 0.9
+# Whether `log_prob` moves the stored variance.
+_UPDATES = contextvars.ContextVar("updates", default=True)
+
+
+@contextlib.contextmanager
+def without_updates() -> Iterator[None]:
+    """Let `log_prob` of an optimal scale fit its outcomes without a lasting trace: they are those of a call before."""
+    token = _UPDATES.set(False)
+    try:
+        yield
+    finally:
+        _UPDATES.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentNormalLearnedScale(DistributionLayer):
     """Independent normal distributions whose scale is a weight: the same for all z, so that it cannot collapse on one.
 
-    The scale is softplus of the weight, plus 1e-5, and starts at 1. Where it is shared by a whole event, its optimum is
-    the root of the mean squared error, and the log-likelihood there weighs errors against the KL divergence without a
-    beta to choose.
+    The scale is softplus of `rate` times the weight, plus 1e-5. It is 1 at first; `VAE.fit` begins at the spread of the
+    data. Where it is shared by a whole event, its optimum is the root of the mean squared error, and the log-likelihood
+    there weighs errors against the KL divergence without a beta to choose.
 
     Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
 
@@ -35,6 +51,8 @@ class IndependentNormalLearnedScale(DistributionLayer):
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
         scale_shape: shape of the scale, which broadcasts to `event_shape`: `()` for one scale, `event_shape` for one
             for each value, `(1, 1, 3)` for one for each channel of an image.
+        rate: how many times faster than other weights the scale moves: an optimizer's steps of some thousandths would
+            take a thousand steps from the spread of images to the error of their reconstructions.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -46,7 +64,7 @@ class IndependentNormalLearnedScale(DistributionLayer):
 
     Raises:
         ValueError: if `event_shape` is not a shape, `scale_shape` does not broadcast to it, or `params` has another
-            size.
+            size, or `rate` is not positive.
 
     Example:
     >>> layer = IndependentNormalLearnedScale((8, 8, 3), scale_shape=(1, 1, 3))
@@ -55,19 +73,52 @@ class IndependentNormalLearnedScale(DistributionLayer):
     (TensorShape([8, 8, 3]), 1.0, 3)
     """
 
-    def __init__(self, event_shape=(), scale_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        arguments = {"event_shape": as_event_shape(event_shape), "scale_shape": as_event_shape(scale_shape)}
+    def __init__(
+        self,
+        event_shape=(),
+        scale_shape=(),
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        *,
+        rate: float = 10.0,
+        **kwargs,
+    ):
+        arguments = {
+            "event_shape": as_event_shape(event_shape),
+            "scale_shape": as_event_shape(scale_shape),
+            "rate": as_positive(rate, "rate"),
+        }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
         _expect_broadcast(self.scale_shape, self.event_shape)
         self.raw_scale = self.add_weight(
             name="raw_scale",
             shape=self.scale_shape,
-            initializer=keras.initializers.Constant(UNIT_SCALE),
+            initializer=keras.initializers.Constant(UNIT_SCALE / self.rate),
             autocast=False,
         )
 
+    @classmethod
+    def from_config(cls, config: dict):
+        return super().from_config({"rate": 1.0, **config})  # of files from before there was a rate
+
+    def begin_at(self, examples: Mapping[str, np.ndarray]) -> None:
+        """Begin at the spread of the examples about their mean, unless the scale has been moved already."""
+        if "x" not in examples or not self._is_new():
+            return
+        x = np.asarray(examples["x"], "float64")
+        variance = np.nanmean((x - np.nanmean(x, 0)) ** 2, 0)
+        padded = (1,) * (len(self.event_shape) - len(self.scale_shape)) + self.scale_shape
+        shared = tuple(axis for axis, size in enumerate(padded) if size == 1)
+        spread = np.sqrt(np.mean(variance, axis=shared)).reshape(self.scale_shape)
+        # Values that do not vary say nothing of their scale.
+        spread = np.where(spread > LEAST_SPREAD, spread, 1.0)
+        self.raw_scale.assign((spread + np.log(-np.expm1(MIN_SCALE - spread)) - MIN_SCALE) / self.rate)
+
+    def _is_new(self) -> bool:
+        return np.allclose(self.raw_scale, UNIT_SCALE / self.rate, rtol=1e-6)
+
     def distribution(self, params) -> tfd.Distribution:
-        scale = softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scale))
+        scale = softplus_above(MIN_SCALE, self.rate * tf.convert_to_tensor(self.raw_scale))
         return self.new(params, self.event_shape, scale, self.validate_args)
 
     @staticmethod
@@ -180,7 +231,8 @@ class FittedToTheBatch(tfd.Independent):
         loc = self.distribution.loc
         mean_squared_error = tf.stop_gradient(tf.reduce_mean(tf.math.squared_difference(x, loc)))
         mean_squared_error = tf.maximum(mean_squared_error, MIN_SCALE**2)
-        self._observe(mean_squared_error)
+        if _UPDATES.get():
+            self._observe(mean_squared_error)
         fitted = tfd.Normal(loc, tf.sqrt(mean_squared_error))
         return tfd.Independent(fitted, self.reinterpreted_batch_ndims).log_prob(x, **kwargs)
 

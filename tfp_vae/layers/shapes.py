@@ -41,6 +41,15 @@ def softplus_above(low: float, unconstrained: tf.Tensor) -> tf.Tensor:
     return tfb.Softplus(low=np.array(low, unconstrained.dtype.as_numpy_dtype))(unconstrained)
 
 
+def in_dtype(value, dtype) -> tf.Tensor:
+    """Return a number or tensor in a dtype; `tf.cast` would bring a Python number to float32 first.
+
+    >>> in_dtype(0.7, "float64").numpy() == 0.7, tf.cast(0.7, "float64").numpy() == 0.7
+    (np.True_, np.False_)
+    """
+    return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
+
+
 def split_params(params, shapes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
     """Cut the last axis of `params` into tensors of shape `[..., *shape]`, one for each of the given shapes."""
     params = tf.convert_to_tensor(params)

@@ -18,7 +18,7 @@ ParameterProperties = tfp.util.ParameterProperties
 
 # Share of the mean number of vectors a code below which it is dead, and starts again at a feature vector of the batch.
 DEAD_BELOW = 0.03
-# Squared distance to a code vector, relative to its length, within which a value is that vector.
+# Squared distance to a code vector, relative to its distance from the middle of all, within which a value is that one.
 TOLERANCE = 1e-6
 
 
@@ -220,7 +220,7 @@ class QuantizedVectors(StraightThroughDraws, OverVectors):
     def _log_prob(self, z):
         own = self.vectors(self.codes)
         squared_distance = tf.reduce_sum((z - own) ** 2, [-2, -1])
-        is_own = squared_distance <= TOLERANCE * tf.reduce_sum(own**2, [-2, -1])
+        is_own = squared_distance <= TOLERANCE * tf.reduce_sum((own - self.middle) ** 2, [-2, -1])
         return tf.where(is_own, tf.zeros_like(squared_distance), tf.constant(-np.inf, self.dtype))
 
     def _entropy(self):
@@ -237,6 +237,20 @@ def commitment_loss(posterior: tfd.Distribution) -> tf.Tensor | float:
     """Give what quantized parts of a posterior add to the loss of each example, `[batch]`; 0 where there are none."""
     parts = posterior.model.values() if is_a(posterior, tfd.JointDistributionNamed) else [posterior]
     return sum((part.commitment_loss() for part in parts if isinstance(part, QuantizedVectors)), 0.0)
+
+
+def with_codes_of(posterior: tfd.Distribution, prior: tfd.Distribution) -> tfd.Distribution:
+    """Return the prior over the code vectors that a quantized posterior has drawn from; any other prior as it is.
+
+    In a training step the encoder restarts and moves its codes: a prior that reads them before or after would ask for
+    others than those that are drawn.
+    """
+    if is_a(posterior, tfd.JointDistributionNamed) and is_a(prior, tfd.JointDistributionNamed):
+        model = {name: with_codes_of(posterior.model.get(name), part) for name, part in prior.model.items()}
+        return tfd.JointDistributionNamed(model)
+    if isinstance(posterior, QuantizedVectors) and isinstance(prior, CodeVectors):
+        return prior.copy(codebook=posterior.codebook)
+    return prior
 
 
 def as_vectors_shape(event_shape) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from tfp_vae.objectives.one_pass import (
 
 tfd = tfp.distributions
 psd_kernels = tfp.math.psd_kernels
-# Length scales of the kernel, relative to the prior's own (Tolstikhin et al., 2018, use these).
+# Factors of the kernel's constant, which is 2 * latent size for a prior of unit variance (Tolstikhin et al., 2018).
 KERNEL_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 

@@ -14,6 +14,8 @@ weights at fixed z, the score. The estimators of the literature weight these par
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.normal_scale import without_updates
+from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.straight_through import is_straight_through
 from tfp_vae.layers.support import innermost
 from tfp_vae.objectives.one_pass import OnePass
@@ -33,7 +35,8 @@ def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.
         kl_weight: of log p(z) - log q(z|x) in log w.
     """
     fixed_z = tf.nest.map_structure(tf.stop_gradient, z)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    # The same draws have been looked at already, for the loss's value: layers with running means learn nothing new.
+    with without_updates(), tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(fixed_z)
         log_likelihood, log_prior, log_posterior = one_pass.log_densities(fixed_z)
         log_joint = log_likelihood + kl_weight * log_prior
@@ -43,7 +46,7 @@ def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.
         _sum_event(tf.stop_gradient(slope) * leaf, tf.rank(log_weights))
         for slope, leaf in zip(tf.nest.flatten(slopes), tf.nest.flatten(z), strict=True)
     )
-    model, path, score = (tf.stop_gradient(tf.cast(part, log_weights.dtype)) for part in (model, path, score))
+    model, path, score = (tf.stop_gradient(in_dtype(part, log_weights.dtype)) for part in (model, path, score))
     return tf.reduce_sum(model * log_joint + path * along_path - score * kl_weight * log_posterior, 0)
 
 

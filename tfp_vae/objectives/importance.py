@@ -29,8 +29,9 @@ class IWAE(Objective):
     Args:
         num_samples: draws of z for each example.
         estimator: of the encoder's gradient: "standard"; "stl" (sticking the landing: little variance, biased);
-            "dreg" (doubly reparameterized: unbiased, and of less variance than the standard one). Straight-through
-            posteriors take the standard one alone.
+            "dreg" (doubly reparameterized: unbiased; of less variance than the standard one where the posterior is near
+            p(z|x), as after some training, and of more at random weights). Straight-through posteriors take the
+            standard one alone.
 
     Raises:
         ValueError: if `num_samples` is below 1, the estimator is not known, or not right for the posterior.

@@ -14,6 +14,7 @@ from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from tfp_vae import sampling
 from tfp_vae.layers.configs import rebuild, store, stored
+from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import is_a
 
 tfd = tfp.distributions
@@ -66,7 +67,7 @@ class OnePass:
         """
         if isinstance(schedule, Schedule):
             schedule = schedule(LAST_STEP if self.step is None else self.step)
-        return tf.cast(schedule, tf.nest.flatten(self.x)[0].dtype)
+        return in_dtype(schedule, tf.nest.flatten(self.x)[0].dtype)
 
 
 class Objective(keras.layers.Layer, abc.ABC):

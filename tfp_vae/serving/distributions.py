@@ -7,7 +7,8 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.binary import CensoredRelaxedBernoulli, StraightThroughBernoulli
 from tfp_vae.layers.code_vectors import CodeVectors
-from tfp_vae.layers.counts import QuantizedLogistic
+from tfp_vae.layers.counts import Inflated, NegativeBinomial, Poisson, QuantizedLogistic
+from tfp_vae.layers.mixtures import Categories
 from tfp_vae.layers.one_hot import CensoredRelaxedOneHotCategorical, MixtureOfOneHot, OneHot, StraightThrough
 from tfp_vae.layers.spherical import RejectionVonMisesFisher
 from tfp_vae.layers.tensor_like import is_a
@@ -19,11 +20,15 @@ tfd = tfp.distributions
 OWN = {
     cls.__name__: cls
     for cls in (
+        Categories,
         CensoredRelaxedBernoulli,
         CensoredRelaxedOneHotCategorical,
         CodeVectors,
+        Inflated,
         MixtureOfOneHot,
+        NegativeBinomial,
         OneHot,
+        Poisson,
         QuantizedLogistic,
         QuantizedVectors,
         RejectionVonMisesFisher,
