@@ -1,19 +1,25 @@
 # `make train` and `make test` set up everything they need in .venv; any other target is for developers.
 PYTHON ?= python3
 BIN := .venv/bin
-# A process a core; tests of one file share their models, so they stay together. TensorFlow keeps the memory of what it
-# has compiled, so each group has processes of its own; all groups run, whatever fails.
-GROUPS := 'tests/test_[a-c]*.py' 'tests/test_[d-l]*.py' 'tests/test_[m-r]*.py' 'tests/test_[s-z]*.py tfp_vae'
-PYTEST := failed=; for group in $(GROUPS); do \
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $$group || failed=1; done; test -z "$$failed"
+# A process a core; tests of one file share their models, so they stay together.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 .DELETE_ON_ERROR:
-.PHONY: train test test-environment check format benchmark clean
+.PHONY: train test test-slow test-all test-environment check format benchmark clean
 
 train: .venv/.package
 	$(BIN)/tfp-vae train
 
+# What a commit needs: minutes on two cores.
 test: .venv/.test
-	$(PYTEST)
+	$(PYTEST) -m 'not slow'
+
+# The rest, in short forms: CI runs it after `make test`.
+test-slow: .venv/.test
+	$(PYTEST) -m slow
+
+# Everything in full length.
+test-all: .venv/.test
+	$(PYTEST) --full
 
 test-environment: .venv/.test
 
@@ -21,7 +27,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST)
+	$(PYTEST) -m 'not slow'
 
 format: .venv/.dev
 	$(BIN)/ruff format .

@@ -20,6 +20,16 @@ class Thorough:
     verified = False  # an export is compared with the live model
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="run examples and trainings in full length")
+
+
+@pytest.fixture(scope="session")
+def full(request) -> bool:
+    """Whether examples and trainings run in full length; else in a short form that shows that they work."""
+    return request.config.getoption("--full")
+
+
 def pytest_configure():
     supports_xla, exporting = tfp_vae.VAE._supports_xla, sys.modules["tfp_vae.serving.export"]
     verify = exporting.verify
@@ -39,6 +49,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "mnist" in item.keywords:
             item.add_marker(skip)
+
+
+def mostly_slow(rows, *fast: str):
+    """The rows of a table for `parametrize`: those named are run before every commit, all others by CI."""
+    return [row if row in fast else pytest.param(row, marks=pytest.mark.slow) for row in rows]
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,7 @@ def test_a_flow_explains_the_codes_better_too(trained_vae, digits):
     np.testing.assert_allclose(trained_vae.generate(3, seed=1, prior=prior), x[:3], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_fit_of_a_flow_depends_on_its_first_weights_and_the_seed_alone(trained_vae, digits):
     first = tfpl.RealNVP(4, 2, (8,)).get_weights()
 

@@ -21,6 +21,7 @@ ROOMS = [
     "sampling",
     "objectives",
     "batch",
+    "kinds",
     "sources",
     "datasets",
     "missing",

@@ -295,6 +295,7 @@ for one, two in zip(*results, strict=True):
 """
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one():
     result = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

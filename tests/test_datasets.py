@@ -160,6 +160,7 @@ def test_unprepared_and_out_of_reach_is_said_soon(tmp_path, monkeypatch):
     assert time.monotonic() - start < 30
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_mnist_through_tfds():
     splits = datasets.load("mnist")

@@ -385,6 +385,7 @@ def mean_posterior(kernel_size, bias_size, dtype):
     return keras.Sequential([tfpl.VariableLayer(2 * size, initializer="normal"), tfpl.IndependentNormal(size, "mean")])
 
 
+@pytest.mark.slow
 def test_layers_reload_in_a_new_process(tmp_path):
     """All layers that own weights or functions, in one model: same outputs, same losses."""
     made = tfpl.AutoregressiveNetwork(2, hidden_units=[8], input_order="random", hidden_degrees="random")
@@ -462,6 +463,7 @@ def test_xla_changes_nothing():
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mirrored_strategy_equals_one_device():
     code = (
         "import contextlib, keras, numpy as np, tensorflow as tf\n"

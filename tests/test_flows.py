@@ -161,6 +161,7 @@ def test_shapes(name, batch_shape):
         assert q.log_prob(z).shape == (*sample_shape, *batch_shape)
 
 
+@pytest.mark.slow
 def test_with_xla_and_a_batch_of_unknown_size(name):
     """Draws by Philox, densities there and elsewhere, and gradients are those without XLA."""
     flow = make(name, num_transforms=1, dtype="float32", scale=0.3)
@@ -252,7 +253,7 @@ def test_config_round_trip(name):
 # Draws
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_density_at_own_draws_inverts_nothing(jit_compile):
     """An inverse autoregressive flow remembers what its draws are made of, whichever axes they have."""
     flow = make("InverseAutoregressiveFlow", dtype="float32")
@@ -362,6 +363,7 @@ def flow_vae(posterior_flow=None, prior_flow=None) -> tfp_vae.VAE:
     return tfp_vae.VAE(encoder, decoder, prior=prior_flow and priors.FlowPrior(prior_flow))
 
 
+@pytest.mark.slow
 def test_models_train_save_and_reload(name, digits, tmp_path):
     flow = getattr(tfpl, name)
     vae = flow_vae(flow(4, 1, (16,), context_size=8), flow(4, 1, (16,)))
@@ -378,6 +380,8 @@ def test_models_train_save_and_reload(name, digits, tmp_path):
     np.testing.assert_array_equal(again.reconstruct(digits.test[:5]), vae.reconstruct(digits.test[:5]))
 
 
+@pytest.mark.slow
+@pytest.mark.xla
 def test_a_model_under_xla(digits):
     """The flows that suit: one that draws fast as posterior, one whose density is fast as prior."""
     posterior_flow = tfpl.InverseAutoregressiveFlow(4, 1, (16,), context_size=8)

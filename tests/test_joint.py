@@ -9,6 +9,7 @@ from scipy import stats
 
 import tests.layer_cases as layer_cases
 import tfp_vae
+from tests.conftest import mostly_slow
 from tfp_vae import hierarchy, networks, objectives, priors, sampling
 from tfp_vae import layers as tfpl
 from tfp_vae.batch import Variable
@@ -113,7 +114,7 @@ def structure(request):
     return STRUCTURES[request.param]
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", mostly_slow(OBJECTIVES, "elbo"))
 def test_every_structure_trains_with_every_kind_of_objective(structure, name):
     make, data = structure
     vae = make(objective=type(OBJECTIVES[name]).from_config(OBJECTIVES[name].get_config()))
@@ -125,9 +126,11 @@ def test_every_structure_trains_with_every_kind_of_objective(structure, name):
     assert all(moved) or name in ("wae",)  # whose loss has no KL divergence, so no density
 
 
+@pytest.mark.xla
+@pytest.mark.parametrize("name", mostly_slow(STRUCTURES, "mixed"))
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")  # the data are noise, there is little to encode
-def test_saving_xla_and_what_is_computed_from_a_model(structure, tmp_path):
-    make, data = structure
+def test_saving_xla_and_what_is_computed_from_a_model(name, tmp_path):
+    make, data = STRUCTURES[name]
     vae = make()
     vae.compile(keras.optimizers.Adam(1e-2))
     history = vae.fit(data, epochs=10, batch_size=10, verbose=0, validation_data=(data,))  # by XLA, a partial batch too

@@ -70,6 +70,7 @@ def test_shapes(case):
         assert (x.shape, p.log_prob(x).shape) == ((*sample_shape, 2, 3, *case.event_shape), (*sample_shape, 2, 3))
 
 
+@pytest.mark.slow
 @rows()
 def test_batch_of_unknown_size_with_xla(case):
     """Without XLA where the layer says so; each class is compiled once."""

@@ -75,6 +75,7 @@ def fresh(objective):
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ROWS)
 def test_shapes_config_and_xla(objective):
     def terms(objective):
@@ -286,6 +287,7 @@ def test_bounds_equal_those_of_tfp_vi():
         assert ours == pytest.approx(theirs.numpy(), abs=0.02)
 
 
+@pytest.mark.slow
 def test_dreg_has_the_mean_of_the_standard_gradient_and_less_variance():
     standard, _ = gradients(objectives.IWAE(64), *WRONG, batch=20_000)
     dreg, _ = gradients(objectives.IWAE(64, estimator="dreg"), *WRONG, batch=20_000, seed=1)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfp_vae
+from tests.conftest import mostly_slow
 from tests.test_joint import STRUCTURES, X, groups_vae
 from tests.test_missing import data as incomplete
 from tests.test_missing import linear_vae
@@ -26,7 +27,7 @@ MODELS = {name: row for name, row in STRUCTURES.items() if name != "groups"}
 MODELS |= {"flow": (flow_vae, X), "missing": (linear_vae, incomplete(24)[0])}
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=mostly_slow(MODELS, "mixed"))
 def served(request, tmp_path_factory):
     keras.utils.set_random_seed(0)
     make, data = MODELS[request.param]
@@ -104,6 +105,7 @@ def test_draws_are_the_live_models(served):
     close(loaded.generate(**arguments), vae.generate(**arguments), 1e-3)
 
 
+@pytest.mark.slow
 def test_missing_values_are_served(tmp_path):
     vae, (x, _) = linear_vae(), incomplete(20)
     loaded = tfp_vae.load(vae.export(tmp_path / "m", score_samples=2, log_prob_samples=200))
@@ -114,6 +116,7 @@ def test_missing_values_are_served(tmp_path):
         loaded.reconstruct({"x": x, "mask": np.isnan(x)})
 
 
+@pytest.mark.slow
 def test_independent_groups_are_served_by_their_parameters(tmp_path):
     vae = groups_vae()
     loaded = tfp_vae.load(vae.export(tmp_path / "m", score_samples=2, log_prob_samples=20))

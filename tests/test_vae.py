@@ -317,6 +317,7 @@ def test_large_values_survive_mixed_precision():
     assert p.log_prob(x).numpy().item() == pytest.approx(log_prob, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_mirrored_strategy_trains(digits):
     code = (
         "import keras, numpy as np, tensorflow as tf\n"

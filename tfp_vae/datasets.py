@@ -14,32 +14,7 @@ import tensorflow as tf
 from tfp_vae import sources
 from tfp_vae.batch import BESIDE_X, map_parts, num_examples
 from tfp_vae.checks import as_seed
-
-
-def binarize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draw black or white for each 8-bit pixel, white with probability pixel / 255.
-
-    Reference: Salakhutdinov & Murray, 2008, On the quantitative analysis of deep belief networks.
-
-    >>> binarize(tf.constant([0, 255]), tf.constant([0, 1])).numpy()
-    array([0., 1.], dtype=float32)
-    """
-    uniform = tf.random.stateless_uniform(tf.shape(pixels), seed)
-    return tf.cast(255.0 * uniform < tf.cast(pixels, tf.float32), tf.float32)
-
-
-def dequantize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Spread each 8-bit pixel uniformly over its 1/256 of the unit interval, so that a density makes sense.
-
-    Reference: Theis et al., 2016, A note on the evaluation of generative models, arXiv:1511.01844.
-
-    >>> x = dequantize(tf.constant([0, 255]), tf.constant([0, 1])).numpy()
-    >>> bool(0 <= x[0] < 1 / 256), bool(255 / 256 <= x[1] <= 1)
-    (True, True)
-    """
-    uniform = tf.random.stateless_uniform(tf.shape(pixels), seed)
-    return (tf.cast(pixels, tf.float32) + uniform) / 256.0
-
+from tfp_vae.kinds import DRAWS, MOST, NOTES, PIXELS, USUAL, binarize, dequantize, kind_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -59,6 +34,11 @@ class Splits:
         likelihood_config: its arguments besides the event shape; of a table a dict of such dicts.
         draw: function of a batch of training data and a stateless seed that gives final values, anew in each epoch
             (`binarize`, `dequantize`), or None.
+        note: why this likelihood, and what was done to the values, in a sentence.
+
+    Example:
+    >>> load("digits")
+    Splits(digits: 1,437, 180, 180 examples of shape (8, 8, 1); IndependentBinomial, for counts from 0 to 16)
     """
 
     name: str
@@ -68,6 +48,11 @@ class Splits:
     likelihood: Any
     likelihood_config: dict
     draw: Callable | None = None
+    note: str = ""
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{num_examples(part):,}" for part in (self.train, self.validation, self.test))
+        return f"Splits({self.name}: {rows} examples of shape {self.event_shape}; {self.note})"
 
     @property
     def event_shape(self) -> Any:
@@ -170,20 +155,27 @@ def load(
     |---|---|---|
     | `"digits"` | scikit-learn's 1,797 handwritten 8x8 digits, counts 0 to 16 | IndependentBinomial, 16 trials |
     | a TFDS name such as `"mnist"` | its feature `image`, in memory | as 8-bit images |
-    | `.npz` path | `x_train`, `x_test` and perhaps `x_validation`, or one array | by its values, as below |
+    | path of `.npy` | its array | by its values, as below |
+    | path of `.npz` | `x_train`, `x_test` and perhaps `x_validation`, or one array | by its values, as below |
     | dict of arrays | as the arrays of an `.npz` file | by its values, as below |
     | these with parts by name in `likelihood` | a table: arrays of those names | of each part by its values |
-    | array, zeros and ones only | | IndependentBernoulli |
-    | array of uint8, or 8-bit images | binarized (one channel) or dequantized, anew in each epoch | \
-IndependentBernoulli, or IndependentNormal where there are several channels |
-    | array of other integers | counts from 0 to the largest | IndependentBinomial |
-    | array of floats | real values | IndependentNormal |
+    | two values, 0 and 1, or bytes of 0 and 255 | zeros and ones | IndependentBernoulli |
+    | grey 8-bit images, a fifth of the pixels or fewer between black and white | binarized at random, anew in each \
+epoch, white with the probability of its brightness | IndependentBernoulli |
+    | other 8-bit images: photographs, colour | the levels 0 to 255 | IndependentQuantizedLogistic |
+    | whole numbers from 0 to at most 255, bytes in vectors too | counts | IndependentBinomial |
+    | larger ones, to 2**24 | counts without a limit | IndependentNegativeBinomial |
+    | floats, or whole numbers of which some are negative | real values | IndependentNormal |
+
+    8-bit images are arrays of uint8, `[num_examples, height, width]` or `[num_examples, height, width, channels]`. With
+    a chosen likelihood of bits they are binarized, with one of real numbers dequantized to [0, 1], as vectors of bytes
+    are too. `Splits.note` says what was chosen and done.
 
     Where the source has no validation or test data of its own, they are cut from the training data: a tenth each, at
     most 10,000 (for TFDS: the last tenth of the training data, at most 5,000). `TFDS_DATA_DIR` is honoured.
 
     Args:
-        source: name, path of an `.npz` file, or array `[num_examples, *event_shape]`.
+        source: name, path of an `.npz` or `.npy` file, or array `[num_examples, *event_shape]`.
         condition: what x is conditional on: "label" of the digits, a feature of a TFDS data set, or name of the arrays
             beside x: `x` and `label` in an `.npz` file, or `x_train`, `label_train`, `x_test` and `label_test`.
         likelihood: name of a class in `tfp_vae.layers` to use instead; or a dict of such names, or None, by the names
@@ -206,9 +198,12 @@ IndependentBernoulli, or IndependentNormal where there are several channels |
     wanted = {part: part for part in chosen} | ({} if condition is None else {"condition": condition})
     if isinstance(source, (np.ndarray, Mapping)):
         arrays = source if isinstance(source, Mapping) else {"x": source}
+        _check_all("array", arrays, chosen, missing)
         name, parts = "array", sources.from_arrays("array", arrays, wanted)
-    elif Path(source).suffix == ".npz":
-        name, parts = Path(source).stem, sources.from_arrays(str(source), sources.load_npz(Path(source)), wanted)
+    elif Path(source).suffix in (".npz", ".npy") or Path(source).is_file():
+        arrays = sources.load_file(Path(source))
+        _check_all(str(source), arrays, chosen, missing)
+        name, parts = Path(source).stem, sources.from_arrays(str(source), arrays, wanted)
     elif str(source) == "digits":
         name, parts = "digits", sources.from_arrays("digits", sources.load_digits(), wanted)
     else:
@@ -249,7 +244,10 @@ def _table(name: str, parts: dict[str, Splits]) -> Splits:
 
     likelihood = {key: part.likelihood for key, part in parts.items()}
     config = {key: part.likelihood_config for key, part in parts.items()}
-    return Splits(name, **data, likelihood=likelihood, likelihood_config=config, draw=draw if draws else None)
+    note = ". ".join(f"{key}: {part.note}" for key, part in parts.items())
+    return Splits(
+        name, **data, likelihood=likelihood, likelihood_config=config, draw=draw if draws else None, note=note
+    )
 
 
 def _expect_alike(name: str, parts: list[np.ndarray]) -> None:
@@ -272,47 +270,47 @@ def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
     return dataclasses.replace(splits, **named)
 
 
-# How 8-bit pixels become values that a likelihood is about; the others take them as they are.
-DRAWS = {
-    "IndependentBernoulli": binarize,
-    "IndependentLogistic": dequantize,
-    "IndependentNormal": dequantize,
-    "IndependentNormalLearnedScale": dequantize,
-    "IndependentNormalOptimalScale": dequantize,
-    "IndependentStudentT": dequantize,
-}
-
-
 def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int, place: int | None) -> Splits:
     """Find the likelihood that suits the values, and bring them to where it has its support.
 
-    Bytes are pixels; in a table, where the part has its place, only those of images are.
+    In a table, where the part has its place, only bytes of height x width x channels are pixels.
     """
-    train, validation, test = parts
     known = [part[~np.isnan(part)] for part in parts]
     largest = max((part.max() for part in known if part.size), default=0)
-    binary = all(np.isin(part, (0, 1)).all() for part in known)
-    pixels = train.dtype == np.uint8 and not binary and (place is None or train.ndim == 4)
-    counts = np.issubdtype(train.dtype, np.integer)
+    kind = kind_of(parts, known, is_part=place is not None)
+    reason = "as chosen"
+    if (
+        parts[0].dtype.kind in "iu"
+        and max(abs(int(edge)) for part in parts for edge in (part.min(), part.max())) > MOST
+    ):
+        raise ValueError(
+            f"{name} holds whole numbers up to {largest:,}, but float32, in which models compute, tells them apart up "
+            f"to {MOST:,} only. Give floats: their logarithms (numpy.log1p), or multiples of a larger unit."
+        )
     if likelihood is None:
-        likelihood = _usual_likelihood(train, binary, pixels, counts)
+        likelihood, reason = USUAL[kind]
+    pixels = kind in PIXELS or (kind == "counts" and parts[0].dtype == np.uint8 and likelihood in DRAWS)
     config = {}
     if likelihood == "IndependentBinomial":
         config["total_count"] = 255 if pixels else int(largest)
     if likelihood == "IndependentCategorical":
         config["num_categories"] = int(largest) + 1
     draw = DRAWS.get(likelihood) if pixels else None
+    if kind == "bytes of bits" and draw is binarize:
+        parts, draw = [part // 255 for part in parts], None  # each its own probability, 0 or 1
+    note = f"{likelihood}, {reason.format(largest=largest)}{NOTES[draw]}"
     if draw is not None and place:
         draw = functools.partial(_drawn_apart, draw, place)
     if pixels and likelihood == "IndependentContinuousBernoulli":
-        train, validation, test = (part / 255.0 for part in parts)
+        parts = [part / 255.0 for part in parts]
+    train, validation, test = parts
 
     def final(part, stream):
         return np.asarray(part if draw is None else draw(part, tf.constant([stream, seed], tf.int32)), "float32")
 
     if draw is None:
         train = final(train, 0)
-    return Splits(name, train, final(validation, 5), final(test, 6), likelihood, config, draw)
+    return Splits(name, train, final(validation, 5), final(test, 6), likelihood, config, draw, note)
 
 
 def _drawn_apart(draw: Callable, place: int, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -320,16 +318,25 @@ def _drawn_apart(draw: Callable, place: int, pixels: tf.Tensor, seed: tf.Tensor)
     return draw(pixels, tf.random.fold_in(seed, place))
 
 
-def _usual_likelihood(train: np.ndarray, binary: bool, pixels: bool, counts: bool) -> str:
-    several_channels = train.ndim == 4 and train.shape[-1] > 1
-    if binary or (pixels and not several_channels):
-        return "IndependentBernoulli"
-    return "IndependentBinomial" if counts and not pixels else "IndependentNormal"
+def _check_all(name: str, arrays: Mapping[str, np.ndarray], chosen: Mapping, missing: bool) -> None:
+    """Check the arrays that are parts of x as they come, before they are cut."""
+    ends = ("", *(f"_{split}" for split in SPLITS))
+    wanted = {part + end for part in chosen for end in ends}
+    for key, values in arrays.items():
+        if key in wanted or (len(arrays) == 1 and [*chosen] == ["x"]):
+            _check(name if len(arrays) == 1 else f"{name}, {key}", np.asarray(values), missing, 1)
 
 
 def _check(name: str, part: np.ndarray, missing: bool, least_ndim: int) -> None:
     if part.size == 0:
         raise ValueError(f"The data set {name} is empty: shape {part.shape}. Expected at least ten examples.")
+    if part.dtype.kind in "USO":
+        texts = np.unique(part.astype(str))
+        raise ValueError(
+            f"The data set {name} holds text: {part.size:,} values, {len(texts):,} different ones such as "
+            f"{', '.join(map(repr, texts[:3].tolist()))}. Number them, as numpy.unique(values, return_inverse=True)[1] "
+            "does, and take IndependentCategorical for what is a category."
+        )
     if part.ndim < least_ndim or part.dtype.kind not in "biuf":
         raise ValueError(
             f"The data set {name} must be an array of numbers, [num_examples, *event_shape], received shape "

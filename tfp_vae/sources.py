@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tfp_vae.kinds import USUAL, kind_of
+
 # Seconds to wait for an answer before a data set counts as out of reach.
 NETWORK_TIMEOUT = 10
 
@@ -37,6 +39,28 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
             return dict(file)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not an .npz file of numeric arrays, as numpy.savez writes them.") from error
+
+
+def load_file(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an `.npz` file by name, or that of an `.npy` file as `x`.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is another kind of file; it says how to make one of these.
+    """
+    if path.suffix == ".npz":
+        return load_npz(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix == ".npy":
+        try:
+            return {"x": np.load(path)}
+        except (EOFError, OSError, ValueError) as error:
+            raise ValueError(f"{path} is not an .npy file of a numeric array, as numpy.save writes it.") from error
+    raise ValueError(
+        f"{path} is a file of another kind ({path.suffix or 'without a suffix'}) than .npz and .npy. Save its columns "
+        f"as arrays of numbers, as in numpy.savez({str(path.with_suffix('.npz'))!r}, age=ages, job=jobs)."
+    )
 
 
 def from_arrays(name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, str]) -> list[dict[str, np.ndarray]]:
@@ -66,6 +90,8 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str
     except KeyError as missing:
         in_splits = any(f"{found}_train" in arrays for found in wanted.values())
         lacking = missing if in_splits else next(repr(found) for found in wanted.values() if found not in arrays)
+        if [*wanted] == ["x"] and not in_splits:
+            _tell_of_tables(name, arrays)
         split_names = [f"{found}_{which}" for found in wanted.values() for which in ("train", "test")]
         raise ValueError(
             f"{name} holds {sorted(arrays)}, but no {lacking}. Expected "
@@ -73,6 +99,19 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str
         ) from None
     train, validation, rest = _cut(name, train)
     return [{key: np.concatenate([train[key], rest[key]]) for key in train}, validation, test]
+
+
+def _tell_of_tables(name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise a ValueError that shows how to take several arrays for a table, if they can be one."""
+    numbers = {key: values for key, values in arrays.items() if values.dtype.kind in "biuf" and values.size}
+    if len(numbers) > 1 and len({len(np.atleast_1d(values)) for values in numbers.values()}) == 1:
+        suited = {key: USUAL[kind_of([values], [values], is_part=True)][0] for key, values in numbers.items()}
+        joint = ", ".join(f"{key}='{likelihood}'" for key, likelihood in suited.items())
+        raise ValueError(
+            f"{name} holds several arrays, {', '.join(arrays)}, and none of them is called x. To take them for the "
+            f'columns of a table, say how each is distributed: --likelihood "Joint({joint})" (whole numbers that are '
+            "categories: IndependentCategorical). To take one alone, call it x."
+        )
 
 
 def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
