@@ -1,5 +1,7 @@
 """The command line `tfp-vae`: parses first, then imports TensorFlow, so that `--help` answers at once."""
 
+import errno
+import importlib.metadata
 import logging
 import os
 import sys
@@ -10,9 +12,30 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, help="Train, judge and serve variational autoencoders."
+    pretty_exceptions_enable=False,
+    context_settings=SETTINGS,
+    rich_markup_mode=None,
+    help="Train, judge and serve variational autoencoders.",
+    no_args_is_help=True,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(importlib.metadata.version("tfp_vae"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
 
 Dataset = Annotated[str | None, typer.Option(help="Data to use; default: the run's own.")]
 Model = Annotated[
@@ -30,7 +53,12 @@ SavedModels = Annotated[Path, typer.Option(help="Folder of exported models.")]
 def train(
     ctx: typer.Context,
     dataset: Annotated[
-        str, typer.Option(help="digits, a TFDS image data set such as mnist, or an .npz file.")
+        str,
+        typer.Option(
+            help="digits, a TFDS image data set such as mnist, an .npy file, or an .npz file: one array x "
+            "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the arrays that --likelihood "
+            "names."
+        ),
     ] = "digits",
     condition: Annotated[
         str | None,
@@ -40,28 +68,39 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in one training step.")] = 100,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Adam's first rate; it falls to 0 as a cosine.")] = 2e-3,
+    learning_rate: Annotated[
+        float, typer.Option(min=0.0, help="Adam's first rate, above 0; it falls to 0 as a cosine.")
+    ] = 2e-3,
     network: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp",
     hidden_size: Annotated[int, typer.Option(min=1, help="Width of the mlp's hidden layer.")] = 500,
     latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 24,
     posterior: Annotated[
         str,
         typer.Option(
-            help="Distribution layer of the encoder, such as 'RelaxedOneHotCategorical(temperature=0.5)'; several by "
-            "name: Joint(style='MultivariateNormalDiag', kind='...')."
+            help="Distribution layer of the encoder (tfp-vae list posteriors), such as "
+            "'RelaxedOneHotCategorical(temperature=0.5)'; several by name: Joint(style='MultivariateNormalDiag', "
+            "kind='...')."
         ),
     ] = "MultivariateNormalDiag",
     likelihood: Annotated[
         str,
         typer.Option(
-            help="Distribution layer of the decoder, perhaps with arguments; auto: what suits the data; of a table one "
-            "for each array of the .npz file: Joint(age='auto', job='IndependentCategorical')."
+            help="Distribution layer of the decoder (tfp-vae list likelihoods), perhaps with arguments. auto looks at "
+            "the data: zeros and ones: Bernoulli; grey 8-bit images with at most a fifth of their pixels between black "
+            "and white: Bernoulli of binarized pixels; other 8-bit images: quantized logistic; whole numbers up to "
+            "255: binomial, larger ones: negative binomial; else normal. Of a table one for each array of the .npz "
+            "file: Joint(age='auto', job='IndependentCategorical')."
         ),
     ] = "auto",
     prior: Annotated[
-        str, typer.Option(help="Prior, such as 'NormalMixture(num_components=10)'; several by name: Joint(...).")
+        str,
+        typer.Option(
+            help="Prior (tfp-vae list priors), such as 'NormalMixture(num_components=10)'; several by name: Joint(...)."
+        ),
     ] = "StandardNormal",
-    objective: Annotated[str, typer.Option(help="Objective, such as 'IWAE(num_samples=5)'.")] = "ELBO",
+    objective: Annotated[
+        str, typer.Option(help="Objective (tfp-vae list objectives), such as 'IWAE(num_samples=5)'.")
+    ] = "ELBO",
     beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0,
     warm_up: Annotated[int, typer.Option(min=0, help="Epochs in which beta rises from 0.")] = 0,
     cycles: Annotated[int, typer.Option(min=1, help="Times that the warm-up is repeated, equally far apart.")] = 1,
@@ -70,6 +109,13 @@ def train(
     ] = 0.0,
     missing: Annotated[
         bool, typer.Option("--missing", help="NaN in x is a missing value; tfp-vae impute fills it in.")
+    ] = False,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs without a better val_elbo after which training stops; keeps the best model."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into the run's folder tensorboard/.")
     ] = False,
     num_samples: NumSamples = 500,
     seed: Seed = 0,
@@ -81,7 +127,11 @@ def train(
         Path | None, typer.Option(help="config.json of another run, whose options hold where no other is given.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with an interrupted run, with the options it began with.")
+        Path | None,
+        typer.Option(
+            help="Go on with an interrupted run, with the options it began with; with --epochs longer than planned, "
+            "then a finished run too."
+        ),
     ] = None,
 ) -> None:
     """Train a VAE, evaluate it, draw pictures, and export it for serving."""
@@ -92,10 +142,10 @@ def train(
         chosen = {name: ctx.params[name] for name in given if name != "config"}
         return app(["train", *_as_arguments({**kept, **chosen})], standalone_mode=False)  # checked as if typed
     if resume is not None:
-        if given != ["resume"]:
-            others = ", ".join("--" + name.replace("_", "-") for name in given if name != "resume")
-            raise ValueError(f"--resume takes all options from the run's config.json. Leave out {others}.")
-        _cli().resume(resume)
+        if others := [name for name in given if name not in ("resume", "epochs")]:
+            names = ", ".join("--" + name.replace("_", "-") for name in others)
+            raise ValueError(f"--resume takes all options but --epochs from the run's config.json. Leave out {names}.")
+        _cli().resume(resume, epochs if "epochs" in given else None)
     else:
         _cli().train(run, options)
 
@@ -176,8 +226,18 @@ def plot(
     output: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the run's.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Draw reconstructions, samples, latent traversals, learning curves; of a table how its values are distributed."""
+    """Draw a model's pictures: reconstructions, samples, traversals, curves; of a table its values."""
     _cli().plot(model, dataset, output, seed)
+
+
+@app.command("list")
+def list_members(
+    kind: Annotated[
+        str | None, typer.Argument(help="posteriors, likelihoods, priors, objectives or networks; default: all.")
+    ] = None,
+) -> None:
+    """List what can be named in the options of train, a line each."""
+    _cli().list_members(kind)
 
 
 def _cli():
@@ -214,6 +274,12 @@ def _users_errors() -> tuple[type[Exception], ...]:
 
 
 def _one_line(error: Exception) -> str:
+    tensorflow = sys.modules.get("tensorflow")
+    if (tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError)) or isinstance(error, MemoryError):
+        return "There is not enough memory. Try a smaller --batch-size, --hidden-size or --num-samples."
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+        place = getattr(error, "filename", None)
+        return f"The disk is full{f', writing {place}' if place else ''}. What was there before is unharmed."
     if isinstance(error, typer.TyperException):
         text = error.format_message()
     elif isinstance(error, OSError) and error.filename:

@@ -373,7 +373,7 @@ BAD = {
     "train --resume nowhere": "not a run folder",
     "train --config nowhere.json": "no file nowhere.json",
     "train --config file": "does not hold the options of a run",
-    "train --resume taken --epochs 3": "Leave out --epochs",
+    "train --resume taken --latent-size 3": "Leave out --latent-size",
     "train --resume taken": "does not hold the options of a run: .*missing",
     "train --resume scribbled": "does not hold the options of a run",
     "train --learning-rate nan": "learning-rate.*greater than or equal to 0",
@@ -382,6 +382,14 @@ BAD = {
     "train --dataset flat.npz --network conv": "no channel axis. Add one",
     "train --nonsense": "No such option",
     "nonsense": "No such command",
+    "train --learning-rate 0": "--learning-rate must be a finite number above 0, received 0.0",
+    "train --warm-up 50 --epochs 3": "--warm-up 50 is longer than the training of 3 epochs",
+    "train --dataset table.csv": r"another kind \(.csv\) than .npz and .npy",
+    "train --dataset several.npz": r"--likelihood .Joint\(age='IndependentNormal', children='IndependentBinomial'\)",
+    "train --dataset text.npz": "holds text: 20 values, 2 different ones such as 'no', 'yes'. Number them",
+    "train --dataset huge.npz": "whole numbers up to 1,099,511,627,776, .* Give floats",
+    "impute several.npz lonely.keras --output x.npz": "was trained without --missing",
+    "list gadgets": "must be one of posteriors, likelihoods",
     "evaluate lonely.keras": "outside a run folder.*Name them with --dataset",
     "evaluate": "no run under runs/",
     "evaluate nowhere.keras": "no model file",
@@ -416,6 +424,10 @@ def bad_things(tmp_path_factory):
     make_vae().save(cli.Run.create(folder / "damaged", cli.Options(**options)).model)
     (folder / "damaged" / "history.json").write_text("precious")
     np.savez(folder / "scalar.npz", np.float64(3.0))
+    (folder / "table.csv").write_text("age,job\n1,2\n")
+    np.savez(folder / "several.npz", age=np.linspace(0.0, 1.0, 20), children=np.arange(20) % 4)
+    np.savez(folder / "text.npz", np.array(["yes", "no"] * 10))
+    np.savez(folder / "huge.npz", np.full([20, 3], 2**40))
     np.savez(folder / "complex.npz", np.ones([20, 4], "complex64"))
     np.savez(folder / "flat.npz", np.random.RandomState(0).randint(0, 256, (20, 4, 4)).astype("uint8"))
     make_vae().save(folder / "lonely.keras")

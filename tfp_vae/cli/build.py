@@ -67,17 +67,29 @@ OBJECTIVES = tuple(
 
 def build(splits: datasets.Splits, options: Options) -> VAE:
     """Make the VAE that the options describe, compiled, with weights drawn by the seed."""
-    if not np.isfinite(options.learning_rate):
-        raise ValueError(f"--learning-rate must be a finite number, received {options.learning_rate}.")
+    if not 0.0 < options.learning_rate < np.inf:
+        raise ValueError(f"--learning-rate must be a finite number above 0, received {options.learning_rate}.")
+    if options.warm_up > options.epochs:
+        raise ValueError(
+            f"--warm-up {options.warm_up} is longer than the training of {options.epochs} epochs, in which beta would "
+            "not reach its value. Give fewer epochs of warm-up, or more --epochs."
+        )
     keras.utils.set_random_seed(options.seed)
     encoder, decoder, prior = _networks(splits, options)
     steps = splits.steps_per_epoch(options.batch_size)
     objective = _objective(splits, options, steps)
     vae = VAE(encoder, decoder, prior=prior, objective=objective, seed=options.seed, missing=options.missing)
-    schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
-    vae.compile(keras.optimizers.Adam(schedule), steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION))
+    vae.compile(
+        keras.optimizers.Adam(learning_rate(options, steps)),
+        steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION),
+    )
     vae.optimizer.build(vae.trainable_variables)  # so that the run can be resumed from before its first step
     return vae
+
+
+def learning_rate(options: Options, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Give the cosine from the first rate to 0 over all epochs of so many steps."""
+    return keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
 
 
 def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:

@@ -1,5 +1,6 @@
 """The folder of a run: its options, its history and its model, each whole at any moment."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import signal
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -41,6 +43,9 @@ class Options:
     decoder_decay: float = 0.0
     condition: str | None = None
     missing: bool = False
+    patience: int | None = None
+    tensorboard: bool = False
+    data: str = ""  # what became of the data, for readers: `datasets.Splits.note`
 
     @classmethod
     def read(cls, path: Path) -> "Options":
@@ -99,6 +104,47 @@ class Run:
         """The `.keras` file."""
         return self.folder / "model.keras"
 
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from training the run; a process that is gone holds nothing.
+
+        Raises:
+            ValueError: if another process trains it.
+        """
+        import fcntl  # of Unix; the rest of the package does without
+
+        path = self.folder / "lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another one"
+                raise ValueError(
+                    f"The run {self.folder} is being trained by process {holder}. Wait until it ends, or stop it first."
+                ) from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def longer(self, epochs: int) -> "Run":
+        """Give the run another number of epochs, and leave it unfinished.
+
+        Raises:
+            ValueError: if it has had so many already.
+        """
+        done = len(self.history().get("elbo", []))
+        if epochs <= done:
+            raise ValueError(f"The run {self.folder} has had {done} epochs already: --epochs must be more than that.")
+        run = Run(self.folder, dataclasses.replace(self.options, epochs=epochs))
+        run.write("config", dataclasses.asdict(run.options))
+        (self.folder / "metrics.json").unlink(missing_ok=True)
+        return run
+
     def history(self) -> dict[str, list[float]]:
         """What each epoch reported, and the `seconds` of its training steps."""
         return self._read("history")
@@ -117,9 +163,18 @@ class Run:
     def save(self, vae: VAE, history: dict) -> None:
         """Write history, then model: a model on disk always has its whole history beside it."""
         self.write("history", history)
+        self.keep(vae, self.model)
+
+    @property
+    def best(self) -> Path:
+        """The `.keras` file of the epoch of largest `val_elbo`, which a run with --patience keeps."""
+        return self.folder / "best.keras"
+
+    def keep(self, vae: VAE, path: Path) -> None:
+        """Write a model in one step."""
         aside = self.folder / "model.aside.keras"
         vae.save(aside)
-        os.replace(aside, self.model)
+        os.replace(aside, path)
 
     def write(self, name: str, content: dict) -> Path:
         """Write a json file in one step; a number that is not finite, which json lacks, becomes null."""
@@ -155,6 +210,35 @@ class Recorder(keras.callbacks.Callback):
         self.run.save(self.model, self.history)
 
 
+class Patience(keras.callbacks.Callback):
+    """Stop when `val_elbo` has not risen for some epochs, and keep the model of its largest value.
+
+    All that it knows it reads from the run's history, so that a resumed run stops where the uninterrupted one does.
+    """
+
+    def __init__(self, recorder: Recorder, epochs: int):
+        super().__init__()
+        self.recorder, self.epochs = recorder, epochs
+
+    def on_train_begin(self, logs=None):
+        self._keep_best()  # which a killed process may have missed
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._keep_best()
+        if self.is_over():
+            self.model.stop_training = True
+
+    def is_over(self) -> bool:
+        """Whether the last epochs have all been below the best one."""
+        elbos = self.recorder.history.get("val_elbo", [])
+        return bool(elbos) and len(elbos) - 1 - elbos.index(max(elbos)) >= self.epochs
+
+    def _keep_best(self) -> None:
+        elbos = self.recorder.history.get("val_elbo", [])
+        if elbos and elbos[-1] == max(elbos):
+            self.recorder.run.keep(self.model, self.recorder.run.best)
+
+
 class CtrlC(keras.callbacks.Callback):
     """Ctrl-C in training: its KeyboardInterrupt, which is lost in a destructor, comes again at the end of the epoch."""
 
@@ -177,6 +261,17 @@ class CtrlC(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.pressed:
             raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path aside to write to, and move what was written there to its place in one step, unless that failed."""
+    aside = path.with_name(f".{os.getpid()}-aside-{path.name}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def open_vae(path: Path) -> VAE:

@@ -21,6 +21,11 @@ def load(path: str | os.PathLike) -> ServedVAE:
         ValueError: if it is not a VAE exported by this package.
     """
     folder = Path(path)
+    if folder.suffix == ".keras":
+        raise ValueError(
+            f"{folder} is a Keras file, not a SavedModel: open it with keras.models.load_model({str(folder)!r}), after "
+            "import tfp_vae."
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
     if versions(folder):

@@ -1,0 +1,178 @@
+"""What the commands share: where models and data are found, how results are shown and written."""
+
+import math
+import os
+import shlex
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+import keras
+import numpy as np
+import rich.console
+import rich.table
+
+from tfp_vae import datasets, evaluation, layers, plots, serving
+from tfp_vae.cli.runs import Run, written_whole
+from tfp_vae.vae import VAE
+
+# Rows of a picture of samples, a condition each.
+MAX_CONDITIONS = 10
+
+console = rich.console.Console(highlight=False, soft_wrap=True)
+errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def card(run: Run, metrics: dict) -> serving.ModelCard:
+    """Describe a run for the model card."""
+    options = run.options
+    data = f"{options.dataset}, {options.epochs} epochs of training in batches of {options.batch_size}. {options.data}"
+    pictures = [run.folder / "pictures" / f"{name}.png" for name in ("reconstructions", "samples", "marginals")]
+    return serving.ModelCard(data=data, metrics=metrics, pictures=[path for path in pictures if path.is_file()])
+
+
+def load_data(vae: VAE, run: Run | None, path: Path, dataset: str | None) -> datasets.Splits:
+    """Load the data of a run, or others of the same kind."""
+    condition = run.options.condition if run else None
+    if vae.is_conditional and condition is None:
+        raise ValueError(f"{path} holds a conditional VAE outside a run folder, so what its condition is is unknown.")
+    source, likelihood = dataset or _dataset_of(run, path), _likelihood_of(vae.decoder.layers[-1])
+    return datasets.load(source, condition=condition, likelihood=likelihood, missing=vae.missing)
+
+
+def _dataset_of(run: Run | None, path: Path) -> str:
+    if run is None:
+        raise ValueError(f"{path} lies outside a run folder, so its data are unknown. Name them with --dataset.")
+    return run.options.dataset
+
+
+def _likelihood_of(layer: keras.layers.Layer) -> str | dict[str, str]:
+    if isinstance(layer, layers.Joint):
+        return {name: type(part.layers[-1]).__name__ for name, part in layer.parts.items()}
+    return type(layer).__name__
+
+
+def judge(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: int, seed: int) -> dict:
+    """Give the numbers of a model on its test data."""
+    verbose = 1 if console.is_terminal else 0
+    numbers = evaluation.evaluate(
+        vae, splits.test, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
+    )
+    return {"dataset": splits.name, **numbers}
+
+
+def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
+    """Draw all pictures of a model, each written whole, whatever becomes of the others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, first = _conditions_to_draw(splits)
+    if splits.is_table:
+        pictures = {"marginals": lambda: plots.marginals(vae, splits.test, seed=seed)}
+    else:
+        pictures = {
+            "reconstructions": lambda: plots.reconstructions(vae, splits.test),
+            "samples": lambda: plots.samples(vae, seed=seed, condition=rows),
+            "latent_traversal": lambda: plots.latent_traversal(vae, splits.test, condition=first),
+        }
+    if history:
+        pictures["learning_curves"] = lambda: plots.learning_curves(history)
+    drawn, failures = [], []
+    for name, make in pictures.items():
+        try:
+            figure = make()
+            if name == "reconstructions":
+                figure.supxlabel(_broken(splits.note), fontsize="small")
+            with written_whole(folder / f"{name}.png") as aside:
+                figure.savefig(aside, dpi=150)
+            drawn.append(folder / f"{name}.png")
+        except Exception as error:  # one picture takes no other with it
+            failures.append((name, error))
+    if failures:
+        raise ValueError("; ".join(f"{name}: {error}" for name, error in failures)) from failures[0][1]
+    return drawn
+
+
+def _broken(note: str) -> str:
+    """Break a long sentence into lines as wide as a picture of ten columns."""
+    return textwrap.fill(note, 90)
+
+
+def _conditions_to_draw(splits: datasets.Splits) -> tuple:
+    """Give some conditions, each label where there are few, and the first of them."""
+    if splits.conditions is None:
+        return None, None
+    rows = np.unique(splits.conditions, axis=0)[:MAX_CONDITIONS] if splits.has_labels else splits.conditions[:6]
+    return rows, rows[0]
+
+
+def table(metrics: dict, title: str) -> rich.table.Table:
+    """Show numbers in the terminal."""
+    table = rich.table.Table(title=title)
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    kind = "analytic" if metrics["kl_is_analytic"] else "Monte Carlo"
+    rows = {
+        "-ELBO (nats)": f"{metrics['negative_elbo']:.3f}",
+        "log-likelihood (nats)": f"{metrics['log_likelihood']:.3f}",
+        f"KL, {kind} (nats)": f"{metrics['kl']:.3f}",
+        f"NLL, {metrics['num_samples']} samples (nats)": f"{'<= ' * ('nll_is_bound' in metrics)}{metrics['nll']:.3f}",
+    }
+    if math.isnan(metrics["nll"]):
+        rows = {
+            "log-likelihood at the code (nats)": f"{metrics['log_likelihood']:.3f}",
+            "ELBO, KL, NLL": "not defined: codes are points",
+        }
+    rows["active units"] = f"{metrics['active_units']} of {metrics['latent_units']}"
+    if "perplexity" in metrics:
+        rows["perplexity of the codes"] = f"{metrics['perplexity']:.1f}"
+    if "seconds" in metrics:
+        rows["training seconds"] = f"{metrics['seconds']:.1f}"
+        rows["examples per second"] = f"{metrics['examples_per_second']:,.0f}"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def program(name: str) -> str:
+    """Spell a program of this environment so that it can be typed as it stands."""
+    beside = Path(sys.argv[0]).parent / name
+    return name if shutil.which(name) or not beside.is_file() else quote(beside)
+
+
+def quote(path: Path) -> str:
+    """Write a path as the shell reads it."""
+    return shlex.quote(str(path))
+
+
+def relative(path: Path) -> Path:
+    """Write a path from here, if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def expect_writable(folder: Path) -> None:
+    """Raise a PermissionError if a folder cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"The folder {folder} cannot be written.")
+
+
+def is_served(model: Path | None) -> bool:
+    """Say whether a folder holds a SavedModel of this package, or the versions of one."""
+    return model is not None and model.is_dir() and not (model / "config.json").is_file()
+
+
+def find(model: Path | None) -> tuple[Path, Run | None]:
+    """Give the `.keras` file, and its run where there is one, of a run folder, a `.keras` file, or the newest run."""
+    if model is not None and model.suffix == ".keras":
+        return model, Run.open(model.parent) if (model.parent / "config.json").is_file() else None
+    run = Run.newest() if model is None else Run.open(model)
+    return run.model, run
+
+
+def expect_new(output: Path, *suffixes: str) -> None:
+    """Raise if an output has another ending than these, or is there already."""
+    if output.suffix not in suffixes:
+        raise ValueError(f"--output must end in {' or '.join(suffixes)}, received {output}.")
+    if output.exists():
+        raise FileExistsError(f"{output} exists already. Choose another --output.")
+    expect_writable(output.parent)

@@ -1,0 +1,222 @@
+"""Train a run to its end, whatever comes in between."""
+
+import contextlib
+import dataclasses
+import os
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import rich.progress
+from rich.markup import escape
+
+from tfp_vae import datasets
+from tfp_vae.batch import num_examples
+from tfp_vae.cli.build import build, learning_rate, parse_likelihood
+from tfp_vae.cli.report import (
+    card,
+    console,
+    draw,
+    errors,
+    expect_writable,
+    judge,
+    load_data,
+    program,
+    quote,
+    relative,
+    table,
+)
+from tfp_vae.cli.runs import CtrlC, Options, Patience, Recorder, Run, open_vae
+from tfp_vae.vae import VAE
+
+# Examples held in memory at once when a run is judged.
+EVALUATION_BATCH_SIZE = 500
+# Of the option --batch-size; fewer examples than that make one batch.
+DEFAULT_BATCH_SIZE = 100
+
+
+def train(folder: Path | None, options: dict) -> None:
+    """Train in a new run folder."""
+    if folder and folder.exists():
+        raise FileExistsError(
+            f"The run folder {folder} exists already. Choose another --run, or go on with --resume {folder}."
+        )
+    likelihood = parse_likelihood(options["likelihood"])[0]
+    splits = datasets.load(
+        options["dataset"], condition=options["condition"], likelihood=likelihood, missing=options["missing"]
+    )
+    chosen = Options(
+        **{**options, "saved_models": str(options["saved_models"]), "name": splits.name, "data": splits.note}
+    )
+    if chosen.missing and splits.draw is not None:
+        raise ValueError(
+            "8-bit pixels have no missing values. With --missing give x as floats, NaN where one is missing."
+        )
+    if chosen.batch_size == DEFAULT_BATCH_SIZE > num_examples(splits.train):
+        chosen = dataclasses.replace(chosen, batch_size=num_examples(splits.train))
+    vae = build(splits, chosen)
+    for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
+        vae.check_data(part)
+    expect_writable(Path(chosen.saved_models))
+    run = Run.create(folder, chosen)
+    _say_what_data_are(splits, chosen.batch_size)
+    with run.hold():
+        run.save(vae, {})
+        _fit(run, splits, vae)
+
+
+def _say_what_data_are(splits: datasets.Splits, batch_size: int) -> None:
+    console.print(f"{splits.name}: {num_examples(splits.train):,} training examples, in batches of {batch_size}.")
+    console.print(f"Likelihood: {splits.note}. Another one: --likelihood (tfp-vae list likelihoods).")
+
+
+def read_config(path: Path) -> dict:
+    """Give the options of another run, to train with them again."""
+    options = dataclasses.asdict(Options.read(path))
+    return {name: value for name, value in options.items() if name not in ("name", "data")}
+
+
+def resume(folder: Path, epochs: int | None = None) -> None:
+    """Go on with a run after its last whole epoch, as if it had never been interrupted.
+
+    With another number of epochs it goes on to that one, a finished run too: the learning rate then follows the cosine
+    that ends there.
+    """
+    run = Run.open(folder)
+    with run.hold():
+        if epochs is not None:
+            run = run.longer(epochs)
+        elif (folder / "metrics.json").is_file():
+            raise ValueError(
+                f"The run {folder} is finished: it has its {run.options.epochs} epochs and its metrics.json. Train "
+                f"longer with --resume {quote(folder)} --epochs N, judge it with {program('tfp-vae')} evaluate, and "
+                "draw or export what is missing with plot and export."
+            )
+        vae = open_vae(run.model)
+        splits = load_data(vae, run, folder, None)
+        if epochs is not None:
+            vae.optimizer.learning_rate = learning_rate(run.options, splits.steps_per_epoch(run.options.batch_size))
+        _fit(run, splits, vae)
+
+
+def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
+    """Train from the epoch that the optimizer has reached, then evaluate, draw and export."""
+    options = run.options
+    steps, epochs = splits.steps_per_epoch(options.batch_size), options.epochs
+    first_epoch = int(vae.optimizer.iterations) // steps
+    recorder, progress, ctrl_c = Recorder(run, first_epoch), EpochProgress(first_epoch, epochs), CtrlC()
+    patience = Patience(recorder, options.patience or epochs)
+    callbacks = [recorder, progress, ctrl_c, *([patience] if options.patience else [])]
+    if options.tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard"))
+    if not console.is_terminal:
+        callbacks.append(EpochLines(epochs))
+    if first_epoch < epochs and not patience.is_over():
+        batches = splits.batches(options.batch_size, seed=options.seed, first_epoch=first_epoch, epochs=epochs)
+        try:
+            with ctrl_c, progress.bar if console.is_terminal else contextlib.nullcontext():
+                vae.fit(
+                    batches,
+                    steps_per_epoch=steps,
+                    initial_epoch=first_epoch,
+                    epochs=epochs,
+                    validation_data=(splits.validation,),
+                    validation_batch_size=EVALUATION_BATCH_SIZE,
+                    callbacks=callbacks,
+                    verbose=0,
+                )
+        except KeyboardInterrupt:
+            console.print(
+                f"\nInterrupted after {len(recorder.history.get('elbo', []))} of {epochs} epochs; the run is usable as "
+                f"it is. Go on with: {program('tfp-vae')} train --resume {quote(run.folder)}"
+            )
+            raise SystemExit(130) from None
+    if options.patience:
+        vae = _best_of(run, patience, vae)
+    _finish(run, splits, vae, recorder.history)
+
+
+def _best_of(run: Run, patience: Patience, vae: VAE) -> VAE:
+    """Give the model of the best epoch, and make it the run's."""
+    if not run.best.is_file():
+        return vae
+    if patience.is_over():
+        console.print(f"Stopped: the last {patience.epochs} epochs were no better. The best model is kept.")
+    os.replace(run.best, run.model)
+    return open_vae(run.model)
+
+
+def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
+    """Judge, draw and export; what fails is named, and takes nothing else with it."""
+    options, folder = run.options, quote(run.folder)
+    failures: list[str] = []
+    metrics: dict = {}
+    with _going_on(failures, "numbers", f"evaluate {folder}"):
+        metrics = judge(vae, splits, options.num_samples, EVALUATION_BATCH_SIZE, options.seed)
+        # The median leaves out the epochs that compile: the first, and the first after each resume.
+        seconds = history["seconds"]
+        speed = splits.steps_per_epoch(options.batch_size) * options.batch_size / statistics.median(seconds)
+        metrics |= {"seconds": sum(seconds), "examples_per_second": speed, "data": splits.note}
+        run.write("metrics", metrics)  # it says that the training is finished
+        console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
+    with _going_on(failures, "pictures", f"plot {folder}"):
+        draw(run.folder / "pictures", vae, splits, history, options.seed)
+    with _going_on(failures, "SavedModel", f"export {folder}"):
+        version = vae.export(Path(options.saved_models) / splits.name, card=card(run, metrics))
+        served = quote(relative(version))
+    if failures:
+        console.print(f"Run: {run.folder}, without {' and '.join(failures)}.")
+        raise SystemExit(1)
+    console.print(f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {relative(version)}\n\nNext:")
+    if splits.is_table:
+        console.print(f"  {program('tfp-vae')} sample {folder} --draws --output new.npz    # new rows of the table")
+    else:
+        console.print(f"  {program('tfp-vae')} sample {folder}    # a picture of new examples")
+    console.print(f"  {program('tfp-vae')} evaluate {folder} --num-samples 5000    # a tighter log-likelihood")
+    console.print(f"  {program('saved_model_cli')} show --dir {served} --all    # what TensorFlow Serving will offer")
+
+
+@contextlib.contextmanager
+def _going_on(failures: list[str], what: str, remedy: str) -> Iterator[None]:
+    """Go on after an error, which is printed in one line with the command that makes good for it."""
+    try:
+        yield
+    except Exception as error:  # whatever a library raises: what was made before stays, and so does what can still be
+        if os.environ.get("TFP_VAE_TRACEBACK"):
+            raise
+        failures.append(what)
+        text = " ".join(str(error).split()) or type(error).__name__
+        errors.print(f"[bold red]error:[/] no {what}: {escape(text)} Try again with: tfp-vae {remedy}")
+
+
+class EpochLines(keras.callbacks.Callback):
+    """A line for each epoch, for logs."""
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        shown = ("loss", "elbo", "log_likelihood", "kl", "val_elbo")
+        numbers = "  ".join(f"{name} {logs[name]:.2f}" for name in shown if name in logs)
+        console.print(f"epoch {epoch + 1}/{self.epochs}  {numbers}")
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """One progress bar over all epochs, with the latest ELBO."""
+
+    def __init__(self, first_epoch: int, epochs: int):
+        super().__init__()
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task("compiling ...", total=epochs, completed=first_epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        text = f"elbo {logs['elbo']:.2f}  val_elbo {logs['val_elbo']:.2f}  kl {logs['kl']:.2f}"
+        self.bar.update(self.task, completed=epoch + 1, description=text)
