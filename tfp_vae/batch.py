@@ -120,7 +120,7 @@ class Variable:
         if not any(kind in received for kind in kinds):
             raise ValueError(
                 f"{self.name} must be {'whole ' * own.is_integer}numbers, as its keras.Input(..., dtype={own.name!r}) "
-                f"says, received {received}. Convert it, as in {self.name}.astype({own.name!r})."
+                f"says, received {_kind(part, received)}. Convert it, as in {self.name}.astype({own.name!r})."
             )
         return tf.cast(part, self.dtype)
 
@@ -160,6 +160,11 @@ class Variable:
         pieces = tf.split(vectors, [int(np.prod(shape)) for shape in shapes.values()], -1)
         named = zip(shapes.items(), pieces, strict=True)
         return self.whole({name: tf.reshape(piece, tf.concat([lead, shape], 0)) for (name, shape), piece in named})
+
+
+def _kind(value, dtype: str) -> str:
+    """Say what was received: a type where NumPy made an array of objects of it."""
+    return type(value).__name__ if value is None or isinstance(value, str) else dtype
 
 
 def by_name(data) -> dict:
@@ -332,3 +337,9 @@ def joint_distribution(
         return named_function(tuple(latents), lambda **z: likelihood(**z).model[name])
 
     return tfd.JointDistributionNamed({**latents, **{name: of_part(name) for name in x.shape}})
+
+
+def flatten(value: tf.Tensor, lead: tf.Tensor, ndims: int) -> tf.Tensor:
+    """Make one axis of the leading ones, after repeating the value along those it lacks."""
+    event = value.shape[value.shape.rank - ndims :]
+    return tf.reshape(tf.broadcast_to(value, tf.concat([lead, event], 0)), [-1, *event])

@@ -15,7 +15,7 @@ from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.divergence import call_prior
 from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
 from tfp_vae.layers.normal_scale import IndependentNormalOptimalScale
-from tfp_vae.layers.support import check_pair, is_point
+from tfp_vae.layers.support import check_pair, expect_possible, is_point
 from tfp_vae.layers.tensor_like import is_a, unwrap
 from tfp_vae.layers.vector_quantized import VectorQuantized, with_codes_of
 
@@ -139,6 +139,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         if not self.built:
             self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), data["x"]))
         x, mask = self.x.expect(data["x"]), data.get("mask")
+        if not self.missing:
+            self._expect_possible(x)
         if not self.missing and mask is not None:
             raise ValueError("A mask was given to a VAE that takes none: make it with VAE(..., missing=True).")
         seen = {}
@@ -148,6 +150,21 @@ class LatentVariableModel(keras.Model, abc.ABC):
         if self.condition is not None:
             batch.expect_alike(self.x.leading(x), self.condition.leading(given["condition"]))
         return {"x": x, **seen, **given}
+
+    def _expect_possible(self, x) -> None:
+        """Raise a ValueError if x can be looked at, which symbolic tensors cannot, and is impossible."""
+        with tf.init_scope():
+            values = tf.nest.map_structure(tf.get_static_value, x)
+            if any(leaf is None for leaf in tf.nest.flatten(values)):
+                return
+            parts = self.x.parts(values).items()
+            rows = {name: np.reshape(part, [-1, *self.x.shapes[name]]) for name, part in parts}
+            expect_possible(self._some_likelihood, self.x.whole(rows))
+
+    @functools.cached_property
+    def _some_likelihood(self) -> tfd.Distribution:
+        """The likelihood at some z: the values it takes are the same at any."""
+        return self.decode(self.z.zeros(), None if self.condition is None else self.condition.zeros())
 
     @property
     def _mask(self) -> Variable:
@@ -314,17 +331,13 @@ class LatentVariableModel(keras.Model, abc.ABC):
         variables = {"x": self.x, "mask": self._mask, "condition": self.condition}
         ndims = {name: variables[name].ndims_of_parts for name in data}
         lead = tf.shape(tf.nest.flatten(data["x"])[0])[: self.x.leading(data["x"]).rank]
-        flat = tf.nest.map_structure(lambda value, number: _flatten(value, lead, number), data, ndims)
+        flat = tf.nest.map_structure(lambda value, number: batch.flatten(value, lead, number), data, ndims)
         if self.missing:  # as numbers: a mask of truth values has no gradient, which `log_prob` asks for
             flat["mask"] = tf.nest.map_structure(lambda mask: tf.cast(mask, self.x.dtype), flat["mask"])
         return flat, lead
 
     def compile_once(self, function: Callable) -> Callable:
-        """Return `function(self, ...)` of the model compiled as its training is, once for all calls.
-
-        Args:
-            function: of the model and tensors, defined once: each other function object is compiled anew.
-        """
+        """Return a function of the model and tensors as one of the tensors, compiled as training is, once for all."""
         key = function, self.uses_xla, *self.parts.values()
         if key not in self._compiled_functions:
             self._compiled_functions[key] = tf.function(functools.partial(function, self), jit_compile=self.uses_xla)
@@ -383,9 +396,3 @@ def _log_prob(model: LatentVariableModel, data: dict, num_samples: tf.Tensor, se
     return objectives.log_prob_by_recomputation(
         lambda leaves: model.one_pass(leaves, seed), data, num_samples, draws_per_step=draws
     )
-
-
-def _flatten(value: tf.Tensor, lead: tf.Tensor, ndims: int) -> tf.Tensor:
-    """Make one axis of the leading ones, after repeating the value along those it lacks."""
-    event = value.shape[value.shape.rank - ndims :]
-    return tf.reshape(tf.broadcast_to(value, tf.concat([lead, event], 0)), [-1, *event])

@@ -182,7 +182,8 @@ class VAE(LatentVariableModel):
         Args:
             x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a conditional model, or
                 an x of several parts, dicts of such arrays by name, or a `tf.data.Dataset` of such dicts.
-            y: labels, which are ignored; refused by a conditional model, which takes its condition by name.
+            y: labels, which are ignored with a warning; a conditional model, which takes its condition by name, refuses
+                them.
             *args: further arguments of `keras.Model.fit`.
             **kwargs: further arguments of `keras.Model.fit`.
             validation_data: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, or any iterable input.
@@ -203,6 +204,14 @@ class VAE(LatentVariableModel):
         if isinstance(validation_data, tuple) and len(validation_data) == 3:
             x_val, y_val, weight = validation_data
             validation_data = x_val, batch.labels(x_val, y_val, weight), weight
+        if y is not None and y is not x and not self.is_conditional:
+            warnings.warn(
+                "The labels y are ignored: a VAE learns from x alone. Leave them out, or name an input of encoder or "
+                'decoder "condition" and pass {"x": x, "condition": y}.',
+                stacklevel=2,
+            )
+        if kwargs.get("class_weight") is not None:
+            raise ValueError("class_weight weighs labels, of which a VAE has none. Pass sample_weight instead.")
         y = batch.labels(x, y, kwargs.get("sample_weight"))
         history = super().fit(x, y, *args, validation_data=validation_data, **kwargs)
         kl = history.history.get("kl", [np.inf])[-1]

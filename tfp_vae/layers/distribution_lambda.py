@@ -83,7 +83,10 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
     def compute_output_spec(self, params, **kwargs):
         start, replay = _from_last_tensor(params)
         if start is params:
-            return super().compute_output_spec(params, **kwargs)
+            try:
+                return super().compute_output_spec(params, **kwargs)
+            except ValueError as error:
+                raise _in_its_own_words(self, error) from None
         return _Function(lambda tensor: self.call(replay(tensor))).compute_output_spec(start)
 
     def get_config(self) -> dict:
@@ -134,6 +137,14 @@ class DistributionLambda(DistributionLayer):
     def new(params, make_distribution_fn: Callable, validate_args=False) -> tfd.Distribution:
         """Build the distribution; whether it checks its arguments is for the function to say."""
         return make_distribution_fn(params)
+
+
+def _in_its_own_words(layer: keras.layers.Layer, error: ValueError) -> ValueError:
+    """Give an error without what Keras writes around it: that no output shape could be inferred, and the arguments."""
+    words = str(error).partition("Error encountered:")[2] or str(error)
+    plain = ValueError(f"{layer.name}: {' '.join(words.replace(chr(27) + '[0m', '').split())}")
+    plain._keras_call_info_injected = True  # type: ignore[attr-defined]  # Keras then adds nothing to it
+    return plain
 
 
 class _Function(keras.Operation):

@@ -102,7 +102,7 @@ def examples_of(data):
     return tf.nest.map_structure(np.asarray, data)
 
 
-def check_support(likelihood: tfd.Distribution, x) -> None:
+def expect_possible(likelihood: tfd.Distribution, x) -> None:
     """Raise if `x` is empty, not finite, of another shape, or impossible under `likelihood`.
 
     Args:
@@ -113,7 +113,7 @@ def check_support(likelihood: tfd.Distribution, x) -> None:
         ValueError: with what was received, what was expected and how to mend it.
 
     Example:
-    >>> check_support(tfd.Independent(tfd.Bernoulli(logits=[[0.]]), 1), np.array([[255.]]))
+    >>> expect_possible(tfd.Independent(tfd.Bernoulli(logits=[[0.]]), 1), np.array([[255.]]))
     Traceback (most recent call last):
         ...
     ValueError: The likelihood Bernoulli takes zeros and ones, but x lies in [255, 255]. Scale 8-bit images by x / 255 \
@@ -125,7 +125,7 @@ and binarize them (datasets.load does both), or choose another likelihood.
             raise ValueError(f"x must be a dict of {sorted(likelihood.model)}, received {received}.")
         for name, part in likelihood.model.items():
             try:
-                check_support(part, x[name])
+                expect_possible(part, x[name])
             except ValueError as error:
                 raise ValueError(f"Part {name} of x: {error}") from error
         return
@@ -156,12 +156,22 @@ and binarize them (datasets.load does both), or choose another likelihood.
             f"The likelihood {type(base).__name__} takes {takes.values}, but x lies in [{x.min():g}, {x.max():g}]"
             f"{between}. {takes.advice}, or choose another likelihood."
         )
-    if isinstance(base, tfd.Bernoulli) and (x % 1).any():
-        warnings.warn(
-            "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a cross-entropy, "
-            "not a log-likelihood. Binarize x, or use a likelihood of continuous values.",
-            stacklevel=4,  # the line that called `fit`
-        )
+
+
+def check_support(likelihood: tfd.Distribution, x) -> None:
+    """Do as `expect_possible`, and warn if `x` has values between 0 and 1 under a likelihood of bits."""
+    expect_possible(likelihood, x)
+    likelihood = unwrap(likelihood)
+    is_joint = is_a(likelihood, tfd.JointDistributionNamed)
+    for part, values in (
+        [(likelihood.model[name], x[name]) for name in likelihood.model] if is_joint else [(likelihood, x)]
+    ):
+        if values is not None and isinstance(innermost(unwrap(part)), tfd.Bernoulli) and (np.asarray(values) % 1).any():
+            warnings.warn(
+                "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a cross-entropy, "
+                "not a log-likelihood. Binarize x, or use a likelihood of continuous values.",
+                stacklevel=4,  # the line that called `fit`
+            )
 
 
 def innermost(distribution: tfd.Distribution) -> tfd.Distribution:
