@@ -117,6 +117,7 @@ def test_the_run_is_judged_as_the_package_judges_it(run, digits):
 
 
 @pytest.mark.slow
+@pytest.mark.xla
 def test_a_config_repeats_a_run_with_other_options_where_given(run, here):
     config = run / "runs" / "digits-1" / "config.json"
     assert invoke("train", "--config", config, "--run", "again")[::2] == (0, "")
@@ -168,6 +169,7 @@ def test_diverged_training_says_so_and_keeps_the_last_model(here):
 
 
 @pytest.mark.slow
+@pytest.mark.xla
 def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits it where it is ignored
     arguments = ["train", "--epochs", "12", *SMALL, "--batch-size", "50"]

@@ -194,8 +194,8 @@ def test_what_is_generated_has_the_mean_of_its_condition(trained):
 
 
 def test_numbers_and_an_aggregate_prior(trained):
-    numbers = evaluation.evaluate(trained, named(), num_samples=20, batch_size=7)
-    assert numbers["nll"] <= numbers["negative_elbo"] + 0.1
+    numbers = evaluation.evaluate(trained, named(), num_samples=500, batch_size=7)
+    assert numbers["nll"] <= numbers["negative_elbo"] + 0.5  # the ELBO has one draw an example, of 24 examples
     prior = tfp_vae.fit_aggregate_prior(trained, named(), num_components=2, batch_size=7)
     assert prior.event_shape == (2,)
     assert trained.generate(5, condition=1, prior=prior).shape == (5, 4)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tfp_vae
+from tests.conftest import mostly_slow
 from tests.served_models import assert_close
 from tests.servers import BASE
 from tests.test_export import small_vae
@@ -34,7 +35,7 @@ def requests(digits):
     return {"x": tf.constant(np.float32(digits.test[:20])), "z": tf.constant(z)}
 
 
-@pytest.fixture(params=LOADERS)
+@pytest.fixture(params=mostly_slow(LOADERS, "onnx"))
 def target(request):
     need(request.param)
     return request.param
@@ -59,6 +60,7 @@ def test_each_target_answers_as_the_saved_model(target, version, requests):
                 assert_close(answer[key], value, 1e-4)
 
 
+@pytest.mark.slow
 def test_openvino_reads_the_saved_model_itself(requests):
     need("openvino")
     import openvino
@@ -111,6 +113,7 @@ def test_missing_values_and_parts_of_any_name_are_exported_too(tmp_path, target)
     assert_close(LOADERS[target](path)(x)["mean"], vae.encode(x).mean(), 1e-4)
 
 
+@pytest.mark.slow
 def test_a_conversion_that_differs_is_not_published(tmp_path, monkeypatch):
     need("onnx")
     monkeypatch.setitem(converting.LOADERS, "onnx", lambda path: lambda inputs: {})

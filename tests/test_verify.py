@@ -133,6 +133,7 @@ def test_a_warm_up_request_that_fails_is_found(tmp_path):
     refused(tmp_path, lambda x: {"y": x @ weights}, "Warm-up request 0, to signature f, fails", requests=requests)
 
 
+@pytest.mark.verified
 def test_coarser_numbers_may_differ_more(tmp_path, monkeypatch):
     keras.config.set_dtype_policy("mixed_float16")
     vae = small_vae()
@@ -151,6 +152,7 @@ class Forgetful(tfpl.IndependentNormal):
         return super().call(params if tf.executing_eagerly() else params + 1.0)
 
 
+@pytest.mark.verified
 def test_a_version_that_differs_is_not_published(tmp_path):
     vae = small_vae(likelihood=Forgetful(3))
     with pytest.raises(ValueError, match=r"No version was published.*Signature decode, output loc: .*Python by 1"):
