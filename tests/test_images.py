@@ -1,12 +1,15 @@
 """Every likelihood on images of height x width x channels: its statistics with any leading axes, and its pictures."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+import tfp_vae
+from tests.conftest import mostly_slow
+from tfp_vae import evaluation, networks, plots, sampling
 from tfp_vae import layers as tfpl
-from tfp_vae import sampling
 from tfp_vae.cli.build import LIKELIHOODS, num_params
 
 tfd = tfp.distributions
@@ -59,3 +62,44 @@ def test_leading_axes_change_nothing(name, leading):
     draws = p.sample(several, seed=(0, 1))
     assert draws.shape == (*several, *leading, *IMAGE)
     assert np.isfinite(p.log_prob(draws)).all()
+
+
+SHAPES = {"grey": (4, 4, 1), "colour": (4, 4, 3), "vector": (6,)}
+FAST = ("MixtureQuantizedLogistic-colour", "IndependentBernoulli-grey")
+# What uniform numbers become, so that a likelihood takes them; the others take them as they are.
+DATA = {
+    "IndependentBernoulli": lambda x: np.round(x),
+    "IndependentBinomial": lambda x: np.round(16 * x),
+    "IndependentCategorical": lambda x: np.round(2 * x),
+    "IndependentNegativeBinomial": lambda x: np.round(9 * x),
+    "IndependentPoisson": lambda x: np.round(9 * x),
+    "IndependentQuantizedLogistic": lambda x: np.round(16 * x),
+    "IndependentZeroInflatedNegativeBinomial": lambda x: np.round(9 * x),
+    "MixtureQuantizedLogistic": lambda x: np.round(16 * x),
+}
+
+
+@pytest.mark.parametrize("row", mostly_slow([f"{name}-{shape}" for name in LIKELIHOODS for shape in SHAPES], *FAST))
+def test_every_likelihood_goes_to_the_end(row, tmp_path):
+    """Training, every number, every picture."""
+    name, kind = row.split("-")
+    layer, shape = getattr(tfpl, name), SHAPES[kind]
+    arguments = {"event_shape": shape, **ARGUMENTS.get(name, {})}
+    x = DATA.get(name, lambda x: x)(np.random.default_rng(0).uniform(size=(24, *shape))).astype("float32")
+    encoder = [networks.mlp(shape, 4, hidden_sizes=(8,)), tfpl.MultivariateNormalDiag(2)]
+    decoder = [networks.mlp((2,), num_params(layer, arguments), hidden_sizes=(8,)), layer(**arguments)]
+    vae = tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder))
+    vae.compile("adam", run_eagerly=True)
+    history = vae.fit(x, batch_size=12, validation_data=(x,), verbose=0).history
+    numbers = evaluation.evaluate(vae, x, num_samples=3, batch_size=12)
+    assert np.isfinite([*numbers.values(), *np.ravel(list(history.values()))]).all()
+    figures = {
+        "reconstructions": plots.reconstructions(vae, x, num_examples=3),
+        "samples": plots.samples(vae, num_rows=2, num_columns=3),
+        "latent_traversal": plots.latent_traversal(vae, x, num_steps=3),
+        "learning_curves": plots.learning_curves(history),
+    }
+    for title, figure in figures.items():
+        figure.savefig(tmp_path / f"{title}.png")
+        assert (tmp_path / f"{title}.png").stat().st_size > 1000
+    assert vae.generate(3, draws=True).shape == vae.reconstruct(x[:3]).shape == (3, *shape)

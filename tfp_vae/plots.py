@@ -32,7 +32,9 @@ class Generator(Protocol):
         """The method from num_samples, seed and, of a conditional model, condition to `[num_samples, *event_shape]`."""
 
 
-def reconstructions(vae: VAE, x, *, num_examples: int = 10, part: str | None = None) -> Figure:
+def reconstructions(
+    vae: VAE, x, *, num_examples: int = 10, part: str | None = None, limits: tuple[float, float] | None = None
+) -> Figure:
     """Show originals above the means of p(x|z) at the posterior's mean z.
 
     Args:
@@ -40,14 +42,22 @@ def reconstructions(vae: VAE, x, *, num_examples: int = 10, part: str | None = N
         x: data, as `fit` takes them: an array, or a dict with a condition or of several parts.
         num_examples: how many of them.
         part: of an x of several parts, the one to show.
+        limits: values shown black and white; by default the least and the largest of the picture.
     """
     data = by_name(tf.nest.map_structure(lambda values: np.asarray(values[:num_examples]), x))
     pair = [_part(values, part) for values in (data["x"], vae.reconstruct(data))]
-    return grid(np.stack(pair), "Originals (above) and reconstructions")
+    return grid(np.stack(pair), "Originals (above) and reconstructions", limits=limits)
 
 
 def samples(
-    vae: Generator, *, num_rows: int = 6, num_columns: int = 10, seed: int = 0, condition=None, part: str | None = None
+    vae: Generator,
+    *,
+    num_rows: int = 6,
+    num_columns: int = 10,
+    seed: int = 0,
+    condition=None,
+    part: str | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Show means of p(x|z) for z drawn from the prior; of an exported model as well.
 
@@ -60,15 +70,17 @@ def samples(
             `[num_rows, *condition_shape]`. Then each column has one seed: where the prior does not depend on the
             condition it shows one z under each of them.
         part: of an x of several parts, the one to show.
+        limits: values shown black and white; by default the least and the largest of the picture.
     """
     if np.ndim(condition) == 0:
         given = {} if condition is None else {"condition": condition}
         x = _part(vae.generate(num_rows * num_columns, seed=seed, **given), part)
-        return grid(x.reshape(num_rows, num_columns, *x.shape[1:]), "Samples from the prior")
+        title = "Samples from the prior" + _under(condition)
+        return grid(x.reshape(num_rows, num_columns, *x.shape[1:]), title, limits=limits)
     conditions = np.asarray(condition)
     rows = [_part(vae.generate(num_columns, seed=seed, condition=one), part) for one in conditions]
-    labels = [str(one) if conditions.ndim == 1 else "" for one in conditions]
-    return grid(np.stack(rows), "Samples from the prior, a row for each condition", labels)
+    labels = [np.array2string(one, precision=2, threshold=3, edgeitems=1) for one in conditions]
+    return grid(np.stack(rows), "Samples from the prior, a row for each condition", labels, limits)
 
 
 def latent_traversal(
@@ -80,6 +92,7 @@ def latent_traversal(
     extent: float = 3.0,
     condition=None,
     part: str | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Show what each latent dimension does: one row a dimension, moved from -extent to extent, the others at 0.
 
@@ -93,6 +106,7 @@ def latent_traversal(
         extent: where they end.
         condition: of a conditional model, the one condition of all pictures.
         part: of an x of several parts, the one to show.
+        limits: values shown black and white; by default the least and the largest of the picture.
     """
     activity = posterior_means(vae, x).var(axis=0)
     dims = np.argsort(activity)[::-1][:num_dims]
@@ -101,9 +115,17 @@ def latent_traversal(
         z[row, :, dim] = np.linspace(-extent, extent, num_steps)
     return grid(
         np.asarray(_part(sampling.point(vae.decode(vae.z.split(z), condition)), part)),
-        f"Latent dimensions from {-extent:g} to {extent:g}",
-        row_labels=[_latent_name(vae, dim) for dim in dims],
+        f"Latent dimensions from {-extent:g} to {extent:g}{_under(condition)}",
+        [_latent_name(vae, dim) for dim in dims],
+        limits,
     )
+
+
+def _under(condition) -> str:
+    """Name the condition of a whole picture, if there is one."""
+    if condition is None:
+        return ""
+    return ", condition " + np.array2string(np.asarray(condition), precision=2, threshold=3, edgeitems=1)
 
 
 def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> Figure:
@@ -180,24 +202,30 @@ def learning_curves(history: dict[str, list[float]]) -> Figure:
     return figure
 
 
-def grid(x: np.ndarray, title: str, row_labels: list[str] | None = None) -> Figure:
+def grid(
+    x: np.ndarray,
+    title: str,
+    row_labels: list[str] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
     """Show examples in rows and columns: images where they are some, else curves.
 
     Args:
         x: `[num_rows, num_columns, *event_shape]`; NaN in images is blue.
         title: above all.
         row_labels: beside each row.
+        limits: values shown black and white, or as the ends of curves; by default the least and the largest.
     """
     num_rows, num_columns = x.shape[:2]
     is_image = x.ndim == 4 or (x.ndim == 5 and x.shape[-1] in (1, 3))
     figure = Figure(figsize=(0.8 * num_columns + 0.5, 0.8 * num_rows + 0.6), layout="constrained")
     figure.suptitle(title)
-    low, high = float(np.nanmin(x)), float(np.nanmax(x))
+    low, high = limits or (float(np.nanmin(x)), float(np.nanmax(x)))
     for row, panels in enumerate(figure.subplots(num_rows, num_columns, squeeze=False)):
         for column, axes in enumerate(panels):
             axes.set(xticks=[], yticks=[])
             if is_image and x.shape[-1] == 3 and x.ndim == 5:
-                axes.imshow((x[row, column] - low) / max(high - low, 1e-12))
+                axes.imshow(np.clip((x[row, column] - low) / max(high - low, 1e-12), 0.0, 1.0))
             elif is_image:
                 axes.imshow(x[row, column].reshape(x.shape[2:4]), cmap=GRAY, vmin=low, vmax=high)
             else:

@@ -195,8 +195,8 @@ class VAE(LatentVariableModel):
             batch.expect_no_labels(x, y)
             batch.expect_no_labels(*(validation_data if isinstance(validation_data, tuple) else (validation_data,))[:2])
         self.check_data(x)
-        if getattr(self, "optimizer", None) and not int(self.optimizer.iterations):
-            self._begin_at(examples_of(x))
+        if (examples := examples_of(x)) is not None:
+            self._begin_with(batch.by_name(examples)["x"])
         if validation_data is not None:
             self.check_data(validation_data[0] if isinstance(validation_data, tuple) else validation_data)
         if isinstance(x, tf.data.Dataset):
@@ -223,13 +223,14 @@ class VAE(LatentVariableModel):
             )
         return history
 
-    def _begin_at(self, examples) -> None:
-        """Let the layers of the decoder choose from the data where their weights begin."""
-        if examples is not None:
-            parts = self.x.parts(batch.by_name(examples)["x"])
+    def _begin_with(self, x) -> None:
+        """Let the prior look at the data, and before the first step the decoder's layers choose where they begin."""
+        if isinstance(self.prior, priors.Prior):
+            self.prior.look_at(x)
+        if self.compiled and not int(self.optimizer.iterations):
             for layer in self.decoder._flatten_layers():
                 if isinstance(layer, DistributionLayer):
-                    layer.begin_at(parts)
+                    layer.begin_at(self.x.parts(x))
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""

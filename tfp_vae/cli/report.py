@@ -69,10 +69,12 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
     if splits.is_table:
         pictures = {"marginals": lambda: plots.marginals(vae, splits.test, seed=seed)}
     else:
+        x = datasets.x_of(splits.test)
+        limits = {"limits": (float(np.nanmin(x)), float(np.nanmax(x)))}  # one scale for all pictures of a run
         pictures = {
-            "reconstructions": lambda: plots.reconstructions(vae, splits.test),
-            "samples": lambda: plots.samples(vae, seed=seed, condition=rows),
-            "latent_traversal": lambda: plots.latent_traversal(vae, splits.test, condition=first),
+            "reconstructions": lambda: plots.reconstructions(vae, splits.test, **limits),
+            "samples": lambda: plots.samples(vae, seed=seed, condition=rows, **limits),
+            "latent_traversal": lambda: plots.latent_traversal(vae, splits.test, condition=first, **limits),
         }
     if history:
         pictures["learning_curves"] = lambda: plots.learning_curves(history)

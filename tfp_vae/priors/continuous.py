@@ -1,5 +1,7 @@
 """Priors over vectors of real numbers and over directions."""
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -150,8 +152,8 @@ class VampPrior(Prior):
         encoder: the same object as the VAE's encoder, so that they share their weights.
         event_shape: shape of one example.
         num_components: number of pseudo-inputs.
-        low: least value of a pseudo-input.
-        high: largest value of a pseudo-input.
+        low: least value of a pseudo-input, the data's own.
+        high: largest value of a pseudo-input, the data's own; training on data beyond these ends in a warning.
         seed: int, of the first pseudo-inputs, which are uniform between `low` and `high`.
 
     Call arguments:
@@ -208,6 +210,16 @@ class VampPrior(Prior):
         examples = tf.clip_by_value(tf.convert_to_tensor(self.pseudo_inputs), self.low, self.high)
         components = unwrap(self.encoder(examples))
         return tfd.MixtureSameFamily(tfd.Categorical(tf.zeros([self.num_components], components.dtype)), components)
+
+    def look_at(self, x) -> None:
+        low, high = float(np.min(x)), float(np.max(x))
+        if low < self.low or high > self.high:
+            warnings.warn(
+                f"VampPrior keeps its pseudo-inputs between {self.low:g} and {self.high:g}, but the data lie between "
+                f"{low:g} and {high:g}: no pseudo-input can be like the examples beyond. Pass low={low:g}, "
+                f"high={high:g}.",
+                stacklevel=4,
+            )
 
     def get_config(self) -> dict:
         return {**super().get_config(), "encoder": keras.saving.serialize_keras_object(self.encoder)}

@@ -32,6 +32,13 @@ class Prior(keras.layers.Layer, abc.ABC):
     def call(self, inputs=None) -> tfd.Distribution:
         """Give p(z), batch shape `[]`."""
 
+    def look_at(self, x) -> None:
+        """Warn where data do not suit the prior, before training; most priors suit all data.
+
+        Args:
+            x: examples, `[num_examples, *event_shape]`, or a dict of such parts.
+        """
+
     def get_config(self) -> dict:
         return {**super().get_config(), **stored(self)}
 
