@@ -267,7 +267,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _users_errors() -> tuple[type[Exception], ...]:
-    """Give what bad input, a full disk or too little memory lead to; TensorFlow's own errors once it is imported."""
+    """Return what bad input, a full disk or too little memory lead to; TensorFlow's own errors once it is imported."""
     tensorflow = sys.modules.get("tensorflow")
     own = (tensorflow.errors.OpError,) if tensorflow else ()
     return (typer.TyperException, ValueError, TypeError, OSError, ImportError, MemoryError, *own)

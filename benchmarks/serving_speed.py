@@ -197,7 +197,7 @@ def set_threads(threads):
 
 
 def measure(name, arguments):
-    """Give latencies of one contender, and rows a second, by signature and batch size; all clients at the same time."""
+    """Return latencies, and rows a second, by signature and batch size; all clients at the same time."""
     bind, found = CONTENDERS[name](arguments.folder, arguments.threads, arguments.clients), {}
     expected = np.load(arguments.folder / "expected.npz")
     for signature in SIGNATURES:

@@ -52,7 +52,7 @@ def make_vae() -> tfp_vae.VAE:
 
 
 def exact_log_prob(vae: tfp_vae.VAE, x: np.ndarray) -> np.ndarray:
-    """Give the model's own log p(x): z integrated out, x is normal with covariance W W^T + sigma^2 I."""
+    """Return the model's own log p(x): z integrated out, x is normal with covariance W W^T + sigma^2 I."""
     weights, loc, _ = vae.decoder.get_weights()
     variance = float(vae.decode(np.zeros([1, LATENT])).variance()[0, 0])
     covariance = weights.T @ weights + variance * np.eye(DIM)
@@ -84,7 +84,7 @@ def main(verbose: int = 1) -> dict[str, float]:
 
 
 def passes(vae: tfp_vae.VAE, x: np.ndarray, num_passes: int = 20):
-    """Give stochastic passes with different draws, so that their mean has little noise."""
+    """Return stochastic passes with different draws, so that their mean has little noise."""
     for number in range(num_passes):
         seed = tf.constant([0, number])
         yield tfp_vae.objectives.OnePass(tf.constant(x), vae.encode(x), vae.prior(None), vae.decode, seed)

@@ -88,12 +88,12 @@ def train(name: str, x: np.ndarray, y: np.ndarray, steps: int = 3000) -> keras.M
 
 
 def least_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Give slope and intercept."""
+    """Return slope and intercept."""
     return np.linalg.lstsq(np.append(x, np.ones_like(x), 1).astype("float64"), y[:, 0], rcond=None)[0]
 
 
 def best_aleatoric_loss(x: np.ndarray, y: np.ndarray) -> float:
-    """Give the smallest mean of -log p(y|x) that two lines, of location and scale, can reach."""
+    """Return the smallest mean of -log p(y|x) that two lines, of location and scale, can reach."""
     x, y = x[:, 0].astype("float64"), y[:, 0]
 
     def loss(w):
@@ -105,7 +105,7 @@ def best_aleatoric_loss(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def exact_mean_field_scales(x: np.ndarray) -> np.ndarray:
-    """Give the posterior scales of slope and intercept: with unit noise and prior, 1 / sqrt(1 + sum of squares)."""
+    """Return the posterior scales of slope and intercept: with unit noise and prior, 1 / sqrt(1 + sum of squares)."""
     return 1.0 / np.sqrt(1.0 + np.array([np.sum(x.astype("float64") ** 2), len(x)]))
 
 

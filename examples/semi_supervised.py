@@ -39,7 +39,7 @@ class SemiSupervisedVAE(keras.Model):
         self.bound_metric = keras.metrics.Mean(name="bound")
 
     def call(self, data, training=False):
-        """Give the bound of log p(x, y), or of log p(x), and log q(y|x) where y is known, else 0: each `[batch]`."""
+        """Return the bound of log p(x, y), or of log p(x), and log q(y|x) where y is known, else 0: each `[batch]`."""
         x, label = data["x"], data["label"]
         log_q = tf.nn.log_softmax(self.classifier(x))
         bounds = self.bounds(x, training)
@@ -50,7 +50,7 @@ class SemiSupervisedVAE(keras.Model):
         return {"bound": bound, "log_q": tf.reduce_sum(one_hot * log_q, -1), "known": known}
 
     def bounds(self, x, training: bool) -> tf.Tensor:
-        """Give the bound of log p(x, y) for each label y, `[batch, num_labels]`."""
+        """Return the bound of log p(x, y) for each label y, `[batch, num_labels]`."""
         step = tf.cast(self.optimizer.iterations, tf.int32) if training else tf.constant(0)
         labels = tf.tile(tf.range(NUM_LABELS)[:, tf.newaxis], [1, tf.shape(x)[0]])
         repeated = tf.repeat(x[tf.newaxis], NUM_LABELS, 0)

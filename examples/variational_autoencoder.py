@@ -23,7 +23,7 @@ ENCODED_SIZE = 8
 
 
 def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Give black and white images to train and to test: each pixel is drawn with its brightness as probability."""
+    """Return black and white images to train and to test: each pixel is drawn with its brightness as probability."""
     splits = tfp_vae.datasets.load(name)
     scale = 255.0 / splits.train.max()
     return tuple(

@@ -193,7 +193,7 @@ class Bound:
             c.TF_SessionRun(session._session, None, *feeds, *fetches, None, 0, None, status)
 
     def outputs(self) -> dict[str, np.ndarray]:
-        """Give the outputs of the last run, copied, by name."""
+        """Return the outputs of the last run, copied, by name."""
         return {name: self._session._to_array(tensor) for name, tensor in zip(self._names, self._received, strict=True)}
 
     def _delete(self, tensors: ctypes.Array) -> None:

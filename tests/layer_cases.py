@@ -87,7 +87,7 @@ class Case:
 
 
 def product(event_shape, axis, volumes=None):
-    """Give all x whose values are on the axis, and their volumes."""
+    """Return all x whose values are on the axis, and their volumes."""
     num_values = int(np.prod(event_shape))
     grid = np.stack(np.meshgrid(*[axis] * num_values, indexing="ij"), -1).reshape(-1, *event_shape)
     volumes = np.ones(len(axis)) if volumes is None else volumes
@@ -95,7 +95,7 @@ def product(event_shape, axis, volumes=None):
 
 
 def substituted(function, derivative, low, high, number):
-    """Give the axis x = function(u) with its volumes, for densities with long tails or poles at a border."""
+    """Return the axis x = function(u) with its volumes, for densities with long tails or poles at a border."""
     u = np.linspace(low, high, number)
     return function(u), derivative(u) * (u[1] - u[0])
 
@@ -121,7 +121,7 @@ def circle(number=2000):
 
 
 def sphere(number=300):
-    """Give points of equal area: any height, by Archimedes, and any longitude."""
+    """Return points of equal area: any height, by Archimedes, and any longitude."""
     height, weights = np.polynomial.legendre.leggauss(number)
     angle = 2.0 * np.pi * np.arange(number) / number
     height, angle = (a.ravel() for a in np.meshgrid(height, angle, indexing="ij"))

@@ -47,7 +47,7 @@ OPERATORS = {
 
 
 def mutants_of(node: ast.AST) -> Iterator[ast.AST]:
-    """Give other expressions for an expression, one step away from it."""
+    """Return other expressions for an expression, one step away from it."""
     if isinstance(node, ast.BinOp):
         if type(node.op) in OPERATORS:
             yield _with(node, op=OPERATORS[type(node.op)]())

@@ -22,7 +22,7 @@ def values(num_params, *event_shape):
 
 
 def multivariate(scale_of_params):
-    """Give the log-density of a normal distribution with location params[:2] and the scale matrix of the others."""
+    """Return the log-density of a normal distribution with location params[:2] and the scale matrix of the others."""
 
     def log_density(params, x):
         scale = scale_of_params(params[..., 2:])

@@ -202,7 +202,7 @@ def diagonal(name, matrix, scale):
 
 
 def exact_parts():
-    """Give the covariance of x, and the exact p(z1|x), p(z2|z1) and p(z2|x) as matrices and covariances."""
+    """Return the covariance of x, and the exact p(z1|x), p(z2|z1) and p(z2|x) as matrices and covariances."""
     b, cov1 = np.diag(B), A @ A.T + S1**2 * np.eye(2)
     cov_x = b @ cov1 @ b.T + S**2 * np.eye(2)
 

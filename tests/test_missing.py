@@ -42,7 +42,7 @@ def data(number, seed=0):
 
 
 def exact(x):
-    """Give log p(observed), and mean and standard deviation of the missing values given those, by NumPy."""
+    """Return log p(observed), and mean and standard deviation of the missing values given those, by NumPy."""
     covariance, seen = W.T @ W + S**2 * np.eye(3), ~np.isnan(x)
     log_prob = (
         stats.multivariate_normal(np.zeros(seen.sum()), covariance[np.ix_(seen, seen)]).logpdf(x[seen])

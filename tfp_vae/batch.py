@@ -77,20 +77,20 @@ class Variable:
         return None if isinstance(self.shape, dict) else self.name
 
     def parts(self, value) -> dict:
-        """Give a value as a dict of its parts, in the order of their names, as everywhere."""
+        """Return a value as a dict of its parts, in the order of their names, as everywhere."""
         return map_parts(lambda part: part, value) if isinstance(value, Mapping) else {self.name: value}
 
     def whole(self, parts: Mapping):
-        """Give what `parts` was made of: its one part, or the dict of them; other names are left out."""
+        """Return what `parts` was made of: its one part, or the dict of them; other names are left out."""
         named = {name: parts[name] for name in self.shapes}
         return named if isinstance(self.shape, dict) else named[self.name]
 
     def zeros(self, *leading: int):
-        """Give zeros `[1, *shape]`, or with the given leading axes."""
+        """Return zeros `[1, *shape]`, or with the given leading axes."""
         return map_parts(lambda shape: tf.zeros([*(leading or [1]), *shape], self.dtype), self.shape)
 
     def expect(self, value):
-        """Give a value in the variable's dtype.
+        """Return a value in the variable's dtype.
 
         Raises:
             ValueError: if its parts are others, or one of them has another shape, or fractions where labels are asked.
@@ -125,14 +125,14 @@ class Variable:
         return tf.cast(part, self.dtype)
 
     def is_known(self, value) -> tf.Tensor:
-        """Say of each value whether it is finite and, if it is a label, one that the networks know: `[...]`."""
+        """Return whether each value is finite and, if it is a label, one that the networks know: `[...]`."""
         known = tf.math.is_finite(tf.cast(value, tf.float32))
         if self.num_labels is not None:
             known &= (value >= 0) & (value < self.num_labels)
         return tf.reduce_all(known, list(range(-len(self.shape), 0)))
 
     def expect_known(self, value):
-        """Give a value as `expect` does, after looking at it where that is possible: not at a symbolic tensor.
+        """Return a value as `expect` does, after looking at it where that is possible: not at a symbolic tensor.
 
         Raises:
             ValueError: as `expect`, or if a value is NaN, infinite, or a label that no network knows.
@@ -150,7 +150,7 @@ class Variable:
         )
 
     def leading(self, value) -> tf.TensorShape:
-        """Give the leading axes of a value, as far as they are known."""
+        """Return the leading axes of a value, as far as they are known."""
         name, part = next(iter(self.parts(value).items()))
         return part.shape[: part.shape.rank - self.ndims[name]]
 
@@ -163,12 +163,12 @@ class Variable:
 
 
 def _kind(value, dtype: str) -> str:
-    """Say what was received: a type where NumPy made an array of objects of it."""
+    """Return what was received in a word: a type where NumPy made an array of objects of it."""
     return type(value).__name__ if value is None or isinstance(value, str) else dtype
 
 
 def by_name(data) -> dict:
-    """Give data as a dict with "x", which it may be already; a dict without "x" is an x of several parts.
+    """Return data as a dict with "x", which it may be already; a dict without "x" is an x of several parts.
 
     Raises:
         ValueError: if a name beside "x" is not known.
@@ -215,7 +215,7 @@ def map_parts(function: Callable, value):
 
 
 def input_shape_of(encoder) -> dict | None:
-    """Give the shapes of the x that an encoder takes, batch included, as data by name; None if not known yet."""
+    """Return the shapes of the x that an encoder takes, batch included, as data by name; None if not known yet."""
     shapes = {name: (None, *tensor.shape[1:]) for name, tensor in named_inputs(encoder).items()}
     if not shapes:
         return None
@@ -226,7 +226,7 @@ def input_shape_of(encoder) -> dict | None:
 
 
 def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = None) -> int | None:
-    """Give how many labels a network knows of its input "condition": the least size of the tables it is looked up in.
+    """Return how many labels a network knows of its input "condition": the least size of the tables it is looked up in.
 
     Args:
         network: Keras model, of which the layers `Embedding` and `CategoryEncoding` are such tables.
@@ -254,7 +254,7 @@ def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = N
 
 
 def given(condition, variable: Variable | None, model: str) -> dict:
-    """Give a condition as a dict of it, empty where a model takes none.
+    """Return a condition as a dict of it, empty where a model takes none.
 
     Args:
         condition: what was passed, or None.
@@ -274,7 +274,7 @@ def given(condition, variable: Variable | None, model: str) -> dict:
 
 
 def one_for_each(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:
-    """Give one condition to each of a number of rows, which may have their own already.
+    """Return one condition for each of a number of rows, which may have their own already.
 
     Raises:
         ValueError: if it has another number of rows.
@@ -316,14 +316,14 @@ def num_examples(x) -> int:
 
 
 def labels(x, y, sample_weight):
-    """Give Keras labels to carry the weights along: without any it drops the weights, silently."""
+    """Return dummy labels if there are none: without labels Keras ignores sample_weight."""
     return np.zeros(num_examples(x), "int8") if y is None and sample_weight is not None else y
 
 
 def joint_distribution(
     latents: Mapping[str, tfd.Distribution], x: Variable, likelihood: Callable
 ) -> tfd.JointDistribution:
-    """Give p(z, x) as a `tfd.JointDistributionNamed` of the parts of z and those of x.
+    """Return p(z, x) as a `tfd.JointDistributionNamed` of the parts of z and those of x.
 
     Args:
         latents: the prior of each part of z.

@@ -91,14 +91,14 @@ class Splits:
         return number // batch_size
 
     def training_values(self, seed: int = 0) -> Any:
-        """Give final values of x in all training data, drawn once where `draw` is given, float32."""
+        """Return final values of x in all training data, drawn once where `draw` is given, float32."""
         rows = x_of(self.train)
         if self.draw is not None:
             rows = self.draw(rows, tf.constant([8, as_seed(seed)], tf.int32))
         return map_parts(lambda values: np.asarray(values, "float32"), rows)
 
     def batches(self, batch_size: int, *, seed: int = 0, first_epoch: int = 0, epochs: int = 1) -> tf.data.Dataset:
-        """Give shuffled training batches of the epochs `first_epoch`, ..., `epochs` - 1, one after the other.
+        """Return shuffled training batches of the epochs `first_epoch`, ..., `epochs` - 1, one after the other.
 
         Order and draws are functions of (seed, epoch, step) alone: any epoch can be had again, whatever came before.
         Each epoch leaves out the remainder of a random order that does not fill a batch, so every batch has one shape.
@@ -133,7 +133,7 @@ class Splits:
 
 
 def x_of(data):
-    """Give the x of data that may have a condition beside it."""
+    """Return the x of data that may have a condition beside it."""
     return data["x"] if _has_condition(data) else data
 
 
@@ -223,7 +223,7 @@ epoch, white with the probability of its brightness | IndependentBernoulli |
 
 
 def _by_part(likelihood) -> dict[str, str | None]:
-    """Give the chosen likelihood of each part; an x without parts is one of the name x."""
+    """Return the chosen likelihood of each part; an x without parts is one of the name x."""
     if not isinstance(likelihood, Mapping):
         return {"x": likelihood}
     if len(likelihood) < 2 or {"x", *BESIDE_X} & {*likelihood} or any(part.endswith("_mask") for part in likelihood):

@@ -20,7 +20,7 @@ ACTIVE_VARIANCE = 0.01
 def evaluate(
     vae: VAE, x: np.ndarray | dict, *, num_samples: int = 1000, batch_size: int = 500, seed: int = 0, verbose: int = 0
 ) -> dict[str, float]:
-    """Give the numbers by which a VAE is judged on data it has not seen.
+    """Return the numbers by which a VAE is judged on data it has not seen.
 
     Args:
         vae: a built VAE.
@@ -67,7 +67,7 @@ def evaluate(
 
 
 def elbo(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> dict[str, np.ndarray]:
-    """Give the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example, `[num_examples]`."""
+    """Return the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example, `[num_examples]`."""
     return _over_batches(vae.compile_once(_terms), x, batch_size)
 
 
@@ -92,12 +92,12 @@ def active_units(vae: VAE, x: np.ndarray | dict, *, threshold: float = ACTIVE_VA
 
 
 def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
-    """Give the mean of q(z|x) for each example, `[num_examples, latent]`; several latents one after another."""
+    """Return the mean of q(z|x) for each example, `[num_examples, latent]`; several latents one after another."""
     return _over_batches(vae.compile_once(_mean), x, batch_size)["mean"]
 
 
 def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
-    """Give the integer codes of a `layers.VectorQuantized` posterior for each example, `[num_examples, num_vectors]`.
+    """Return the integer codes of a `layers.VectorQuantized` posterior for each example, `[num_examples, num_vectors]`.
 
     Raises:
         ValueError: if the posterior is another.
@@ -106,7 +106,7 @@ def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarra
 
 
 def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> float:
-    """Give the number of codes in use: exp of the entropy of their frequencies over the data and all positions.
+    """Return the number of codes in use: exp of the entropy of their frequencies over the data and all positions.
 
     It is 1 where one code serves all, and the number of codes where all are used alike.
 
@@ -117,7 +117,7 @@ def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> floa
 
 
 def kl_is_analytic(vae: VAE, x) -> bool:
-    """Say whether TFP has a closed form of the VAE's KL divergence, or Monte Carlo stands in for it."""
+    """Return whether TFP has a closed form of the VAE's KL divergence, or Monte Carlo stands in for it."""
     one_pass = vae.one_pass(tf.nest.map_structure(lambda value: value[:1], x), tf.constant([0, 0]))
     return objectives.kl_is_analytic(one_pass.posterior, one_pass.prior)
 

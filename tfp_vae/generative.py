@@ -176,7 +176,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
     # Distributions
 
     def encode(self, x) -> tfd.Distribution:
-        """Give the posterior q(z|x), a plain tfd object: `[..., *event_shape]` -> batch shape `[...]`."""
+        """Return the posterior q(z|x), a plain tfd object: `[..., *event_shape]` -> batch shape `[...]`."""
         return self._posterior(self.as_batch(x))
 
     def _posterior(self, data: dict) -> tfd.Distribution:
@@ -185,7 +185,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         return fold(self.encoder, self._encoder_inputs(data), ndims, self.x.main)
 
     def _encoder_inputs(self, data: dict) -> dict:
-        """Give all that an encoder may name: x or its parts, their masks as numbers, the condition."""
+        """Return all that an encoder may name: x or its parts, their masks as numbers, the condition."""
         values = self.x.parts(data["x"])
         if self.missing:
             masks = self.x.parts(data["mask"])
@@ -193,7 +193,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         return {**values, **({"condition": data["condition"]} if "condition" in data else {})}
 
     def decode(self, z, condition=None) -> tfd.Distribution:
-        """Give the likelihood p(x|z), a plain tfd object: `[..., *latent_shape]` -> batch shape `[...]`.
+        """Return the likelihood p(x|z), a plain tfd object: `[..., *latent_shape]` -> batch shape `[...]`.
 
         Latents of several parts are a dict. A condition with fewer leading axes than z is repeated along them.
         """
@@ -207,7 +207,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         return fold(self.decoder, values, {**self.z.ndims, **self._condition_ndims}, self.z.main)
 
     def prior_distribution(self, condition=None) -> tfd.Distribution:
-        """Give the prior p(z), a plain tfd object, batch shape `[]`, or p(z|condition), batch shape `[...]`.
+        """Return the prior p(z), a plain tfd object, batch shape `[]`, or p(z|condition), batch shape `[...]`.
 
         A prior that does not look at the condition has batch shape `[]` in a conditional model, too.
         """
@@ -222,14 +222,14 @@ class LatentVariableModel(keras.Model, abc.ABC):
         return {} if self.condition is None else self.condition.ndims
 
     def joint_distribution(self, condition=None) -> tfd.JointDistribution:
-        """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
+        """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
         self.expect_built()
         prior = self.prior_distribution(condition)
         latents = dict(prior.model) if is_a(prior, tfd.JointDistributionNamed) else {"z": prior}
         return batch.joint_distribution(latents, self.x, lambda **z: self.decode(self.z.whole(z), condition))
 
     def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
-        """Give what an objective sees of a batch x, `[batch, *event_shape]`."""
+        """Return what an objective sees of a batch x, `[batch, *event_shape]`."""
         data = self.as_batch(x)
         condition = data.get("condition")
         posterior = self._posterior(data)
@@ -244,14 +244,14 @@ class LatentVariableModel(keras.Model, abc.ABC):
     # What is computed from them
 
     def reconstruct(self, x):
-        """Give the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out.
+        """Return the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out.
 
         A distribution without a mean is represented as `sampling.point` says, here and in `generate`.
         """
         return batch.map_parts(np.asarray, self.reconstruction(x))
 
     def reconstruction(self, x):
-        """Give what `reconstruct` gives, as tensors."""
+        """Return what `reconstruct` gives, as tensors."""
         data = self.as_batch(x)
         return sampling.point(self.decode(sampling.point(self._posterior(data)), data.get("condition")))
 

@@ -104,7 +104,7 @@ def _normal(name: str, from_size: int, size: int, hidden_size: int, activation) 
 
 
 def _top_down(sizes: Sequence[int], hidden_size: int, activation) -> list[keras.Sequential]:
-    """Give p(z1|z2), p(z2|z3), ..."""
+    """Return p(z1|z2), p(z2|z3), ..."""
     return [_normal(f"z{k + 2}", sizes[k + 1], sizes[k], hidden_size, activation) for k in range(len(sizes) - 1)]
 
 

@@ -63,7 +63,7 @@ NOTES = {
 
 
 def kind_of(parts: list[np.ndarray], known: list[np.ndarray], *, is_part: bool) -> str:
-    """Say what some values are, a key of `USUAL`."""
+    """Return the kind of some values, a key of `USUAL`."""
     train = parts[0]
     if all(np.isin(part, (0, 1)).all() for part in known):
         return "bits"

@@ -13,7 +13,7 @@ tfd = tfp.distributions
 
 
 def split(x, mask=None) -> tuple:
-    """Give x with 0 where a value is missing, and a mask that is True where one is observed.
+    """Return x with 0 where a value is missing, and a mask that is True where one is observed.
 
     Args:
         x: floating tensor, NaN where a value is missing; or a dict of such by part.
@@ -30,7 +30,7 @@ def split(x, mask=None) -> tuple:
 
 
 def observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
-    """Give the likelihood of the observed values alone: those that are missing add nothing to its `log_prob`.
+    """Return the likelihood of the observed values alone: those that are missing add nothing to its `log_prob`.
 
     Reference: Mattei & Frellsen, 2019, MIWAE: deep generative modelling and imputation of incomplete data,
     arXiv:1812.02633.
@@ -59,14 +59,14 @@ def observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
 
 
 def _safe_value(distribution: tfd.Distribution) -> tf.Tensor:
-    """Give what stands where a value is missing, in a density that is not used: counts and labels may be 0."""
+    """Return what stands where a value is missing, in a density that is not used: counts and labels may be 0."""
     if distribution.reparameterization_type == tfd.NOT_REPARAMETERIZED:
         return tf.zeros(distribution.batch_shape_tensor(), keras.config.floatx())
     return distribution.sample(seed=[0, 0])
 
 
 def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
-    """Give values for all of x by importance sampling, each example by itself; see `VAE.impute`.
+    """Return values for all of x by importance sampling, each example by itself; see `VAE.impute`.
 
     Args:
         model: a VAE with `missing=True`.
@@ -107,13 +107,13 @@ def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: t
 
 
 def _comparable(log_weights: tf.Tensor) -> tf.Tensor:
-    """Give weights of which some are not 0: where x is so unlikely that all of them are, they count alike."""
+    """Return weights of which some are not 0: where x is so unlikely that all of them are, they count alike."""
     known = tf.where(tf.math.is_nan(log_weights), -np.inf, log_weights)
     return tf.where(tf.reduce_all(tf.math.is_inf(known)), tf.zeros_like(known), known)
 
 
 def _weighted_point(likelihood: tfd.Distribution, weights: tf.Tensor):
-    """Give one value that stands for a mixture of likelihoods: its mean, or its most probable category."""
+    """Return one value that stands for a mixture of likelihoods: its mean, or its most probable category."""
     if is_a(likelihood, tfd.JointDistributionNamed):
         return {name: _weighted_point(part, weights) for name, part in likelihood.model.items()}
     inner = innermost(likelihood)
@@ -127,14 +127,14 @@ def _swap_first_axes(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def replace(x, mask, values):
-    """Give x where it is observed, and the values elsewhere, as arrays in x's dtype."""
+    """Return x where it is observed, and the values elsewhere, as arrays in x's dtype."""
     return tf.nest.map_structure(
         lambda part, seen, value: np.asarray(tf.where(seen, part, tf.cast(value, part.dtype))), x, mask, values
     )
 
 
 def observed_examples(x, mask=None):
-    """Give examples whose missing values are replaced by an observed one of the same part, to look at their range.
+    """Return examples whose missing values are replaced by an observed one of the same part, to look at their range.
 
     A part of which nothing is observed is None.
     """

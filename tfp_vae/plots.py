@@ -171,7 +171,7 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
 
 
 def _bins(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Give the edges of a histogram of both: a bar for each whole number if they are few, else more for more data."""
+    """Return the edges of a histogram of both: a bar for each whole number if they are few, else more for more data."""
     ends = [np.quantile(part, [0.002, 0.998]) for part in (values, draws) if len(part)]
     low, high = np.min(ends), np.max(ends)
     if high - low < 40 and np.array_equal(values, np.round(values)) and np.array_equal(draws, np.round(draws)):
@@ -246,7 +246,7 @@ def _latent_name(vae: VAE, dim: int) -> str:
 
 
 def _part(x, part: str | None):
-    """Give what is to be drawn of an x that may have several parts."""
+    """Return what is to be drawn of an x that may have several parts."""
     if isinstance(x, Mapping):
         if part not in x:
             raise ValueError(f"x has the parts {sorted(x)}, and a picture shows one: pass part=..., received {part!r}.")

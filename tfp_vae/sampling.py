@@ -118,7 +118,7 @@ def sample_rows(distribution: tfd.Distribution, seeds: tf.Tensor):
 
 
 def log_density(distribution: tfd.Distribution, value) -> tf.Tensor:
-    """Give `distribution.log_prob(value)`; of a joint distribution without the draws that TFP makes on the way.
+    """Return `distribution.log_prob(value)`; of a joint distribution without the draws that TFP makes on the way.
 
     >>> p = tfd.JointDistributionNamed({"a": tfd.Normal(0., 1.), "b": lambda a: tfd.Normal(a, 1.)})
     >>> value = {"a": 1.0, "b": 3.0}
@@ -131,7 +131,7 @@ def log_density(distribution: tfd.Distribution, value) -> tf.Tensor:
 
 
 def parts_given(joint: tfd.JointDistributionNamed, values: Mapping) -> dict[str, tfd.Distribution]:
-    """Give the distribution of each part, given the values of those it depends on."""
+    """Return the distribution of each part, given the values of those it depends on."""
     return {
         name: joint.model[name](**{need: values[need] for need in needs}) if needs else joint.model[name]
         for name, needs in joint.resolve_graph()
@@ -170,7 +170,7 @@ def _normal(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
 
 
 def _fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:
-    """Give each part of a joint distribution a seed of its own, other than those that callers make of theirs."""
+    """Return a seed for each part of a joint distribution, other than those that callers make of theirs."""
     return tf.random.fold_in(seed, PART_SALT + number) if number else seed
 
 
@@ -179,7 +179,7 @@ def _draw_shape(distribution: tfd.Distribution) -> tf.Tensor:
 
 
 def point(distribution: tfd.Distribution):
-    """Give one value that stands for a distribution: its mean, else its mode, else the mean of 64 fixed draws a row.
+    """Return one value that stands for a distribution: its mean, else its mode, else the mean of 64 fixed draws a row.
 
     Of categories, whose numbers are but names, it is the mode. Of a joint distribution it is the point of each part,
     given those of the parts before it.
@@ -204,7 +204,7 @@ def point(distribution: tfd.Distribution):
 
 
 def row_seeds(num_samples: int, seed: int) -> tf.Tensor:
-    """Give the stateless seeds of `generate`, int32 `[num_samples, 2]`: row i is (seed, i).
+    """Return the stateless seeds of `generate`, int32 `[num_samples, 2]`: row i is (seed, i).
 
     Raises:
         ValueError: if `num_samples` is not a whole number of at least 1, or `seed` one from 0 to 2**31 - 1.

@@ -18,7 +18,7 @@ NETWORK_TIMEOUT = 10
 
 
 def load_digits() -> dict[str, np.ndarray]:
-    """Give scikit-learn's handwritten digits: `x` of 8x8 counts from 0 to 16, and `label`."""
+    """Return scikit-learn's handwritten digits: `x` of 8x8 counts from 0 to 16, and `label`."""
     from sklearn.datasets import load_digits as load  # slow to import, and only the digits need it
 
     digits = load()
@@ -64,7 +64,7 @@ def load_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def from_arrays(name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, str]) -> list[dict[str, np.ndarray]]:
-    """Give train, validation and test data of some arrays.
+    """Return train, validation and test data of some arrays.
 
     Args:
         name: of the whole, for messages.

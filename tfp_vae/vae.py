@@ -27,7 +27,7 @@ class VAE(LatentVariableModel):
     """A variational autoencoder: x -> q(z|x) -> z -> p(x|z), trained by `fit` to maximize the objective.
 
     `vae(x)` gives the objective's terms for each example, a dict of `loss`, `elbo`, `log_likelihood` and `kl`, each
-    `[batch]`, in nats; to the loss a quantized posterior adds its commitment loss. `fit` and `evaluate` report their
+    `[batch]`, in nats. Quantized posteriors add a commitment loss. `fit` and `evaluate` report their
     means over the examples, weighted by `sample_weight`; their `loss` is Keras's mean over the batches, with
     regularizers. `predict` gives reconstructions.
 
@@ -299,7 +299,7 @@ class VAE(LatentVariableModel):
         return total / tf.distribute.get_strategy().num_replicas_in_sync
 
     def predict(self, x, *args, **kwargs):
-        """Give reconstructions as `keras.Model.predict` does; the conditions of arrays are checked first."""
+        """Return reconstructions as `keras.Model.predict` does; the conditions of arrays are checked first."""
         if self.is_conditional:
             batch.expect_no_labels(x)
             if (examples := examples_of(x)) is not None:

@@ -88,7 +88,7 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
 
 
 def learning_rate(options: Options, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Give the cosine from the first rate to 0 over all epochs of so many steps."""
+    """Return the cosine from the first rate to 0 over all epochs of so many steps."""
     return keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
 
 
@@ -141,7 +141,7 @@ def parse_condition(text: str) -> np.ndarray:
 
 
 def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model, keras.layers.Layer]:
-    """Give encoder, decoder and prior."""
+    """Return encoder, decoder and prior."""
     known = (*POSTERIORS, "VectorQuantized", "Joint", *hierarchy.__all__)
     name, arguments = parse("posterior", options.posterior, known)
     if name in hierarchy.__all__:
@@ -240,7 +240,7 @@ def _followed_by(network: keras.Model, layers: list[keras.layers.Layer]) -> kera
 
 
 def _condition(splits: datasets.Splits) -> Any:
-    """Give what the condition enters a network by: one-hot vectors of labels, else its shape."""
+    """Return what the condition enters a network by: one-hot vectors of labels, else its shape."""
     if (conditions := splits.conditions) is None:
         return None
     return networks.one_hot(conditions.max() + 1, conditions.shape[1:]) if splits.has_labels else conditions.shape[1:]
@@ -274,7 +274,7 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
 
 
 def _posterior(name: str, arguments: dict, latent_size: int) -> tuple[layers.DistributionLayer, int]:
-    """Give the posterior's layer and its number of parameters; a flow's name stands for a `FlowPosterior` of it."""
+    """Return the posterior's layer and its number of parameters; a flow's name stands for a `FlowPosterior` of it."""
     posterior, arguments = getattr(layers, name), {"event_size": latent_size, **arguments}
     if name in FLOWS:
         arguments = {"flow": posterior(**{"context_size": CONTEXT_SIZE, **arguments})}
@@ -307,7 +307,7 @@ def _joint_prior(options: Options, latents: dict[str, tuple]) -> layers.Joint:
 def _prior(
     splits: datasets.Splits, options: Options, latent_size: int | tuple, encoder: keras.Model | None = None
 ) -> priors.Prior:
-    """Give the prior of the latents, or of the last of a hierarchy, which no encoder of x alone ends in."""
+    """Return the prior of the latents, or of the last of a hierarchy, which no encoder of x alone ends in."""
     name, arguments = parse("prior", options.prior, (*PRIORS, "VampPrior", "Codes"))
     if name == "VampPrior":
         if encoder is None or splits.is_table or options.missing:
@@ -356,7 +356,7 @@ def _objective(splits: datasets.Splits, options: Options, steps: int) -> objecti
 
 
 def _beta(options: Options, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Give beta, which rises in the warm-up: once, or in each of several cycles that share the training."""
+    """Return beta, which rises in the warm-up: once, or in each of several cycles that share the training."""
     if options.cycles > 1:
         if not 0 < options.warm_up * options.cycles <= options.epochs:
             raise ValueError(

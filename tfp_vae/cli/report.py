@@ -54,7 +54,7 @@ def _likelihood_of(layer: keras.layers.Layer) -> str | dict[str, str]:
 
 
 def judge(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: int, seed: int) -> dict:
-    """Give the numbers of a model on its test data."""
+    """Return the numbers of a model on its test data."""
     verbose = 1 if console.is_terminal else 0
     numbers = evaluation.evaluate(
         vae, splits.test, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
@@ -100,7 +100,7 @@ def _broken(note: str) -> str:
 
 
 def _conditions_to_draw(splits: datasets.Splits) -> tuple:
-    """Give some conditions, each label where there are few, and the first of them."""
+    """Return some conditions, each label where there are few, and the first of them."""
     if splits.conditions is None:
         return None, None
     rows = np.unique(splits.conditions, axis=0)[:MAX_CONDITIONS] if splits.has_labels else splits.conditions[:6]
@@ -159,12 +159,12 @@ def expect_writable(folder: Path) -> None:
 
 
 def is_served(model: Path | None) -> bool:
-    """Say whether a folder holds a SavedModel of this package, or the versions of one."""
+    """Return whether a folder holds a SavedModel of this package, or the versions of one."""
     return model is not None and model.is_dir() and not (model / "config.json").is_file()
 
 
 def find(model: Path | None) -> tuple[Path, Run | None]:
-    """Give the `.keras` file, and its run where there is one, of a run folder, a `.keras` file, or the newest run."""
+    """Return the `.keras` file, and its run where there is one, of a run folder, a `.keras` file, or the newest run."""
     if model is not None and model.suffix == ".keras":
         return model, Run.open(model.parent) if (model.parent / "config.json").is_file() else None
     run = Run.newest() if model is None else Run.open(model)

@@ -132,7 +132,7 @@ class Run:
                 path.unlink(missing_ok=True)
 
     def longer(self, epochs: int) -> "Run":
-        """Give the run another number of epochs, and leave it unfinished.
+        """Return the run with another number of epochs, unfinished.
 
         Raises:
             ValueError: if it has had so many already.
@@ -265,7 +265,7 @@ class CtrlC(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path aside to write to, and move what was written there to its place in one step, unless that failed."""
+    """Return a path aside to write to, and move what was written there to its place in one step, unless that failed."""
     aside = path.with_name(f".{os.getpid()}-aside-{path.name}")
     try:
         yield aside

@@ -72,7 +72,7 @@ def _say_what_data_are(splits: datasets.Splits, batch_size: int) -> None:
 
 
 def read_config(path: Path) -> dict:
-    """Give the options of another run, to train with them again."""
+    """Return the options of another run, to train with them again."""
     options = dataclasses.asdict(Options.read(path))
     return {name: value for name, value in options.items() if name not in ("name", "data")}
 
@@ -138,7 +138,7 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
 
 
 def _best_of(run: Run, patience: Patience, vae: VAE) -> VAE:
-    """Give the model of the best epoch, and make it the run's."""
+    """Return the model of the best epoch, and make it the run's."""
     if not run.best.is_file():
         return vae
     if patience.is_over():

@@ -123,7 +123,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
         self._layers_of_weights = [self._add_layer(k, mask) for k, mask in enumerate(self._masks)]
 
     def _make_masks(self, event_size: int) -> list[np.ndarray]:
-        """Give for each layer which input may reach which output: the output's degree must not be below."""
+        """Return for each layer which input may reach which output: the output's degree must not be below."""
         random = np.random.RandomState(self.seed)
         order = _input_degrees(self.input_order, event_size, random)
         degrees = [order]
@@ -286,7 +286,7 @@ def _check_choice(value, argument: str, choices: tuple):
 
 
 def _input_degrees(input_order, event_size: int, random: np.random.RandomState) -> np.ndarray:
-    """Give the position of each value, from 1: a value depends on those of lower positions."""
+    """Return the position of each value, from 1: a value depends on those of lower positions."""
     positions = np.arange(1, event_size + 1)
     named = {"left-to-right": positions, "right-to-left": positions[::-1], "random": random.permutation(positions)}
     degrees = np.array(named[input_order] if isinstance(input_order, str) else input_order)
@@ -296,7 +296,7 @@ def _input_degrees(input_order, event_size: int, random: np.random.RandomState) 
 
 
 def _hidden_degrees(method: str, units: int, event_size: int, lowest: int, random: np.random.RandomState) -> np.ndarray:
-    """Give for each hidden unit the highest position it may depend on, from `lowest` up to `event_size - 1`."""
+    """Return for each hidden unit the highest position it may depend on, from `lowest` up to `event_size - 1`."""
     lowest = min(lowest, event_size - 1)
     if method == "random":
         return random.randint(lowest, event_size, size=units)

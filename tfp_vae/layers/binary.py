@@ -61,7 +61,7 @@ class IndependentBernoulliStraightThrough(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return int(np.prod(as_event_shape(event_shape)))
 
 
@@ -120,7 +120,7 @@ class IndependentRelaxedBernoulli(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return int(np.prod(as_event_shape(event_shape)))
 
 

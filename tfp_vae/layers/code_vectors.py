@@ -33,14 +33,14 @@ class OverVectors(tfd.Distribution, tfp.experimental.AutoCompositeTensor, metacl
         return tf.reduce_mean(self.codebook, -2, keepdims=True)
 
     def vectors(self, codes) -> tf.Tensor:
-        """Give the code vectors of integer codes: `[..., num_vectors]` -> `[..., num_vectors, code_size]`."""
+        """Return the code vectors of integer codes: `[..., num_vectors]` -> `[..., num_vectors, code_size]`."""
         codes = tf.cast(codes, tf.int32)
         if self.codebook.shape.rank == 2:
             return tf.gather(self.codebook, codes)
         return _times(tf.one_hot(codes, tf.shape(self.codebook)[-2], dtype=self.dtype), self.codebook)
 
     def nearest(self, vectors) -> tf.Tensor:
-        """Give the code of the code vector nearest to each vector: `[..., code_size]` -> int32 `[...]`."""
+        """Return the code of the code vector nearest to each vector: `[..., code_size]` -> int32 `[...]`."""
         # From the middle of the codes: far from it, as the origin may be, differences would be lost in rounding.
         codebook = self.codebook - self.middle
         half_lengths = 0.5 * tf.reduce_sum(codebook**2, -1)[..., tf.newaxis, :]
@@ -95,7 +95,7 @@ class CodeVectors(OverVectors):
         return self._per_vector
 
     def codes_log_prob(self, codes) -> tf.Tensor:
-        """Give the log-probability of integer codes: `[..., num_vectors]` -> `[...]`."""
+        """Return the log-probability of integer codes: `[..., num_vectors]` -> `[...]`."""
         chosen = tf.one_hot(codes, self.logits.shape[-1], dtype=self.dtype)
         return tf.reduce_sum(chosen * tf.nn.log_softmax(self.logits), [-2, -1])
 

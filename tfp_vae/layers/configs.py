@@ -44,7 +44,7 @@ def store(layer: keras.layers.Layer, arguments: dict) -> None:
 
 
 def stored(layer: keras.layers.Layer) -> dict:
-    """Give what a `.keras` file holds of the arguments that `store` kept; `rebuild` undoes it."""
+    """Return what a `.keras` file holds of the arguments that `store` kept; `rebuild` undoes it."""
     return {name: to_config(getattr(layer, name), name) for name in layer.argument_names}
 
 
@@ -67,7 +67,7 @@ def as_function(identifier) -> Callable:
 
 
 def to_config(value, argument: str):
-    """Give what a `.keras` file can hold of an argument: plain values, a name, or the config of a registered object."""
+    """Return what a `.keras` file holds of an argument: plain values, a name, or the config of a registered object."""
     for name, known in DRAW_SHAPED.items():
         if value is known:
             return name

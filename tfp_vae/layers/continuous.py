@@ -50,7 +50,7 @@ class IndependentLogistic(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.Logistic, event_shape)
 
 
@@ -96,7 +96,7 @@ class IndependentStudentT(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.StudentT, event_shape)
 
 
@@ -139,7 +139,7 @@ class IndependentContinuousBernoulli(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.ContinuousBernoulli, event_shape)
 
 
@@ -181,5 +181,5 @@ class Deterministic(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.Deterministic, event_shape)

@@ -59,7 +59,7 @@ class IndependentBinomial(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.Binomial, event_shape, total_count=1)
 
 
@@ -96,7 +96,7 @@ class IndependentPoisson(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.Poisson, event_shape)
 
 
@@ -146,7 +146,7 @@ class IndependentNegativeBinomial(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return 2 * int(np.prod(as_event_shape(event_shape)))
 
 
@@ -198,7 +198,7 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return 3 * int(np.prod(as_event_shape(event_shape)))
 
 
@@ -249,7 +249,7 @@ class IndependentQuantizedLogistic(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return 2 * int(np.prod(as_event_shape(event_shape)))
 
 
@@ -284,7 +284,7 @@ class QuantizedLogistic(tfd.QuantizedDistribution):
     """TFP's, with a mean, and a log-density that no cancellation spoils."""
 
     def _log_prob(self, level):
-        """Give log(F(x) - F(x - 1)): the logistic F has it as a sum of logarithms, log F(x), log(1 - F(x - 1)) and one.
+        """Return log(F(x) - F(x - 1)), of the logistic F a sum of logarithms, log F(x), log(1 - F(x - 1)) and one.
 
         TFP subtracts numbers that floating point cannot tell apart where the scale or the location is large.
         """
@@ -313,7 +313,7 @@ def quantized_logistic(loc, scale, num_levels: int, validate_args: bool) -> Quan
 
 
 def _counts_and_logits(log_mean, inverse_dispersion) -> tuple[tf.Tensor, tf.Tensor]:
-    """Give TFP's parameters of a negative binomial distribution: its mean is total_count * exp(logits)."""
+    """Return TFP's parameters of a negative binomial distribution: its mean is total_count * exp(logits)."""
     bijector = tfd.NegativeBinomial.parameter_properties(log_mean.dtype)["total_count"]
     total_count = bijector.default_constraining_bijector_fn()(inverse_dispersion)
     return total_count, _bounded(log_mean) - tf.math.log(total_count)

@@ -51,7 +51,7 @@ class IndependentBernoulli(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.Bernoulli, event_shape)
 
 
@@ -110,10 +110,10 @@ class IndependentCategorical(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape, num_categories: int, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return int(np.prod(as_event_shape(event_shape))) * as_count(num_categories, "num_categories")
 
 
 def as_dtype(dtype) -> str | None:
-    """Give the name of a dtype, such as `tf.int32` or "int32"; None stays."""
+    """Return the name of a dtype, such as `tf.int32` or "int32"; None stays."""
     return None if dtype is None else keras.backend.standardize_dtype(dtype)

@@ -140,7 +140,7 @@ class DistributionLambda(DistributionLayer):
 
 
 def _in_its_own_words(layer: keras.layers.Layer, error: ValueError) -> ValueError:
-    """Give an error without what Keras writes around it: that no output shape could be inferred, and the arguments."""
+    """Return an error without what Keras writes around it: that no shape could be inferred, and the arguments."""
     words = str(error).partition("Error encountered:")[2] or str(error)
     plain = ValueError(f"{layer.name}: {' '.join(words.replace(chr(27) + '[0m', '').split())}")
     plain._keras_call_info_injected = True  # type: ignore[attr-defined]  # Keras then adds nothing to it

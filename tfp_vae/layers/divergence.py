@@ -100,7 +100,7 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
         return mean * tf.cast(tf.shape(distribution_a)[0], mean.dtype)
 
     def batch_mean(self, distribution_a: tfd.Distribution, training=None) -> tf.Tensor:
-        """Give the weighted divergence of one example, in nats: the mean over the batch."""
+        """Return the weighted divergence of one example, in nats: the mean over the batch."""
         distribution_a = _as_tensor_like(distribution_a)
         kl = kl_divergence(
             distribution_a,
@@ -246,7 +246,7 @@ def kl_divergence(
     test_points_fn: Callable = tf.convert_to_tensor,
     test_points_reduce_axis=(),
 ) -> tf.Tensor:
-    """Give KL(a || b), in nats: `[*batch]`, or `[*sample, *batch]` at the test points, reduced axes of length 1.
+    """Return KL(a || b), in nats: `[*batch]`, or `[*sample, *batch]` at the test points, reduced axes of length 1.
 
     Raises:
         ValueError: if a draw of `a` has no gradient, or `a` and `b` are distributions over different things.
@@ -290,7 +290,7 @@ def mean_then_sum(kl: tf.Tensor, num_summed_axes: int) -> tf.Tensor:
 
 
 def call_prior(prior) -> tfd.Distribution:
-    """Give the distribution of a prior: a Keras layer, a `tfd.Distribution`, or a function without arguments."""
+    """Return the distribution of a prior: a Keras layer, a `tfd.Distribution`, or a function without arguments."""
     if isinstance(prior, tfd.Distribution):
         return prior
     if not isinstance(prior, keras.layers.Layer):

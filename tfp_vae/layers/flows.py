@@ -114,7 +114,7 @@ class Flow(keras.layers.Layer, abc.ABC):
 
 
 def _positions(event_size: int, number: int, seed: int) -> list[np.ndarray]:
-    """Give the position of each value in each transform: pairs of an order and its reverse, of which one is plain."""
+    """Return the position of each value in each transform: pairs of an order and its reverse, of which one is plain."""
     random = np.random.RandomState(seed)
     firsts = [np.arange(event_size), *(random.permutation(event_size) for _ in range(1, number))]
     return [position for first in firsts for position in (first, event_size - 1 - first)][:number]
@@ -287,5 +287,5 @@ class FlowPosterior(DistributionLayer):
 
     @staticmethod
     def params_size(flow: Flow) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return 2 * flow.event_size + flow.context_size

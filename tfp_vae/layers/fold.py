@@ -15,7 +15,7 @@ tfd = tfp.distributions
 
 
 def named_inputs(network: keras.layers.Layer) -> dict[str, keras.KerasTensor]:
-    """Give a network's inputs by name, nothing where it has no `keras.Input`.
+    """Return a network's inputs by name, nothing where it has no `keras.Input`.
 
     >>> list(named_inputs(keras.Sequential([keras.Input((3,), name="z1"), keras.layers.Dense(4)])))
     ['z1']
@@ -29,7 +29,7 @@ def named_inputs(network: keras.layers.Layer) -> dict[str, keras.KerasTensor]:
 
 
 def is_automatic(name: str) -> bool:
-    """Say whether Keras chose the name of an input."""
+    """Return whether Keras chose the name of an input."""
     return name.startswith(("keras_tensor", "input_layer"))
 
 
@@ -104,7 +104,7 @@ def fold(
 
 
 def unfold(distribution: tfd.Distribution, shape) -> tfd.Distribution:
-    """Give a distribution of batch shape `[n, *rest]` the batch shape `[*shape, *rest]`: the same class, reshaped.
+    """Return a distribution of batch shape `[n, *rest]` with the batch shape `[*shape, *rest]`: the same class.
 
     Raises:
         ValueError: if a part of a joint distribution depends on others.
@@ -135,7 +135,7 @@ def _unfold(value: tf.Tensor, event_ndims: int, batch: tf.Tensor, shape) -> tf.T
 
 
 def named_function(names: Sequence[str], function: Callable) -> Callable:
-    """Give a function of keyword arguments whose signature says their names, which TFP's joint distributions read."""
+    """Return a function of keyword arguments whose signature says their names, which TFP's joint distributions read."""
 
     def named(**values):
         return function(**values)
@@ -146,7 +146,7 @@ def named_function(names: Sequence[str], function: Callable) -> Callable:
 
 
 def _structure(network: keras.Model):
-    """Give a model's inputs as they were given to it: one, a list or a dict."""
+    """Return a model's inputs as they were given to it: one, a list or a dict."""
     return network.inputs if isinstance(network, keras.Sequential) else network.input
 
 

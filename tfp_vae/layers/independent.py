@@ -90,7 +90,7 @@ class Independent(DistributionLayer):
 
     @staticmethod
     def params_size(distribution_class, event_shape=(), predicted=None, constants=None, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return independent_params_size(distribution_class, event_shape, predicted, **constants or {})
 
 
@@ -133,7 +133,7 @@ def independent(
 
 
 def independent_params_size(distribution_class, event_shape=(), predicted=None, **constants) -> int:
-    """Give the number of parameters that `independent` needs.
+    """Return the number of parameters that `independent` needs.
 
     >>> independent_params_size(tfd.Normal, (2, 3)), independent_params_size(tfd.MultivariateNormalTriL, 2)
     (12, 5)
@@ -156,7 +156,7 @@ def independent_of(base: tfd.Distribution, event_ndims: int, name: str | None = 
 
 
 def _unconstrained(distribution_class, event_shape, predicted, constants, dtype=tf.float32) -> dict:
-    """Give for each predicted parameter the shape of its unconstrained values and its constraining bijector."""
+    """Return for each predicted parameter the shape of its unconstrained values and its constraining bijector."""
     properties = distribution_class.parameter_properties(dtype)
     if predicted is None:
         predicted = [name for name, p in properties.items() if p.is_tensor and p.is_preferred and name not in constants]

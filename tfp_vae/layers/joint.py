@@ -107,7 +107,7 @@ class Joint(DistributionLayer):
 
 
 def _dependent(network: keras.layers.Layer, values: dict, needs: Sequence[str], main: str | None) -> Callable:
-    """Give the function of the latents before it that TFP asks for, with their names as its arguments."""
+    """Return the function of the latents before it that TFP asks for, with their names as its arguments."""
     inputs = named_inputs(network)
     event_ndims = {name: value.shape.rank - 1 for name, value in values.items() if value is not None}
 

@@ -81,7 +81,7 @@ class MixtureSameFamily(DistributionLayer):
 
     @staticmethod
     def params_size(num_components: int, component_params_size: int, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return as_count(num_components, "num_components") * (1 + int(component_params_size))
 
 
@@ -126,7 +126,7 @@ class MixtureNormal(DistributionLayer):
 
     @staticmethod
     def params_size(num_components: int, event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return MixtureSameFamily.params_size(num_components, IndependentNormal.params_size(event_shape))
 
 
@@ -169,7 +169,7 @@ class MixtureLogistic(DistributionLayer):
 
     @staticmethod
     def params_size(num_components: int, event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return MixtureSameFamily.params_size(num_components, IndependentLogistic.params_size(event_shape))
 
 
@@ -232,7 +232,7 @@ class MixtureQuantizedLogistic(DistributionLayer):
 
     @staticmethod
     def params_size(num_components: int, event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return 3 * as_count(num_components, "num_components") * int(np.prod(as_event_shape(event_shape)))
 
 
@@ -244,7 +244,7 @@ class Categories(tfd.Categorical):
 
 
 def _last(event_ndims: int) -> list[int]:
-    """Give the order that moves the axis before those of the event behind them."""
+    """Return the order that moves the axis before those of the event behind them."""
     return [*range(1, event_ndims + 1), 0]
 
 

@@ -59,7 +59,7 @@ class MultivariateNormalDiag(DistributionLayer):
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return 2 * as_event_size(event_size)
 
 
@@ -129,7 +129,7 @@ class MultivariateNormalTriL(DistributionLayer):
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         event_size = as_event_size(event_size)
         return event_size + event_size * (event_size + 1) // 2
 
@@ -185,7 +185,7 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
 
     @staticmethod
     def params_size(event_size: int, rank: int, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return (2 + as_count(rank, "rank")) * as_event_size(event_size)
 
 
@@ -224,5 +224,5 @@ class IndependentNormal(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.Normal, event_shape)

@@ -132,7 +132,7 @@ class IndependentNormalLearnedScale(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return int(np.prod(as_event_shape(event_shape)))
 
 
@@ -201,7 +201,7 @@ class IndependentNormalOptimalScale(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return IndependentNormalLearnedScale.params_size(event_shape)
 
 

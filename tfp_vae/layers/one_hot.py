@@ -57,7 +57,7 @@ class OneHotCategorical(DistributionLayer):
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return as_event_size(event_size)
 
 
@@ -108,7 +108,7 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
 
     @staticmethod
     def params_size(event_size: int | Sequence[int], name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return int(np.prod(as_event_shape(event_size)))
 
 
@@ -188,7 +188,7 @@ class RelaxedOneHotCategorical(DistributionLayer):
 
     @staticmethod
     def params_size(event_size: int | Sequence[int], name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return int(np.prod(as_event_shape(event_size)))
 
 
@@ -205,7 +205,7 @@ class CensoredRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
         return tf.maximum(super()._call_sample_n(*args, **kwargs), self._least())
 
     def _log_prob(self, z):
-        """Give Maddison et al., 2017, equation (10), in which a censored category has no factor of its own."""
+        """Return Maddison et al., 2017, equation (10), in which a censored category has no factor of its own."""
         seen = tf.cast(z > self._least(), self.dtype)
         number, log_z = tf.reduce_sum(seen, -1), tf.math.log(tf.maximum(z, self._least()))
         log_rates = tf.math.log_softmax(self.logits) - self.temperature * log_z
@@ -276,7 +276,7 @@ class CategoricalMixtureOfOneHotCategorical(DistributionLayer):
 
     @staticmethod
     def params_size(event_size: int, num_components: int, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return as_count(num_components, "num_components") * (1 + as_event_size(event_size))
 
 
@@ -284,7 +284,7 @@ class MixtureOfOneHot(tfd.MixtureSameFamily):
     """TFP's, with what a distribution over a few vectors can say: its mode and the logarithm of its mean."""
 
     def log_mean(self) -> tf.Tensor:
-        """Give the logarithm of the probability of each category, `[..., event_size]`."""
+        """Return the logarithm of the probability of each category, `[..., event_size]`."""
         weights = tf.math.log_softmax(self.mixture_distribution.logits)
         probs = tf.math.log_softmax(self.components_distribution.logits)
         return tf.reduce_logsumexp(weights[..., tf.newaxis] + probs, axis=-2)

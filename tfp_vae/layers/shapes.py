@@ -63,7 +63,7 @@ def split_params(params, shapes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
 
 
 def _reshape(piece: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-    """Give the last axis of `piece` a shape; the axes before it, of any size, stay."""
+    """Return `piece` with its last axis in a shape; the axes before it, of any size, stay."""
     shape = tuple(shape)
     reshaped = tf.reshape(piece, tf.concat([tf.shape(piece)[:-1], np.array(shape, "int32")], 0))
     return tf.ensure_shape(reshaped, piece.shape[:-1].concatenate(shape))

@@ -55,7 +55,7 @@ class PowerSpherical(DistributionLayer):
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return _as_sphere(event_size) + 1
 
 
@@ -101,7 +101,7 @@ class VonMisesFisher(DistributionLayer):
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return _as_sphere(event_size) + 1
 
 

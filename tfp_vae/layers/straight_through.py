@@ -25,7 +25,7 @@ class StraightThroughDraws(tfd.Distribution):
 
 
 def is_straight_through(distribution: tfd.Distribution) -> bool:
-    """Say whether the gradient through a draw is only that of the probabilities, biased for what is not linear."""
+    """Return whether the gradient through a draw is only that of the probabilities, biased for what is not linear."""
     distribution = unwrap(distribution)
     if is_a(distribution, tfd.JointDistributionNamed):
         kinds = tf.nest.flatten(distribution.sample_distributions(seed=(0, 0))[0], expand_composites=False)

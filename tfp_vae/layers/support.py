@@ -74,7 +74,7 @@ TAKES = {
 
 
 def examples_of(data):
-    """Give the examples that can be looked at before training: arrays whole, a `tf.data.Dataset`'s first batch.
+    """Return the examples that can be looked at before training: arrays whole, a `tf.data.Dataset`'s first batch.
 
     None where that is impossible, as of a generator. Data by name are a dict of arrays, which may be nested.
 
@@ -175,7 +175,7 @@ def check_support(likelihood: tfd.Distribution, x) -> None:
 
 
 def innermost(distribution: tfd.Distribution) -> tfd.Distribution:
-    """Give the distribution that decides which values are possible, inside those that wrap, mix or inflate it."""
+    """Return the distribution that decides which values are possible, inside those that wrap, mix or inflate it."""
     while True:
         if is_a(distribution, tfd.MixtureSameFamily):
             distribution = distribution.components_distribution
@@ -186,7 +186,7 @@ def innermost(distribution: tfd.Distribution) -> tfd.Distribution:
 
 
 def is_point(distribution: tfd.Distribution) -> bool:
-    """Say whether a part of it is a single point among the real numbers, which has no density.
+    """Return whether a part of it is a single point among the real numbers, which has no density.
 
     >>> is_point(tfd.Independent(tfd.Deterministic([0., 1.]), 1)), is_point(tfd.Normal(0., 1.))
     (True, False)

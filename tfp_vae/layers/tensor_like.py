@@ -320,7 +320,7 @@ def _kl_of_the_inner(a, b, name=None):
 
 
 def unwrap(distribution: tfd.Distribution) -> tfd.Distribution:
-    """Give the plain `tfd.Distribution` inside a wrapper, or the argument itself.
+    """Return the plain `tfd.Distribution` inside a wrapper, or the argument itself.
 
     >>> type(unwrap(TensorLike(tfd.Normal(0., 1.)))).__name__
     'Normal'
@@ -329,7 +329,7 @@ def unwrap(distribution: tfd.Distribution) -> tfd.Distribution:
 
 
 def is_a(distribution, *kinds: type) -> bool:
-    """Say whether a distribution is of one of TFP's classes of compositions.
+    """Return whether a distribution is of one of TFP's classes of compositions.
 
     TFP makes an object of the base class instead where what is inside is no composite tensor.
 

@@ -13,7 +13,7 @@ _LIBRARIES = {"distributions": tfd, "bijectors": tfb}
 
 
 def to_config(value, argument: str):
-    """Give plain values, lists and dicts for a distribution, a bijector, or an argument of one.
+    """Return plain values, lists and dicts for a distribution, a bijector, or an argument of one.
 
     Raises:
         ValueError: if `argument` holds something else, such as a function or a linear operator.

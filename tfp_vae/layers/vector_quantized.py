@@ -32,7 +32,7 @@ class VectorQuantized(DistributionLayer):
     KL(q || p) is -log p(codes): the ELBO stays a bound of log p(x).
 
     The code vectors are no trained weights: in training each is the running mean of the features that were nearest to
-    it. A code that features next to never meet starts again at a feature vector of the batch; in the first step all do.
+    it. Rarely used codes are re-initialized from the batch; in the first step all are.
     What draws the features to their codes is the commitment loss, which a `VAE` adds to the loss of any objective, and
     to nothing else that is reported.
 
@@ -101,7 +101,7 @@ class VectorQuantized(DistributionLayer):
         return tf.math.divide_no_nan(tf.convert_to_tensor(self.sums), counts)
 
     def vectors(self, codes) -> tf.Tensor:
-        """Give the code vectors of integer codes: `[..., num_vectors]` -> `[..., num_vectors, code_size]`."""
+        """Return the code vectors of integer codes: `[..., num_vectors]` -> `[..., num_vectors, code_size]`."""
         return tf.gather(self.codebook, tf.cast(codes, tf.int32))
 
     def call(self, params, training=False):
@@ -147,7 +147,7 @@ class VectorQuantized(DistributionLayer):
 
     @staticmethod
     def params_size(event_shape: Sequence[int], name=None) -> int:
-        """Give the number of parameters of one distribution."""
+        """Return the number of parameters of one distribution."""
         return int(np.prod(as_vectors_shape(event_shape)))
 
 
@@ -198,7 +198,7 @@ class QuantizedVectors(StraightThroughDraws, OverVectors):
         return self.nearest(tf.stop_gradient(self.features))
 
     def commitment_loss(self) -> tf.Tensor:
-        """Give the weighted squared distance of the features to their code vectors, `[...]`."""
+        """Return the weighted squared distance of the features to their code vectors, `[...]`."""
         distances = self.features - tf.stop_gradient(self.vectors(self.codes))
         return self._commitment * tf.reduce_sum(distances**2, [-2, -1])
 
@@ -234,7 +234,7 @@ def _kl_quantized_codes(q: QuantizedVectors, p: CodeVectors, name=None) -> tf.Te
 
 
 def commitment_loss(posterior: tfd.Distribution) -> tf.Tensor | float:
-    """Give what quantized parts of a posterior add to the loss of each example, `[batch]`; 0 where there are none."""
+    """Return what quantized parts of a posterior add to the loss of each example, `[batch]`; 0 where there are none."""
     parts = posterior.model.values() if is_a(posterior, tfd.JointDistributionNamed) else [posterior]
     return sum((part.commitment_loss() for part in parts if isinstance(part, QuantizedVectors)), 0.0)
 

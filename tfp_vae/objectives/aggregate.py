@@ -100,7 +100,7 @@ class BetaTCVAE(Objective):
         return log_marginal, log_product
 
     def _log_weights(self, batch_size: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Give the log weight of each example of the batch in the estimate of q(z), `[batch, batch]`."""
+        """Return the log weight of each example of the batch in the estimate of q(z), `[batch, batch]`."""
         batch, size = tf.cast(batch_size, dtype), tf.cast(self.dataset_size, dtype)
         own = tf.eye(batch_size, dtype=tf.bool)
         if self.estimator == "weighted":
@@ -330,7 +330,7 @@ def _shuffle_dims(z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _covariance(posterior: tfd.Distribution) -> tf.Tensor:
-    """Give the covariance matrices, `[batch, latent, latent]`."""
+    """Return the covariance matrices, `[batch, latent, latent]`."""
     if is_a(posterior, tfd.Independent):
         return tf.linalg.diag(posterior.variance())
     return posterior.covariance()

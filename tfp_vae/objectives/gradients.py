@@ -24,7 +24,7 @@ tfd = tfp.distributions
 
 
 def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.Tensor:
-    """Give a tensor `[batch]` whose gradient is the weighted sum of the three parts, summed over the draws.
+    """Return a tensor `[batch]` whose gradient is the weighted sum of the three parts, summed over the draws.
 
     Args:
         one_pass: the batch.
@@ -65,7 +65,7 @@ def expect_exact_path(posterior: tfd.Distribution, estimator: str, needed_by: st
 
 
 def with_gradient_of(surrogate_loss: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """Give a tensor with one tensor's value and another's gradient."""
+    """Return a tensor with one tensor's value and another's gradient."""
     return tf.stop_gradient(value) + surrogate_loss - tf.stop_gradient(surrogate_loss)
 
 

@@ -203,7 +203,7 @@ def weigh(one_pass: OnePass, num_samples: int) -> tuple[tf.Tensor, tf.Tensor, di
 
 
 def log_mean(log_values: tf.Tensor, axis: int = 0) -> tf.Tensor:
-    """Give the log of the mean of the exponentials along an axis."""
+    """Return the log of the mean of the exponentials along an axis."""
     number = tf.cast(tf.shape(log_values)[axis], log_values.dtype)
     return tf.reduce_logsumexp(log_values, axis) - tf.math.log(number)
 

@@ -55,12 +55,12 @@ class OnePass:
         return self.log_likelihood(z), sampling.log_density(self.prior, z), sampling.log_density(self.posterior, z)
 
     def kl(self, log_prior: tf.Tensor, log_posterior: tf.Tensor) -> tf.Tensor:
-        """Give KL(q(z|x) || p(z)), analytic where TFP has it, else estimated from the densities at drawn z."""
+        """Return KL(q(z|x) || p(z)), analytic where TFP has it, else estimated from the densities at drawn z."""
         kl = analytic_kl(self.posterior, self.prior)
         return log_posterior - log_prior if kl is None else kl
 
     def value_of(self, schedule) -> tf.Tensor:
-        """Give a number, or a schedule's value at the optimizer's step; in evaluation its value in the end.
+        """Return a number, or a schedule's value at the optimizer's step; in evaluation its value in the end.
 
         A schedule without an end, such as a cosine with restarts, has an arbitrary value there; `elbo`, whose beta is
         1, does not depend on it, and `CyclicalSchedule` has an end.
@@ -96,7 +96,7 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     @abc.abstractmethod
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        """Give `loss`, `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats."""
+        """Return `loss`, `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats."""
 
     def get_config(self) -> dict:
         return {**super().get_config(), **stored(self)}
@@ -110,7 +110,7 @@ class Objective(keras.layers.Layer, abc.ABC):
 
 
 def elbo_terms(one_pass: OnePass, z: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Give `elbo`, `log_likelihood` and `kl`, each `[batch]`, of one draw z for each example."""
+    """Return `elbo`, `log_likelihood` and `kl`, each `[batch]`, of one draw z for each example."""
     log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
     kl = one_pass.kl(log_prior, log_posterior)
     return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
@@ -126,7 +126,7 @@ def as_weight(value, name: str) -> float | Schedule:
 
 
 def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tensor | None:
-    """Give KL(posterior || prior), `[batch]`, in nats, or None where TFP has no closed form for the pair.
+    """Return KL(posterior || prior), `[batch]`, in nats, or None where TFP has no closed form for the pair.
 
     >>> analytic_kl(tfd.Normal(1., 1.), tfd.Normal(0., 1.)).numpy()
     np.float32(0.5)
@@ -147,7 +147,7 @@ def _has_dependent_parts(distribution: tfd.Distribution) -> bool:
 
 
 def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool:
-    """Say whether TFP has a closed form of KL(posterior || prior) (True), or Monte Carlo stands in for it (False).
+    """Return whether TFP has a closed form of KL(posterior || prior) (True), or Monte Carlo stands in for it (False).
 
     >>> kl_is_analytic(tfd.Normal(1., 1.), tfd.Normal(0., 1.))
     True
@@ -156,7 +156,7 @@ def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool
 
 
 def is_reparameterized(distribution: tfd.Distribution) -> bool:
-    """Say whether gradients flow through the draws, all parts of them.
+    """Return whether gradients flow through the draws, all parts of them.
 
     >>> is_reparameterized(tfd.Normal(0., 1.)), is_reparameterized(tfd.Poisson(1.))
     (True, False)

@@ -30,7 +30,7 @@ class Prior(keras.layers.Layer, abc.ABC):
 
     @abc.abstractmethod
     def call(self, inputs=None) -> tfd.Distribution:
-        """Give p(z), batch shape `[]`."""
+        """Return p(z), batch shape `[]`."""
 
     def look_at(self, x) -> None:
         """Warn where data do not suit the prior, before training; most priors suit all data.

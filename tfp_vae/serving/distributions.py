@@ -62,7 +62,7 @@ def describe(distribution: tfd.Distribution, *, whole: bool = False) -> tuple[di
 
 
 def is_determined(distribution: tfd.Distribution) -> bool:
-    """Say whether tensors determine a distribution, so that `describe` can take it apart.
+    """Return whether tensors determine a distribution, so that `describe` can take it apart.
 
     >>> is_determined(tfd.Normal(0., 1.)), is_determined(tfp.bijectors.Exp()(tfd.Normal(0., 1.)))
     (True, False)

@@ -114,7 +114,7 @@ def export(
 
 
 def _weights(vae: VAE) -> tuple[list, keras.StatelessScope]:
-    """Give what holds the weights, and a scope in which functions are traced with them.
+    """Return what holds the weights, and a scope in which functions are traced with them.
 
     Small ones are constants: of these a session reads nothing anew in each request, and oneDNN multiplies by them
     without a detour.
@@ -148,7 +148,7 @@ def _zeros_and_ones(condition: Variable) -> tf.Tensor:
 
 
 def _alternating(shape) -> np.ndarray:
-    """Give an array of ones and zeros, each second row other than the one before it."""
+    """Return an array of ones and zeros, each second row other than the one before it."""
     return np.indices(shape).sum(0) % 2
 
 

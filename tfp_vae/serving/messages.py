@@ -29,7 +29,7 @@ PACKAGE = "tfp_vae.serving"
 
 @functools.cache
 def messages() -> SimpleNamespace:
-    """Give the classes of the messages, by name."""
+    """Return the classes of the messages, by name."""
     file = descriptor_pb2.FileDescriptorProto(name="tfp_vae/serving.proto", package=PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)

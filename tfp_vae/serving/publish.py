@@ -49,7 +49,7 @@ def _move(finished: Path, base: Path) -> Path:
 
 @contextlib.contextmanager
 def _aside(base: Path) -> Iterator[Path]:
-    """Give an empty folder beside `base`, locked while in use: the lock ends with the process, however that ends."""
+    """Return an empty folder beside `base`, locked while in use: the lock ends with the process, however that ends."""
     lock = None
     while lock is None:  # between making and locking it, another exporter may take it for a leftover
         folder = Path(tempfile.mkdtemp(prefix=_prefix(base), dir=base.parent))

@@ -59,7 +59,7 @@ class ServedVAE:
         return self.z.shape
 
     def encode(self, x) -> tfd.Distribution:
-        """Give the posterior q(z|x): `[batch, *event_shape]` -> batch shape `[batch]`.
+        """Return the posterior q(z|x): `[batch, *event_shape]` -> batch shape `[batch]`.
 
         One that its parameters do not determine, of a flow or a hierarchy, draws and evaluates by asking the model.
         """
@@ -69,7 +69,7 @@ class ServedVAE:
         return self._distribution("posterior", "encode", data)
 
     def decode(self, z, condition=None) -> tfd.Distribution:
-        """Give the likelihood p(x|z): `[..., *latent_shape]` -> batch shape `[...]`."""
+        """Return the likelihood p(x|z): `[..., *latent_shape]` -> batch shape `[...]`."""
         z = self.z.parts(self.z.expect(z))
         static = self.z.leading(self.z.whole(z))
         lead = tf.shape(next(iter(z.values())))[: static.rank]
@@ -83,7 +83,7 @@ class ServedVAE:
         return likelihood if static.rank == 1 else unfold(likelihood, static if static.is_fully_defined() else lead)
 
     def reconstruct(self, x):
-        """Give the mean of p(x|z) at the posterior's mean z, the shape of x."""
+        """Return the mean of p(x|z) at the posterior's mean z, the shape of x."""
         return self._statistic("mean", self.x, self.call("reconstruct", **self._data(x)))
 
     def generate(self, num_samples: int, seed: int = 0, *, condition=None, draws: bool = False):
@@ -98,7 +98,7 @@ class ServedVAE:
         return map_parts(np.asarray, tf.function(lambda: draw_of_rows(likelihood, seeds))())
 
     def score(self, x) -> dict[str, np.ndarray]:
-        """Give `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
+        """Return `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
         return {name: value.numpy() for name, value in self.call("score", **self._data(x)).items()}
 
     def log_prob(self, x) -> tf.Tensor:
@@ -111,7 +111,7 @@ class ServedVAE:
         return map_parts(np.asarray, self.x.whole(outputs))
 
     def joint_distribution(self, condition=None) -> tfd.JointDistribution:
-        """Give p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
+        """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
         if self.description["prior"] is None:
             raise ValueError(
                 f"The prior of {self.source} is not determined by tensors alone, so the served model has no joint "
@@ -144,7 +144,7 @@ class ServedVAE:
         return {part: outputs[f"{part}_{name}"].numpy() for part in variable.shape}
 
     def call(self, signature: str, **inputs) -> Mapping[str, tf.Tensor]:
-        """Give the plain outputs of a signature."""
+        """Return the plain outputs of a signature."""
         expected = self.description["signatures"][signature]["inputs"]
         if set(inputs) != set(expected):
             raise ValueError(f"{signature} takes {', '.join(expected)}; received {', '.join(inputs) or 'nothing'}.")
@@ -212,7 +212,7 @@ class ServedPosterior(tfd.Distribution):
         return tf.reshape(outputs["log_prob"], lead)
 
     def _repeated(self, number: int) -> dict:
-        """Give the inputs of `encode` once for each draw, the draws one after another."""
+        """Return the inputs of `encode` once for each draw, the draws one after another."""
         return {name: np.concatenate([np.asarray(part)] * number) for name, part in self._data.items()}
 
 

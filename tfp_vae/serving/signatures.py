@@ -102,7 +102,7 @@ def _serve(function: Callable, specs: Mapping[str, tf.TensorSpec]) -> tf.types.e
 
 
 def _outputs(distribution: tfd.Distribution, *, stddev: bool = False) -> dict[str, tf.Tensor]:
-    """Give the parameters that determine a distribution, if any do, and what stands for it; its parts by name."""
+    """Return the parameters that determine a distribution, if any do, and what stands for it; its parts by name."""
     parameters = describe(distribution)[1] if is_determined(distribution) else {}
     return {**parameters, **_named("mean", sampling.point(distribution)), **(_stddev(distribution) if stddev else {})}
 

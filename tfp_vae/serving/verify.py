@@ -101,7 +101,7 @@ def _compare(signature: str, actual: Mapping, expected: Mapping, tolerance: floa
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Give the largest difference; infinite where only one side is a number, or texts differ."""
+    """Return the largest difference; infinite where only one side is a number, or texts differ."""
     if ours.dtype.kind != "f":
         return 0.0 if np.array_equal(ours, theirs) else np.inf
     same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
