@@ -14,6 +14,7 @@ PACKAGE = Path(tfp_vae.__file__).parent
 ROOMS = [
     "version",
     "checks",
+    "seeds",
     "networks",
     "layers",
     "priors",

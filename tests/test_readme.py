@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_python_example_runs(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     result = subprocess.run(
         [sys.executable, "-c", code.replace("epochs=10", "epochs=1, verbose=0")],
         cwd=tmp_path,
@@ -22,22 +24,29 @@ def test_the_python_example_runs(tmp_path):
     assert (tmp_path / "saved_models" / "my_digits" / "1" / "saved_model.pb").is_file()
 
 
-def test_the_pages_on_the_catalogue_run(tmp_path):
-    code = "".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "catalogue.md").read_text(), re.DOTALL))
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["catalogue.md", "tour.md"])
+def test_the_pages_run(page, tmp_path):
+    code = "".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL))
+    code = code.replace("epochs=10", "epochs=1, verbose=0")
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
 def test_every_file_and_target_it_names_exists():
-    rooms = re.findall(r"^\| `([^`]+)`(?:, `([^`]+)`)?", README, re.MULTILINE)
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = re.findall(r"^\| `([^`]+)`(?:, `([^`]+)`)?", contributing, re.MULTILINE)
+    assert len(rooms) > 15
     for first, second in rooms:
         assert (ROOT / first).exists(), first
         assert not second or (ROOT / second).exists() or (ROOT / first).with_name(second).exists(), second
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"make (\w+)", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE) or f" {target}" in makefile, target
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / picture).is_file(), picture
+    assert README.count("\n") <= 100
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_every_example_is_run_by_a_test():

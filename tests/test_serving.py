@@ -26,6 +26,7 @@ from tests.served_models import (
     serve,
 )
 from tfp_vae import objectives, priors, sampling
+from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.serving import signatures
 
 tfd, tfb = tfp.distributions, tfp.bijectors
@@ -193,7 +194,7 @@ def test_log_prob_estimates_the_live_one(served):
 
 
 def test_estimates_take_the_promised_number_of_draws(served):
-    x, seed = served.inputs["x"][:1], tf.constant(signatures.ESTIMATE_SEED)
+    x, seed = served.inputs["x"][:1], seed_of(Stream.SERVED_ESTIMATES)
     one_pass = objectives.OnePass(x, served.vae.encode(x), served.vae.prior(None), served.vae.decode, seed)
     z = sampling.sample(one_pass.posterior, SAMPLES["score_samples"], seed)
     assert_close(served.ask("score")["log_likelihood"][:1], tf.reduce_mean(one_pass.log_densities(z)[0], 0))

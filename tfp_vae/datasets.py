@@ -15,6 +15,7 @@ from tfp_vae import sources
 from tfp_vae.batch import BESIDE_X, map_parts, num_examples
 from tfp_vae.checks import as_seed
 from tfp_vae.kinds import DRAWS, MOST, NOTES, PIXELS, USUAL, binarize, dequantize, kind_of
+from tfp_vae.seeds import Stream, seed_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -94,7 +95,7 @@ class Splits:
         """Return final values of x in all training data, drawn once where `draw` is given, float32."""
         rows = x_of(self.train)
         if self.draw is not None:
-            rows = self.draw(rows, tf.constant([8, as_seed(seed)], tf.int32))
+            rows = self.draw(rows, seed_of(Stream.TRAINING_VALUES, as_seed(seed)))
         return map_parts(lambda values: np.asarray(values, "float32"), rows)
 
     def batches(self, batch_size: int, *, seed: int = 0, first_epoch: int = 0, epochs: int = 1) -> tf.data.Dataset:
@@ -113,7 +114,7 @@ class Splits:
         data = tf.nest.map_structure(tf.constant, self.train)
 
         def one_epoch(epoch):
-            epoch_seed = tf.random.fold_in(tf.constant([4, seed], tf.int32), tf.cast(epoch, tf.int32))
+            epoch_seed = tf.random.fold_in(seed_of(Stream.EPOCHS, seed), tf.cast(epoch, tf.int32))
             order = tf.random.experimental.stateless_shuffle(tf.range(num_examples(data)), epoch_seed)
 
             def one_batch(step):
@@ -306,11 +307,12 @@ def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int,
     train, validation, test = parts
 
     def final(part, stream):
-        return np.asarray(part if draw is None else draw(part, tf.constant([stream, seed], tf.int32)), "float32")
+        return np.asarray(part if draw is None else draw(part, seed_of(stream, seed)), "float32")
 
     if draw is None:
-        train = final(train, 0)
-    return Splits(name, train, final(validation, 5), final(test, 6), likelihood, config, draw, note)
+        train = np.asarray(train, "float32")
+    validation, test = final(validation, Stream.VALIDATION_DATA), final(test, Stream.TEST_DATA)
+    return Splits(name, train, validation, test, likelihood, config, draw, note)
 
 
 def _drawn_apart(draw: Callable, place: int, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ from tfp_vae import objectives, sampling
 from tfp_vae.batch import num_examples
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.vector_quantized import QuantizedVectors
+from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
 
 # A latent dimension is active when its posterior mean varies over the data by more than this (Burda et al., 2016).
@@ -75,7 +76,7 @@ def nll(
     vae: VAE, x: np.ndarray | dict, *, num_samples: int = 1000, batch_size: int = 500, seed: int = 0, verbose: int = 0
 ) -> float:
     """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per example."""
-    num_samples, first = as_count(num_samples, "num_samples"), tf.constant([3, as_seed(seed)], tf.int32)
+    num_samples, first = as_count(num_samples, "num_samples"), seed_of(Stream.LOG_PROB, as_seed(seed))
 
     def log_prob(batch, start):
         return {"log_prob": vae.estimate_log_prob(batch, num_samples, tf.random.fold_in(first, start))}
@@ -118,13 +119,13 @@ def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> floa
 
 def kl_is_analytic(vae: VAE, x) -> bool:
     """Return whether TFP has a closed form of the VAE's KL divergence, or Monte Carlo stands in for it."""
-    one_pass = vae.one_pass(tf.nest.map_structure(lambda value: value[:1], x), tf.constant([0, 0]))
+    one_pass = vae.one_pass(tf.nest.map_structure(lambda value: value[:1], x), seed_of(Stream.EVALUATION))
     return objectives.kl_is_analytic(one_pass.posterior, one_pass.prior)
 
 
 def _terms(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
     """Return the terms by draws of the batch's own: the same draws in each would err alike, and add up."""
-    return vae.terms(batch, tf.random.fold_in(tf.constant([0, vae.seed], tf.int32), start))
+    return vae.terms(batch, tf.random.fold_in(seed_of(Stream.EVALUATION, vae.seed), start))
 
 
 def _mean(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:

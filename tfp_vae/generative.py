@@ -18,6 +18,7 @@ from tfp_vae.layers.normal_scale import IndependentNormalOptimalScale
 from tfp_vae.layers.support import check_pair, expect_possible, is_point
 from tfp_vae.layers.tensor_like import is_a, unwrap
 from tfp_vae.layers.vector_quantized import VectorQuantized, with_codes_of
+from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
 
@@ -313,7 +314,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
                 another shape, or the posterior is `layers.Deterministic`.
         """
         num_samples, seed = as_count(num_samples, "num_samples"), as_seed(seed)
-        return self.estimate_log_prob(x, num_samples, tf.constant([3, seed], tf.int32))
+        return self.estimate_log_prob(x, num_samples, seed_of(Stream.LOG_PROB, seed))
 
     def estimate_log_prob(self, x, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
         """Estimate as `log_prob` does, by draws from a stateless seed, int32 `[2]`."""
@@ -372,7 +373,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         if not all(np.isfinite(part).all() for part in tf.nest.flatten(data["x"])):
             raise ValueError("x holds infinite values. Replace them, or set them to NaN to have them filled in.")
         num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
-        values = self._compiled_fill(data, num_samples, num_draws, tf.constant([5, as_seed(seed)], tf.int32))
+        values = self._compiled_fill(data, num_samples, num_draws, seed_of(Stream.IMPUTATION, as_seed(seed)))
         return missing.replace(data["x"], data["mask"], values)
 
     @functools.cached_property

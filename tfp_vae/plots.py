@@ -12,6 +12,7 @@ from tfp_vae import sampling
 from tfp_vae.batch import Variable, by_name
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation import posterior_means
+from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
 
 # Of black and white images; what is missing has a colour of its own.
@@ -146,7 +147,7 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
     condition = data.get("condition")
     joint = vae.joint_distribution(condition)
     shape = [-(-NUM_DRAWS // (1 if condition is None else len(condition)))]
-    drawn = vae.x.whole(joint.sample(shape, seed=tf.constant([9, as_seed(seed)], tf.int32)))
+    drawn = vae.x.whole(joint.sample(shape, seed=seed_of(Stream.MARGINALS, as_seed(seed))))
     columns = {}
     for name, event_shape in vae.x.shapes.items():
         real, made = (np.reshape(part[name], [-1, int(np.prod(event_shape))]) for part in (data["x"], drawn))

@@ -8,6 +8,7 @@ import tensorflow_probability as tfp
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.support import innermost
 from tfp_vae.layers.tensor_like import is_a
+from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
 
@@ -17,7 +18,7 @@ TRANSFORMED = tfd.TransformedDistribution, tfd.TransformedDistribution.__base__
 # Folded into the seeds of the parts of a joint distribution.
 PART_SALT = 2**20
 # Of the draws whose mean stands for a distribution that has neither mean nor mode.
-POINT_DRAWS, POINT_SEED = 64, (11, 0)
+POINT_DRAWS = 64
 
 
 def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor):
@@ -200,7 +201,7 @@ def point(distribution: tfd.Distribution):
             return statistic()
         except NotImplementedError:
             continue
-    return tf.reduce_mean(sample_alike(distribution, POINT_DRAWS, tf.constant(POINT_SEED)), 0)
+    return tf.reduce_mean(sample_alike(distribution, POINT_DRAWS, seed_of(Stream.POINTS)), 0)
 
 
 def row_seeds(num_samples: int, seed: int) -> tf.Tensor:

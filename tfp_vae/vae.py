@@ -15,6 +15,7 @@ from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
 from tfp_vae.layers.support import check_support, examples_of
 from tfp_vae.layers.vector_quantized import commitment_loss
+from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
 
@@ -268,10 +269,10 @@ class VAE(LatentVariableModel):
             self._given(named.get("condition"))
 
     def call(self, x, training=False):
-        seed, step = tf.constant([0, self.seed], tf.int32), None
+        seed, step = seed_of(Stream.EVALUATION, self.seed), None
         if training:
             step = tf.cast(self.optimizer.iterations, tf.int32) if self.compiled else tf.constant(0)
-            seed = tf.random.fold_in(tf.constant([1, self.seed], tf.int32), step)
+            seed = tf.random.fold_in(seed_of(Stream.TRAINING, self.seed), step)
         replicas = tf.distribute.get_replica_context()
         if replicas is not None and replicas.num_replicas_in_sync > 1:
             seed = tf.random.fold_in(seed, replicas.replica_id_in_sync_group)

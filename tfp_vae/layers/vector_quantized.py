@@ -12,6 +12,7 @@ from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
 from tfp_vae.layers.tensor_like import TensorLike, is_a
+from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
@@ -120,7 +121,7 @@ class VectorQuantized(DistributionLayer):
     def _restart(self, features: tf.Tensor) -> None:
         """Let dead codes start again at features of the batch, each another as long as there are enough."""
         features, counts = tf.stop_gradient(features), tf.convert_to_tensor(self.counts)
-        number, seed = tf.shape(features)[0], tf.stack([4, self.seed])
+        number, seed = tf.shape(features)[0], seed_of(Stream.RESTARTED_CODES, self.seed)
         mean = tf.cast(number, counts.dtype) / self.num_codes
         step = tf.convert_to_tensor(self.num_updates)
         dead = tf.logical_or(counts < DEAD_BELOW * mean, step == 0)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfp_vae import batch, sampling
 from tfp_vae.batch import Variable
 from tfp_vae.checks import as_count
+from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.serving.beside import ModelCard, write_card, write_configurations
 from tfp_vae.serving.description import DESCRIBE, DESCRIPTION, describing, description
 from tfp_vae.serving.publish import publish
@@ -134,7 +135,7 @@ def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> di
         condition = {"condition": vae.condition.zeros(BATCH_SIZES[-1]) + _zeros_and_ones(vae.condition)}
     drawn = sample(seed, *condition.values())
     z = {name: drawn[name] for name in vae.z.shapes}
-    x = sampling.sample(vae.decode(vae.z.whole(z), *condition.values()), [], tf.constant([4, 0], tf.int32))
+    x = sampling.sample(vae.decode(vae.z.whole(z), *condition.values()), [], seed_of(Stream.EXPORTED_REQUESTS))
     x = batch.map_parts(lambda part: tf.cast(part, tf.float32), vae.x.parts(x))
     if vae.missing:
         x = batch.map_parts(lambda part: tf.where(_alternating(part.shape) > 0, np.nan, part), x)

@@ -8,13 +8,12 @@ import tensorflow_probability as tfp
 from tfp_vae import missing, objectives, sampling
 from tfp_vae.batch import Variable
 from tfp_vae.layers.tensor_like import is_a
+from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.serving.distributions import describe, is_determined
 from tfp_vae.vae import VAE
 
 tfd = tfp.distributions
 
-# The one seed of the deterministic estimates `score`, `log_prob` and `impute`.
-ESTIMATE_SEED = (7, 0)
 # Draws of z held in memory at once for each row of a `log_prob` request.
 DRAWS_PER_STEP = 32
 
@@ -45,7 +44,7 @@ def signatures(
         return {**vae.z.parts(drawn["z"]), **vae.x.parts(drawn["x"])}
 
     def score(inputs):
-        one_pass = vae.one_pass(data(inputs), tf.constant(ESTIMATE_SEED))
+        one_pass = vae.one_pass(data(inputs), seed_of(Stream.SERVED_ESTIMATES))
         z = sampling.sample_alike(one_pass.posterior, score_samples, one_pass.seed)
         if vae.encodes_to_points:  # without a density there is no more to say
             return {"log_likelihood": tf.reduce_mean(one_pass.log_likelihood(z), 0)}
@@ -55,7 +54,7 @@ def signatures(
 
     def log_prob(inputs):
         estimate = objectives.importance_sampled_log_prob(
-            vae.one_pass(data(inputs), tf.constant(ESTIMATE_SEED)),
+            vae.one_pass(data(inputs), seed_of(Stream.SERVED_ESTIMATES)),
             log_prob_samples,
             draws_per_step=min(DRAWS_PER_STEP, log_prob_samples),
             draw=sampling.sample_alike,
@@ -70,7 +69,7 @@ def signatures(
 
     def impute(inputs):
         given = vae.as_batch(data(inputs))
-        values = missing.fill(vae, given, log_prob_samples, None, tf.constant(ESTIMATE_SEED))
+        values = missing.fill(vae, given, log_prob_samples, None, seed_of(Stream.SERVED_ESTIMATES))
         return vae.x.parts(tf.nest.map_structure(tf.where, given["mask"], given["x"], values))
 
     of_data = {**x, **condition}
