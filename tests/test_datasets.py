@@ -49,29 +49,43 @@ def pixels(channels=1, num=200):
     return np.random.RandomState(0).randint(0, 256, (num, 4, 4, channels)).astype("uint8")
 
 
+def handwriting():
+    """A tenth of the pixels lie between black and white."""
+    return np.where(np.arange(16).reshape(4, 4, 1) % 10 == 3, 128, 255 * (pixels() > 200)).astype("uint8")
+
+
 @pytest.mark.parametrize(
     ("array", "likelihood", "config", "draw"),
     [
-        (pixels(1), "IndependentBernoulli", {}, datasets.binarize),
-        (pixels(3), "IndependentNormal", {}, datasets.dequantize),
+        (handwriting(), "IndependentBernoulli", {}, datasets.binarize),
+        (pixels(1), "IndependentQuantizedLogistic", {}, None),
+        (pixels(1)[..., 0], "IndependentQuantizedLogistic", {}, None),
+        (pixels(3), "IndependentQuantizedLogistic", {}, None),
+        (255 * (pixels(3) > 100).astype("uint8"), "IndependentBernoulli", {}, None),
+        (pixels(1).reshape(200, 16), "IndependentBinomial", {"total_count": 255}, None),
         (pixels(1) > 100, "IndependentBernoulli", {}, None),
         (pixels(1).astype("int64") // 50, "IndependentBinomial", {"total_count": 5}, None),
+        (1000 * pixels(1).astype("int64"), "IndependentNegativeBinomial", {}, None),
+        (pixels(1).astype("int64") - 100, "IndependentNormal", {}, None),
         (pixels(1) / 7.0, "IndependentNormal", {}, None),
     ],
 )
 def test_the_likelihood_suits_the_values(array, likelihood, config, draw):
     splits = datasets.load(array)
+    assert likelihood in splits.note
+    assert ("at random" in splits.note) == (draw is not None)
     assert (splits.likelihood, splits.likelihood_config, splits.draw) == (likelihood, config, draw)
     assert splits.test.dtype == np.float32
     assert next(iter(splits.batches(10))).dtype == tf.float32
 
 
 def test_binarization_is_fresh_in_training_and_fixed_in_test():
-    splits = datasets.load(np.repeat(pixels(num=1), 200, axis=0))
+    one = {"likelihood": "IndependentBernoulli"}
+    splits = datasets.load(np.repeat(pixels(num=1), 200, axis=0), **one)
     first, second = (np.concatenate(epochs_of(splits, first_epoch=i, epochs=i + 1)) for i in (0, 1))
     assert set(np.unique(first)) == {0.0, 1.0}
     assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(splits.test, datasets.load(np.repeat(pixels(num=1), 200, axis=0)).test)
+    np.testing.assert_array_equal(splits.test, datasets.load(np.repeat(pixels(num=1), 200, axis=0), **one).test)
     rate = np.mean([np.concatenate(epochs_of(splits, first_epoch=i, epochs=i + 1)).mean(0) for i in range(40)], axis=0)
     np.testing.assert_allclose(rate, pixels(num=1)[0] / 255.0, atol=5 * 0.5 / np.sqrt(40 * 100))
 
@@ -109,7 +123,7 @@ def test_npz_files(tmp_path):
         (np.zeros([5, 3]), "at least ten"),
         (np.full([20, 3], np.nan), "NaN"),
         (np.full([20, 3], np.inf), "infinite"),
-        (np.full([20, 3], "a"), "numbers"),
+        (np.full([20, 3], "a"), "holds text: 60 values, 1 different ones such as 'a'"),
         (np.zeros([20]), "num_examples"),
     ],
 )
@@ -125,8 +139,13 @@ def test_bad_files(tmp_path):
     with pytest.raises(ValueError, match=r"not an \.npz"):
         datasets.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3), b=np.zeros(3))
-    with pytest.raises(ValueError, match="x_train and x_test"):
+    with pytest.raises(ValueError, match="none of them is called x"):
         datasets.load(tmp_path / "other.npz")
+    np.savez(tmp_path / "halves.npz", a=np.zeros(3), b=np.zeros(4))
+    with pytest.raises(ValueError, match="x_train and x_test"):
+        datasets.load(tmp_path / "halves.npz")
+    np.save(tmp_path / "one.npy", np.zeros([20, 3]))
+    assert len(datasets.load(tmp_path / "one.npy").test) == 2
 
 
 def test_parts_must_agree(tmp_path):
@@ -177,7 +196,7 @@ def test_parts_of_a_table():
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 3, 3, 1), "uint8")
     table = {"age": np.arange(40, dtype="uint8"), "job": np.arange(40) % 3, "a": images, "b": images}
-    likelihood = {"age": None, "job": "IndependentCategorical", "a": None, "b": None}
+    likelihood = {"age": None, "job": "IndependentCategorical"} | dict.fromkeys("ab", "IndependentBernoulli")
     splits = datasets.load({**table, "sex": np.arange(40) % 2}, likelihood=likelihood, condition="sex")
     chosen = ["IndependentBinomial", "IndependentCategorical", "IndependentBernoulli", "IndependentBernoulli"]
     assert splits.likelihood == dict(zip(table, chosen, strict=True))

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import sources
+from tfp_vae import layers, sources
 from tfp_vae.batch import BESIDE_X, map_parts, num_examples
 from tfp_vae.checks import as_seed
-from tfp_vae.kinds import DRAWS, MOST, NOTES, PIXELS, USUAL, binarize, dequantize, kind_of
+from tfp_vae.kinds import BECOME, MOST, PIXELS, USUAL, binarize, dequantize, kind_of
 from tfp_vae.seeds import Stream, seed_of
 
 SPLITS = ("train", "validation", "test")
@@ -290,19 +290,20 @@ def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int,
         )
     if likelihood is None:
         likelihood, reason = USUAL[kind]
-    pixels = kind in PIXELS or (kind == "counts" and parts[0].dtype == np.uint8 and likelihood in DRAWS)
+    become = getattr(layers, likelihood).pixels
+    pixels = kind in PIXELS or (kind == "counts" and parts[0].dtype == np.uint8 and BECOME[become][0] is not None)
     config = {}
     if likelihood == "IndependentBinomial":
         config["total_count"] = 255 if pixels else int(largest)
     if likelihood == "IndependentCategorical":
         config["num_categories"] = int(largest) + 1
-    draw = DRAWS.get(likelihood) if pixels else None
-    if kind == "bytes of bits" and draw is binarize:
-        parts, draw = [part // 255 for part in parts], None  # each its own probability, 0 or 1
-    note = f"{likelihood}, {reason.format(largest=largest)}{NOTES[draw]}"
+    if kind == "bytes of bits" and become == "bits":
+        parts, pixels = [part // 255 for part in parts], False  # each its own probability, 0 or 1
+    draw, words = BECOME[become] if pixels else BECOME["levels"]
+    note = f"{likelihood}, {reason.format(largest=largest)}{words}"
     if draw is not None and place:
         draw = functools.partial(_drawn_apart, draw, place)
-    if pixels and likelihood == "IndependentContinuousBernoulli":
+    if pixels and become == "scaled":
         parts = [part / 255.0 for part in parts]
     train, validation, test = parts
 

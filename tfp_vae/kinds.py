@@ -45,20 +45,20 @@ USUAL = {
 PIXELS = ("bytes of bits", "nearly black and white", "photographs")
 # Whole numbers that float32, in which models compute, can tell apart.
 MOST = 2**24
-# How 8-bit pixels become values that a likelihood is about; the others take them as they are.
-DRAWS = {
-    "IndependentBernoulli": binarize,
-    "IndependentLogistic": dequantize,
-    "IndependentNormal": dequantize,
-    "IndependentNormalLearnedScale": dequantize,
-    "IndependentNormalOptimalScale": dequantize,
-    "IndependentStudentT": dequantize,
-}
-# What a draw does to pixels, in words.
-NOTES = {
-    None: "",
-    binarize: "; pixels are binarized at random, anew in each epoch, white with the probability of their brightness",
-    dequantize: "; pixels are spread at random over their level, anew in each epoch, and scaled to [0, 1]",
+
+
+# By what a likelihood says of its `pixels`: what becomes of them, and in words.
+BECOME = {
+    "levels": (None, ""),
+    "bits": (
+        binarize,
+        "; pixels are binarized at random, anew in each epoch, white with the probability of their brightness",
+    ),
+    "scaled": (None, "; pixels are scaled to [0, 1]"),
+    "unit": (
+        dequantize,
+        "; pixels are spread at random over their level, anew in each epoch, and scaled to [0, 1]",
+    ),
 }
 
 

@@ -28,34 +28,15 @@ FLOWS = tuple(
     if isinstance(getattr(layers, name), type) and issubclass(getattr(layers, name), layers.Flow)
     if name != "Flow"
 )
-POSTERIORS = (
-    "MultivariateNormalDiag",
-    "MultivariateNormalTriL",
-    "MultivariateNormalDiagPlusLowRank",
-    "PowerSpherical",
-    "OneHotCategoricalStraightThrough",
-    "RelaxedOneHotCategorical",
-    "IndependentBernoulliStraightThrough",
-    "IndependentRelaxedBernoulli",
-    "Deterministic",
-    *FLOWS,
-)
-LIKELIHOODS = (
-    "IndependentBernoulli",
-    "IndependentBinomial",
-    "IndependentCategorical",
-    "IndependentContinuousBernoulli",
-    "IndependentLogistic",
-    "IndependentNegativeBinomial",
-    "IndependentNormal",
-    "IndependentNormalLearnedScale",
-    "IndependentNormalOptimalScale",
-    "IndependentPoisson",
-    "IndependentQuantizedLogistic",
-    "IndependentStudentT",
-    "IndependentZeroInflatedNegativeBinomial",
-    "MixtureQuantizedLogistic",
-)
+
+
+def _in_role(role: str) -> tuple[str, ...]:
+    """Return the names of the distribution layers that say of themselves that they have a role."""
+    return tuple(name for name in layers.__all__ if role in getattr(getattr(layers, name), "roles", ()))
+
+
+POSTERIORS = (*(name for name in _in_role("posterior") if name != "VectorQuantized"), *FLOWS)
+LIKELIHOODS = _in_role("likelihood")
 PRIORS = (*(name for name in priors.__all__ if name not in ("Prior", "FlowPrior", "VampPrior", "Codes")), *FLOWS)
 OBJECTIVES = tuple(
     name

@@ -253,6 +253,8 @@ class AutoregressiveTransform(DistributionLayer):
     (TensorShape([3]), TensorShape([3, 2]))
     """
 
+    roles = ()
+
     def __init__(self, made: keras.layers.Layer, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"made": made}, convert_to_tensor_fn, validate_args, **kwargs)
         if not isinstance(made, keras.layers.Layer):

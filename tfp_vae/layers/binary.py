@@ -7,6 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent_of
+from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_shape, as_positive, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
 
@@ -48,6 +49,8 @@ class IndependentBernoulliStraightThrough(DistributionLayer):
     array([[0.25]], dtype=float32)
     """
 
+    roles = ("posterior",)
+
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
 
@@ -65,6 +68,7 @@ class IndependentBernoulliStraightThrough(DistributionLayer):
         return int(np.prod(as_event_shape(event_shape)))
 
 
+@own
 class StraightThroughBernoulli(StraightThroughDraws, tfd.Bernoulli):
     """A draw of 0 or 1 with the gradient of the probability."""
 
@@ -104,6 +108,8 @@ class IndependentRelaxedBernoulli(DistributionLayer):
     (array([0., 1.], dtype=float32), True)
     """
 
+    roles = ("posterior",)
+
     def __init__(
         self, event_shape=(), temperature: float = 0.5, convert_to_tensor_fn="sample", validate_args=False, **kwargs
     ):
@@ -124,6 +130,7 @@ class IndependentRelaxedBernoulli(DistributionLayer):
         return int(np.prod(as_event_shape(event_shape)))
 
 
+@own
 class CensoredRelaxedBernoulli(tfd.RelaxedBernoulli):
     """TFP's, censored at machine epsilon from 0 and 1, where TFP's density is not a number.
 

@@ -3,6 +3,8 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.own import own
+
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
 
@@ -57,6 +59,7 @@ class OverVectors(tfd.Distribution, tfp.experimental.AutoCompositeTensor, metacl
         return None
 
 
+@own
 class CodeVectors(OverVectors):
     """Independent categories, each written as its code vector: the prior of quantized vectors.
 

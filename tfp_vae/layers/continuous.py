@@ -40,6 +40,9 @@ class IndependentLogistic(DistributionLayer):
     array([1.257, 1.257], dtype=float32)
     """
 
+    roles = ("likelihood",)
+    pixels = "unit"
+
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
 
@@ -85,6 +88,9 @@ class IndependentStudentT(DistributionLayer):
     array([2.694, 2.694], dtype=float32)
     """
 
+    roles = ("likelihood",)
+    pixels = "unit"
+
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
 
@@ -129,6 +135,9 @@ class IndependentContinuousBernoulli(DistributionLayer):
     array([1., 1., 1.], dtype=float32)
     """
 
+    roles = ("likelihood",)
+    pixels = "scaled"
+
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
 
@@ -170,6 +179,8 @@ class Deterministic(DistributionLayer):
     >>> q.sample().numpy(), q.log_prob([[1., 2.]]).numpy()
     (array([[1., 2.]], dtype=float32), array([0.], dtype=float32))
     """
+
+    roles = ("posterior",)
 
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_of, independent_params_size
+from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_count, as_event_shape, softplus_above, split_params
 
 tfd = tfp.distributions
@@ -43,6 +44,8 @@ class IndependentBinomial(DistributionLayer):
     >>> p.mean()[0].numpy()
     array([8., 8.], dtype=float32)
     """
+
+    roles = ("likelihood",)
 
     def __init__(
         self, event_shape=(), total_count: int = 1, convert_to_tensor_fn="sample", validate_args=False, **kwargs
@@ -85,6 +88,8 @@ class IndependentPoisson(DistributionLayer):
     >>> IndependentPoisson([2])(tf.zeros([3, IndependentPoisson.params_size([2])])).mean()[0].numpy()
     array([1., 1.], dtype=float32)
     """
+
+    roles = ("likelihood",)
 
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
@@ -129,6 +134,8 @@ class IndependentNegativeBinomial(DistributionLayer):
     >>> p.mean()[0].numpy().round(4), p.variance()[0].numpy().round(4)
     (array([1., 1.], dtype=float32), array([2.4427, 2.4427], dtype=float32))
     """
+
+    roles = ("likelihood",)
 
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
@@ -178,6 +185,8 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
     >>> layer(tf.zeros([3, layer.params_size([2])])).mean()[0].numpy()
     array([0.5, 0.5], dtype=float32)
     """
+
+    roles = ("likelihood",)
 
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
@@ -233,6 +242,8 @@ class IndependentQuantizedLogistic(DistributionLayer):
     (array([127.5, 127.5], dtype=float32), array([0.1923, 0.0028], dtype=float32))
     """
 
+    roles = ("likelihood",)
+
     def __init__(
         self, event_shape=(), num_levels: int = 256, convert_to_tensor_fn="sample", validate_args=False, **kwargs
     ):
@@ -253,6 +264,7 @@ class IndependentQuantizedLogistic(DistributionLayer):
         return 2 * int(np.prod(as_event_shape(event_shape)))
 
 
+@own
 class Poisson(tfd.Poisson):
     """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not return."""
 
@@ -262,6 +274,7 @@ class Poisson(tfd.Poisson):
         return tf.where(is_finite, draws, np.nan)
 
 
+@own
 class NegativeBinomial(tfd.NegativeBinomial):
     """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not return."""
 
@@ -272,6 +285,7 @@ class NegativeBinomial(tfd.NegativeBinomial):
         return tf.where(is_finite, counts.sample(n, seed=seed), np.nan)
 
 
+@own
 class Inflated(tfd.Inflated):
     """TFP's, with moments whatever the number of axes: TensorFlow's softmax takes five at most on the CPU."""
 
@@ -280,6 +294,7 @@ class Inflated(tfd.Inflated):
         return tf.unstack(log_weights if log_probs else tf.exp(log_weights), axis=-1)
 
 
+@own
 class QuantizedLogistic(tfd.QuantizedDistribution):
     """TFP's, with a mean, and a log-density that no cancellation spoils."""
 

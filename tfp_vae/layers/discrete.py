@@ -38,6 +38,9 @@ class IndependentBernoulli(DistributionLayer):
     array([-2.7726, -2.7726, -2.7726], dtype=float32)
     """
 
+    roles = ("likelihood",)
+    pixels = "bits"
+
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", sample_dtype=None, validate_args=False, **kwargs):
         arguments = {"event_shape": as_event_shape(event_shape), "sample_dtype": as_dtype(sample_dtype)}
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
@@ -84,6 +87,8 @@ class IndependentCategorical(DistributionLayer):
     >>> p.event_shape, p.log_prob([[0, 1, 2, 3, 3]])[0].numpy().round(4)
     (TensorShape([5]), np.float32(-6.9315))
     """
+
+    roles = ("likelihood",)
 
     def __init__(
         self,

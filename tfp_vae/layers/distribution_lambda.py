@@ -34,6 +34,12 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
+    # What those who choose by name may take it for: "posterior", "likelihood", both or neither. Each member says it.
+    roles: tuple[str, ...] = ()
+    # How 8-bit pixels become values of a likelihood: their "levels", random "bits", "scaled" to [0, 1], or spread at
+    # random over the "unit" interval.
+    pixels = "levels"
+
     def __init__(self, arguments: dict, convert_to_tensor_fn="sample", validate_args: bool = False, **kwargs):
         super().__init__(autocast=False, **kwargs)
         store(self, arguments)
@@ -128,6 +134,8 @@ class DistributionLambda(DistributionLayer):
     >>> layer(tf.constant([[3.], [4.]])).numpy()
     array([3., 4.], dtype=float32)
     """
+
+    roles = ()
 
     def __init__(self, make_distribution_fn: Callable, convert_to_tensor_fn="sample", **kwargs):
         arguments = {"make_distribution_fn": as_function(make_distribution_fn)}

@@ -267,6 +267,8 @@ class FlowPosterior(DistributionLayer):
     TensorShape([4, 5])
     """
 
+    roles = ()
+
     def __init__(self, flow: Flow, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         flow = expect_kind("flow", flow, Flow, "a flow such as tfp_vae.layers.InverseAutoregressiveFlow(size)")
         super().__init__({"flow": flow}, convert_to_tensor_fn, validate_args, **kwargs)

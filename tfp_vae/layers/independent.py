@@ -49,6 +49,8 @@ class Independent(DistributionLayer):
     (TensorShape([2]), array([0.6931, 0.6931], dtype=float32))
     """
 
+    roles = ()
+
     def __init__(
         self,
         distribution_class: type[tfd.Distribution],

@@ -70,6 +70,8 @@ class Joint(DistributionLayer):
     (TensorShape([7, 5, 2]), TensorShape([7, 5]))
     """
 
+    roles = ()
+
     def __init__(self, parts: Mapping, convert_to_tensor_fn=concatenated_draw, validate_args=False, **kwargs):
         if not isinstance(parts, Mapping) or not all(isinstance(p, keras.layers.Layer) for p in parts.values()):
             raise TypeError(
@@ -161,6 +163,8 @@ class ProductOfNormals(DistributionLayer):
     >>> q.mean().numpy(), (q.stddev() / tf.math.softplus(0.)).numpy().round(4)  # the scale shrinks by the root of 2
     (array([[2.]], dtype=float32), array([[0.7071]], dtype=float32))
     """
+
+    roles = ()
 
     def __init__(self, experts: Sequence, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         if not experts:

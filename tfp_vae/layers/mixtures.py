@@ -12,6 +12,7 @@ from tfp_vae.layers.counts import quantized_logistic
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.normal import IndependentNormal
+from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
 from tfp_vae.layers.tensor_like import unwrap
 
@@ -46,6 +47,8 @@ class MixtureSameFamily(DistributionLayer):
     >>> layer(tf.zeros([4, MixtureSameFamily.params_size(3, tfpl.MultivariateNormalTriL.params_size(2))])).event_shape
     TensorShape([2])
     """
+
+    roles = ()
 
     def __init__(
         self,
@@ -113,6 +116,8 @@ class MixtureNormal(DistributionLayer):
     TensorShape([2])
     """
 
+    roles = ()
+
     def __init__(
         self, num_components: int, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
     ):
@@ -155,6 +160,8 @@ class MixtureLogistic(DistributionLayer):
     >>> MixtureLogistic(3, [2])(tf.zeros([4, MixtureLogistic.params_size(3, [2])])).event_shape
     TensorShape([2])
     """
+
+    roles = ()
 
     def __init__(
         self, num_components: int, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
@@ -206,6 +213,8 @@ class MixtureQuantizedLogistic(DistributionLayer):
     array([127.5, 127.5], dtype=float32)
     """
 
+    roles = ("likelihood",)
+
     def __init__(
         self,
         num_components: int,
@@ -236,6 +245,7 @@ class MixtureQuantizedLogistic(DistributionLayer):
         return 3 * as_count(num_components, "num_components") * int(np.prod(as_event_shape(event_shape)))
 
 
+@own
 class Categories(tfd.Categorical):
     """TFP's, with probabilities whatever the number of axes: TensorFlow's softmax takes five at most on the CPU."""
 

@@ -42,6 +42,8 @@ class MultivariateNormalDiag(DistributionLayer):
     (TensorShape([3]), TensorShape([2]), np.float32(0.6932))
     """
 
+    roles = ("posterior",)
+
     def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_size": as_event_size(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
 
@@ -94,6 +96,8 @@ class MultivariateNormalTriL(DistributionLayer):
     array([[0.48, 0.  ],
            [0.  , 0.48]], dtype=float32)
     """
+
+    roles = ("posterior",)
 
     def __init__(
         self,
@@ -166,6 +170,8 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
            [5.63, 5.63, 7.35]], dtype=float32)
     """
 
+    roles = ("posterior",)
+
     def __init__(self, event_size: int, rank: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         arguments = {"event_size": as_event_size(event_size), "rank": as_count(rank, "rank")}
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
@@ -213,6 +219,9 @@ class IndependentNormal(DistributionLayer):
     >>> IndependentNormal([2, 2])(tf.zeros([3, IndependentNormal.params_size([2, 2])])).event_shape
     TensorShape([2, 2])
     """
+
+    roles = ("likelihood",)
+    pixels = "unit"
 
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)

@@ -73,6 +73,9 @@ class IndependentNormalLearnedScale(DistributionLayer):
     (TensorShape([8, 8, 3]), 1.0, 3)
     """
 
+    roles = ("likelihood",)
+    pixels = "unit"
+
     def __init__(
         self,
         event_shape=(),
@@ -169,6 +172,9 @@ class IndependentNormalOptimalScale(DistributionLayer):
     >>> layer(tf.zeros([1, 2])).stddev().numpy().round(3)
     array([[0.1, 0.1]], dtype=float32)
     """
+
+    roles = ("likelihood",)
+    pixels = "unit"
 
     def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)

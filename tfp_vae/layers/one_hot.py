@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.discrete import as_dtype
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent_of
+from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_count, as_event_shape, as_event_size, as_positive, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
 
@@ -40,6 +41,8 @@ class OneHotCategorical(DistributionLayer):
     >>> OneHotCategorical(3)(tf.constant([[0., 2., 0.]])).mode().numpy()
     array([[0., 1., 0.]], dtype=float32)
     """
+
+    roles = ()
 
     def __init__(
         self, event_size: int, convert_to_tensor_fn="sample", sample_dtype=None, validate_args=False, **kwargs
@@ -94,6 +97,8 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
     array([[ 0.25, -0.25]], dtype=float32)
     """
 
+    roles = ("posterior",)
+
     def __init__(self, event_size: int | Sequence[int], convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_size": as_variables(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
 
@@ -112,6 +117,7 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
         return int(np.prod(as_event_shape(event_size)))
 
 
+@own
 class OneHot(tfd.OneHotCategorical):
     """TFP's, whose log-density, linear in its outcome, has a gradient by it; TFP stops that one.
 
@@ -122,6 +128,7 @@ class OneHot(tfd.OneHotCategorical):
         return tf.reduce_sum(tf.cast(x, self.logits.dtype) * tf.math.log_softmax(self.logits), -1)
 
 
+@own
 class StraightThrough(StraightThroughDraws, OneHot):
     """A one-hot draw with the gradient of the probabilities."""
 
@@ -160,6 +167,8 @@ class RelaxedOneHotCategorical(DistributionLayer):
     np.float32(1.0)
     """
 
+    roles = ("posterior",)
+
     def __init__(
         self,
         event_size: int | Sequence[int],
@@ -192,6 +201,7 @@ class RelaxedOneHotCategorical(DistributionLayer):
         return int(np.prod(as_event_shape(event_size)))
 
 
+@own
 class CensoredRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
     """TFP's, with each probability below the least that floating point holds censored: drawn as that least one.
 
@@ -245,6 +255,8 @@ class CategoricalMixtureOfOneHotCategorical(DistributionLayer):
     (array([[0.75, 0.25]], dtype=float32), array([[1., 0.]], dtype=float32))
     """
 
+    roles = ()
+
     def __init__(
         self,
         event_size: int,
@@ -280,6 +292,7 @@ class CategoricalMixtureOfOneHotCategorical(DistributionLayer):
         return as_count(num_components, "num_components") * (1 + as_event_size(event_size))
 
 
+@own
 class MixtureOfOneHot(tfd.MixtureSameFamily):
     """TFP's, with what a distribution over a few vectors can say: its mode and the logarithm of its mean."""
 

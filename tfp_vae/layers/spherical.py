@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_size, softplus_above, split_params
 
 tfd = tfp.distributions
@@ -43,6 +44,8 @@ class PowerSpherical(DistributionLayer):
     >>> q.mean_direction.numpy(), tf.norm(q.sample(seed=0)).numpy().round(5)
     (array([[0. , 0.6, 0.8]], dtype=float32), np.float32(1.0))
     """
+
+    roles = ("posterior",)
 
     def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_size": _as_sphere(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
@@ -89,6 +92,8 @@ class VonMisesFisher(DistributionLayer):
     (<Reparameterization Type: NOT_REPARAMETERIZED>, TensorShape([3]))
     """
 
+    roles = ()
+
     def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         super().__init__({"event_size": _as_sphere(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
 
@@ -105,6 +110,7 @@ class VonMisesFisher(DistributionLayer):
         return _as_sphere(event_size) + 1
 
 
+@own
 class RejectionVonMisesFisher(tfd.VonMisesFisher):
     """TFP's, which says of its draws what they are: not differentiable."""
 

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.code_vectors import CodeVectors, OverVectors
 from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
 from tfp_vae.layers.tensor_like import TensorLike, is_a
@@ -66,6 +67,8 @@ class VectorQuantized(DistributionLayer):
     >>> q.codes.shape, q.sample().shape, bool(tf.reduce_all(layer.vectors(q.codes) == q.sample()))
     (TensorShape([5, 3]), TensorShape([5, 3, 2]), True)
     """
+
+    roles = ("posterior",)
 
     def __init__(
         self,
@@ -152,6 +155,7 @@ class VectorQuantized(DistributionLayer):
         return int(np.prod(as_vectors_shape(event_shape)))
 
 
+@own
 class QuantizedVectors(StraightThroughDraws, OverVectors):
     """All probability on the code vectors nearest to the features; draws have the gradient of the features.
 

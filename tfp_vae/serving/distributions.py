@@ -5,37 +5,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.binary import CensoredRelaxedBernoulli, StraightThroughBernoulli
-from tfp_vae.layers.code_vectors import CodeVectors
-from tfp_vae.layers.counts import Inflated, NegativeBinomial, Poisson, QuantizedLogistic
-from tfp_vae.layers.mixtures import Categories
-from tfp_vae.layers.one_hot import CensoredRelaxedOneHotCategorical, MixtureOfOneHot, OneHot, StraightThrough
-from tfp_vae.layers.spherical import RejectionVonMisesFisher
+from tfp_vae.layers.own import OWN
 from tfp_vae.layers.tensor_like import is_a
-from tfp_vae.layers.vector_quantized import QuantizedVectors
 
 tfd = tfp.distributions
-
-# What the layers make beside the classes of tfd.
-OWN = {
-    cls.__name__: cls
-    for cls in (
-        Categories,
-        CensoredRelaxedBernoulli,
-        CensoredRelaxedOneHotCategorical,
-        CodeVectors,
-        Inflated,
-        MixtureOfOneHot,
-        NegativeBinomial,
-        OneHot,
-        Poisson,
-        QuantizedLogistic,
-        QuantizedVectors,
-        RejectionVonMisesFisher,
-        StraightThrough,
-        StraightThroughBernoulli,
-    )
-}
 
 # The class of a joint distribution of independent parts.
 JOINT = "JointDistributionNamed"
