@@ -62,11 +62,24 @@ def here(tmp_path, monkeypatch):
 def run(tmp_path_factory):
     """A finished run: the folder that holds runs/ and saved_models/, with spaces in its path."""
     folder = tmp_path_factory.mktemp("a folder with spaces")
-    code, out, err = finish(command("train", "--epochs", "2", *SMALL, cwd=folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        code, out, err = invoke("train", "--epochs", "2", *SMALL)
     assert code == 0, err
     (folder / "out.txt").write_text(out)
     (folder / "err.txt").write_text(err)
     return folder
+
+
+@pytest.mark.slow
+def test_train_in_a_process_of_its_own_is_the_same(run, tmp_path):
+    """With XLA, which changes rounding and draws, and with a verified export."""
+    code, out, err = finish(command("train", "--epochs", "2", *SMALL, cwd=tmp_path))
+    assert (code, err) == (0, "")
+    for word in ("-ELBO", "NLL, 5 samples", "SavedModel: saved_models/digits/1", "tfp-vae sample"):
+        assert word in out
+    names = [{str(path.relative_to(root)) for path in root.glob("runs/digits-1/**/*")} for root in (run, tmp_path)]
+    assert names[0] - names[1] == set()
 
 
 def test_train_leaves_everything_it_promises(run):

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_vae
-from tests.conftest import make_vae
+from tests.conftest import make_vae, mostly_slow
 from tfp_vae import layers as tfpl
 from tfp_vae import networks, objectives, priors, sampling
 
@@ -52,7 +52,11 @@ def posterior(flow: tfpl.Flow, params) -> tfd.Distribution:
     return tfpl.FlowPosterior.new(params, flow)
 
 
-@pytest.fixture(params=CASES)
+# A flow by autoregression and one by couplings; CI tests the others too.
+FAST = ("MaskedAutoregressiveFlow", "RealNVP")
+
+
+@pytest.fixture(params=mostly_slow(CASES, *FAST))
 def name(request) -> str:
     return request.param
 
@@ -238,6 +242,7 @@ def test_densities_are_float32_under_mixed_precision(name):
     assert flow(z, params[:, 6:]).dtype == tf.float32
 
 
+@pytest.mark.slow
 def test_config_round_trip(name):
     flow = make(name, event_size=6, num_transforms=5, seed=3, trainable=False)
     rebuilt = type(flow).from_config(flow.get_config())
@@ -299,6 +304,7 @@ def test_one_dimension(name):
 # Objectives
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["RealNVP", "InverseAutoregressiveFlow"])
 def test_dreg_has_the_mean_of_the_standard_gradient_and_less_variance(name):
     """By each example's parameters, context included, and by the flow's weights, of batches."""

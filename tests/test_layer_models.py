@@ -72,6 +72,7 @@ def test_training(case):
     np.testing.assert_allclose(predicted, p, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @rows(is_first)
 def test_saved_models_give_the_same_values(case, tmp_path):
     model = case.model()

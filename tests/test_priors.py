@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 from scipy import special, stats
 
 import tfp_vae
-from tests.conftest import make_vae
+from tests.conftest import make_vae, mostly_slow
 from tfp_vae import layers as tfpl
 from tfp_vae import networks, priors
 
@@ -145,6 +145,7 @@ def test_draws_follow_the_density(case):
         np.testing.assert_allclose(z.std(0), stddev, atol=0.03)
 
 
+@pytest.mark.parametrize("case", mostly_slow(CASES, "StandardNormal", "NormalMixture", "Codes"), indirect=True)
 def test_training_saving_and_serving(case, digits, tmp_path):
     vae, num_weights = case
     networks_weights = len(vae.encoder.trainable_weights) + len(vae.decoder.trainable_weights)

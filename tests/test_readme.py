@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(tmp_path):
     code = "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     result = subprocess.run(

@@ -85,6 +85,7 @@ def test_the_message_names_what_fails_and_the_command_that_makes_good_for_it(her
     assert "without pictures" in out.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_is_held_by_the_process_that_trains_it(here, unserved):
     assert train("--epochs", 1, "--run", "run")[0] == 0
     (here / "run" / "metrics.json").unlink()
@@ -107,6 +108,7 @@ def test_a_run_is_held_by_the_process_that_trains_it(here, unserved):
     assert not (here / "run" / "lock").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_longer_along_the_longer_cosine(here, unserved):
     assert train("--epochs", 2, "--run", "short")[0] == 0
     code, _, err = invoke("train", "--resume", "short", "--epochs", 2)
@@ -120,6 +122,7 @@ def test_a_finished_run_trains_longer_along_the_longer_cosine(here, unserved):
     assert vae.optimizer.get_config()["learning_rate"]["config"]["decay_steps"] == 4
 
 
+@pytest.mark.slow
 def test_patience_keeps_the_best_model_whether_interrupted_or_not(here, monkeypatch, unserved):
     """The learning rate is so high that the ELBO soon falls; the run is broken in the middle of its last epochs."""
     options = ["--epochs", 40, "--patience", 3, "--learning-rate", 0.5, "--batch-size", 24]
@@ -163,6 +166,7 @@ def test_what_became_of_the_data_is_told_and_kept(here):
     assert "e-" not in next(line for line in out.splitlines() if line.startswith("epoch 1/1"))
 
 
+@pytest.mark.slow
 def test_a_served_model_is_judged_by_its_signatures(here):
     assert train("--epochs", 1, "--run", "run")[0] == 0
     code, out, _ = invoke("evaluate", "saved_models/rows", "--dataset", "rows.npz")

@@ -123,6 +123,7 @@ def test_log_prob_tightens_the_elbo(trained_vae, digits):
 # Training as Keras users know it
 
 
+@pytest.mark.slow
 def test_keras_file_reloads_in_a_new_process(trained_vae, digits, tmp_path):
     trained_vae.save(tmp_path / "vae.keras")
     np.save(tmp_path / "x.npy", digits.test[:5])
@@ -240,6 +241,7 @@ def test_keras_callbacks(vae, digits, tmp_path):
     assert list((tmp_path / "logs").rglob("events*"))
 
 
+@pytest.mark.slow
 def test_backup_and_restore_goes_on_where_it_stopped(digits, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -290,6 +292,7 @@ def test_summary(vae, capsys):
     assert "Total params" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
 def test_dtype_policies(policy, digits):
     keras.config.set_dtype_policy(policy)
@@ -434,6 +437,7 @@ def test_numbers_of_samples(vae, digits, number):
         vae.generate(number)
 
 
+@pytest.mark.slow
 def test_another_keras_backend_is_refused():
     result = subprocess.run(
         [sys.executable, "-c", "import keras; keras.backend.backend = lambda: 'jax'; import tfp_vae"],
