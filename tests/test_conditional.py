@@ -279,7 +279,7 @@ BAD = {
     "validation": (lambda: fitted(of_labels(), named(), validation_data=(named(LABELS + 1),)), UNKNOWN),
     "float labels": (lambda: fitted(of_labels(), named(LABELS.astype("float32"))), FRACTIONS),
     "a fraction": (lambda: of_labels().generate(3, condition=0.5), FRACTIONS),
-    "words": (lambda: of_labels().generate(3, condition="seven"), "must be whole numbers, .* received string"),
+    "words": (lambda: of_labels().generate(3, condition="seven"), "must be whole numbers, .* received str"),
     "NaN": (lambda: fitted(make_vae(), named(np.where(VECTORS > 0.5, np.nan, VECTORS))), NAN),
     "infinite": (lambda: make_vae().generate(2, condition=[np.inf, 0.0, 0.0]), NAN),
     "vectors for labels": (

@@ -31,7 +31,7 @@ def linear_vae(**kwargs):
     scale = tfpl.IndependentNormalLearnedScale(3)
     decoder = [keras.Input((2,)), keras.layers.Dense(3, kernel_initializer=kernel), scale]
     vae = tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), missing=True, **kwargs)
-    scale.raw_scale.assign(np.log(np.expm1(S)) * tf.ones_like(scale.raw_scale))
+    scale.raw_scale.assign(np.log(np.expm1(S)) / scale.rate * tf.ones_like(scale.raw_scale))
     return vae
 
 
@@ -106,7 +106,7 @@ def test_training_on_incomplete_data_finds_the_scale_and_saves(tmp_path):
     x, _ = data(2000)
     vae = linear_vae(objective=objectives.IWAE(5))
     scale = vae.decoder.layers[-1]
-    scale.raw_scale.assign(tf.ones_like(scale.raw_scale))
+    scale.raw_scale.assign(tf.ones_like(scale.raw_scale) / scale.rate)
     vae.compile(keras.optimizers.Adam(1e-2))
     vae.fit(x, epochs=20, batch_size=100, verbose=0, validation_data=(x[:90],))
     exact_log_prob = np.mean([exact(row)[0] for row in x])
