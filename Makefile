@@ -11,7 +11,7 @@ train: .venv/.package
 
 # What a commit needs: minutes on two cores.
 test: .venv/.test
-	$(PYTEST) -m 'not slow'
+	$(PYTEST)
 
 # The rest, in short forms: CI runs it after `make test`.
 test-slow: .venv/.test
@@ -19,7 +19,7 @@ test-slow: .venv/.test
 
 # Everything in full length.
 test-all: .venv/.test
-	$(PYTEST) --full
+	$(PYTEST) -m 'slow or not slow' --full
 
 test-environment: .venv/.test
 
@@ -27,7 +27,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -m 'not slow'
+	$(PYTEST)
 
 format: .venv/.dev
 	$(BIN)/ruff format .
