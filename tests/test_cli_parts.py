@@ -148,7 +148,7 @@ BAD = {
     "impute impossible.npz run --output x.npz": "Part count of x: The likelihood Poisson takes whole numbers",
     "impute infinite.npz run --output x.npz": "values that are NaN or infinite",
     "impute uneven.npz run --output x.npz": "differ in length",
-    "train --dataset bytes.npz --missing": "8-bit pixels have no missing values",
+    "train --dataset bytes.npz --missing --likelihood IndependentBernoulli": "8-bit pixels have no missing values",
     "train --config bad.json": "Invalid value for '--epochs'",
     "impute whole.npz run": "imputed.npz exists already",
     "impute whole.npz run --output x.csv": "--output must end in .npz",

@@ -1,5 +1,6 @@
 """What the commands share: where models and data are found, how results are shown and written."""
 
+import dataclasses
 import math
 import os
 import shlex
@@ -38,7 +39,9 @@ def load_data(vae: VAE, run: Run | None, path: Path, dataset: str | None) -> dat
     if vae.is_conditional and condition is None:
         raise ValueError(f"{path} holds a conditional VAE outside a run folder, so what its condition is is unknown.")
     source, likelihood = dataset or _dataset_of(run, path), _likelihood_of(vae.decoder.layers[-1])
-    return datasets.load(source, condition=condition, likelihood=likelihood, missing=vae.missing)
+    splits = datasets.load(source, condition=condition, likelihood=likelihood, missing=vae.missing)
+    # The likelihood is the model's now; why it was chosen, the run knows.
+    return dataclasses.replace(splits, note=run.options.data or splits.note) if run and dataset is None else splits
 
 
 def _dataset_of(run: Run | None, path: Path) -> str:

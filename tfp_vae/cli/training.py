@@ -95,8 +95,8 @@ def resume(folder: Path, epochs: int | None = None) -> None:
             )
         vae = open_vae(run.model)
         splits = load_data(vae, run, folder, None)
-        if epochs is not None:
-            vae.optimizer.learning_rate = learning_rate(run.options, splits.steps_per_epoch(run.options.batch_size))
+        # The saved one ends with as many epochs as were planned when the model was saved.
+        vae.optimizer.learning_rate = learning_rate(run.options, splits.steps_per_epoch(run.options.batch_size))
         _fit(run, splits, vae)
 
 
