@@ -228,7 +228,7 @@ class VAE(LatentVariableModel):
         """Let the prior look at the data, and before the first step the decoder's layers choose where they begin."""
         if isinstance(self.prior, priors.Prior):
             self.prior.look_at(x)
-        if self.compiled and not int(self.optimizer.iterations):
+        if self.compiled and not int(tf.convert_to_tensor(self.optimizer.iterations)):
             for layer in self.decoder._flatten_layers():
                 if isinstance(layer, DistributionLayer):
                     layer.begin_at(self.x.parts(x))

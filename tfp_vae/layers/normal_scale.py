@@ -42,7 +42,7 @@ class IndependentNormalLearnedScale(DistributionLayer):
     """Independent normal distributions whose scale is a weight: the same for all z, so that it cannot collapse on one.
 
     The scale is softplus of `rate` times the weight, plus 1e-5. It is 1 at first; `VAE.fit` begins at the spread of the
-    data. Where it is shared by a whole event, its optimum is the root of the mean squared error, and the log-likelihood
+    data, of a `tf.data.Dataset` at that of its first batch. Where it is shared by a whole event, its optimum is the root of the mean squared error, and the log-likelihood
     there weighs errors against the KL divergence without a beta to choose.
 
     Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
@@ -118,7 +118,7 @@ class IndependentNormalLearnedScale(DistributionLayer):
         self.raw_scale.assign((spread + np.log(-np.expm1(MIN_SCALE - spread)) - MIN_SCALE) / self.rate)
 
     def _is_new(self) -> bool:
-        return np.allclose(self.raw_scale, UNIT_SCALE / self.rate, rtol=1e-6)
+        return np.allclose(tf.convert_to_tensor(self.raw_scale), UNIT_SCALE / self.rate, rtol=1e-6)
 
     def distribution(self, params) -> tfd.Distribution:
         scale = softplus_above(MIN_SCALE, self.rate * tf.convert_to_tensor(self.raw_scale))
