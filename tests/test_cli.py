@@ -130,7 +130,6 @@ def test_the_run_is_judged_as_the_package_judges_it(run, digits):
 
 
 @pytest.mark.slow
-@pytest.mark.xla
 def test_a_config_repeats_a_run_with_other_options_where_given(run, here):
     config = run / "runs" / "digits-1" / "config.json"
     assert invoke("train", "--config", config, "--run", "again")[::2] == (0, "")
