@@ -43,8 +43,8 @@ class IndependentNormalLearnedScale(DistributionLayer):
 
     The scale is softplus of `rate` times the weight, plus 1e-5. It is 1 at first; `VAE.fit` begins at the spread of the
     data, of a `tf.data.Dataset` at that of its first batch. Where it is shared by a whole event, its optimum is the
-    root of the mean squared error, and the log-likelihood there weighs errors against the KL divergence without a beta to
-    choose.
+    root of the mean squared error, and the log-likelihood there weighs errors against the KL divergence without a beta
+    to choose.
 
     Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
 
