@@ -13,6 +13,7 @@ from pathlib import Path
 
 import keras
 
+from tfp_vae.serving.publish import lock_folder
 from tfp_vae.vae import VAE
 
 RUNS = Path("runs")
@@ -111,25 +112,19 @@ class Run:
         Raises:
             ValueError: if another process trains it.
         """
-        import fcntl  # of Unix; the rest of the package does without
-
-        path = self.folder / "lock"
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another one"
-                raise ValueError(
-                    f"The run {self.folder} is being trained by process {holder}. Wait until it ends, or stop it first."
-                ) from None
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+        lock, holder = lock_folder(self.folder), self.folder / "lock"
+        if lock is None:
+            process = holder.read_text().strip() if holder.is_file() else ""
+            raise ValueError(
+                f"The run {self.folder} is being trained by process {process or 'another one'}. Wait until it ends, or "
+                "stop it first."
+            )
+        try:
+            holder.write_text(f"{os.getpid()}\n")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            os.close(lock)
 
     def longer(self, epochs: int) -> "Run":
         """Return the run with another number of epochs, unfinished.
@@ -172,15 +167,14 @@ class Run:
 
     def keep(self, vae: VAE, path: Path) -> None:
         """Write a model in one step."""
-        aside = self.folder / "model.aside.keras"
-        vae.save(aside)
-        os.replace(aside, path)
+        with written_whole(path) as aside:
+            vae.save(aside)
 
     def write(self, name: str, content: dict) -> Path:
         """Write a json file in one step; a number that is not finite, which json lacks, becomes null."""
-        path, aside = self.folder / f"{name}.json", self.folder / f"{name}.aside"
-        aside.write_text(json.dumps({key: _for_json(value) for key, value in content.items()}, indent=2) + "\n")
-        os.replace(aside, path)
+        path = self.folder / f"{name}.json"
+        with written_whole(path) as aside:
+            aside.write_text(json.dumps({key: _for_json(value) for key, value in content.items()}, indent=2) + "\n")
         return path
 
 

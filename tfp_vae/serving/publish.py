@@ -53,7 +53,7 @@ def _aside(base: Path) -> Iterator[Path]:
     lock = None
     while lock is None:  # between making and locking it, another exporter may take it for a leftover
         folder = Path(tempfile.mkdtemp(prefix=_prefix(base), dir=base.parent))
-        lock = _lock(folder)
+        lock = lock_folder(folder)
     try:
         yield folder
     finally:
@@ -63,7 +63,7 @@ def _aside(base: Path) -> Iterator[Path]:
 
 def _remove_leftovers(base: Path) -> None:
     for folder in [path for path in base.parent.iterdir() if path.name.startswith(_prefix(base))]:
-        lock = _lock(folder)
+        lock = lock_folder(folder)
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
@@ -73,7 +73,7 @@ def _prefix(base: Path) -> str:
     return f".{base.name}-aside-"
 
 
-def _lock(folder: Path) -> int | None:
+def lock_folder(folder: Path) -> int | None:
     """Lock a folder, and give its descriptor; None if it is in use or gone."""
     import fcntl  # of Unix; the rest of the package does without
 
