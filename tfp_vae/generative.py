@@ -140,13 +140,13 @@ class LatentVariableModel(keras.Model, abc.ABC):
         if not self.built:
             self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), data["x"]))
         x, mask = self.x.expect(data["x"]), data.get("mask")
-        if not self.missing and mask is not None:
-            raise ValueError("A mask was given to a VAE that takes none: make it with VAE(..., missing=True).")
-        if not self.missing:
-            self._expect_possible(x)
         seen = {}
         if self.missing:
             x, seen["mask"] = missing.split(x, None if mask is None else self._mask.expect(mask))
+        elif mask is not None:
+            raise ValueError("A mask was given to a VAE that takes none: make it with VAE(..., missing=True).")
+        else:
+            self._expect_possible(x)
         given = self._given(data.get("condition"))
         if self.condition is not None:
             batch.expect_alike(self.x.leading(x), self.condition.leading(given["condition"]))

@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 from tfp_vae import batch, missing, objectives, priors
 from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.distribution_lambda import begin_with
 from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
 from tfp_vae.layers.support import check_support, examples_of
 from tfp_vae.layers.vector_quantized import commitment_loss
@@ -195,9 +195,8 @@ class VAE(LatentVariableModel):
         if self.is_conditional:
             batch.expect_no_labels(x, y)
             batch.expect_no_labels(*(validation_data if isinstance(validation_data, tuple) else (validation_data,))[:2])
-        self.check_data(x)
-        if (examples := examples_of(x)) is not None:
-            self._begin_with(batch.by_name(examples)["x"])
+        if (examples := self.check_data(x)) is not None:
+            self._begin_with(examples["x"])
         if validation_data is not None:
             self.check_data(validation_data[0] if isinstance(validation_data, tuple) else validation_data)
         if isinstance(x, tf.data.Dataset):
@@ -229,9 +228,7 @@ class VAE(LatentVariableModel):
         if isinstance(self.prior, priors.Prior):
             self.prior.look_at(x)
         if self.compiled and not int(tf.convert_to_tensor(self.optimizer.iterations)):
-            for layer in self.decoder._flatten_layers():
-                if isinstance(layer, DistributionLayer):
-                    layer.begin_at(self.x.parts(x))
+            begin_with(self.decoder, self.x.parts(x))
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
@@ -241,12 +238,15 @@ class VAE(LatentVariableModel):
             self.check_data(x)
         return super().evaluate(x, batch.labels(x, y, kwargs.get("sample_weight")), *args, **kwargs)
 
-    def check_data(self, data) -> None:
+    def check_data(self, data) -> dict | None:
         """Check that data are possible under the likelihood; `fit` and `evaluate` do so before they begin.
 
         Args:
             data: array or tensor `[num_examples, *event_shape]`; a `tf.data.Dataset`, of which the first batch is
                 looked at; or another iterable, such as a `keras.utils.PyDataset`, which is let through.
+
+        Returns:
+            The examples that were looked at, by name: "x" and what is beside it; None of what is let through.
 
         Raises:
             TypeError: if the data are of another kind.
@@ -254,19 +254,19 @@ class VAE(LatentVariableModel):
                 model's weights are not finite.
         """
         examples = examples_of(data)
-        if examples is not None:
-            named = batch.by_name(examples)
-            if not self.built:
-                self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), named["x"]))
-            if not all(np.isfinite(weight).all() for weight in self.get_weights()):
-                raise ValueError("The model's weights are not finite: its training has diverged. Train it anew.")
-            condition = None if self.condition is None else self.condition.zeros()
-            x = named["x"]
-            if self.missing:
-                x = missing.observed_examples(x, named.get("mask"))
-            check_support(self.decode(self.z.zeros(), condition), x)
-            self.as_batch(tf.nest.map_structure(lambda value: value[:1], named))
-            self._given(named.get("condition"))
+        if examples is None:
+            return None
+        named = batch.by_name(examples)
+        if not self.built:
+            self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), named["x"]))
+        if not all(np.isfinite(weight).all() for weight in self.get_weights()):
+            raise ValueError("The model's weights are not finite: its training has diverged. Train it anew.")
+        condition = None if self.condition is None else self.condition.zeros()
+        x = missing.observed_examples(named["x"], named.get("mask")) if self.missing else named["x"]
+        check_support(self.decode(self.z.zeros(), condition), x)
+        self.as_batch(tf.nest.map_structure(lambda value: value[:1], named))
+        self._given(named.get("condition"))
+        return named
 
     def call(self, x, training=False):
         seed, step = seed_of(Stream.EVALUATION, self.seed), None

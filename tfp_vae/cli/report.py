@@ -8,11 +8,13 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
+from typing import TypeGuard
 
 import keras
 import numpy as np
 import rich.console
 import rich.table
+from matplotlib.figure import Figure
 
 from tfp_vae import datasets, evaluation, layers, plots, serving
 from tfp_vae.cli.runs import Run, written_whole
@@ -73,11 +75,11 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
         pictures = {"marginals": lambda: plots.marginals(vae, splits.test, seed=seed)}
     else:
         x = datasets.x_of(splits.test)
-        limits = {"limits": (float(np.nanmin(x)), float(np.nanmax(x)))}  # one scale for all pictures of a run
+        limits = float(np.nanmin(x)), float(np.nanmax(x))  # one scale for all pictures of a run
         pictures = {
-            "reconstructions": lambda: plots.reconstructions(vae, splits.test, **limits),
-            "samples": lambda: plots.samples(vae, seed=seed, condition=rows, **limits),
-            "latent_traversal": lambda: plots.latent_traversal(vae, splits.test, condition=first, **limits),
+            "reconstructions": lambda: _noted(plots.reconstructions(vae, splits.test, limits=limits), splits.note),
+            "samples": lambda: plots.samples(vae, seed=seed, condition=rows, limits=limits),
+            "latent_traversal": lambda: plots.latent_traversal(vae, splits.test, condition=first, limits=limits),
         }
     if history:
         pictures["learning_curves"] = lambda: plots.learning_curves(history)
@@ -85,8 +87,6 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
     for name, make in pictures.items():
         try:
             figure = make()
-            if name == "reconstructions":
-                figure.supxlabel(_broken(splits.note), fontsize="small")
             with written_whole(folder / f"{name}.png") as aside:
                 figure.savefig(aside, dpi=150)
             drawn.append(folder / f"{name}.png")
@@ -97,9 +97,10 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
     return drawn
 
 
-def _broken(note: str) -> str:
-    """Break a long sentence into lines as wide as a picture of ten columns."""
-    return textwrap.fill(note, 90)
+def _noted(figure: Figure, note: str) -> Figure:
+    """Write a sentence under a picture of ten columns."""
+    figure.supxlabel(textwrap.fill(note, 90), fontsize="small")
+    return figure
 
 
 def _conditions_to_draw(splits: datasets.Splits) -> tuple:
@@ -161,7 +162,7 @@ def expect_writable(folder: Path) -> None:
         raise PermissionError(f"The folder {folder} cannot be written.")
 
 
-def is_served(model: Path | None) -> bool:
+def is_served(model: Path | None) -> TypeGuard[Path]:
     """Return whether a folder holds a SavedModel of this package, or the versions of one."""
     return model is not None and model.is_dir() and not (model / "config.json").is_file()
 

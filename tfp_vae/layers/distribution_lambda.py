@@ -105,6 +105,13 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         return rebuild(cls, config)
 
 
+def begin_with(network: keras.layers.Layer, examples: Mapping[str, np.ndarray]) -> None:
+    """Let every distribution layer of a network choose where its weights begin."""
+    for layer in network._flatten_layers():
+        if isinstance(layer, DistributionLayer):
+            layer.begin_at(examples)
+
+
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class DistributionLambda(DistributionLayer):
     """Any distribution from any function of the previous layer's output.

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.distribution_lambda import DistributionLayer, begin_with
 from tfp_vae.layers.fold import call_by_name, fold, is_automatic, named_function, named_inputs
 from tfp_vae.layers.tensor_like import unwrap
 
@@ -83,9 +83,7 @@ class Joint(DistributionLayer):
 
     def begin_at(self, examples: Mapping) -> None:
         for name in self.parts.keys() & examples.keys():
-            for layer in self.parts[name]._flatten_layers():
-                if isinstance(layer, DistributionLayer):
-                    layer.begin_at({"x": examples[name]})
+            begin_with(self.parts[name], {"x": examples[name]})
 
     @property
     def named_inputs(self) -> dict[str, keras.KerasTensor]:
