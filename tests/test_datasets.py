@@ -103,6 +103,17 @@ def test_a_likelihood_of_choice():
     assert splits.test.max() > 200
 
 
+def test_bytes_that_are_no_images_are_pixels_if_asked_and_never_in_a_table():
+    vectors = pixels().reshape(200, 16)
+    scaled = datasets.load(vectors, likelihood="IndependentContinuousBernoulli")
+    assert (scaled.train.max(), scaled.draw) == (1.0, None)
+    assert datasets.load(vectors, likelihood="IndependentNormal").draw is datasets.dequantize
+    table = {"age": np.arange(40, dtype="uint8"), "job": np.arange(40) % 3}
+    splits = datasets.load(table, likelihood={"age": "IndependentNormal", "job": None})
+    assert splits.draw is None
+    assert splits.test["age"].max() > 1.0
+
+
 def test_npz_files(tmp_path):
     x = np.random.RandomState(0).normal(size=(50, 3))
     np.savez(tmp_path / "one.npz", data=x)

@@ -291,7 +291,8 @@ def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int,
     if likelihood is None:
         likelihood, reason = USUAL[kind]
     become = getattr(layers, likelihood).pixels
-    pixels = kind in PIXELS or (kind == "counts" and parts[0].dtype == np.uint8 and BECOME[become][0] is not None)
+    is_vector_of_bytes = kind == "counts" and parts[0].dtype == np.uint8 and place is None
+    pixels = kind in PIXELS or (is_vector_of_bytes and become != "levels")
     config = {}
     if likelihood == "IndependentBinomial":
         config["total_count"] = 255 if pixels else int(largest)
