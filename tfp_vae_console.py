@@ -1,6 +1,5 @@
 """The command line `tfp-vae`: parses first, then imports TensorFlow, so that `--help` answers at once."""
 
-import errno
 import importlib.metadata
 import logging
 import os
@@ -12,6 +11,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+# Each on a line of its own in `train --help`, however narrow the terminal.
+EXAMPLES = """\b
+Examples:
+  tfp-vae train --dataset mnist --epochs 40 --patience 5
+  tfp-vae train --dataset mine.npz --likelihood IndependentNormal
+  tfp-vae train --dataset mnist --condition label
+  tfp-vae train --prior "NormalMixture(num_components=10)" --latent-size 8
+  tfp-vae train --objective "IWAE(num_samples=5, estimator='dreg')"
+  tfp-vae train --resume runs/digits-1 --epochs 200
+"""
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -40,7 +49,13 @@ def _options(
 Dataset = Annotated[str | None, typer.Option(help="Data to use; default: the run's own.")]
 Model = Annotated[
     Path | None,
-    typer.Argument(help="Run folder, .keras file or (sample only) SavedModel; default: the newest run under runs/."),
+    typer.Argument(
+        help="Run folder, .keras file or (evaluate and sample) SavedModel; default: the newest run under runs/."
+    ),
+]
+ConditionName = Annotated[
+    str | None,
+    typer.Option("--condition", help="Of a conditional model outside its run folder: its name, as in train."),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**31 - 1, help="Seed of every draw; the same seed gives the same numbers.")
@@ -49,7 +64,7 @@ NumSamples = Annotated[int, typer.Option(min=1, help="Draws for each example in 
 SavedModels = Annotated[Path, typer.Option(help="Folder of exported models.")]
 
 
-@app.command()
+@app.command(short_help="Train a VAE, judge it, draw pictures, and export it.", epilog=EXAMPLES)
 def train(
     ctx: typer.Context,
     dataset: Annotated[
@@ -112,7 +127,11 @@ def train(
     ] = False,
     patience: Annotated[
         int | None,
-        typer.Option(min=1, help="Epochs without a better val_elbo after which training stops; keeps the best model."),
+        typer.Option(
+            min=1,
+            help="Epochs without a better val_elbo after which training stops. The model of the best epoch is the "
+            "run's; last.keras is there to go on from.",
+        ),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files into the run's folder tensorboard/.")
@@ -129,8 +148,9 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="Go on with an interrupted run, with the options it began with; with --epochs longer than planned, "
-            "then a finished run too."
+            help="Go on with an interrupted run, with the options it began with. With more --epochs, or more "
+            "--patience, train longer than planned, a finished run too: the learning rate then follows the cosine over "
+            "all of these epochs."
         ),
     ] = None,
 ) -> None:
@@ -142,10 +162,12 @@ def train(
         chosen = {name: ctx.params[name] for name in given if name != "config"}
         return app(["train", *_as_arguments({**kept, **chosen})], standalone_mode=False)  # checked as if typed
     if resume is not None:
-        if others := [name for name in given if name not in ("resume", "epochs")]:
+        if others := [name for name in given if name not in ("resume", "epochs", "patience")]:
             names = ", ".join("--" + name.replace("_", "-") for name in others)
-            raise ValueError(f"--resume takes all options but --epochs from the run's config.json. Leave out {names}.")
-        _cli().resume(resume, epochs if "epochs" in given else None)
+            raise ValueError(
+                f"--resume takes all options but --epochs and --patience from the run's config.json. Leave out {names}."
+            )
+        _cli().resume(resume, **{name: ctx.params[name] for name in ("epochs", "patience") if name in given})
     else:
         _cli().train(run, options)
 
@@ -160,19 +182,20 @@ def _as_arguments(options: dict) -> list[str]:
     return words
 
 
-@app.command()
+@app.command(short_help="Judge a model on its test data.")
 def evaluate(
     model: Model = None,
     dataset: Dataset = None,
+    condition: ConditionName = None,
     num_samples: NumSamples = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples held in memory at once.")] = 500,
     seed: Seed = 0,
 ) -> None:
     """Judge a model on its test data: -ELBO, log-likelihood, KL, NLL and active units."""
-    _cli().evaluate(model, dataset, num_samples=num_samples, batch_size=batch_size, seed=seed)
+    _cli().evaluate(model, dataset, condition, num_samples=num_samples, batch_size=batch_size, seed=seed)
 
 
-@app.command()
+@app.command(short_help="Generate examples.")
 def sample(
     model: Model = None,
     num_examples: Annotated[int, typer.Option(min=1, help="How many.")] = 60,
@@ -189,7 +212,7 @@ def sample(
     _cli().sample(model, num_examples, seed, output, condition, draws=draws)
 
 
-@app.command()
+@app.command(short_help="Fill in missing values.")
 def impute(
     data: Annotated[Path, typer.Argument(help=".npz file of an array, or of the arrays of a table, with NaN in it.")],
     model: Model = None,
@@ -204,7 +227,7 @@ def impute(
     _cli().impute(model, data, output, num_samples=num_samples, num_draws=num_draws, seed=seed)
 
 
-@app.command()
+@app.command(short_help="Export a model for TensorFlow Serving.")
 def export(
     model: Model = None,
     name: Annotated[str | None, typer.Option(help="Name of the served model; default: the data set's.")] = None,
@@ -219,24 +242,25 @@ def export(
     _cli().export(model, name, saved_models, **numbers, keep=keep, targets=tuple(target or ()))
 
 
-@app.command()
+@app.command(short_help="Draw a model's pictures.")
 def plot(
     model: Model = None,
     dataset: Dataset = None,
+    condition: ConditionName = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the run's.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Draw a model's pictures: reconstructions, samples, traversals, curves; of a table its values."""
-    _cli().plot(model, dataset, output, seed)
+    _cli().plot(model, dataset, condition, output, seed)
 
 
-@app.command("list")
+@app.command("list", short_help="List what the options of train can name.")
 def list_members(
     kind: Annotated[
         str | None, typer.Argument(help="posteriors, likelihoods, priors, objectives or networks; default: all.")
     ] = None,
 ) -> None:
-    """List what can be named in the options of train, a line each."""
+    """List what can be named in the options of train, with a line on each."""
     _cli().list_members(kind)
 
 
@@ -274,19 +298,10 @@ def _users_errors() -> tuple[type[Exception], ...]:
 
 
 def _one_line(error: Exception) -> str:
-    tensorflow = sys.modules.get("tensorflow")
-    if (tensorflow and isinstance(error, tensorflow.errors.ResourceExhaustedError)) or isinstance(error, MemoryError):
-        return "There is not enough memory. Try a smaller --batch-size, --hidden-size or --num-samples."
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
-        place = getattr(error, "filename", None)
-        return f"The disk is full{f', writing {place}' if place else ''}. What was there before is unharmed."
     if isinstance(error, typer.TyperException):
-        text = error.format_message()
-    elif isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}."
-    else:
-        text = str(error)
-    return " ".join(text.split()) or type(error).__name__
+        return " ".join(error.format_message().split())
+    failures = sys.modules.get("tfp_vae.cli.failures")  # not there before TensorFlow is, whose errors it knows
+    return failures.in_words(error) if failures else " ".join(str(error).split())
 
 
 def main() -> None:

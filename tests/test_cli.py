@@ -398,6 +398,8 @@ BAD = {
     "nonsense": "No such command",
     "train --learning-rate 0": "--learning-rate must be a finite number above 0, received 0.0",
     "train --warm-up 50 --epochs 3": "--warm-up 50 is longer than the training of 3 epochs",
+    "train --warm-up 1 --beta 0": "lets beta rise from 0 to --beta 0",
+    "train --decoder-decay inf": "--decoder-decay must be a finite number",
     "train --dataset table.csv": r"another kind \(.csv\) than .npz and .npy",
     "train --dataset several.npz": r"--likelihood .Joint\(age='IndependentNormal', children='IndependentBinomial'\)",
     "train --dataset text.npz": "holds text: 20 values, 2 different ones such as 'no', 'yes'. Number them",

@@ -165,7 +165,7 @@ BAD = {
         lambda x: linear_vae()({"x": x, "mask": np.ones([20, 2])}),
         r"mask of shape \[\.\.\., 3\], received shape \(20, 2\)",
     ),
-    "infinite, to be filled in": (lambda x: linear_vae().impute(np.where(np.isnan(x), np.inf, x)), "infinite values"),
+    "infinite, to be filled in": (lambda x: linear_vae().impute(np.where(np.isnan(x), np.inf, x)), "NaN or infinite"),
     "scale of the batch": (
         lambda x: fitted(normal_vae(tfpl.IndependentNormalOptimalScale, missing=True), x),
         "Choose IndependentNormalLearnedScale",

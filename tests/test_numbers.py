@@ -9,7 +9,7 @@ import tfp_vae
 from tests.conftest import make_vae
 from tests.test_codes import vq_vae
 from tfp_vae import layers as tfpl
-from tfp_vae import objectives, priors
+from tfp_vae import objectives, priors, sampling
 from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.vector_quantized import QuantizedVectors
 
@@ -35,6 +35,24 @@ def test_draws_of_counts_return_whatever_the_parameters(name):
     x = layer(np.concatenate([np.float32([[500.0, np.nan, 1.0]]), rest], 1)).sample(seed=(1, 2)).numpy()
     assert np.isfinite(x[0, [0, 2]]).all()
     assert np.isnan(x[0, 1])
+
+
+def test_draws_of_counts_return_where_all_their_mass_is_at_zero_and_far_out():
+    """log mu = 50 and theta = exp(-50): the logits of TFP's draw are 100, whose exponential is no float32."""
+    x = tfpl.IndependentNegativeBinomial(1)(np.float32([[50.0, -50.0]])).sample(100, seed=(1, 2))
+    assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("leading", [(), (6,), (2, 3), (1, 2, 3)], ids=str)
+@pytest.mark.parametrize("layer", [tfpl.IndependentRelaxedBernoulli((2, 2)), tfpl.RelaxedOneHotCategorical(4)], ids=str)
+def test_a_point_of_what_has_neither_mean_nor_mode_has_any_leading_axes(layer, leading):
+    params = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    expected = sampling.point(layer(params).tensor_distribution).numpy()
+    p = layer(params.reshape(*leading, 4) if leading else params[0]).tensor_distribution
+    assert sampling.point(p).shape == (*leading, *p.event_shape)
+    np.testing.assert_allclose(
+        np.reshape(sampling.point(p), [-1, *p.event_shape]), expected[: np.prod(leading, dtype=int)]
+    )
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0, 1000.0])
@@ -105,6 +123,7 @@ WRONG = {
     "values": (lambda vae, x: vae.encode(20.0 * x + 1), "takes whole numbers from 0 to total_count, but x lies in"),
     "NaN": (lambda vae, x: vae.log_prob(x * np.nan, 2), "values that are NaN or infinite"),
     "fractions": (lambda vae, x: vae.reconstruct(x + 0.5), "not all whole"),
+    "latents": (lambda vae, x: vae.decode(np.full([2, 4], np.nan)), "z holds values that are NaN or infinite"),
     "nothing": (lambda vae, x: vae.encode(None), "x must be numbers, .* received NoneType"),
     "no example": (lambda vae, x: vae.encode(x[:0]), "empty: x has shape"),
     "class_weight": (lambda vae, x: vae.fit(x, class_weight={0: 1.0}), "Pass sample_weight instead"),
@@ -116,6 +135,18 @@ def test_impossible_values_are_refused_wherever_they_are_given(act, message, vae
     vae.compile("adam", run_eagerly=True)
     with pytest.raises(ValueError, match=message):
         act(vae, np.minimum(digits.test[:5], 15))
+
+
+def test_impossible_values_are_refused_where_they_are_observed(digits):
+    vae = make_vae(missing=True)
+    x = digits.test[:5].astype("float32")
+    x[0, :4] = np.nan
+    vae.encode(x)
+    x[1, 0] = 50.0
+    mask = x != 50.0
+    vae.encode({"x": x, "mask": mask})
+    with pytest.raises(ValueError, match=r"takes whole numbers from 0 to total_count, but x lies in"):
+        vae.encode(x)
 
 
 def test_parameters_of_another_number_are_told_in_one_line():

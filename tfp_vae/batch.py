@@ -111,6 +111,25 @@ class Variable:
             raise ValueError(f"The parts of {self.name} must be of as many examples each, received {received}.")
         return value
 
+    def expect_finite(self, value):
+        """Return a value as `expect` does, after looking at it where that is possible: not at a symbolic tensor.
+
+        Raises:
+            ValueError: as `expect`, or if a value is NaN or infinite.
+        """
+        value = self.expect(value)
+        known = [tf.get_static_value(leaf) for leaf in tf.nest.flatten(value)]
+        if not all(leaf is None or np.isfinite(leaf).all() for leaf in known):
+            raise ValueError(f"{self.name} holds values that are NaN or infinite. Remove or replace them.")
+        return value
+
+    def rows(self, value):
+        """Return a value as arrays `[rows, *shape]`; None of symbolic tensors, which cannot be looked at."""
+        parts = {name: tf.get_static_value(part) for name, part in self.parts(value).items()}
+        if any(part is None for part in parts.values()):
+            return None
+        return self.whole({name: np.reshape(part, [-1, *self.shapes[name]]) for name, part in parts.items()})
+
     def _cast(self, part) -> tf.Tensor:
         received, own = (
             tf.as_dtype(getattr(part, "dtype", None) or np.asarray(part).dtype).name,

@@ -145,22 +145,18 @@ class LatentVariableModel(keras.Model, abc.ABC):
             x, seen["mask"] = missing.split(x, None if mask is None else self._mask.expect(mask))
         elif mask is not None:
             raise ValueError("A mask was given to a VAE that takes none: make it with VAE(..., missing=True).")
-        else:
-            self._expect_possible(x)
+        self._expect_possible(x, **seen)
         given = self._given(data.get("condition"))
         if self.condition is not None:
             batch.expect_alike(self.x.leading(x), self.condition.leading(given["condition"]))
         return {"x": x, **seen, **given}
 
-    def _expect_possible(self, x) -> None:
-        """Raise a ValueError if x can be looked at, which symbolic tensors cannot, and is impossible."""
+    def _expect_possible(self, x, mask=None) -> None:
+        """Raise a ValueError if x can be looked at, which symbolic tensors cannot, and is impossible where observed."""
         with tf.init_scope():
-            values = tf.nest.map_structure(tf.get_static_value, x)
-            if any(leaf is None for leaf in tf.nest.flatten(values)):
-                return
-            parts = self.x.parts(values).items()
-            rows = {name: np.reshape(part, [-1, *self.x.shapes[name]]) for name, part in parts}
-            expect_possible(self._some_likelihood, self.x.whole(rows))
+            x, mask = self.x.rows(x), None if mask is None else self._mask.rows(mask)
+            if x is not None:
+                expect_possible(self._some_likelihood, missing.observed_examples(x, mask) if self.missing else x)
 
     @functools.cached_property
     def _some_likelihood(self) -> tfd.Distribution:
@@ -197,8 +193,14 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Return the likelihood p(x|z), a plain tfd object: `[..., *latent_shape]` -> batch shape `[...]`.
 
         Latents of several parts are a dict. A condition with fewer leading axes than z is repeated along them.
+
+        Raises:
+            ValueError: if z or the condition has another shape, or can be looked at and is not finite.
         """
         self.expect_built()
+        return self._likelihood(self.z.expect_finite(z), condition)
+
+    def _likelihood(self, z, condition=None) -> tfd.Distribution:
         z, given = self.z.expect(z), self._given(condition)
         if self.condition is not None:
             lead = self.condition.leading(given["condition"])
@@ -237,7 +239,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         prior = with_codes_of(posterior, self.prior_distribution(condition))
 
         def likelihood(z):
-            whole = self.decode(z, condition)
+            whole = self._likelihood(z, condition)
             return missing.observed(whole, data["mask"]) if self.missing else whole
 
         return objectives.OnePass(data["x"], posterior, prior, likelihood, seed, step)
@@ -254,7 +256,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
     def reconstruction(self, x):
         """Return what `reconstruct` gives, as tensors."""
         data = self.as_batch(x)
-        return sampling.point(self.decode(sampling.point(self._posterior(data)), data.get("condition")))
+        return sampling.point(self._likelihood(sampling.point(self._posterior(data)), data.get("condition")))
 
     def generate(
         self,
@@ -297,7 +299,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`, and give `x`, as `generate`."""
         prior = self.prior_distribution(condition) if prior is None else unwrap(prior)
         z = sampling.sample_rows(prior, seeds)
-        likelihood = self.decode(z, condition)
+        likelihood = self._likelihood(z, condition)
         return {"z": z, "x": sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood)}
 
     def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
@@ -370,8 +372,6 @@ class LatentVariableModel(keras.Model, abc.ABC):
         if not self.missing:
             raise ValueError("This VAE knows no missing values: make it with VAE(..., missing=True).")
         num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
-        if not all(np.isfinite(part).all() for part in tf.nest.flatten(data["x"])):
-            raise ValueError("x holds infinite values. Replace them, or set them to NaN to have them filled in.")
         num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
         values = self._compiled_fill(data, num_samples, num_draws, seed_of(Stream.IMPUTATION, as_seed(seed)))
         return missing.replace(data["x"], data["mask"], values)

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count, as_seed
+from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.support import innermost
 from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.seeds import Stream, seed_of
@@ -201,7 +202,15 @@ def point(distribution: tfd.Distribution):
             return statistic()
         except NotImplementedError:
             continue
-    return tf.reduce_mean(sample_alike(distribution, POINT_DRAWS, seed_of(Stream.POINTS)), 0)
+    return _mean_of_draws(distribution)
+
+
+def _mean_of_draws(distribution: tfd.Distribution) -> tf.Tensor:
+    """Return the mean of fixed draws, the same for each row, of a batch with any leading axes."""
+    rank = distribution.batch_shape.rank
+    rows = distribution if rank == 1 else unfold(distribution, [-1], rank)
+    mean = tf.reduce_mean(sample_alike(rows, POINT_DRAWS, seed_of(Stream.POINTS)), 0)
+    return mean if rank == 1 else tf.reshape(mean, _draw_shape(distribution))
 
 
 def row_seeds(num_samples: int, seed: int) -> tf.Tensor:

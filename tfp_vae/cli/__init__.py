@@ -1,6 +1,7 @@
 """What the command line does: the only place where strings become objects."""
 
 import inspect
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import rich.table
 import tensorflow as tf
 
 from tfp_vae import datasets, hierarchy, layers, networks, objectives, plots, priors, serving, sources
-from tfp_vae.batch import num_examples
+from tfp_vae.batch import Variable, num_examples
 from tfp_vae.checks import one_of
+from tfp_vae.cli import served
 from tfp_vae.cli.build import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, build, parse_condition, parse_likelihood
 from tfp_vae.cli.report import card, console, draw, expect_new, find, is_served, judge, load_data, relative, table
 from tfp_vae.cli.runs import Options, Run, open_vae, written_whole
@@ -22,52 +24,37 @@ from tfp_vae.vae import VAE
 IMPUTATION_BATCH_SIZE = 50
 
 
-def evaluate(model: Path | None, dataset: str | None, *, num_samples: int, batch_size: int, seed: int) -> None:
+def evaluate(
+    model: Path | None,
+    dataset: str | None,
+    condition: str | None,
+    *,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+) -> None:
     """Judge a model and print the table; a run's own numbers also go to its `evaluation.json`."""
-    if is_served(model):
-        return _evaluate_served(model, dataset, batch_size)
+    if model is not None and is_served(model):
+        console.print(served.evaluate(model, dataset, condition, batch_size))
+        return
     path, run = find(model)
     vae = open_vae(path)
-    splits = load_data(vae, run, path, dataset)
+    splits = load_data(vae, run, path, dataset, condition)
     metrics = judge(vae, splits, num_samples, batch_size, seed)
     console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
     if run and dataset is None:
         run.write("evaluation", metrics)
 
 
-def _evaluate_served(model: Path, dataset: str | None, batch_size: int) -> None:
-    """Judge a SavedModel by its signatures score and log_prob, whose draws were chosen when it was exported."""
-    if dataset is None:
-        raise ValueError(f"{model} is a SavedModel, which does not know its data. Name them with --dataset.")
-    served = serving.load(model)
-    if served.condition is not None or served.description["posterior"] is None:
-        raise ValueError(f"{model} is conditional or a hierarchy: evaluate its run folder or .keras file instead.")
-    test = datasets.load(dataset).test
-    served.x.expect(tf.nest.map_structure(lambda values: values[:1], test))
-    means: dict[str, list] = {}
-    for start in range(0, num_examples(test), batch_size):
-        rows = tf.nest.map_structure(lambda values, at=start: values[at : at + batch_size], test)
-        for name, values in {**served.score(rows), "log_prob": served.log_prob(rows).numpy()}.items():
-            means.setdefault(name, []).extend(values)
-    mean = {name: float(np.mean(values, dtype="float64")) for name, values in means.items()}
-    shown = rich.table.Table("quantity", "value", title=f"{dataset}: {num_examples(test)} test examples")
-    draws = served.description
-    shown.add_row(f"-ELBO, {draws['score_samples']} draws (nats)", f"{-mean['elbo']:.3f}")
-    shown.add_row("log-likelihood (nats)", f"{mean['log_likelihood']:.3f}")
-    shown.add_row("KL (nats)", f"{mean['kl']:.3f}")
-    shown.add_row(f"NLL, {draws['log_prob_samples']} samples (nats)", f"{-mean['log_prob']:.3f}")
-    console.print(shown)
-
-
 def sample(
     model: Path | None, num_examples: int, seed: int, output: Path, condition: str | None, *, draws: bool
 ) -> None:
     """Write generated examples, means or draws of p(x|z), to a picture or an array."""
-    given: dict[str, Any] = {} if condition is None else {"condition": parse_condition(condition)}
     expect_new(output, ".png", ".npz")
-    vae: VAE | serving.ServedVAE = serving.load(model) if is_served(model) else open_vae(find(model)[0])
-    if vae.condition is not None and condition is None:
-        raise ValueError("The model is conditional: say what to draw by --condition, such as --condition 7.")
+    vae: VAE | serving.ServedVAE = (
+        serving.load(model) if model is not None and is_served(model) else open_vae(find(model)[0])
+    )
+    given = _given(vae.condition, condition)
     if draws and output.suffix != ".npz":
         raise ValueError(f"--draws writes arrays: choose an --output that ends in .npz, received {output}.")
     if output.suffix == ".npz":
@@ -85,6 +72,27 @@ def sample(
         with written_whole(output) as aside:
             figure.savefig(aside, dpi=150)
     console.print(f"Wrote {output}")
+
+
+def _given(variable: Variable | None, text: str | None) -> dict[str, Any]:
+    """Read the condition that a model is to draw under; nothing where it takes none."""
+    if variable is None and text is not None:
+        raise ValueError(f"The model is not conditional. Leave out --condition {text}.")
+    if variable is None:
+        return {}
+    size = int(np.prod(variable.shape))
+    what = "a whole number" if tf.as_dtype(variable.dtype).is_integer else "a number"
+    if variable.num_labels is not None:
+        what = f"a label from 0 to {variable.num_labels - 1}"
+    if variable.shape:
+        what = f"{size} of {what} with commas between them" if size > 1 else what
+    if text is None:
+        raise ValueError(f"The model is conditional: say under what to draw by --condition, {what}.")
+    try:
+        value = np.reshape(parse_condition(text), variable.shape)
+        return {"condition": variable.expect_known(value)}
+    except ValueError:
+        raise ValueError(f"--condition must be {what}, received {text!r}.") from None
 
 
 def impute(model: Path | None, data: Path, output: Path, *, num_samples: int, num_draws: int | None, seed: int) -> None:
@@ -146,11 +154,11 @@ def export(model: Path | None, name: str | None, saved_models: Path, **options) 
     )
 
 
-def plot(model: Path | None, dataset: str | None, output: Path | None, seed: int) -> None:
+def plot(model: Path | None, dataset: str | None, condition: str | None, output: Path | None, seed: int) -> None:
     """Draw all pictures of a model."""
     path, run = find(model)
     vae = open_vae(path)
-    splits = load_data(vae, run, path, dataset)
+    splits = load_data(vae, run, path, dataset, condition)
     for picture in draw(output or path.parent / "pictures", vae, splits, run.history() if run else {}, seed):
         console.print(f"Wrote {picture}")
 
@@ -165,12 +173,13 @@ def list_members(kind: str | None) -> None:
         "networks": [("mlp", networks.mlp), ("conv", networks.conv_encoder)],
     }
     kinds["posteriors"] += [(name, getattr(hierarchy, name)) for name in hierarchy.__all__]
+    width = max(40, console.width)
     for title in kinds if kind is None else [one_of(tuple(kinds), kind, "The kind")]:
-        rows = rich.table.Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
+        console.print(f"{title}:", style="bold")
         for name, member in kinds[title]:
-            rows.add_row(name, (inspect.getdoc(member) or "").partition("\n")[0])
-        console.print(rows)
-        console.print()
+            line = (inspect.getdoc(member) or "").partition("\n")[0].replace("``", "").replace("`", "")
+            print(textwrap.fill(f"{name}  {line}", width, initial_indent="  ", subsequent_indent="      "))
+        print()
 
 
 def _found(first, second, name: str):

@@ -48,13 +48,7 @@ OBJECTIVES = tuple(
 
 def build(splits: datasets.Splits, options: Options) -> VAE:
     """Make the VAE that the options describe, compiled, with weights drawn by the seed."""
-    if not 0.0 < options.learning_rate < np.inf:
-        raise ValueError(f"--learning-rate must be a finite number above 0, received {options.learning_rate}.")
-    if options.warm_up > options.epochs:
-        raise ValueError(
-            f"--warm-up {options.warm_up} is longer than the training of {options.epochs} epochs, in which beta would "
-            "not reach its value. Give fewer epochs of warm-up, or more --epochs."
-        )
+    check_numbers(options)
     keras.utils.set_random_seed(options.seed)
     encoder, decoder, prior = _networks(splits, options)
     steps = splits.steps_per_epoch(options.batch_size)
@@ -66,6 +60,21 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
     )
     vae.optimizer.build(vae.trainable_variables)  # so that the run can be resumed from before its first step
     return vae
+
+
+def check_numbers(options: Options) -> None:
+    """Raise a ValueError if numbers are out of range, or change nothing."""
+    if not 0.0 < options.learning_rate < np.inf:
+        raise ValueError(f"--learning-rate must be a finite number above 0, received {options.learning_rate}.")
+    if options.warm_up > options.epochs:
+        raise ValueError(
+            f"--warm-up {options.warm_up} is longer than the training of {options.epochs} epochs, in which beta would "
+            "not reach its value. Give fewer epochs of warm-up, or more --epochs."
+        )
+    if options.warm_up and not options.beta:
+        raise ValueError(f"--warm-up {options.warm_up} lets beta rise from 0 to --beta 0. Leave one of them out.")
+    if not np.isfinite(options.decoder_decay):
+        raise ValueError(f"--decoder-decay must be a finite number of at least 0, received {options.decoder_decay}.")
 
 
 def learning_rate(options: Options, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:

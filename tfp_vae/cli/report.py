@@ -8,16 +8,16 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
-from typing import TypeGuard
 
-import keras
 import numpy as np
 import rich.console
 import rich.table
 from matplotlib.figure import Figure
 
-from tfp_vae import datasets, evaluation, layers, plots, serving
+from tfp_vae import datasets, evaluation, plots, serving
+from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.runs import Run, written_whole
+from tfp_vae.layers.joint import names_of
 from tfp_vae.vae import VAE
 
 # Rows of a picture of samples, a condition each.
@@ -30,17 +30,25 @@ errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 def card(run: Run, metrics: dict) -> serving.ModelCard:
     """Describe a run for the model card."""
     options = run.options
-    data = f"{options.dataset}, {options.epochs} epochs of training in batches of {options.batch_size}. {options.data}"
+    epochs = metrics.get("epochs", options.epochs)
+    data = f"{options.dataset}, {epochs} epochs of training in batches of {options.batch_size}. {options.data}"
     pictures = [run.folder / "pictures" / f"{name}.png" for name in ("reconstructions", "samples", "marginals")]
     return serving.ModelCard(data=data, metrics=metrics, pictures=[path for path in pictures if path.is_file()])
 
 
-def load_data(vae: VAE, run: Run | None, path: Path, dataset: str | None) -> datasets.Splits:
+def load_data(
+    vae: VAE, run: Run | None, path: Path, dataset: str | None, condition: str | None = None
+) -> datasets.Splits:
     """Load the data of a run, or others of the same kind."""
-    condition = run.options.condition if run else None
+    if condition is not None and not vae.is_conditional:
+        raise ValueError(f"{path} is not conditional. Leave out --condition.")
+    condition = condition or (run.options.condition if run else None)
     if vae.is_conditional and condition is None:
-        raise ValueError(f"{path} holds a conditional VAE outside a run folder, so what its condition is is unknown.")
-    source, likelihood = dataset or _dataset_of(run, path), _likelihood_of(vae.decoder.layers[-1])
+        raise ValueError(
+            f"{path} holds a conditional VAE outside a run folder, so what its condition is is unknown. Name it with "
+            "--condition, as in training."
+        )
+    source, likelihood = dataset or _dataset_of(run, path), names_of(vae.decoder.layers[-1])
     splits = datasets.load(source, condition=condition, likelihood=likelihood, missing=vae.missing)
     # The likelihood is the model's now; why it was chosen, the run knows.
     return dataclasses.replace(splits, note=run.options.data or splits.note) if run and dataset is None else splits
@@ -50,12 +58,6 @@ def _dataset_of(run: Run | None, path: Path) -> str:
     if run is None:
         raise ValueError(f"{path} lies outside a run folder, so its data are unknown. Name them with --dataset.")
     return run.options.dataset
-
-
-def _likelihood_of(layer: keras.layers.Layer) -> str | dict[str, str]:
-    if isinstance(layer, layers.Joint):
-        return {name: type(part.layers[-1]).__name__ for name, part in layer.parts.items()}
-    return type(layer).__name__
 
 
 def judge(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: int, seed: int) -> dict:
@@ -93,7 +95,7 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
         except Exception as error:  # one picture takes no other with it
             failures.append((name, error))
     if failures:
-        raise ValueError("; ".join(f"{name}: {error}" for name, error in failures)) from failures[0][1]
+        raise ValueError("; ".join(f"{name}: {in_words(error)}" for name, error in failures)) from failures[0][1]
     return drawn
 
 
@@ -162,15 +164,24 @@ def expect_writable(folder: Path) -> None:
         raise PermissionError(f"The folder {folder} cannot be written.")
 
 
-def is_served(model: Path | None) -> TypeGuard[Path]:
+def is_served(model: Path) -> bool:
     """Return whether a folder holds a SavedModel of this package, or the versions of one."""
-    return model is not None and model.is_dir() and not (model / "config.json").is_file()
+    return model.is_dir() and not (model / "config.json").is_file()
 
 
 def find(model: Path | None) -> tuple[Path, Run | None]:
     """Return the `.keras` file, and its run where there is one, of a run folder, a `.keras` file, or the newest run."""
     if model is not None and model.suffix == ".keras":
         return model, Run.open(model.parent) if (model.parent / "config.json").is_file() else None
+    if (
+        model is not None
+        and is_served(model)
+        and any(any(model.glob(place)) for place in ("saved_model.pb", "*/saved_model.pb"))
+    ):
+        raise ValueError(
+            f"{model} is a SavedModel, which evaluate and sample take, and no other command. Give its run folder or "
+            ".keras file."
+        )
     run = Run.newest() if model is None else Run.open(model)
     return run.model, run
 

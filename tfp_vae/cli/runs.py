@@ -17,6 +17,8 @@ from tfp_vae.serving.publish import lock_folder
 from tfp_vae.vae import VAE
 
 RUNS = Path("runs")
+# What is being written, by which process and to become which file.
+ASIDE = ".{}-aside-{}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,11 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A folder with `config.json`, `history.json`, `model.keras`, and after the last epoch `metrics.json`."""
+    """A folder with `config.json`, `history.json`, `model.keras`, and after the last epoch `metrics.json`.
+
+    A run with patience has a second model. While it trains, `model.keras` is the last epoch's and `best.keras` the best
+    one's; at its end `model.keras` is the best and `last.keras` the one to go on from.
+    """
 
     folder: Path
     options: Options
@@ -121,23 +127,19 @@ class Run:
             )
         try:
             holder.write_text(f"{os.getpid()}\n")
+            for leftover in self.folder.glob(ASIDE.format("*", "*.keras")):  # of a process that was killed
+                leftover.unlink()
             yield
         finally:
             holder.unlink(missing_ok=True)
             os.close(lock)
 
-    def longer(self, epochs: int) -> "Run":
-        """Return the run with another number of epochs, unfinished.
-
-        Raises:
-            ValueError: if it has had so many already.
-        """
-        done = len(self.history().get("elbo", []))
-        if epochs <= done:
-            raise ValueError(f"The run {self.folder} has had {done} epochs already: --epochs must be more than that.")
-        run = Run(self.folder, dataclasses.replace(self.options, epochs=epochs))
-        run.write("config", dataclasses.asdict(run.options))
-        (self.folder / "metrics.json").unlink(missing_ok=True)
+    def goes_on(self, options: Options) -> "Run":
+        """Return the run with other options, unfinished."""
+        for name in ("metrics", "evaluation"):  # of a model that will be another one
+            (self.folder / f"{name}.json").unlink(missing_ok=True)
+        run = Run(self.folder, options)
+        run.write("config", dataclasses.asdict(options))
         return run
 
     def history(self) -> dict[str, list[float]]:
@@ -162,8 +164,25 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The `.keras` file of the epoch of largest `val_elbo`, which a run with --patience keeps."""
+        """The `.keras` file of the epoch of largest `val_elbo`, which a run with --patience keeps as it trains."""
         return self.folder / "best.keras"
+
+    @property
+    def last(self) -> Path:
+        """The `.keras` file of the last epoch of a run with --patience at its end, to go on from."""
+        return self.folder / "last.keras"
+
+    def end_with_best(self) -> None:
+        """Make the best model the run's."""
+        os.replace(self.model, self.last)
+        os.replace(self.best, self.model)
+
+    def go_on_from_last(self) -> None:
+        """Undo `end_with_best`, wherever it was broken off."""
+        if self.last.is_file():
+            if self.model.is_file():
+                os.replace(self.model, self.best)
+            os.replace(self.last, self.model)
 
     def keep(self, vae: VAE, path: Path) -> None:
         """Write a model in one step."""
@@ -223,13 +242,20 @@ class Patience(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def is_over(self) -> bool:
-        """Whether the last epochs have all been below the best one."""
-        elbos = self.recorder.history.get("val_elbo", [])
-        return bool(elbos) and len(elbos) - 1 - elbos.index(max(elbos)) >= self.epochs
+        """Whether the last epochs have all been no better than the best one."""
+        return self.best_epoch is not None and len(self._elbos()) - self.best_epoch >= self.epochs
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The first epoch of the largest `val_elbo`, counted from 1; None before the first."""
+        elbos = self._elbos()
+        return elbos.index(max(elbos)) + 1 if elbos else None
+
+    def _elbos(self) -> list[float]:
+        return [value if math.isfinite(value) else -math.inf for value in self.recorder.history.get("val_elbo", [])]
 
     def _keep_best(self) -> None:
-        elbos = self.recorder.history.get("val_elbo", [])
-        if elbos and elbos[-1] == max(elbos):
+        if self.best_epoch is not None and self.best_epoch == len(self._elbos()):
             self.recorder.run.keep(self.model, self.recorder.run.best)
 
 
@@ -260,7 +286,7 @@ class CtrlC(keras.callbacks.Callback):
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Return a path aside to write to, and move what was written there to its place in one step, unless that failed."""
-    aside = path.with_name(f".{os.getpid()}-aside-{path.name}")
+    aside = path.with_name(ASIDE.format(os.getpid(), path.name))
     try:
         yield aside
         os.replace(aside, path)

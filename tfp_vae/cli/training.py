@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import rich.progress
@@ -13,7 +15,8 @@ from rich.markup import escape
 
 from tfp_vae import datasets
 from tfp_vae.batch import num_examples
-from tfp_vae.cli.build import build, learning_rate, parse_likelihood
+from tfp_vae.cli.build import build, check_numbers, learning_rate, parse_likelihood
+from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.report import (
     card,
     console,
@@ -62,7 +65,11 @@ def train(folder: Path | None, options: dict) -> None:
     run = Run.create(folder, chosen)
     _say_what_data_are(splits, chosen.batch_size)
     with run.hold():
-        run.save(vae, {})
+        try:
+            run.save(vae, {})
+        except Exception:  # such as a full disk: a run without a model is of no use, and takes the name
+            shutil.rmtree(run.folder)
+            raise
         _fit(run, splits, vae)
 
 
@@ -77,27 +84,60 @@ def read_config(path: Path) -> dict:
     return {name: value for name, value in options.items() if name not in ("name", "data")}
 
 
-def resume(folder: Path, epochs: int | None = None) -> None:
+def resume(folder: Path, **given: Any) -> None:
     """Go on with a run after its last whole epoch, as if it had never been interrupted.
 
-    With another number of epochs it goes on to that one, a finished run too: the learning rate then follows the cosine
+    With other `epochs` or `patience` it goes on to these, a finished run too: the learning rate then follows the cosine
     that ends there.
     """
-    run = Run.open(folder)
-    with run.hold():
-        if epochs is not None:
-            run = run.longer(epochs)
+    with Run.open(folder).hold():
+        run = Run.open(folder)  # as the process that held it before has left it
+        options = dataclasses.replace(run.options, **given)
+        if given:
+            _check_that_it_can_go_on(run, options)
         elif (folder / "metrics.json").is_file():
             raise ValueError(
-                f"The run {folder} is finished: it has its {run.options.epochs} epochs and its metrics.json. Train "
-                f"longer with --resume {quote(folder)} --epochs N, judge it with {program('tfp-vae')} evaluate, and "
-                "draw or export what is missing with plot and export."
+                f"The run {folder} is finished: it has its {_epochs(run)} epochs and its metrics.json. Train longer "
+                f"with --resume {quote(folder)} --epochs N, judge it with {program('tfp-vae')} evaluate, and draw or "
+                "export what is missing with plot and export."
             )
-        vae = open_vae(run.model)
+        vae = open_vae(run.last if run.last.is_file() else run.model)
         splits = load_data(vae, run, folder, None)
+        if given:
+            run = run.goes_on(options)
+        run.go_on_from_last()
         # The saved one ends with as many epochs as were planned when the model was saved.
         vae.optimizer.learning_rate = learning_rate(run.options, splits.steps_per_epoch(run.options.batch_size))
+        if given:
+            console.print(
+                f"{folder}: on from epoch {_epochs(run) + 1} to {run.options.epochs}. The learning rate follows the "
+                f"cosine over all of these: {float(vae.optimizer.learning_rate):.2g} now, 0 at the end."
+            )
         _fit(run, splits, vae)
+
+
+def _check_that_it_can_go_on(run: Run, options: Options) -> None:
+    """Raise a ValueError if a run has no epoch to train with new options."""
+    done, recorder = _epochs(run), Recorder(run, options.epochs)
+    if options.epochs <= done:
+        raise ValueError(f"The run {run.folder} has had {done} epochs already: --epochs must be more than that.")
+    if options.patience and not run.options.patience:
+        raise ValueError(
+            f"The run {run.folder} began without --patience, so its best model was not kept. Leave out --patience, or "
+            f"train anew with --config {quote(run.folder / 'config.json')} --patience {options.patience}."
+        )
+    patience = Patience(recorder, options.patience or options.epochs)
+    if options.patience and patience.best_epoch and patience.is_over():
+        raise ValueError(
+            f"The run {run.folder} was stopped after {done} epochs, as its val_elbo was best after "
+            f"{patience.best_epoch}. To train longer give it more --patience too: over {done - patience.best_epoch}."
+        )
+    check_numbers(options)
+
+
+def _epochs(run: Run) -> int:
+    """Count the epochs that a run has had."""
+    return len(run.history().get("elbo", []))
 
 
 def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
@@ -132,18 +172,17 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
                 f"it is. Go on with: {program('tfp-vae')} train --resume {quote(run.folder)}"
             )
             raise SystemExit(130) from None
-    if options.patience:
-        vae = _best_of(run, patience, vae)
+    if options.patience and run.best.is_file():
+        vae = _best_of(run, patience)
     _finish(run, splits, vae, recorder.history)
 
 
-def _best_of(run: Run, patience: Patience, vae: VAE) -> VAE:
+def _best_of(run: Run, patience: Patience) -> VAE:
     """Return the model of the best epoch, and make it the run's."""
-    if not run.best.is_file():
-        return vae
     if patience.is_over():
-        console.print(f"Stopped: the last {patience.epochs} epochs were no better. The best model is kept.")
-    os.replace(run.best, run.model)
+        console.print(f"Stopped: the last {patience.epochs} epochs were no better.")
+    console.print(f"The model of epoch {patience.best_epoch}, whose val_elbo is the best, is the run's.")
+    run.end_with_best()
     return open_vae(run.model)
 
 
@@ -152,18 +191,19 @@ def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
     options, folder = run.options, quote(run.folder)
     failures: list[str] = []
     metrics: dict = {}
-    with _going_on(failures, "numbers", f"evaluate {folder}"):
+    with _going_on(failures, "numbers", f"train --resume {folder}"):
         metrics = judge(vae, splits, options.num_samples, EVALUATION_BATCH_SIZE, options.seed)
         # The median leaves out the epochs that compile: the first, and the first after each resume.
         seconds = history["seconds"]
         speed = splits.steps_per_epoch(options.batch_size) * options.batch_size / statistics.median(seconds)
-        metrics |= {"seconds": sum(seconds), "examples_per_second": speed, "data": splits.note}
+        metrics |= {"epochs": len(seconds), "seconds": sum(seconds), "examples_per_second": speed, "data": splits.note}
         run.write("metrics", metrics)  # it says that the training is finished
         console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
     with _going_on(failures, "pictures", f"plot {folder}"):
         draw(run.folder / "pictures", vae, splits, history, options.seed)
-    with _going_on(failures, "SavedModel", f"export {folder}"):
-        version = vae.export(Path(options.saved_models) / splits.name, card=card(run, metrics))
+    saved_models = Path(options.saved_models)
+    with _going_on(failures, "SavedModel", f"export {folder} --saved-models {quote(saved_models)}"):
+        version = vae.export(saved_models / splits.name, card=card(run, metrics))
         served = quote(relative(version))
     if failures:
         console.print(f"Run: {run.folder}, without {' and '.join(failures)}.")
@@ -186,8 +226,9 @@ def _going_on(failures: list[str], what: str, remedy: str) -> Iterator[None]:
         if os.environ.get("TFP_VAE_TRACEBACK"):
             raise
         failures.append(what)
-        text = " ".join(str(error).split()) or type(error).__name__
-        errors.print(f"[bold red]error:[/] no {what}: {escape(text)} Try again with: tfp-vae {remedy}")
+        errors.print(
+            f"[bold red]error:[/] no {what}: {escape(in_words(error))} Try again with: {program('tfp-vae')} {remedy}"
+        )
 
 
 class EpochLines(keras.callbacks.Callback):

@@ -16,6 +16,8 @@ tfd = tfp.distributions
 
 # Means beyond exp of it cannot be told apart from infinity by TFP's samplers, which then never return.
 MAX_LOG_MEAN = 60.0
+# Of the logits of a draw, above the log-mean where total_count is small: exp(-logits) must not vanish in float32.
+MAX_DRAWN_LOGIT = 80.0
 # Lowest scale of a quantized logistic distribution, relative to half the range, as in PixelCNN++.
 MIN_QUANTIZED_SCALE = math.exp(-7.0)
 
@@ -280,7 +282,8 @@ class NegativeBinomial(tfd.NegativeBinomial):
 
     def _sample_n(self, n, seed=None):
         is_finite = tf.math.is_finite(self.logits) & tf.math.is_finite(self.total_count)
-        total_count, logits = tf.where(is_finite, self.total_count, 1.0), tf.where(is_finite, self.logits, 0.0)
+        total_count = tf.where(is_finite, self.total_count, 1.0)
+        logits = tf.where(is_finite, tf.minimum(self.logits, MAX_DRAWN_LOGIT), 0.0)
         counts = tfd.NegativeBinomial(total_count, logits=logits, require_integer_total_count=False)
         return tf.where(is_finite, counts.sample(n, seed=seed), np.nan)
 

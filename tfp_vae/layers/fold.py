@@ -103,8 +103,13 @@ def fold(
     return unfold(unwrap(call_by_name(network, flat, main)), static if static.is_fully_defined() else lead)
 
 
-def unfold(distribution: tfd.Distribution, shape) -> tfd.Distribution:
+def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Distribution:
     """Return a distribution of batch shape `[n, *rest]` with the batch shape `[*shape, *rest]`: the same class.
+
+    Args:
+        distribution: a plain tfd object.
+        shape: of the new axes, of which one may be -1.
+        num_axes: how many axes, from the first, they replace.
 
     Raises:
         ValueError: if a part of a joint distribution depends on others.
@@ -115,23 +120,25 @@ def unfold(distribution: tfd.Distribution, shape) -> tfd.Distribution:
     if is_a(distribution, tfd.JointDistributionNamed):
         if not all(isinstance(part, tfd.Distribution) for part in distribution.model.values()):
             raise ValueError("A joint distribution whose parts depend on each other has one batch axis only.")
-        return tfd.JointDistributionNamed({name: unfold(part, shape) for name, part in distribution.model.items()})
+        parts = distribution.model.items()
+        return tfd.JointDistributionNamed({name: unfold(part, shape, num_axes) for name, part in parts})
     properties, batch = type(distribution).parameter_properties(), distribution.batch_shape_tensor()
     reshaped = {}
     for key, value in distribution.parameters.items():
         if isinstance(value, tfd.Distribution):
-            reshaped[key] = unfold(value, shape)
+            reshaped[key] = unfold(value, shape, num_axes)
         elif key in properties and value is not None and not isinstance(value, tfp.bijectors.Bijector):
             event_ndims = properties[key].event_ndims
             if isinstance(event_ndims, int) and np.ndim(value):
-                reshaped[key] = _unfold(tf.convert_to_tensor(value), event_ndims, batch, shape)
+                new_batch = tf.concat([shape, batch[num_axes:]], 0)
+                reshaped[key] = _unfold(tf.convert_to_tensor(value), event_ndims, batch, new_batch)
     return distribution.copy(**reshaped)
 
 
-def _unfold(value: tf.Tensor, event_ndims: int, batch: tf.Tensor, shape) -> tf.Tensor:
+def _unfold(value: tf.Tensor, event_ndims: int, batch: tf.Tensor, new_batch: tf.Tensor) -> tf.Tensor:
     event = tf.shape(value)[value.shape.rank - event_ndims :]
     whole = tf.broadcast_to(value, tf.concat([batch, event], 0))
-    return tf.reshape(whole, tf.concat([shape, batch[1:], event], 0))
+    return tf.reshape(whole, tf.concat([new_batch, event], 0))
 
 
 def named_function(names: Sequence[str], function: Callable) -> Callable:

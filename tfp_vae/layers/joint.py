@@ -106,6 +106,17 @@ class Joint(DistributionLayer):
         return tfd.JointDistributionNamed(model)
 
 
+def names_of(layer: keras.layers.Layer) -> str | dict[str, str]:
+    """Return the name of a layer's class; of a `Joint` a dict of the names of its parts.
+
+    >>> names_of(Joint({"age": keras.Sequential([keras.layers.Identity()])}))
+    {'age': 'Identity'}
+    """
+    if isinstance(layer, Joint):
+        return {name: type(part.layers[-1]).__name__ for name, part in layer.parts.items()}
+    return type(layer).__name__
+
+
 def _dependent(network: keras.layers.Layer, values: dict, needs: Sequence[str], main: str | None) -> Callable:
     """Return the function of the latents before it that TFP asks for, with their names as its arguments."""
     inputs = named_inputs(network)

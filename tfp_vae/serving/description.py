@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.fold import named_inputs
+from tfp_vae.layers.joint import names_of
 from tfp_vae.serving.distributions import describe, is_determined
 from tfp_vae.serving.served import FORMAT
 from tfp_vae.vae import VAE
@@ -36,6 +37,7 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
         "missing": vae.missing,
         "posterior": _describe(vae.encode(data)),
         "likelihood": describe(vae.decode(vae.z.zeros(), condition))[0],
+        "likelihood_layer": names_of(vae.decoder.layers[-1]),
         "prior": None if "condition" in named_inputs(vae.prior) else _describe(prior, whole=True),
         **numbers,
         "signatures": {name: _signature(function) for name, function in functions.items()},

@@ -1,0 +1,47 @@
+"""What goes wrong, in words that a user of the command line can act on."""
+
+import errno
+import re
+
+import tensorflow as tf
+
+# What numpy and TensorFlow say of how much they asked for in vain.
+ASKED_FOR = re.compile(r"allocate ([\d.]+ [KMGT]iB)|(shape ?\[[\d,]+\])|allocat\w+ (\d+ bytes)")
+# Names of nodes and operations in the messages of TensorFlow: of its graph, not of what the user did.
+NODES = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w*\]( name:\s*\S*)?|\s*\[\[.*?\]\]")
+
+
+def in_words(error: Exception) -> str:
+    """Say in one line what has happened.
+
+    >>> in_words(ValueError("{{function_node __wrapped__Softmax}} Input dims must be <= 5 [Op:Softmax] name: "))
+    'Input dims must be <= 5'
+    >>> in_words(MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,)"))
+    'There is not enough memory (asked for: 7.45 GiB). Try fewer examples or draws at once (--batch-size, \
+--num-examples, --num-samples) or smaller networks (--hidden-size, --latent-size).'
+    """
+    text = " ".join(NODES.sub("", " ".join(str(error).split())).split())
+    if _is_full_disk(error, text):
+        place = f", writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return f"The disk is full{place}. Free some space and try again; what was there before is unharmed."
+    if _is_out_of_memory(error, text):
+        found = ASKED_FOR.search(text)
+        asked = f" (asked for: {next(filter(None, found.groups()))})" if found else ""
+        return (
+            f"There is not enough memory{asked}. Try fewer examples or draws at once (--batch-size, --num-examples, "
+            "--num-samples) or smaller networks (--hidden-size, --latent-size)."
+        )
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return text or type(error).__name__
+
+
+def _is_full_disk(error: Exception, text: str) -> bool:
+    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)  # h5py and TensorFlow tell in words alone
+    return told or "No space left on device" in text or "Disk quota exceeded" in text
+
+
+def _is_out_of_memory(error: Exception, text: str) -> bool:
+    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+        return True
+    return isinstance(error, tf.errors.OpError) and "out of memory" in text.lower()

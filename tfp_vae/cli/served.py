@@ -1,0 +1,72 @@
+"""What a SavedModel says of data by itself, without the model that it was made from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.table
+import tensorflow as tf
+
+from tfp_vae import datasets, sampling, serving
+from tfp_vae.batch import num_examples
+from tfp_vae.evaluation import ACTIVE_VARIANCE
+
+
+def evaluate(model: Path, dataset: str | None, condition: str | None, batch_size: int) -> rich.table.Table:
+    """Judge a SavedModel by its signatures encode, score and log_prob, whose draws were chosen when it was exported.
+
+    Raises:
+        ValueError: if the data, or what they are conditional on, are not named, or do not suit the model.
+    """
+    served = serving.load(model)
+    if dataset is None:
+        raise ValueError(f"{model} is a SavedModel, which does not know its data. Name them with --dataset.")
+    if served.condition is not None and condition is None:
+        raise ValueError(f"{model} is conditional. Name what it is conditional on with --condition, as in training.")
+    if served.condition is None and condition is not None:
+        raise ValueError(f"{model} is not conditional. Leave out --condition.")
+    told = served.description
+    likelihood = told.get("likelihood_layer")  # None in versions of before: that which suits the data
+    splits = datasets.load(dataset, condition=condition, likelihood=likelihood, missing=told.get("missing", False))
+    number = num_examples(splits.test)
+    table = rich.table.Table(title=f"{splits.name}: {number} test examples, answers of {model}")
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    for quantity, value in _quantities(served, splits.test, batch_size).items():
+        table.add_row(quantity, value)
+    return table
+
+
+def _quantities(served: serving.ServedVAE, x: Any, batch_size: int) -> dict[str, str]:
+    has_density = "log_prob" in served.description["signatures"]
+    has_posterior = served.description["posterior"] is not None  # tensors do not determine every one
+    answers: list[dict[str, np.ndarray]] = []
+    for start in range(0, num_examples(x), batch_size):
+        rows = tf.nest.map_structure(lambda values, at=start: values[at : at + batch_size], x)
+        log_prob = {"log_prob": np.asarray(served.log_prob(rows))} if has_density else {}
+        codes = {"code": _codes(served, rows)} if has_posterior else {}
+        answers.append({**served.score(rows), **log_prob, **codes})
+    values = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+    mean = {name: value.mean(dtype="float64") for name, value in values.items()}
+    if has_density:
+        shown = {
+            f"-ELBO, {served.description['score_samples']} draws (nats)": f"{-mean['elbo']:.3f}",
+            "log-likelihood (nats)": f"{mean['log_likelihood']:.3f}",
+            "KL (nats)": f"{mean['kl']:.3f}",
+            f"NLL, {served.description['log_prob_samples']} samples (nats)": f"{-mean['log_prob']:.3f}",
+        }
+    else:
+        shown = {
+            "log-likelihood at the code (nats)": f"{mean['log_likelihood']:.3f}",
+            "ELBO, KL, NLL": "not defined: codes are points",
+        }
+    if has_posterior:
+        active = int((values["code"].var(axis=0, dtype="float64") > ACTIVE_VARIANCE).sum())
+        shown["active units"] = f"{active} of {served.z.size}"
+    return shown
+
+
+def _codes(served: serving.ServedVAE, rows: Any) -> np.ndarray:
+    """Return one code for each example, `[batch, latent]`."""
+    parts = tf.nest.flatten(sampling.point(served.encode(rows)))
+    return np.concatenate([np.reshape(part, [len(part), -1]) for part in parts], axis=1)
