@@ -101,8 +101,8 @@ def train(
         str,
         typer.Option(
             help="Distribution layer of the decoder (tfp-vae list likelihoods), perhaps with arguments. auto looks at "
-            "the data: zeros and ones: Bernoulli; grey 8-bit images with at most a fifth of their pixels between black "
-            "and white: Bernoulli of binarized pixels; other 8-bit images: quantized logistic; whole numbers up to "
+            "the data: zeros and ones: Bernoulli; grey 8-bit images that are nearly black and white: "
+            "Bernoulli of binarized pixels; other 8-bit images: quantized logistic; whole numbers up to "
             "255: binomial, larger ones: negative binomial; else normal. Of a table one for each array of the .npz "
             "file: Joint(age='auto', job='IndependentCategorical')."
         ),

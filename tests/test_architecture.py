@@ -23,6 +23,7 @@ ROOMS = [
     "objectives",
     "batch",
     "kinds",
+    "files",
     "sources",
     "datasets",
     "missing",

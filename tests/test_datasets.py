@@ -1,6 +1,8 @@
 """Data sets: splits, likelihoods that suit, draws anew in each epoch, and clear refusals."""
 
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ def pixels(channels=1, num=200):
 
 
 def handwriting():
-    """A tenth of the pixels lie between black and white."""
+    """A tenth of the pixels are grey."""
     return np.where(np.arange(16).reshape(4, 4, 1) % 10 == 3, 128, 255 * (pixels() > 200)).astype("uint8")
 
 
@@ -63,6 +65,8 @@ def handwriting():
         (pixels(3), "IndependentQuantizedLogistic", {}, None),
         (255 * (pixels(3) > 100).astype("uint8"), "IndependentBernoulli", {}, None),
         (pixels(1).reshape(200, 16), "IndependentBinomial", {"total_count": 255}, None),
+        (pixels(1) // 4, "IndependentQuantizedLogistic", {}, None),  # dark ones too
+        (pixels(1) // 15, "IndependentBinomial", {"total_count": 17}, None),  # counts, as the digits' in uint8
         (pixels(1) > 100, "IndependentBernoulli", {}, None),
         (pixels(1).astype("int64") // 50, "IndependentBinomial", {"total_count": 5}, None),
         (1000 * pixels(1).astype("int64"), "IndependentNegativeBinomial", {}, None),
@@ -103,15 +107,28 @@ def test_a_likelihood_of_choice():
     assert splits.test.max() > 200
 
 
-def test_bytes_that_are_no_images_are_pixels_if_asked_and_never_in_a_table():
-    vectors = pixels().reshape(200, 16)
-    scaled = datasets.load(vectors, likelihood="IndependentContinuousBernoulli")
-    assert (scaled.train.max(), scaled.draw) == (1.0, None)
-    assert datasets.load(vectors, likelihood="IndependentNormal").draw is datasets.dequantize
-    table = {"age": np.arange(40, dtype="uint8"), "job": np.arange(40) % 3}
-    splits = datasets.load(table, likelihood={"age": "IndependentNormal", "job": None})
-    assert splits.draw is None
-    assert splits.test["age"].max() > 1.0
+def test_what_bytes_become_under_a_chosen_likelihood():
+    """As in runs of earlier versions: vectors and dark images are pixels where asked, columns of a table are not."""
+    flat, dark = pixels().reshape(200, 16), pixels() // 15
+    for array, likelihood, largest in [
+        (flat, "IndependentBernoulli", 1.0),
+        (dark, "IndependentBernoulli", 1.0),
+        (flat, "IndependentContinuousBernoulli", 1.0),
+        (dark, "IndependentNormal", 18 / 256),
+        (flat, "IndependentPoisson", 255.0),
+    ]:
+        assert datasets.load(array, likelihood=likelihood).test.max() == pytest.approx(largest, rel=0.06)
+    table = datasets.load({"age": flat, "b": flat}, likelihood={"age": "IndependentNormal", "b": None})
+    assert (table.draw, table.test["age"].max()) == (None, 255.0)
+
+
+def test_a_column_may_lack_all_values_of_a_split():
+    """Some part of a sparse column may be NaN throughout."""
+    sparse = np.full(20, np.nan)
+    sparse[np.random.RandomState(0).permutation(20)[4]] = 2.0  # one of the training data
+    parts = {"a": None, "b": "IndependentCategorical"}
+    splits = datasets.load({"a": sparse, "b": sparse}, likelihood=parts, missing=True)
+    assert (splits.likelihood["a"], splits.likelihood_config["b"]) == ("IndependentNormal", {"num_categories": 3})
 
 
 def test_npz_files(tmp_path):
@@ -134,7 +151,15 @@ def test_npz_files(tmp_path):
         (np.zeros([5, 3]), "at least ten"),
         (np.full([20, 3], np.nan), "NaN"),
         (np.full([20, 3], np.inf), "infinite"),
-        (np.full([20, 3], "a"), "holds text: 60 values, 1 different ones such as 'a'"),
+        (np.full([20, 3], "a"), "holds text: 60 of 60 values, 1 different ones such as 'a'"),
+        (
+            np.array([["1.5", "red"], ["2", "white"]] * 10),
+            "20 of 40 values in column 1 .*, 2 different ones such as 'red'",
+        ),
+        (np.full([20, 3], "1.5"), "numbers written as text"),
+        (np.where(np.arange(60).reshape(20, 3) % 7, 0.5, np.nan), "9 values that are NaN or infinite, in 9 of 20 rows"),
+        (np.full([20, 3], 2**40), "whole numbers up to 1,099,511,627,776, but float32"),
+        (np.full([20, 3], -(2**40)), "whole numbers up to 1,099,511,627,776, but float32"),
         (np.zeros([20]), "num_examples"),
     ],
 )
@@ -155,8 +180,82 @@ def test_bad_files(tmp_path):
     np.savez(tmp_path / "halves.npz", a=np.zeros(3), b=np.zeros(4))
     with pytest.raises(ValueError, match="x_train and x_test"):
         datasets.load(tmp_path / "halves.npz")
-    np.save(tmp_path / "one.npy", np.zeros([20, 3]))
-    assert len(datasets.load(tmp_path / "one.npy").test) == 2
+
+
+def test_files_are_known_by_their_content(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("one.npy", np.zeros([20, 3]))
+    np.savez("one.npz", x=np.zeros([20, 3]))
+    Path("one.npz").rename("unnamed")
+    for name in ("one.npy", "unnamed"):
+        assert len(datasets.load(name).test) == 2
+    Path("digits").write_text("no data")
+    assert datasets.load("digits").event_shape == (8, 8, 1)
+
+
+def test_a_text_comes_with_the_line_that_makes_arrays_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("named.csv").write_text("age,size,job\n" + "30,1.5,cook\n,2,baker\n" * 10)
+    Path("bare.txt").write_text("1\t2\n3\t4\n" * 10)
+    made = {}
+    for name in ("named.csv", "bare.txt"):
+        with pytest.raises(ValueError, match="a text of 20 rows") as error:
+            datasets.load(name)
+        exec(re.search('python -c "(.*)"', str(error.value))[1], {})
+        made |= np.load("data.npz")
+    assert {key: values.dtype.kind for key, values in made.items()} == {"age": "f", "size": "f", "job": "i", "x": "f"}
+    np.testing.assert_array_equal(made["age"][:2], [30.0, np.nan])
+    np.testing.assert_array_equal(made["job"][:2], [1, 0])
+    np.testing.assert_array_equal(made["x"][:2], [[1, 2], [3, 4]])
+
+
+# Of other kinds: what they hold, and what is said of them.
+FILES = {
+    "table.parquet": (b"PAR1...", "not an .npz or .npy file, but a Parquet table"),
+    "picture.npz": (b"\x89PNG...", "not an .npz file, as numpy.savez writes them, but a picture"),
+    "words.txt": (b"hello\n", "a text without columns"),
+    "nothing.csv": (b"", "but empty"),
+    "bytes": (bytes(range(256)), "of an unknown kind"),
+    "other.zip": (b"PK\x05\x06" + bytes(18), "an archive without arrays"),
+    "cut.npz": (b"PK\x03\x04", "not an .npz file, or a damaged one"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_other_files_are_named(name, tmp_path):
+    content, message = FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        datasets.load(str(tmp_path / name))
+
+
+def test_names_that_are_no_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    with pytest.raises(ValueError, match="photos is a folder"):
+        datasets.load("photos")
+    with pytest.raises(FileNotFoundError, match=r"There is no file people\.csv"):
+        datasets.load("people.csv")
+    np.savez("objects.npz", x=np.array([1, "a", None] * 10, dtype=object))
+    with pytest.raises(ValueError, match=r"The array 'x' of objects\.npz holds Python objects"):
+        datasets.load("objects.npz")
+
+
+def test_several_arrays_are_shown_as_a_table():
+    random = np.random.default_rng(0)
+    columns = {"age": random.normal(size=40), "sex": np.arange(40) % 2, "kind": np.arange(40) % 3}
+    people = {**columns, "job": np.array(["cook", "baker"] * 20), "pay/month": 400 * np.arange(40)}
+    with pytest.raises(ValueError, match="none of them is called x") as error:
+        datasets.load(people)
+    line = "Joint(age='IndependentNormal', sex='IndependentBernoulli', kind='IndependentCategorical', job='Independent"
+    for words in (line, "number the texts of job first", "give 'pay/month' other names"):
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize("labels", [np.arange(40) + 2**40, np.array(["a", "b"] * 20)])
+def test_conditions_that_are_no_labels(labels):
+    with pytest.raises(ValueError, match=r"the condition holds.*numpy\.unique\(values, return_inverse=True\)"):
+        datasets.load({"x": np.zeros([40, 2]), "label": labels}, condition="label")
 
 
 def test_parts_must_agree(tmp_path):

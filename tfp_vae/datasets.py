@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import layers, sources
+from tfp_vae import files, layers, sources
 from tfp_vae.batch import BESIDE_X, map_parts, num_examples
 from tfp_vae.checks import as_seed
-from tfp_vae.kinds import BECOME, MOST, PIXELS, USUAL, binarize, dequantize, kind_of
+from tfp_vae.kinds import BECOME, MOST, MOST_CATEGORIES, PIXELS, USUAL, advice, binarize, dequantize, kind_of, known_of
 from tfp_vae.seeds import Stream, seed_of
 
 SPLITS = ("train", "validation", "test")
@@ -161,16 +161,16 @@ def load(
     | dict of arrays | as the arrays of an `.npz` file | by its values, as below |
     | these with parts by name in `likelihood` | a table: arrays of those names | of each part by its values |
     | two values, 0 and 1, or bytes of 0 and 255 | zeros and ones | IndependentBernoulli |
-    | grey 8-bit images, a fifth of the pixels or fewer between black and white | binarized at random, anew in each \
-epoch, white with the probability of its brightness | IndependentBernoulli |
+    | grey 8-bit images of which binarizing leaves most: three tenths of the variance or less are noise | binarized at \
+random, anew in each epoch, white with the probability of its brightness | IndependentBernoulli |
     | other 8-bit images: photographs, colour | the levels 0 to 255 | IndependentQuantizedLogistic |
     | whole numbers from 0 to at most 255, bytes in vectors too | counts | IndependentBinomial |
     | larger ones, to 2**24 | counts without a limit | IndependentNegativeBinomial |
     | floats, or whole numbers of which some are negative | real values | IndependentNormal |
 
-    8-bit images are arrays of uint8, `[num_examples, height, width]` or `[num_examples, height, width, channels]`. With
-    a chosen likelihood of bits they are binarized, with one of real numbers dequantized to [0, 1], as vectors of bytes
-    are too. `Splits.note` says what was chosen and done.
+    8-bit images are arrays of uint8, `[num_examples, height, width]` or `[num_examples, height, width, channels]`; if
+    all their values are below 32 they are counts. With a chosen likelihood of bits they are binarized, with one of real
+    numbers dequantized to [0, 1], as vectors of bytes are too. `Splits.note` says what was chosen and done.
 
     Where the source has no validation or test data of its own, they are cut from the training data: a tenth each, at
     most 10,000 (for TFDS: the last tenth of the training data, at most 5,000). `TFDS_DATA_DIR` is honoured.
@@ -201,18 +201,19 @@ epoch, white with the probability of its brightness | IndependentBernoulli |
         arrays = source if isinstance(source, Mapping) else {"x": source}
         _check_all("array", arrays, chosen, missing)
         name, parts = "array", sources.from_arrays("array", arrays, wanted)
-    elif Path(source).suffix in (".npz", ".npy") or Path(source).is_file():
-        arrays = sources.load_file(Path(source))
-        _check_all(str(source), arrays, chosen, missing)
-        name, parts = Path(source).stem, sources.from_arrays(str(source), arrays, wanted)
     elif str(source) == "digits":
         name, parts = "digits", sources.from_arrays("digits", sources.load_digits(), wanted)
+    elif Path(source).suffix in (".npz", ".npy") or Path(source).is_file():
+        arrays = files.load_file(Path(source))
+        _check_all(str(source), arrays, chosen, missing)
+        name, parts = Path(source).stem, sources.from_arrays(str(source), arrays, wanted)
     else:
         features = {**wanted, "x": "image"} if "x" in wanted else wanted
         name, parts = str(source).replace("/", "-").replace(":", "-"), sources.load_tfds(str(source), features)
     is_table = isinstance(likelihood, Mapping)
     for part, key in itertools.product(parts, chosen):
-        _check(f"{name}, {key}" if is_table else name, part[key], missing, 1 if is_table else 2)
+        called, least_ndim = (f"{name}, {key}", 1) if is_table else (name, 2)
+        sources.expect_numbers(called, part[key], missing=missing, least_ndim=least_ndim)
     for key in wanted:
         _expect_alike(f"{name}, {key}" if len(wanted) > 1 else name, [part[key] for part in parts])
     suited = {
@@ -265,8 +266,10 @@ def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
     named: dict[str, Any] = {}
     for split, condition in zip(SPLITS, conditions, strict=True):
         x = getattr(splits, split)
-        if condition.dtype.kind not in "biuf" or not np.isfinite(condition).all():
-            raise ValueError(f"The condition of {splits.name} must be finite numbers, received {condition.dtype}.")
+        name = f"{splits.name}, the condition"
+        sources.expect_numbers(name, condition, missing=False, least_ndim=1)
+        if condition.dtype.kind in "iu":
+            _expect_at_most(MOST_CATEGORIES if condition.min() >= 0 else MOST, name, [condition.min(), condition.max()])
         named[split] = {"x": x, "condition": condition.astype("float32" if condition.dtype.kind == "f" else "int32")}
     return dataclasses.replace(splits, **named)
 
@@ -276,27 +279,23 @@ def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int,
 
     In a table, where the part has its place, only bytes of height x width x channels are pixels.
     """
-    known = [part[~np.isnan(part)] for part in parts]
-    largest = max((part.max() for part in known if part.size), default=0)
-    kind = kind_of(parts, known, is_part=place is not None)
+    edges = [edge for values in known_of(parts) for edge in (values.min(), values.max())] or [0]
+    largest = max(edges)
+    kind = kind_of(parts, is_part=place is not None)
     reason = "as chosen"
-    if (
-        parts[0].dtype.kind in "iu"
-        and max(abs(int(edge)) for part in parts for edge in (part.min(), part.max())) > MOST
-    ):
-        raise ValueError(
-            f"{name} holds whole numbers up to {largest:,}, but float32, in which models compute, tells them apart up "
-            f"to {MOST:,} only. Give floats: their logarithms (numpy.log1p), or multiples of a larger unit."
-        )
+    if parts[0].dtype.kind in "iu":
+        _expect_at_most(MOST, name, edges)
     if likelihood is None:
         likelihood, reason = USUAL[kind]
+        reason += advice(kind, parts[0])
     become = getattr(layers, likelihood).pixels
-    is_vector_of_bytes = kind == "counts" and parts[0].dtype == np.uint8 and place is None
-    pixels = kind in PIXELS or (is_vector_of_bytes and become != "levels")
+    may_be_pixels = parts[0].dtype == np.uint8 and (place is None or parts[0].ndim == 4)
+    pixels = kind in PIXELS or (kind == "counts" and may_be_pixels and become != "levels")
     config = {}
     if likelihood == "IndependentBinomial":
         config["total_count"] = 255 if pixels else int(largest)
     if likelihood == "IndependentCategorical":
+        _expect_at_most(MOST_CATEGORIES, name, edges)
         config["num_categories"] = int(largest) + 1
     if kind == "bytes of bits" and become == "bits":
         parts, pixels = [part // 255 for part in parts], False  # each its own probability, 0 or 1
@@ -317,6 +316,21 @@ def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int,
     return Splits(name, train, validation, test, likelihood, config, draw, note)
 
 
+def _expect_at_most(most: int, name: str, edges: list) -> None:
+    """Raise a ValueError where whole numbers, of which the least and the largest are given, are too large."""
+    if (largest := max(abs(int(edge)) for edge in edges)) <= most:
+        return
+    if most == MOST_CATEGORIES:
+        raise ValueError(
+            f"{name} holds labels up to {largest:,}, each of which would be a category; expected at most {most:,}. "
+            "Number those that occur: numpy.unique(values, return_inverse=True)[1]."
+        )
+    raise ValueError(
+        f"{name} holds whole numbers up to {largest:,}, but float32, in which models compute, tells them apart up to "
+        f"{most:,} only. Give floats: their logarithms (numpy.log1p), or multiples of a larger unit."
+    )
+
+
 def _drawn_apart(draw: Callable, place: int, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draw the values of a later part of a table, independently of those before it."""
     return draw(pixels, tf.random.fold_in(seed, place))
@@ -328,30 +342,8 @@ def _check_all(name: str, arrays: Mapping[str, np.ndarray], chosen: Mapping, mis
     wanted = {part + end for part in chosen for end in ends}
     for key, values in arrays.items():
         if key in wanted or (len(arrays) == 1 and [*chosen] == ["x"]):
-            _check(name if len(arrays) == 1 else f"{name}, {key}", np.asarray(values), missing, 1)
-
-
-def _check(name: str, part: np.ndarray, missing: bool, least_ndim: int) -> None:
-    if part.size == 0:
-        raise ValueError(f"The data set {name} is empty: shape {part.shape}. Expected at least ten examples.")
-    if part.dtype.kind in "USO":
-        texts = np.unique(part.astype(str))
-        raise ValueError(
-            f"The data set {name} holds text: {part.size:,} values, {len(texts):,} different ones such as "
-            f"{', '.join(map(repr, texts[:3].tolist()))}. Number them, as numpy.unique(values, return_inverse=True)[1] "
-            "does, and take IndependentCategorical for what is a category."
-        )
-    if part.ndim < least_ndim or part.dtype.kind not in "biuf":
-        raise ValueError(
-            f"The data set {name} must be an array of numbers, [num_examples, *event_shape], received shape "
-            f"{part.shape} of {part.dtype}."
-        )
-    bad = np.isinf(part) if missing else ~np.isfinite(part)
-    if bad.any():
-        raise ValueError(
-            f"The data set {name} holds {bad.sum()} values that are {'infinite' if missing else 'NaN or infinite'}. "
-            f"Remove or replace them{'' if missing else '; NaN as a missing value needs missing=True, or --missing'}."
-        )
+            called = name if len(arrays) == 1 else f"{name}, {key}"
+            sources.expect_numbers(called, np.asarray(values), missing=missing, least_ndim=1)
 
 
 __all__ = ["Splits", "binarize", "dequantize", "load"]

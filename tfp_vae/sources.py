@@ -1,20 +1,23 @@
-"""Where data come from: arrays by name, `.npz` files, TFDS; each gives train, validation and test data by name."""
+"""Where data come from: arrays by name, TFDS; each gives train, validation and test data by name."""
 
 import difflib
+import keyword
 import os
 import threading
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
+from tfp_vae.batch import BESIDE_X
+from tfp_vae.files import expect_no_folder, is_number
 from tfp_vae.kinds import USUAL, kind_of
 
 # Seconds to wait for an answer before a data set counts as out of reach.
 NETWORK_TIMEOUT = 10
+# Different whole numbers of a column that are proposed as categories, at most.
+MANY_CATEGORIES = 20
 
 
 def load_digits() -> dict[str, np.ndarray]:
@@ -25,41 +28,46 @@ def load_digits() -> dict[str, np.ndarray]:
     return {"x": digits.images[..., np.newaxis].astype("int32"), "label": digits.target}
 
 
-def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of an `.npz` file.
+def expect_numbers(name: str, values: np.ndarray, *, missing: bool, least_ndim: int) -> None:
+    """Check one array, before it is cut into training, validation and test data.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is another kind of file.
+        ValueError: if it is empty, of fewer axes, or holds anything but numbers, finite or, where allowed, missing.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        with np.load(path) as file:
-            return dict(file)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not an .npz file of numeric arrays, as numpy.savez writes them.") from error
+    if values.size == 0:
+        raise ValueError(f"The data set {name} is empty: shape {values.shape}. Expected at least ten examples.")
+    if values.dtype.kind in "USO":
+        _refuse_text(name, values.astype(str))
+    if values.ndim < least_ndim or values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The data set {name} must be an array of numbers, [num_examples, *event_shape], received shape "
+            f"{values.shape} of {values.dtype}."
+        )
+    bad = np.isinf(values) if missing else ~np.isfinite(values)
+    if bad.any():
+        rows = bad.reshape(len(bad), -1).any(axis=1).sum() if bad.ndim else 1
+        raise ValueError(
+            f"The data set {name} holds {bad.sum():,} values that are {'infinite' if missing else 'NaN or infinite'}, "
+            f"in {rows:,} of {len(np.atleast_1d(bad)):,} rows. Remove or replace them"
+            f"{'' if missing else '; NaN as a missing value needs missing=True, or --missing'}."
+        )
 
 
-def load_file(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an `.npz` file by name, or that of an `.npy` file as `x`.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is another kind of file; it says how to make one of these.
-    """
-    if path.suffix == ".npz":
-        return load_npz(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix == ".npy":
-        try:
-            return {"x": np.load(path)}
-        except (EOFError, OSError, ValueError) as error:
-            raise ValueError(f"{path} is not an .npy file of a numeric array, as numpy.save writes it.") from error
+def _refuse_text(name: str, values: np.ndarray) -> None:
+    """Say how many texts there are, where, and how they become numbers."""
+    different, places = np.unique(values, return_inverse=True)
+    is_text = ~np.array([is_number(text) for text in different])
+    if not is_text.any():
+        raise ValueError(f"The data set {name} holds numbers written as text. Give values.astype('float32').")
+    where = is_text[places.reshape(values.shape)]
+    columns = ""
+    if values.ndim == 2 and not where.any(axis=0).all():
+        columns = f" in column {', '.join(map(str, np.flatnonzero(where.any(axis=0))))} (the first is 0)"
     raise ValueError(
-        f"{path} is a file of another kind ({path.suffix or 'without a suffix'}) than .npz and .npy. Save its columns "
-        f"as arrays of numbers, as in numpy.savez({str(path.with_suffix('.npz'))!r}, age=ages, job=jobs)."
+        f"The data set {name} holds text: {where.sum():,} of {values.size:,} values{columns}, {is_text.sum():,} "
+        f"different ones such as {', '.join(map(repr, different[is_text][:3].tolist()))}. Number them, as "
+        "numpy.unique(values, return_inverse=True)[1] does, in an array of their own, and take "
+        "IndependentCategorical for what is a category."
     )
 
 
@@ -103,15 +111,33 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str
 
 def _tell_of_tables(name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Raise a ValueError that shows how to take several arrays for a table, if they can be one."""
-    numbers = {key: values for key, values in arrays.items() if values.dtype.kind in "biuf" and values.size}
-    if len(numbers) > 1 and len({len(np.atleast_1d(values)) for values in numbers.values()}) == 1:
-        suited = {key: USUAL[kind_of([values], [values], is_part=True)][0] for key, values in numbers.items()}
-        joint = ", ".join(f"{key}='{likelihood}'" for key, likelihood in suited.items())
-        raise ValueError(
-            f"{name} holds several arrays, {', '.join(arrays)}, and none of them is called x. To take them for the "
-            f'columns of a table, say how each is distributed: --likelihood "Joint({joint})" (whole numbers that are '
-            "categories: IndependentCategorical). To take one alone, call it x."
-        )
+    columns = {key: values for key, values in arrays.items() if values.ndim and values.dtype.kind in "biufUS"}
+    if len(columns) < 2 or len({len(values) for values in columns.values()}) > 1 or not all(map(len, columns.values())):
+        return
+    texts = [key for key, values in columns.items() if values.dtype.kind in "US"]
+    renamed = [key for key in columns if not key.isidentifier() or keyword.iskeyword(key) or key in BESIDE_X]
+    joint = ", ".join(f"{key}='{_suits(values)}'" for key, values in columns.items() if key not in renamed)
+    remarks = [
+        f"number the texts of {', '.join(texts)} first, as numpy.unique(values, return_inverse=True)[1] does"
+        if texts
+        else "",
+        f"give {', '.join(map(repr, renamed))} other names, such as Python's variables have" if renamed else "",
+        "few whole numbers are taken for categories, for counts write 'auto'",
+    ]
+    raise ValueError(
+        f"{name} holds several arrays, {', '.join(arrays)}, and none of them is called x. To take them for the columns "
+        f'of a table, say how each is distributed: --likelihood "Joint({joint})" '
+        f"({'; '.join(filter(None, remarks))}). To take one alone, call it x; another can be its --condition."
+    )
+
+
+def _suits(values: np.ndarray) -> str:
+    """Return the likelihood to propose for a column: a categorical one for texts, and for few whole numbers."""
+    different = np.unique(values)
+    few = len(different) <= MANY_CATEGORIES
+    if values.dtype.kind in "US" or (values.dtype.kind in "iu" and few and [*different] == [*range(len(different))]):
+        return "IndependentBernoulli" if [*different] in ([0], [0, 1]) else "IndependentCategorical"
+    return USUAL[kind_of([values], is_part=True)][0]
 
 
 def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
@@ -146,8 +172,11 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
 
     known = tfds.list_builders(with_community_datasets=False)
     if name.split("/")[0].split(":")[0] not in known:
+        expect_no_folder(name)
         near = ", ".join(difflib.get_close_matches(name, ["digits", *known], 3)) or "digits, mnist, fashion_mnist"
-        raise ValueError(f"There is no data set {name!r}. Did you mean: {near}? Or give the path of an .npz file.")
+        raise ValueError(
+            f"There is no data set {name!r}. Did you mean: {near}? Or give the path of an .npz or .npy file."
+        )
     builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     if not builder.is_prepared():
         _expect_network(name, builder)

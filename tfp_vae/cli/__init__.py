@@ -10,7 +10,7 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 
-from tfp_vae import datasets, hierarchy, layers, networks, objectives, plots, priors, serving, sources
+from tfp_vae import datasets, files, hierarchy, layers, networks, objectives, plots, priors, serving
 from tfp_vae.batch import Variable, num_examples
 from tfp_vae.checks import one_of
 from tfp_vae.cli import served
@@ -105,7 +105,7 @@ def impute(model: Path | None, data: Path, output: Path, *, num_samples: int, nu
     if not vae.missing:
         raise ValueError(f"{path} was trained without --missing, so it fills in nothing. Train one with --missing.")
     expect_new(output, ".npz")
-    arrays: dict[str, Any] = sources.load_npz(data)
+    arrays: dict[str, Any] = files.load_file(data)
     wanted = {name: name for name in vae.x.shapes}
     if vae.is_conditional:
         wanted["condition"] = run.options.condition if run and run.options.condition else "condition"

@@ -1,0 +1,148 @@
+"""Files of data: `.npz` and `.npy` become arrays by name; of any other it is said what it is and what to do."""
+
+import csv
+import itertools
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+# What files of other kinds begin with, and what they are.
+BEGINNINGS = {
+    b"\x89PNG": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"GIF8": "a picture (GIF)",
+    b"\x89HDF": "an HDF5 file",
+    b"PAR1": "a Parquet table",
+    b"MATLAB": "a MATLAB file",
+    b"\x1f\x8b": "a file compressed by gzip",
+    b"\x80": "a pickle",
+}
+# Of the columns of a text: whole numbers, others or gaps, texts.
+TYPES = ("i8", "f8", "U99")
+# Bytes of a text that are looked at.
+HEAD = 2**16
+
+
+def load_file(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an `.npz` file by name, or that of an `.npy` file as `x`, whatever the file is called.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is another kind of file; it says how to make one of these.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if head.startswith(b"PK"):
+        return _load_npz(path)
+    if head.startswith(b"\x93NUMPY"):
+        try:
+            return {"x": np.load(path)}
+        except (EOFError, OSError, ValueError) as error:
+            raise ValueError(f"{path} is not an .npy file of a numeric array, as numpy.save writes it.") from error
+    wanted = "an .npz file, as numpy.savez writes them" if path.suffix == ".npz" else "an .npz or .npy file"
+    raise ValueError(f"{path} is not {wanted}, but {_what(path, head)}")
+
+
+def expect_no_folder(name: str) -> None:
+    """Raise an error about a name of data that is that of a folder, or can only be that of a file."""
+    if Path(name).is_dir():
+        raise ValueError(
+            f"{name} is a folder. Put what it holds into one array, the examples first, and give its file: "
+            f"numpy.savez('{Path(name).name}.npz', x=numpy.stack([numpy.asarray(PIL.Image.open(path)) for path in "
+            "paths])) for pictures of one size."
+        )
+    if Path(name).suffix.isascii() and Path(name).suffix[1:].isalpha():
+        raise FileNotFoundError(f"There is no file {name}, nor a data set of that name.")
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:  # closes it also where NumPy does not
+            return {name: _numbers(path, name, file) for name in _arrays_of(path, file)}
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not an .npz file, or a damaged one: {error}. Write it anew.") from error
+
+
+def _arrays_of(path: Path, file) -> list[str]:
+    """Return the names of the arrays in a zip archive, which may be of another kind, such as a `.keras` file."""
+    names = [Path(member).stem if member.endswith(".npy") else None for member in file.zip.namelist()]
+    if not names or None in names:
+        raise ValueError(
+            f"{path} is an archive {'of other things than arrays' if names else 'without arrays'}. Expected an .npz "
+            "file with arrays: numpy.savez('data.npz', x=x)."
+        )
+    return file.files
+
+
+def _numbers(path: Path, name: str, file) -> np.ndarray:
+    try:
+        return file[name]
+    except ValueError as error:
+        raise ValueError(
+            f"The array {name!r} of {path} holds Python objects, or is damaged. Save numbers as "
+            f"numpy.asarray(values, 'float32') and texts as numpy.asarray(values, str)."
+        ) from error
+
+
+def _what(path: Path, head: bytes) -> str:
+    """Say what a file is, and how its content becomes arrays."""
+    for beginning, what in BEGINNINGS.items():
+        if head.startswith(beginning):
+            return f"{what}. Read it with the library that wrote it, and save arrays: numpy.savez('data.npz', x=x)."
+    try:
+        lines = head[: len(head) if len(head) < HEAD else head.rindex(b"\n") + 1].decode("utf-8-sig").splitlines()
+    except ValueError:
+        lines = []
+    if not lines or "\0" in lines[0]:
+        return "empty." if not head else "of an unknown kind. Save arrays: numpy.savez('data.npz', x=x)."
+    return _what_text(path, lines)
+
+
+def _what_text(path: Path, lines: list[str]) -> str:
+    """Say which columns a text has, and give the line that saves them."""
+    delimiter = max(",;\t ", key=lines[0].count)
+    names = [field.strip(' "') for field in lines[0].split(delimiter)]
+    if all(map(is_number, names)):
+        number = _types(path, delimiter)[0]
+        how = f"np.savez('data.npz', x=np.genfromtxt('{path}', delimiter={delimiter!r}))"
+        return f'a text of {number:,} rows of {len(names)} numbers. Make one: python -c "import numpy as np; {how}"'
+    if len(names) == 1:
+        return "a text without columns. Save arrays of numbers: numpy.savez('data.npz', x=x)."
+    number, types = _types(path, delimiter, 1)
+    texts = ", ".join(name for name, kind in zip(names, types, strict=False) if kind == TYPES[-1])
+    columns = "n: np.unique(t[n], return_inverse=True)[1] if t[n].dtype.kind == 'U' else t[n]" if texts else "n: t[n]"
+    return (
+        f"a text of {number:,} rows under the names {', '.join(names)}. Make one"
+        f'{f", in which the texts of {texts} are numbered" if texts else ""}: python -c "import numpy as np; '
+        f"t = np.genfromtxt('{path}', delimiter={delimiter!r}, names=True, dtype='{','.join(types)}', "
+        f"encoding='utf-8'); np.savez('data.npz', **{{{columns} for n in t.dtype.names}})\""
+    )
+
+
+def _types(path: Path, delimiter: str, start: int = 0) -> tuple[int, list[str]]:
+    """Return the number of rows of a text, and the types of its columns: where a whole number lacks it is a float."""
+    number, ranks = -start, list[int]()
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        for row in csv.reader(file, delimiter=delimiter):
+            if row and number >= 0:
+                ranks = [max(pair) for pair in itertools.zip_longest(ranks, map(_rank, row), fillvalue=0)]
+            number += bool(row)
+    return number, [TYPES[rank] for rank in ranks]
+
+
+def _rank(field: str) -> int:
+    if field.strip().lstrip("-").isdecimal():
+        return 0
+    return 1 if is_number(field.strip()) else 2
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text reads as a number; an empty one is a missing number."""
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True
