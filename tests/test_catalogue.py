@@ -149,31 +149,31 @@ RECONSTRUCTION = objectives.Reconstruction()
 REFUSED = {
     "spherical posterior, normal prior": (
         lambda: vae_of(tfpl.PowerSpherical, prior=priors.StandardNormal(LATENT)),
-        "PowerSpherical lies on the unit sphere, the prior MultivariateNormalDiag on all vectors",
+        "PowerSpherical takes vectors of length 1, the prior MultivariateNormalDiag real numbers",
     ),
     "normal posterior, spherical prior": (
         lambda: vae_of(prior=priors.HypersphericalUniform(LATENT)),
-        "MultivariateNormalDiag lies on all vectors, the prior SphericalUniform on the unit sphere",
+        "MultivariateNormalDiag takes real numbers, the prior SphericalUniform vectors of length 1",
     ),
     "discrete posterior, normal prior": (
         lambda: vae_of(tfpl.OneHotCategoricalStraightThrough),
-        "StraightThrough lies on one-hot vectors, the prior MultivariateNormalDiag on all vectors",
+        "StraightThrough takes vectors of one 1 and zeros, the prior MultivariateNormalDiag real numbers",
     ),
     "binary posterior, normal prior": (
         lambda: vae_of(tfpl.IndependentBernoulliStraightThrough),
-        "StraightThroughBernoulli lies on zeros and ones, the prior MultivariateNormalDiag on all vectors",
+        "StraightThroughBernoulli takes zeros and ones, the prior MultivariateNormalDiag real numbers",
     ),
     "relaxed posterior, discrete prior": (
         lambda: vae_of(tfpl.RelaxedOneHotCategorical, prior=priors.Categorical(LATENT)),
-        "CensoredRelaxedOneHotCategorical lies on the simplex, the prior OneHot on one-hot vectors",
+        "CensoredRelaxedOneHotCategorical takes vectors of shares, which sum to 1, the prior OneHot vectors of one 1",
     ),
     "relaxed binary posterior, discrete prior": (
         lambda: vae_of(tfpl.IndependentRelaxedBernoulli, prior=priors.Bernoulli(LATENT)),
-        "CensoredRelaxedBernoulli lies on the unit cube, the prior Bernoulli on zeros and ones",
+        "CensoredRelaxedBernoulli takes numbers from 0 to 1, the prior Bernoulli zeros and ones",
     ),
     "quantized posterior, normal prior": (
         lambda: quantized(prior=lambda quantizer: priors.StandardNormal(LATENT)),
-        "QuantizedVectors lies on code vectors, the prior MultivariateNormalDiag on all vectors",
+        "QuantizedVectors takes code vectors, the prior MultivariateNormalDiag real numbers",
     ),
     "quantized posterior, the prior of another": (
         lambda: quantized(prior=lambda quantizer: priors.Codes(tfpl.VectorQuantized((1, LATENT), 4, seed=1))),

@@ -247,7 +247,7 @@ BAD = {
     "no categories": (lambda: priors.Categorical(()), r"a shape that ends in one, received \(\)"),
     "temperature": (lambda: priors.RelaxedBernoulli(2, -1.0), r"temperature must be a positive, .* received -1\.0"),
     "quantizer": (lambda: priors.Codes(tfpl.VectorQuantized), r"the VectorQuantized layer of the VAE's encoder"),
-    "pair": (lambda: make_vae(prior=priors.HypersphericalUniform(4)), r"MultivariateNormalDiag lies on all vectors"),
+    "pair": (lambda: make_vae(prior=priors.HypersphericalUniform(4)), r"MultivariateNormalDiag takes real numbers"),
     "shape": (
         lambda: make_vae(prior=priors.Normal(3)),
         r"prior's event shape \(3,\) differs from .* \(4,\)",

@@ -16,7 +16,7 @@ from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.flows import Flow
 from tfp_vae.layers.fold import named_inputs
-from tfp_vae.layers.vector_quantized import QuantizedVectors
+from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.priors import FlowPrior
 from tfp_vae.vae import VAE
 
@@ -81,7 +81,7 @@ def fit_aggregate_prior(
     num_components = as_count(num_components, "num_components")
     batch_size, seed = as_count(batch_size, "batch_size"), as_seed(seed)
     posterior = vae.encode(tf.nest.map_structure(lambda value: value[:1], x))
-    if isinstance(posterior, QuantizedVectors):
+    if is_quantized(posterior):
         if flow is not None:
             raise ValueError("A flow is a density, but the VAE's codes are discrete. Leave flow out.")
         return _fit_codes(vae, x, num_components, batch_size, seed)
@@ -132,7 +132,7 @@ def _expect_one_prior(vae: VAE) -> None:
             "The VAE's prior depends on the condition, so each condition has an aggregate posterior of its own: one "
             "prior for all would draw codes of other conditions. It is fitted already, by training."
         )
-    if isinstance(vae.latent_shape, dict):
+    if vae.z.has_parts:
         raise ValueError(f"An aggregate prior is fitted to codes of one latent, the VAE has {[*vae.latent_shape]}.")
 
 

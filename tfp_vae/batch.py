@@ -11,6 +11,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.fold import named_function, named_inputs
+from tfp_vae.layers.internals import nodes_of
+from tfp_vae.layers.parts import map_parts
 
 tfd = tfp.distributions
 
@@ -72,9 +74,14 @@ class Variable:
         return sum(int(np.prod(shape)) for shape in self.shapes.values())
 
     @property
+    def has_parts(self) -> bool:
+        """Whether it is a dict of parts by name."""
+        return isinstance(self.shape, Mapping)
+
+    @property
     def main(self) -> str | None:
         """What a sole input of a network takes, whatever it is called: nothing if there are several parts."""
-        return None if isinstance(self.shape, dict) else self.name
+        return None if self.has_parts else self.name
 
     def parts(self, value) -> dict:
         """Return a value as a dict of its parts, in the order of their names, as everywhere."""
@@ -83,7 +90,7 @@ class Variable:
     def whole(self, parts: Mapping):
         """Return what `parts` was made of: its one part, or the dict of them; other names are left out."""
         named = {name: parts[name] for name in self.shapes}
-        return named if isinstance(self.shape, dict) else named[self.name]
+        return named if self.has_parts else named[self.name]
 
     def zeros(self, *leading: int):
         """Return zeros `[1, *shape]`, or with the given leading axes."""
@@ -97,9 +104,9 @@ class Variable:
         """
         value = map_parts(self._cast, value)
         parts = self.parts(value)
-        if isinstance(value, Mapping) != isinstance(self.shape, dict) or parts.keys() != self.shapes.keys():
+        if isinstance(value, Mapping) != self.has_parts or parts.keys() != self.shapes.keys():
             received = [*parts] if isinstance(value, Mapping) else "a single tensor"
-            expected = f"a dict of {[*self.shapes]}" if isinstance(self.shape, dict) else "a single tensor"
+            expected = f"a dict of {[*self.shapes]}" if self.has_parts else "a single tensor"
             raise ValueError(f"{self.name} must be {expected}, received {received}.")
         for name, shape in self.shapes.items():
             if not _ends_with(parts[name].shape, shape):
@@ -226,13 +233,6 @@ def expect_distinct_names(x: Variable, z: Variable) -> None:
         raise ValueError(f"The names {clash} stand for two things. Rename these parts of x or z.")
 
 
-def map_parts(function: Callable, value):
-    """Apply a function to each part of a value that may have several parts by name; they come out in their order."""
-    if isinstance(value, Mapping):
-        return {name: function(value[name]) for name in sorted(value)}
-    return function(value)
-
-
 def input_shape_of(encoder) -> dict | None:
     """Return the shapes of the x that an encoder takes, batch included, as data by name; None if not known yet."""
     shapes = {name: (None, *tensor.shape[1:]) for name, tensor in named_inputs(encoder).items()}
@@ -259,7 +259,7 @@ def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = N
         tensor = named_inputs(network).get("condition")
     sizes = []
     for layer in network.layers if isinstance(network, keras.Model) and tensor is not None else ():
-        for node in layer._inbound_nodes:
+        for node in nodes_of(layer):
             if not any(given is tensor for given in node.input_tensors):
                 continue
             if isinstance(layer, keras.Model):
@@ -329,6 +329,35 @@ def _ends_with(shape: tf.TensorShape, end: tuple) -> bool:
     return shape.rank >= len(end) and shape[shape.rank - len(end) :].is_compatible_with(end)
 
 
+def examples_of(data):
+    """Return the examples that can be looked at before training: arrays whole, a `tf.data.Dataset`'s first batch.
+
+    None where that is impossible, as of a generator. Data by name are a dict of arrays, which may be nested.
+
+    Raises:
+        TypeError: if the data are nothing that a VAE can be trained on.
+        ValueError: if a data set has no batch, or arrays by name differ in length.
+    """
+    if data is None or isinstance(data, (str, bytes, list, tuple)):
+        raise TypeError(
+            "x must be one array or tensor [num_examples, *event_shape], a dict of such by name, a tf.data.Dataset or "
+            f"a keras PyDataset, received a {type(data).__name__}."
+        )
+    if isinstance(data, tf.data.Dataset):
+        data = next(iter(data.take(1)), None)
+        if data is None:
+            raise ValueError("The data set is empty. Expected at least one batch.")
+        data = data[0] if isinstance(data, tuple) else data
+    leaves = tf.nest.flatten(data) if isinstance(data, Mapping) else [data]
+    if not all(isinstance(leaf, (np.ndarray, tf.Tensor)) for leaf in leaves):
+        if isinstance(data, Mapping):
+            raise TypeError(f"Data by name must be arrays or tensors, received {data!r}.")
+        return None
+    if len({len(leaf) for leaf in leaves}) > 1:
+        raise ValueError(f"The arrays differ in length: {[len(leaf) for leaf in leaves]} for {sorted(data)}.")
+    return tf.nest.map_structure(np.asarray, data)
+
+
 def num_examples(x) -> int:
     """Count the examples of arrays, alone or by name."""
     return len(tf.nest.flatten(x)[0])
@@ -349,7 +378,7 @@ def joint_distribution(
         x: what the likelihood is about.
         likelihood: function of the parts of z, by name, that gives p(x|z).
     """
-    if not isinstance(x.shape, dict):
+    if not x.has_parts:
         return tfd.JointDistributionNamed({**latents, "x": named_function(tuple(latents), likelihood)})
 
     def of_part(name: str) -> Callable:

@@ -10,7 +10,7 @@ from scipy import stats
 from tfp_vae import objectives, sampling
 from tfp_vae.batch import num_examples
 from tfp_vae.checks import as_count, as_seed
-from tfp_vae.layers.vector_quantized import QuantizedVectors
+from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
 
@@ -51,7 +51,7 @@ def evaluate(
     """
     vae.check_data(x)
     terms = _over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
-    is_quantized = isinstance(vae.encode(tf.nest.map_structure(lambda value: value[:1], x)), QuantizedVectors)
+    has_codes = is_quantized(vae.encode(tf.nest.map_structure(lambda value: value[:1], x)))
     nll_of = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed, "verbose": verbose}
     return {
         "negative_elbo": -float(terms["elbo"].mean(dtype="float64")),
@@ -63,7 +63,7 @@ def evaluate(
         "kl_is_analytic": kl_is_analytic(vae, x),
         "num_examples": num_examples(x),
         "num_samples": num_samples,
-        **({"perplexity": perplexity(vae, x, batch_size=batch_size), "nll_is_bound": True} if is_quantized else {}),
+        **({"perplexity": perplexity(vae, x, batch_size=batch_size), "nll_is_bound": True} if has_codes else {}),
     }
 
 
@@ -138,7 +138,7 @@ def _terms_and_mean(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
 
 def _codes(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
     posterior = vae.encode(batch)
-    if not isinstance(posterior, QuantizedVectors):
+    if not is_quantized(posterior):
         raise ValueError(
             f"The posterior {type(posterior).__name__} has no integer codes. End the encoder in "
             "tfp_vae.layers.VectorQuantized."

@@ -12,12 +12,13 @@ import tensorflow_probability as tfp
 from tfp_vae import batch, missing, objectives, priors, sampling
 from tfp_vae.batch import Variable
 from tfp_vae.checks import as_count, as_seed, expect_kind
+from tfp_vae.layers.distribution_lambda import distribution_layers
 from tfp_vae.layers.divergence import call_prior
 from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
-from tfp_vae.layers.normal_scale import IndependentNormalOptimalScale
-from tfp_vae.layers.support import check_pair, expect_possible, is_point
-from tfp_vae.layers.tensor_like import is_a, unwrap
-from tfp_vae.layers.vector_quantized import VectorQuantized, with_codes_of
+from tfp_vae.layers.parts import parts_of
+from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.values import check_pair, expect_possible, is_point
+from tfp_vae.layers.vector_quantized import with_codes_of
 from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
@@ -102,11 +103,8 @@ class LatentVariableModel(keras.Model, abc.ABC):
         batch.expect_distinct_names(self.x, self.z)
         if self.missing:
             missing.observed(likelihood, seen["mask"])
-            if any(isinstance(layer, IndependentNormalOptimalScale) for layer in self.decoder._flatten_layers()):
-                raise ValueError(
-                    "The scale of IndependentNormalOptimalScale is that of whole examples, but missing=True. Choose "
-                    "IndependentNormalLearnedScale."
-                )
+            for layer in distribution_layers(self.decoder):
+                layer.expect_missing()
         self.check(posterior, prior)
         super().build(input_shape)
 
@@ -115,10 +113,11 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Raise a ValueError if training is not defined for such distributions."""
 
     def _default_prior(self) -> priors.Prior:
-        quantizers = [layer for layer in self.encoder._flatten_layers() if isinstance(layer, VectorQuantized)]
-        if len(quantizers) == 1 and quantizers[0].event_shape == self.z.shape:
-            return priors.Codes(quantizers[0], dtype=self.dtype_policy)
-        if isinstance(self.z.shape, tuple) and len(self.z.shape) == 1:
+        layers = distribution_layers(self.encoder)
+        suited = [priors.prior.of_layer(layer, self.z.shape, self.dtype_policy) for layer in layers]
+        if len(found := [prior for prior in suited if prior is not None]) == 1:
+            return found[0]
+        if not self.z.has_parts and len(self.z.shape) == 1:
             return priors.StandardNormal(self.z.size, dtype=self.dtype_policy)
         raise ValueError(
             f"The latents have shape {self.z.shape}, for which there is no default prior. Pass prior=..., such as a "
@@ -228,8 +227,9 @@ class LatentVariableModel(keras.Model, abc.ABC):
         """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
         self.expect_built()
         prior = self.prior_distribution(condition)
-        latents = dict(prior.model) if is_a(prior, tfd.JointDistributionNamed) else {"z": prior}
-        return batch.joint_distribution(latents, self.x, lambda **z: self.decode(self.z.whole(z), condition))
+        return batch.joint_distribution(
+            parts_of(prior, "z"), self.x, lambda **z: self.decode(self.z.whole(z), condition)
+        )
 
     def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
         """Return what an objective sees of a batch x, `[batch, *event_shape]`."""

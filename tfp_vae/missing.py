@@ -5,8 +5,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, sampling
-from tfp_vae.layers.support import innermost
+from tfp_vae import sampling
+from tfp_vae.layers.parts import each_part, innermost, map_joint, map_parts
 from tfp_vae.layers.tensor_like import is_a
 
 tfd = tfp.distributions
@@ -24,7 +24,7 @@ def split(x, mask=None) -> tuple:
     >>> x.numpy(), mask.numpy()
     (array([1., 0.], dtype=float32), array([ True, False]))
     """
-    finite = batch.map_parts(lambda part: tf.logical_not(tf.math.is_nan(part)), x)
+    finite = map_parts(lambda part: tf.logical_not(tf.math.is_nan(part)), x)
     mask = finite if mask is None else tf.nest.map_structure(tf.logical_and, finite, mask)
     return tf.nest.map_structure(lambda part, seen: tf.where(seen, part, 0.0), x, mask), mask
 
@@ -47,8 +47,10 @@ def observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
     >>> float(observed(likelihood, [[True, False]]).log_prob([[0., 9.]])[0]) == float(tfd.Normal(0., 1.).log_prob(0.))
     True
     """
-    if is_a(likelihood, tfd.JointDistributionNamed):
-        return tfd.JointDistributionNamed({n: observed(part, mask[n]) for n, part in likelihood.model.items()})
+    return map_joint(_observed, likelihood, mask)
+
+
+def _observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
     if not is_a(likelihood, tfd.Independent) or likelihood.distribution.event_shape.rank != 0:
         raise ValueError(
             f"missing=True needs a likelihood whose values are independent, but {type(likelihood).__name__} says "
@@ -76,7 +78,7 @@ def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Te
         seed: int32 `[2]`: for means the same for each example, for draws another one.
     """
     lead = [] if num_draws is None else [num_draws]
-    spec = batch.map_parts(lambda shape: tf.TensorSpec([*lead, *shape], model.x.dtype), model.x.shape)
+    spec = map_parts(lambda shape: tf.TensorSpec([*lead, *shape], model.x.dtype), model.x.shape)
 
     def fill_row(row_and_example):
         row, example = row_and_example
@@ -86,7 +88,7 @@ def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Te
 
     rows = tf.range(tf.shape(tf.nest.flatten(data["x"])[0])[0])
     filled = tf.map_fn(fill_row, (rows, data), fn_output_signature=spec)
-    return filled if num_draws is None else batch.map_parts(_swap_first_axes, filled)
+    return filled if num_draws is None else map_parts(_swap_first_axes, filled)
 
 
 def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
@@ -96,14 +98,15 @@ def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: t
     log_weights = _comparable((log_likelihood + log_prior - log_posterior)[:, 0])
     z = tf.nest.map_structure(lambda part: part[:, 0], z)
     if num_draws is None:
-        values = _weighted_point(model.decode(z, condition), tf.nn.softmax(log_weights))
+        weights = tf.nn.softmax(log_weights)
+        values = each_part(lambda part: _weighted_point(part, weights), model.decode(z, condition))
     else:
         rows = tf.random.stateless_categorical(
             log_weights[tf.newaxis], num_draws, tf.random.fold_in(seed, 1), tf.int32
         )[0]
         z = tf.nest.map_structure(lambda part: tf.gather(part, rows), z)
         values = sampling.sample(model.decode(z, condition), [], tf.random.fold_in(seed, 2))
-    return batch.map_parts(lambda part: tf.cast(part, model.x.dtype), values)
+    return map_parts(lambda part: tf.cast(part, model.x.dtype), values)
 
 
 def _comparable(log_weights: tf.Tensor) -> tf.Tensor:
@@ -114,8 +117,6 @@ def _comparable(log_weights: tf.Tensor) -> tf.Tensor:
 
 def _weighted_point(likelihood: tfd.Distribution, weights: tf.Tensor):
     """Return one value that stands for a mixture of likelihoods: its mean, or its most probable category."""
-    if is_a(likelihood, tfd.JointDistributionNamed):
-        return {name: _weighted_point(part, weights) for name, part in likelihood.model.items()}
     inner = innermost(likelihood)
     if isinstance(inner, tfd.Categorical):
         return tf.argmax(tf.tensordot(weights, inner.probs_parameter(), 1), -1, tf.int32)
@@ -138,9 +139,12 @@ def observed_examples(x, mask=None):
 
     A part of which nothing is observed is None.
     """
-    if isinstance(x, dict):
-        return {name: observed_examples(part, None if mask is None else mask[name]) for name, part in x.items()}
-    seen = ~np.isnan(x) & (True if mask is None else np.asarray(mask, bool))
+    finite = map_parts(lambda part: ~np.isnan(part), x)
+    seen = finite if mask is None else tf.nest.map_structure(lambda a, b: a & np.asarray(b, bool), finite, mask)
+    return tf.nest.map_structure(_observed_examples, x, seen)
+
+
+def _observed_examples(x: np.ndarray, seen: np.ndarray) -> np.ndarray | None:
     if not seen.any():
         return None
     return np.where(seen, x, x[seen][0])

@@ -141,7 +141,7 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
     Raises:
         ValueError: if x has no parts.
     """
-    if not isinstance(vae.x.shape, dict):
+    if not vae.x.has_parts:
         raise ValueError(f"x has no parts but the shape {vae.x.shape}: show it by plots.samples.")
     data = by_name(x)
     condition = data.get("condition")

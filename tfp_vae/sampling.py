@@ -1,14 +1,13 @@
 """Reparameterized draws that are fast under XLA, and draws whose rows do not depend on their neighbours."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.fold import unfold
-from tfp_vae.layers.support import innermost
-from tfp_vae.layers.tensor_like import is_a
+from tfp_vae.layers.parts import in_order, innermost, is_joint, parts_given
 from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
@@ -127,17 +126,9 @@ def log_density(distribution: tfd.Distribution, value) -> tf.Tensor:
     >>> (log_density(p, value) - p.log_prob(value)).numpy()
     np.float32(0.0)
     """
-    if not is_a(distribution, tfd.JointDistributionNamed):
+    if not is_joint(distribution):
         return distribution.log_prob(value)
     return tf.add_n([part.log_prob(value[name]) for name, part in parts_given(distribution, value).items()])
-
-
-def parts_given(joint: tfd.JointDistributionNamed, values: Mapping) -> dict[str, tfd.Distribution]:
-    """Return the distribution of each part, given the values of those it depends on."""
-    return {
-        name: joint.model[name](**{need: values[need] for need in needs}) if needs else joint.model[name]
-        for name, needs in joint.resolve_graph()
-    }
 
 
 def _through_parts(distribution: tfd.Distribution, draw: Callable):
@@ -153,13 +144,12 @@ def _through_parts(distribution: tfd.Distribution, draw: Callable):
             return part.bijector.forward(through(part.distribution, is_root, number))
         return draw(part, is_root, number)
 
-    if not is_a(distribution, tfd.JointDistributionNamed):
+    if not is_joint(distribution):
         return through(distribution, True, 0)
-    values: dict = {}
-    for number, (name, needs) in enumerate(distribution.resolve_graph(), start=1):
-        part = distribution.model[name]
-        values[name] = through(part(**{need: values[need] for need in needs}) if needs else part, not needs, number)
-    return values
+    graph = distribution.resolve_graph()
+    numbers = {name: number for number, (name, _) in enumerate(graph, start=1)}
+    roots = [name for name, needs in graph if not needs]
+    return in_order(distribution, lambda name, part: through(part, name in roots, numbers[name]))
 
 
 def is_pushed_forward(distribution: tfd.Distribution) -> bool:
@@ -190,12 +180,8 @@ def point(distribution: tfd.Distribution):
     >>> point(tfd.Categorical(logits=[[0., 2., 1.]])).numpy()
     array([1], dtype=int32)
     """
-    if is_a(distribution, tfd.JointDistributionNamed):
-        values: dict = {}
-        for name, needs in distribution.resolve_graph():
-            part = distribution.model[name]
-            values[name] = point(part(**{need: values[need] for need in needs}) if needs else part)
-        return values
+    if is_joint(distribution):
+        return in_order(distribution, lambda name, part: point(part))
     is_categorical = isinstance(innermost(distribution), tfd.Categorical)
     for statistic in (distribution.mode,) if is_categorical else (distribution.mean, distribution.mode):
         try:

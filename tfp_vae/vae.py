@@ -11,9 +11,9 @@ import tensorflow_probability as tfp
 from tfp_vae import batch, missing, objectives, priors
 from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
-from tfp_vae.layers.distribution_lambda import begin_with
-from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
-from tfp_vae.layers.support import check_support, examples_of
+from tfp_vae.layers.distribution_lambda import distribution_layers
+from tfp_vae.layers.internals import layers_within
+from tfp_vae.layers.values import check_values
 from tfp_vae.layers.vector_quantized import commitment_loss
 from tfp_vae.seeds import Stream, seed_of
 
@@ -151,8 +151,7 @@ class VAE(LatentVariableModel):
                 "metrics. Pass objective=tfp_vae.objectives.ELBO(beta=...) to VAE(...), or add a loss with add_loss in "
                 "a layer."
             )
-        kinds = KLDivergenceAddLoss | KLDivergenceRegularizer
-        if any(isinstance(layer, kinds) for layer in self.encoder._flatten_layers()):
+        if any(getattr(layer, "adds_divergence", False) for layer in layers_within(self.encoder)):
             raise ValueError(
                 "The encoder has a KLDivergenceRegularizer or KLDivergenceAddLoss, but the VAE's objective has the KL "
                 "divergence already: it would count twice. Leave it out, or train a plain keras.Model."
@@ -167,7 +166,7 @@ class VAE(LatentVariableModel):
         return self.jit_compile if self.compiled else self._supports_xla()
 
     def _supports_xla(self) -> bool:
-        return not tf.distribute.has_strategy() and all(layer.supports_jit for layer in self._flatten_layers())
+        return not tf.distribute.has_strategy() and all(layer.supports_jit for layer in layers_within(self))
 
     def compile_from_config(self, config: dict):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -228,7 +227,8 @@ class VAE(LatentVariableModel):
         if isinstance(self.prior, priors.Prior):
             self.prior.look_at(x)
         if self.compiled and not int(tf.convert_to_tensor(self.optimizer.iterations)):
-            begin_with(self.decoder, self.x.parts(x))
+            for layer in distribution_layers(self.decoder):
+                layer.begin_at(self.x.parts(x))
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
@@ -253,7 +253,7 @@ class VAE(LatentVariableModel):
             ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood, or the
                 model's weights are not finite.
         """
-        examples = examples_of(data)
+        examples = batch.examples_of(data)
         if examples is None:
             return None
         named = batch.by_name(examples)
@@ -263,7 +263,7 @@ class VAE(LatentVariableModel):
             raise ValueError("The model's weights are not finite: its training has diverged. Train it anew.")
         condition = None if self.condition is None else self.condition.zeros()
         x = missing.observed_examples(named["x"], named.get("mask")) if self.missing else named["x"]
-        check_support(self.decode(self.z.zeros(), condition), x)
+        check_values(self.decode(self.z.zeros(), condition), x)
         self.as_batch(tf.nest.map_structure(lambda value: value[:1], named))
         self._given(named.get("condition"))
         return named
@@ -303,7 +303,7 @@ class VAE(LatentVariableModel):
         """Return reconstructions as `keras.Model.predict` does; the conditions of arrays are checked first."""
         if self.is_conditional:
             batch.expect_no_labels(x)
-            if (examples := examples_of(x)) is not None:
+            if (examples := batch.examples_of(x)) is not None:
                 self._given(batch.by_name(examples).get("condition"))
         return super().predict(x, *args, **kwargs)
 

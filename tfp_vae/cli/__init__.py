@@ -60,8 +60,8 @@ def sample(
     if output.suffix == ".npz":
         x = vae.generate(num_examples, seed=seed, draws=draws, **given)
         with written_whole(output) as aside:
-            np.savez_compressed(aside, **(x if isinstance(x, dict) else {"x": x}))
-    elif isinstance(vae.x.shape, dict):
+            np.savez_compressed(aside, **vae.x.parts(x))
+    elif vae.x.has_parts:
         raise ValueError(f"A table of {[*vae.x.shape]} makes no picture: choose an --output that ends in .npz.")
     else:
         if np.ndim(given.get("condition", 0)):

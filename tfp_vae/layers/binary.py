@@ -10,6 +10,7 @@ from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_shape, as_positive, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
+from tfp_vae.layers.values import Values, interval, values_of
 
 tfd = tfp.distributions
 
@@ -158,3 +159,8 @@ class CensoredRelaxedBernoulli(tfd.RelaxedBernoulli):
     def _ends(self) -> tuple[tf.Tensor, tf.Tensor]:
         epsilon = np.finfo(self.dtype.as_numpy_dtype).eps
         return tf.constant(epsilon, self.dtype), tf.constant(1.0 - epsilon, self.dtype)
+
+
+@values_of.register(tfd.RelaxedBernoulli)
+def _(relaxed: tfd.RelaxedBernoulli) -> Values:
+    return interval(0.0, 1.0, open_ends=False)

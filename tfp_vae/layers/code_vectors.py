@@ -1,9 +1,11 @@
 """Discrete distributions over the vectors of a codebook."""
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.own import own
+from tfp_vae.layers.values import Values, values_of
 
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
@@ -129,3 +131,23 @@ def _times(rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
     if matrix.shape.rank == 2:
         return tf.tensordot(rows, matrix, 1)
     return tf.reduce_sum(rows[..., tf.newaxis] * matrix[..., tf.newaxis, :, :], -2)
+
+
+@values_of.register(OverVectors)
+def _(posterior: OverVectors) -> Values:
+    return Values("code vectors", is_code=True, expect_prior=lambda prior: _expect_same_codebook(posterior, prior))
+
+
+@values_of.register(CodeVectors)
+def _(prior: CodeVectors) -> Values:
+    return Values("code vectors")
+
+
+def _expect_same_codebook(posterior: OverVectors, prior: OverVectors) -> None:
+    books = [tf.get_static_value(distribution.codebook) for distribution in (posterior, prior)]
+    same_shape = posterior.codebook.shape == prior.codebook.shape
+    if not same_shape or (books[0] is not None and np.not_equal(*books).any()):
+        raise ValueError(
+            f"The prior has {prior.codebook.shape[0]} code vectors of its own, other than the posterior's "
+            f"{posterior.codebook.shape[0]}. Make it of the encoder's layer: priors.Codes(encoder.layers[-1])."
+        )

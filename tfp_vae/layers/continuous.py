@@ -6,6 +6,7 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_params_size
 from tfp_vae.layers.shapes import as_event_shape
+from tfp_vae.layers.values import Values, interval, values_of
 
 tfd = tfp.distributions
 
@@ -194,3 +195,15 @@ class Deterministic(DistributionLayer):
     def params_size(event_shape=(), name=None) -> int:
         """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.Deterministic, event_shape)
+
+
+@values_of.register(tfd.ContinuousBernoulli)
+def _(bernoulli: tfd.ContinuousBernoulli) -> Values:
+    return interval(0.0, 1.0, open_ends=False)
+
+
+@values_of.register(tfd.Deterministic)
+@values_of.register(tfd.VectorDeterministic)
+def _(point: tfd.Distribution) -> Values:
+    advice = "It is no likelihood: end the decoder in IndependentNormal"
+    return Values("its own location alone", lambda x: False, advice, is_point=True)

@@ -11,6 +11,7 @@ from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_of, independent_params_size
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_count, as_event_shape, softplus_above, split_params
+from tfp_vae.layers.values import Values, values_of, whole_numbers
 
 tfd = tfp.distributions
 
@@ -341,3 +342,22 @@ def _bounded(log_mean) -> tf.Tensor:
     """Return the logarithms of means below their bound; what is not a number stays so."""
     log_mean = tf.convert_to_tensor(log_mean)
     return tf.where(log_mean > MAX_LOG_MEAN, tf.constant(MAX_LOG_MEAN, log_mean.dtype), log_mean)
+
+
+@values_of.register(tfd.Binomial)
+def _(binomial: tfd.Binomial) -> Values:
+    advice = "Raise total_count to the largest count, or round the data"
+    return whole_numbers("whole numbers from 0 to total_count", advice, high=np.max(binomial.total_count))
+
+
+@values_of.register(tfd.Poisson)
+@values_of.register(tfd.NegativeBinomial)
+def _(counts: tfd.Distribution) -> Values:
+    return whole_numbers("whole numbers of at least 0", "Round the data")
+
+
+@values_of.register(tfd.QuantizedDistribution)
+def _(quantized: tfd.QuantizedDistribution) -> Values:
+    advice = "Leave 8-bit images as they are, or raise num_levels"
+    low, high = np.max(quantized.low), np.max(quantized.high)
+    return whole_numbers("whole numbers from 0 to num_levels - 1", advice, low, high)

@@ -7,8 +7,14 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent_of, independent_params_size
 from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
+from tfp_vae.layers.values import SCALE, Values, values_of, whole_numbers
 
 tfd = tfp.distributions
+
+BETWEEN_BITS = (
+    "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a cross-entropy, not a "
+    "log-likelihood. Binarize x, or use a likelihood of continuous values."
+)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -122,3 +128,21 @@ class IndependentCategorical(DistributionLayer):
 def as_dtype(dtype) -> str | None:
     """Return the name of a dtype, such as `tf.int32` or "int32"; None stays."""
     return None if dtype is None else keras.backend.standardize_dtype(dtype)
+
+
+@values_of.register(tfd.Bernoulli)
+def _(bernoulli: tfd.Bernoulli) -> Values:
+    """Take values strictly between 0 and 1 too, with a remark: some mean the cross-entropy."""
+    return Values(
+        "zeros and ones",
+        lambda x: bool(x.min() >= 0.0 and x.max() <= 1.0),
+        f"{SCALE} and binarize them (datasets.load does both)",
+        remark=lambda x: BETWEEN_BITS if (x % 1).any() else "",
+    )
+
+
+@values_of.register(tfd.Categorical)
+def _(categorical: tfd.Categorical) -> Values:
+    num_categories = categorical.logits_parameter().shape[-1]
+    advice = "Number the categories from 0, or raise num_categories"
+    return whole_numbers("whole numbers from 0 to num_categories - 1", advice, high=num_categories - 1)

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.configs import as_function, rebuild, store, stored, to_config
+from tfp_vae.layers.internals import as_it_stands, history_of, layers_within, nodes_of
 from tfp_vae.layers.tensor_like import DRAW_SHAPED, TensorLike
 
 tfd = tfp.distributions
@@ -80,6 +81,9 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
             examples: the parts of x by name, `[num_examples, *event_shape]`; "x" if it has no parts.
         """
 
+    def expect_missing(self) -> None:
+        """Raise a ValueError if the layer needs whole examples, so that no value of one may be missing."""
+
     def in_variable_dtype(self, params):
         """Bring parameters to the dtype of densities; what is no tensor of floating numbers stays."""
         if tf.is_tensor(params) and not isinstance(params, tfd.Distribution) and params.dtype.is_floating:
@@ -105,11 +109,9 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         return rebuild(cls, config)
 
 
-def begin_with(network: keras.layers.Layer, examples: Mapping[str, np.ndarray]) -> None:
-    """Let every distribution layer of a network choose where its weights begin."""
-    for layer in network._flatten_layers():
-        if isinstance(layer, DistributionLayer):
-            layer.begin_at(examples)
+def distribution_layers(network: keras.layers.Layer) -> list[DistributionLayer]:
+    """Return the distribution layers of a network, those in its parts too."""
+    return [layer for layer in layers_within(network) if isinstance(layer, DistributionLayer)]
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -158,7 +160,7 @@ def _in_its_own_words(layer: keras.layers.Layer, error: ValueError) -> ValueErro
     """Return an error without what Keras writes around it: that no shape could be inferred, and the arguments."""
     words = str(error).partition("Error encountered:")[2] or str(error)
     plain = ValueError(f"{layer.name}: {' '.join(words.replace(chr(27) + '[0m', '').split())}")
-    plain._keras_call_info_injected = True  # type: ignore[attr-defined]  # Keras then adds nothing to it
+    as_it_stands(plain)
     return plain
 
 
@@ -179,9 +181,9 @@ def _from_last_tensor(symbolic):
     Returns:
         The plain symbolic tensor, and the function from its value to the distribution.
     """
-    history = getattr(symbolic, "_keras_history", None)
+    history = history_of(symbolic)
     if history is None or not isinstance(history.operation, (DistributionLayer, keras.Model)):
         return symbolic, lambda value: value
-    arguments = history.operation._inbound_nodes[history.node_index].arguments
+    arguments = nodes_of(history.operation)[history.node_index].arguments
     start, replay = _from_last_tensor(arguments.args[0])
     return start, lambda value: history.operation(replay(value))

@@ -15,6 +15,7 @@ import tensorflow_probability as tfp
 from tfp_vae.layers import tfp_objects
 from tfp_vae.layers.configs import as_function, from_config, to_config
 from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.internals import take_non_tensors
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import TensorLike, unwrap
 
@@ -69,6 +70,8 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
     np.float32(1.1796)
     """
 
+    adds_divergence = True
+
     def __init__(
         self,
         distribution_b,
@@ -79,7 +82,7 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self._allow_non_tensor_positional_args = True  # a plain tfd object may be asked about, too
+        take_non_tensors(self)  # a plain tfd object may be asked about, too
         self.distribution_b = _check_prior(distribution_b)
         self.use_exact_kl = use_exact_kl
         self.test_points_reduce_axis = test_points_reduce_axis
@@ -159,6 +162,8 @@ class KLDivergenceAddLoss(keras.layers.Layer):
     >>> add_loss.losses[0].numpy().round(4)
     np.float32(0.5898)
     """
+
+    adds_divergence = True
 
     def __init__(
         self,

@@ -9,7 +9,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_lambda import DistributionLayer
-from tfp_vae.layers.tensor_like import is_a, unwrap
+from tfp_vae.layers.parts import has_dependent_parts, is_joint, map_joint
+from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
 
@@ -117,11 +118,10 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
     >>> unfold(tfd.Independent(tfd.Normal(tf.zeros([6, 2]), 1.), 1), [3, 2])
     <tfp.distributions.Independent 'IndependentNormal' batch_shape=[3, 2] event_shape=[2] dtype=float32>
     """
-    if is_a(distribution, tfd.JointDistributionNamed):
-        if not all(isinstance(part, tfd.Distribution) for part in distribution.model.values()):
-            raise ValueError("A joint distribution whose parts depend on each other has one batch axis only.")
-        parts = distribution.model.items()
-        return tfd.JointDistributionNamed({name: unfold(part, shape, num_axes) for name, part in parts})
+    if has_dependent_parts(distribution):
+        raise ValueError("A joint distribution whose parts depend on each other has one batch axis only.")
+    if is_joint(distribution):
+        return map_joint(lambda part: unfold(part, shape, num_axes), distribution)
     properties, batch = type(distribution).parameter_properties(), distribution.batch_shape_tensor()
     reshaped = {}
     for key, value in distribution.parameters.items():

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer, begin_with
+from tfp_vae.layers.distribution_lambda import DistributionLayer, distribution_layers
 from tfp_vae.layers.fold import call_by_name, fold, is_automatic, named_function, named_inputs
 from tfp_vae.layers.tensor_like import unwrap
 
@@ -83,7 +83,8 @@ class Joint(DistributionLayer):
 
     def begin_at(self, examples: Mapping) -> None:
         for name in self.parts.keys() & examples.keys():
-            begin_with(self.parts[name], {"x": examples[name]})
+            for layer in distribution_layers(self.parts[name]):
+                layer.begin_at({"x": examples[name]})
 
     @property
     def named_inputs(self) -> dict[str, keras.KerasTensor]:

@@ -195,6 +195,12 @@ class IndependentNormalOptimalScale(DistributionLayer):
         scale = tf.sqrt(tf.convert_to_tensor(self.variance))
         return self.new(params, self.event_shape, scale, self.validate_args)
 
+    def expect_missing(self) -> None:
+        raise ValueError(
+            "The scale of IndependentNormalOptimalScale is that of whole examples, but missing=True. Choose "
+            "IndependentNormalLearnedScale."
+        )
+
     def update(self, mean_squared_error: tf.Tensor) -> None:
         """Move the stored variance: the plain mean at first, which has no start to forget, then a running one."""
         self.num_updates.assign(self.num_updates + 1.0)

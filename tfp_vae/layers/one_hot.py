@@ -13,6 +13,7 @@ from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_count, as_event_shape, as_event_size, as_positive, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
+from tfp_vae.layers.values import Values, values_of
 
 tfd = tfp.distributions
 
@@ -313,3 +314,22 @@ def as_variables(event_size) -> int | tuple[int, ...]:
     if not shape:
         raise ValueError(f"event_size must be a number of categories or a shape that ends in one, received {shape}.")
     return shape[0] if np.ndim(event_size) == 0 else shape
+
+
+@values_of.register(tfd.OneHotCategorical)
+def _(one_hot: tfd.OneHotCategorical) -> Values:
+    return Values(
+        "vectors of one 1 and zeros",
+        lambda x: bool(np.isin(x, (0, 1)).all() and (x.sum(-1) == 1).all()),
+        "Encode categories by keras.ops.one_hot",
+    )
+
+
+@values_of.register(tfd.RelaxedOneHotCategorical)
+@values_of.register(tfd.Dirichlet)
+def _(simplex: tfd.Distribution) -> Values:
+    return Values(
+        "vectors of shares, which sum to 1",
+        lambda x: bool((x >= 0).all() and np.allclose(x.sum(-1), 1.0, atol=1e-3)),
+        "Divide them by their sum",
+    )

@@ -8,6 +8,7 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_size, softplus_above, split_params
+from tfp_vae.layers.values import Values, values_of
 
 tfd = tfp.distributions
 
@@ -137,3 +138,14 @@ def _direction_and_concentration(params, event_size: int) -> tuple[tf.Tensor, tf
     direction = tf.where(has_length, direction, first_axis) * tf.math.rsqrt(tf.where(has_length, squared, 1.0))
     concentration = softplus_above(MIN_CONCENTRATION, concentration)
     return direction, tf.minimum(concentration, MAX_CONCENTRATION)
+
+
+@values_of.register(tfd.PowerSpherical)
+@values_of.register(tfd.VonMisesFisher)
+@values_of.register(tfd.SphericalUniform)
+def _(spherical: tfd.Distribution) -> Values:
+    return Values(
+        "vectors of length 1",
+        lambda x: np.allclose(np.linalg.norm(x, axis=-1), 1.0, atol=1e-3),
+        "Divide by their length",
+    )

@@ -3,8 +3,8 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.support import innermost
-from tfp_vae.layers.tensor_like import is_a, unwrap
+from tfp_vae.layers.parts import innermost, is_joint
+from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
 
@@ -27,7 +27,7 @@ class StraightThroughDraws(tfd.Distribution):
 def is_straight_through(distribution: tfd.Distribution) -> bool:
     """Return whether the gradient through a draw is only that of the probabilities, biased for what is not linear."""
     distribution = unwrap(distribution)
-    if is_a(distribution, tfd.JointDistributionNamed):
+    if is_joint(distribution):
         kinds = tf.nest.flatten(distribution.sample_distributions(seed=(0, 0))[0], expand_composites=False)
         return any(isinstance(innermost(part), StraightThroughDraws) for part in kinds)
     return isinstance(innermost(distribution), StraightThroughDraws)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow.python.util.dispatch import register_dispatchable_type
+
+from tfp_vae.layers.internals import dispatchable, eagerly, graph_aside, plain_class
 
 tfd = tfp.distributions
 
@@ -27,7 +28,7 @@ OF_AN_OUTCOME = (
 )
 
 
-@register_dispatchable_type  # not public TensorFlow: `tf.experimental.dispatch_for_api` needs it of a plain class
+@dispatchable
 class TensorLike(tfd.Distribution):
     """A distribution that is also the tensor it converts to.
 
@@ -115,7 +116,7 @@ class TensorLike(tfd.Distribution):
         if self._tensor is not None:
             return self._tensor
         if self._spec is None:
-            with tf.__internal__.FuncGraph("converted_distribution").as_default():
+            with graph_aside("converted_distribution").as_default():
                 self._spec = tf.TensorSpec.from_tensor(self._converted())
         return self._spec
 
@@ -194,7 +195,7 @@ def _inside(graph: tf.Graph | None) -> contextlib.AbstractContextManager:
     current = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
     if graph is current:
         return contextlib.nullcontext()
-    return tf.__internal__.eager_context.eager_mode() if graph is None else graph.as_default()
+    return eagerly() if graph is None else graph.as_default()
 
 
 def _single(distribution: tfd.Distribution) -> tfd.Distribution:
@@ -337,4 +338,4 @@ def is_a(distribution, *kinds: type) -> bool:
     >>> isinstance(plain, tfd.Independent), is_a(plain, tfd.Independent)
     (False, True)
     """
-    return isinstance(distribution, tuple(kind.__mro__[1] for kind in kinds))
+    return isinstance(distribution, tuple(map(plain_class, kinds)))

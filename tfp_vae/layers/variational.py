@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.configs import from_config, to_config
 from tfp_vae.layers.distribution_lambda import DistributionLambda
 from tfp_vae.layers.divergence import Weighting, kl_divergence, mean_then_sum, weight_from_config
+from tfp_vae.layers.internals import take_non_tensors
 from tfp_vae.layers.normal import IndependentNormal
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
 from tfp_vae.layers.tensor_like import TensorLike
@@ -100,7 +101,7 @@ class VariableLayer(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(dtype=dtype, autocast=False, **kwargs)
-        self._allow_non_tensor_positional_args = True
+        take_non_tensors(self)
         self.shape = as_event_shape(shape)
         self.activation = keras.activations.get(activation)
         self.initializer = keras.initializers.get(initializer)

@@ -10,9 +10,10 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.code_vectors import CodeVectors, OverVectors
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.own import own
+from tfp_vae.layers.parts import is_joint, parts_of
 from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
-from tfp_vae.layers.tensor_like import TensorLike, is_a
+from tfp_vae.layers.tensor_like import TensorLike
 from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
@@ -240,8 +241,12 @@ def _kl_quantized_codes(q: QuantizedVectors, p: CodeVectors, name=None) -> tf.Te
 
 def commitment_loss(posterior: tfd.Distribution) -> tf.Tensor | float:
     """Return what quantized parts of a posterior add to the loss of each example, `[batch]`; 0 where there are none."""
-    parts = posterior.model.values() if is_a(posterior, tfd.JointDistributionNamed) else [posterior]
-    return sum((part.commitment_loss() for part in parts if isinstance(part, QuantizedVectors)), 0.0)
+    return sum((part.commitment_loss() for part in parts_of(posterior).values() if is_quantized(part)), 0.0)
+
+
+def is_quantized(distribution) -> bool:
+    """Return whether a distribution is that of a `VectorQuantized` layer, with integer codes."""
+    return isinstance(distribution, QuantizedVectors)
 
 
 def with_codes_of(posterior: tfd.Distribution, prior: tfd.Distribution) -> tfd.Distribution:
@@ -250,10 +255,11 @@ def with_codes_of(posterior: tfd.Distribution, prior: tfd.Distribution) -> tfd.D
     In a training step the encoder restarts and moves its codes: a prior that reads them before or after would ask for
     others than those that are drawn.
     """
-    if is_a(posterior, tfd.JointDistributionNamed) and is_a(prior, tfd.JointDistributionNamed):
-        model = {name: with_codes_of(posterior.model.get(name), part) for name, part in prior.model.items()}
-        return tfd.JointDistributionNamed(model)
-    if isinstance(posterior, QuantizedVectors) and isinstance(prior, CodeVectors):
+    if is_joint(posterior) and is_joint(prior):
+        parts = parts_of(posterior)
+        own = {name: with_codes_of(parts.get(name), part) for name, part in parts_of(prior).items()}
+        return tfd.JointDistributionNamed(own)
+    if is_quantized(posterior) and isinstance(prior, CodeVectors):
         return prior.copy(codebook=posterior.codebook)
     return prior
 

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import networks, sampling
 from tfp_vae.checks import as_count, one_of
-from tfp_vae.layers.support import innermost
+from tfp_vae.layers.parts import innermost, is_joint
 from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.objectives.gradients import with_gradient_of
 from tfp_vae.objectives.one_pass import (
@@ -252,13 +252,13 @@ class DIPVAE(Objective):
         super().__init__(arguments, **kwargs)
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
-        if not isinstance(posterior, tfd.JointDistribution) and posterior.event_shape.rank != 1:
+        if not is_joint(posterior) and posterior.event_shape.rank != 1:
             raise ValueError(
                 f"DIPVAE is about the covariance of vectors z, received the posterior {type(posterior).__name__} of "
                 f"event shape {tuple(posterior.event_shape)}. Use a posterior over vectors, or another objective."
             )
         try:
-            if isinstance(posterior, tfd.JointDistribution) or len(posterior.event_shape) > 1:
+            if is_joint(posterior) or len(posterior.event_shape) > 1:
                 raise NotImplementedError
             posterior.mean()
         except NotImplementedError as error:

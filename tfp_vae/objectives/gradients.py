@@ -15,9 +15,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.normal_scale import without_updates
+from tfp_vae.layers.parts import innermost
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.straight_through import is_straight_through
-from tfp_vae.layers.support import innermost
 from tfp_vae.objectives.one_pass import OnePass
 
 tfd = tfp.distributions

@@ -14,6 +14,7 @@ from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from tfp_vae import sampling
 from tfp_vae.layers.configs import rebuild, store, stored
+from tfp_vae.layers.parts import has_dependent_parts, is_joint
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import is_a
 
@@ -133,17 +134,12 @@ def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tens
     >>> analytic_kl(tfd.Normal(1., 1.), tfd.StudentT(3., 0., 1.)) is None
     True
     """
-    if _has_dependent_parts(posterior) or _has_dependent_parts(prior):
+    if has_dependent_parts(posterior) or has_dependent_parts(prior):
         return None
     try:
         return tfd.kl_divergence(posterior, prior)
     except NotImplementedError:
         return None
-
-
-def _has_dependent_parts(distribution: tfd.Distribution) -> bool:
-    is_joint = is_a(distribution, tfd.JointDistributionNamed)
-    return is_joint and any(needs for _, needs in distribution.resolve_graph())
 
 
 def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool:
@@ -183,8 +179,7 @@ def factors(distribution: tfd.Distribution, needed_by: str = "This objective") -
     >>> factors(tfd.MultivariateNormalDiag([0., 1.])).batch_shape
     TensorShape([2])
     """
-    is_joint = isinstance(distribution, tfd.JointDistribution)
-    if not is_joint and len(distribution.event_shape) > 1:
+    if not is_joint(distribution) and len(distribution.event_shape) > 1:
         raise ValueError(
             f"{needed_by} looks at each dimension of a vector z, but {type(distribution).__name__} gives events of "
             f"shape {tuple(distribution.event_shape)}. Use one latent vector, or another objective."

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.support import is_point
+from tfp_vae.layers.values import is_point
 from tfp_vae.objectives.one_pass import Objective, OnePass, Schedule, as_vectors, as_weight
 
 tfd = tfp.distributions

@@ -12,7 +12,7 @@ from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.one_hot import OneHot, as_variables
 from tfp_vae.layers.shapes import as_event_shape, as_positive
-from tfp_vae.priors.prior import Prior
+from tfp_vae.priors.prior import Prior, of_layer
 
 tfd = tfp.distributions
 
@@ -210,3 +210,8 @@ class Codes(OfLogits):
 
     def call(self, inputs=None) -> tfd.Distribution:
         return CodeVectors(tf.cast(self.logits, self.quantizer.variable_dtype), self.quantizer.codebook)
+
+
+@of_layer.register(layers.VectorQuantized)
+def _(quantizer: layers.VectorQuantized, latent_shape, dtype) -> Codes | None:
+    return Codes(quantizer, dtype=dtype) if quantizer.event_shape == latent_shape else None

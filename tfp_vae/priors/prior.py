@@ -1,6 +1,7 @@
 """What every prior is."""
 
 import abc
+import functools
 
 import keras
 import tensorflow_probability as tfp
@@ -8,6 +9,15 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.configs import rebuild, store, stored
 
 tfd = tfp.distributions
+
+
+@functools.singledispatch
+def of_layer(layer: keras.layers.Layer, latent_shape, dtype) -> "Prior | None":
+    """Return the prior that suits the draws of a layer of the encoder better than a standard normal one, if one does.
+
+    A prior registers itself for such layers, as `Codes` does.
+    """
+    return None
 
 
 class Prior(keras.layers.Layer, abc.ABC):

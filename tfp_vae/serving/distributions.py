@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.own import OWN
+from tfp_vae.layers.parts import is_joint, parts_of
 from tfp_vae.layers.tensor_like import is_a
 
 tfd = tfp.distributions
@@ -48,8 +49,9 @@ def is_determined(distribution: tfd.Distribution) -> bool:
 
 
 def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf.Tensor], whole: bool) -> dict:
-    if is_a(distribution, tfd.JointDistributionNamed):
-        parts = {name: _describe(part, f"{prefix}{name}_", tensors, whole) for name, part in distribution.model.items()}
+    if is_joint(distribution):
+        parts = parts_of(distribution)
+        parts = {name: _describe(part, f"{prefix}{name}_", tensors, whole) for name, part in parts.items()}
         return {"class": JOINT, "constants": {}, "parts": parts}
     name = type(distribution).__name__
     is_function = not isinstance(distribution, tfd.Distribution)  # a part that depends on others

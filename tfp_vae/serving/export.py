@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfp_vae import batch, sampling
 from tfp_vae.batch import Variable
 from tfp_vae.checks import as_count
+from tfp_vae.layers.internals import layers_within
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.serving.beside import ModelCard, write_card, write_configurations
 from tfp_vae.serving.description import DESCRIBE, DESCRIPTION, describing, description
@@ -154,4 +155,4 @@ def _alternating(shape) -> np.ndarray:
 
 
 def _coarsest_dtype(vae: VAE) -> str:
-    return max((layer.compute_dtype for layer in vae._flatten_layers()), key=lambda name: ml_dtypes.finfo(name).eps)
+    return max((layer.compute_dtype for layer in layers_within(vae)), key=lambda name: ml_dtypes.finfo(name).eps)

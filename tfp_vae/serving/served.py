@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.batch import Variable, by_name, expect_alike, given, joint_distribution, map_parts, one_for_each
 from tfp_vae.layers.fold import unfold
-from tfp_vae.layers.tensor_like import is_a
+from tfp_vae.layers.parts import parts_of
 from tfp_vae.sampling import draw_of_rows, row_seeds
 from tfp_vae.serving.distributions import rebuild
 
@@ -119,7 +119,7 @@ class ServedVAE:
             )
         self._given(condition)
         prior = rebuild(self.description["prior"], {})
-        latents = self.z.parts(prior.model if is_a(prior, tfd.JointDistributionNamed) else prior)
+        latents = parts_of(prior, "z")
         return joint_distribution(latents, self.x, lambda **z: self.decode(self.z.whole(z), condition))
 
     def _data(self, x) -> dict:
@@ -139,7 +139,7 @@ class ServedVAE:
         return given(condition, self.condition, "The model")
 
     def _statistic(self, name: str, variable: Variable, outputs: Mapping):
-        if not isinstance(variable.shape, dict):
+        if not variable.has_parts:
             return outputs[name].numpy()
         return {part: outputs[f"{part}_{name}"].numpy() for part in variable.shape}
 

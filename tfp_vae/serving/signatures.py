@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import missing, objectives, sampling
 from tfp_vae.batch import Variable
-from tfp_vae.layers.tensor_like import is_a
+from tfp_vae.layers.parts import is_joint
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.serving.distributions import describe, is_determined
 from tfp_vae.vae import VAE
@@ -107,7 +107,7 @@ def _outputs(distribution: tfd.Distribution, *, stddev: bool = False) -> dict[st
 
 
 def _stddev(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
-    if is_a(distribution, tfd.JointDistributionNamed) and not is_determined(distribution):
+    if is_joint(distribution) and not is_determined(distribution):
         return {}
     try:
         return _named("stddev", distribution.stddev())

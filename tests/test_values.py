@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfp_vae import layers as tfpl
-from tfp_vae.layers.support import check_support
+from tfp_vae.layers.values import check_values
 
 BERNOULLI = tfpl.IndependentBernoulli.new(tf.zeros([1, 2]), 2)
 BINOMIAL = tfpl.IndependentBinomial.new(tf.zeros([1, 2]), 2, total_count=16)
@@ -30,7 +30,7 @@ IMPOSSIBLE = {
     "inflated": (INFLATED, [[0.5, 1.0]], r"NegativeBinomial takes whole numbers .* not all whole. Round the data"),
     "level": (QUANTIZED, [[256.0, 0.0]], r"from 0 to num_levels - 1, .*Leave 8-bit images as they are"),
     "level of a mixture": (MIXED, [[0.0, 2.5]], r"QuantizedLogistic takes whole numbers .*, not all whole"),
-    "fraction out of range": (RELAXED, [[0.5, 1.5]], r"values from 0 to 1, .*Scale 8-bit images"),
+    "fraction out of range": (RELAXED, [[0.5, 1.5]], r"numbers from 0 to 1, .*Scale 8-bit images"),
     "category": (CATEGORICAL, [[3, 0]], r"from 0 to num_categories - 1, .*\[0, 3\]"),
     "one-hot": (MIXTURE, [[1, 1]], r"takes vectors of one 1 and zeros"),
     "direction": (SPHERE, [[1.0, 1.0]], r"takes vectors of length 1, .* Divide by their length"),
@@ -41,20 +41,20 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize(("likelihood", "x", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 def test_impossible_data(likelihood, x, message):
     with pytest.raises(ValueError, match=message):
-        check_support(likelihood, x)
+        check_values(likelihood, x)
 
 
 def test_possible_data():
-    check_support(NORMAL, [[-1e3, 0.5]])
-    check_support(BERNOULLI, np.array([[0, 1]], "uint8"))
-    check_support(BINOMIAL, [[0, 16]])
-    check_support(POISSON, [[0, 3]])
-    check_support(INFLATED, [[0, 3]])
-    check_support(QUANTIZED, [[0, 255]])
-    check_support(MIXED, [[0, 255]])
-    check_support(RELAXED, [[0.0, 0.5]])
-    check_support(CATEGORICAL, [[0, 2]])
-    check_support(MIXTURE, [[0, 1], [1, 0]])
-    check_support(SPHERE, [[0.6, 0.8]])
+    check_values(NORMAL, [[-1e3, 0.5]])
+    check_values(BERNOULLI, np.array([[0, 1]], "uint8"))
+    check_values(BINOMIAL, [[0, 16]])
+    check_values(POISSON, [[0, 3]])
+    check_values(INFLATED, [[0, 3]])
+    check_values(QUANTIZED, [[0, 255]])
+    check_values(MIXED, [[0, 255]])
+    check_values(RELAXED, [[0.0, 0.5]])
+    check_values(CATEGORICAL, [[0, 2]])
+    check_values(MIXTURE, [[0, 1], [1, 0]])
+    check_values(SPHERE, [[0.6, 0.8]])
     with pytest.warns(UserWarning, match="strictly between 0 and 1.*Binarize x"):
-        check_support(BERNOULLI, [[0.0, 1.0], [0.5, 0.5]])
+        check_values(BERNOULLI, [[0.0, 1.0], [0.5, 0.5]])

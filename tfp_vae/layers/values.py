@@ -1,0 +1,224 @@
+"""Which values a distribution takes: asked of data before training, and of posterior and prior; answered in words."""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.parts import each_part, innermost, is_joint, parts_of
+from tfp_vae.layers.tensor_like import unwrap
+
+tfd = tfp.distributions
+
+# Beyond it a number counts as infinite.
+LARGE = 1e30
+SCALE = "Scale 8-bit images by x / 255"
+
+
+def _anything(x: np.ndarray) -> bool:
+    return True
+
+
+def _nothing(x: np.ndarray) -> str:
+    return ""
+
+
+class Values(NamedTuple):
+    """The values that a distribution takes.
+
+    Attributes:
+        words: what they are, for a message.
+        include: whether an array, `[num_examples, *event_shape]`, has only such values.
+        advice: what helps where it has others.
+        remark: what is to be said of an array that has, or "".
+        interval: the ends between which they are all real numbers, if that is what they are.
+        is_point: whether it is a single point, which has no density.
+        is_code: whether it is a single one of some code vectors.
+        expect_prior: for a posterior, raises a ValueError about a prior that is over other values of the same kind.
+    """
+
+    words: str
+    include: Callable[[np.ndarray], bool] = _anything
+    advice: str = ""
+    remark: Callable[[np.ndarray], str] = _nothing
+    interval: tuple[float, float] | None = None
+    is_point: bool = False
+    is_code: bool = False
+    expect_prior: Callable[[tfd.Distribution], None] | None = None
+
+
+REAL = Values("real numbers", interval=(-math.inf, math.inf))
+# Of a distribution that says nothing of them.
+UNKNOWN = Values("values of its own")
+
+
+def whole_numbers(words: str, advice: str, low: float = 0.0, high: float = math.inf) -> Values:
+    """Return the whole numbers from `low` to `high`."""
+    return Values(words, lambda x: bool(not (x % 1).any() and low <= x.min() and x.max() <= high), advice)
+
+
+def interval(low: float, high: float, *, open_ends: bool = True) -> Values:
+    """Return the real numbers between `low` and `high`; at ends that are not open there may be atoms.
+
+    >>> interval(0.0, math.inf).words, interval(0.0, 1.0, open_ends=False).words
+    ('numbers above 0', 'numbers from 0 to 1')
+    """
+    if (low, high) == REAL.interval:
+        return REAL
+    if not open_ends:
+        words = f"numbers from {low:g} to {high:g}"
+        return Values(words, lambda x: bool(low <= x.min() and x.max() <= high), SCALE)
+    words = f"numbers above {low:g}" if math.isinf(high) else f"numbers between {low:g} and {high:g}, without the ends"
+    advice = "Move values at the ends a little inside, and scale the others to lie there"
+    return Values(words, lambda x: bool(low < x.min() and x.max() < high), advice, interval=(low, high))
+
+
+@functools.singledispatch
+def values_of(distribution: tfd.Distribution) -> Values:
+    """Return the values that a distribution takes: what its class says, beside its layer, else what TFP says.
+
+    TFP's default bijector of a scalar distribution says between which ends its values lie; continuous vectors are taken
+    for any. A class of which that is not true, or TFP says nothing, such as a discrete one, is registered:
+    `@values_of.register(tfd.Poisson)`.
+
+    Args:
+        distribution: a plain tfd object that wraps no other, as `innermost` gives it.
+
+    >>> values_of(tfd.Gamma(1., 1.)).words, values_of(tfd.Normal(0., 1.)).words
+    ('numbers above 0', 'real numbers')
+    """
+    try:
+        bijector = distribution.experimental_default_event_space_bijector()
+        if bijector is not None and distribution.event_shape.rank:
+            return REAL
+        ends = bijector.forward(tf.constant([-LARGE, LARGE], distribution.dtype)).numpy().tolist()
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return UNKNOWN
+    low, high = [math.copysign(math.inf, end) if abs(end) >= LARGE else end for end in ends]
+    # Other ends are parameters, which differ from example to example.
+    return interval(low, high) if {low, high} <= {-math.inf, 0.0, 1.0, math.inf} else UNKNOWN
+
+
+def expect_possible(likelihood: tfd.Distribution, x) -> None:
+    """Raise if `x` is empty, not finite, of another shape, or impossible under `likelihood`.
+
+    Args:
+        likelihood: a distribution p(x|z), batch shape `[1]`.
+        x: data, `[num_examples, *event_shape]`; a dict of such under a joint distribution.
+
+    Raises:
+        ValueError: with what was received, what was expected and how to mend it.
+
+    Example:
+    >>> expect_possible(tfd.Independent(tfd.Bernoulli(logits=[[0.]]), 1), np.array([[255.]]))
+    Traceback (most recent call last):
+        ...
+    ValueError: The likelihood Bernoulli takes zeros and ones, but x lies in [255, 255]. Scale 8-bit images by x / 255 \
+and binarize them (datasets.load does both), or choose another likelihood.
+    """
+    if not is_joint(likelihood):
+        return _expect_possible(unwrap(likelihood), x)
+    parts = parts_of(likelihood)
+    if not isinstance(x, Mapping) or x.keys() != parts.keys():
+        received = sorted(x) if isinstance(x, Mapping) else "one array"
+        raise ValueError(f"x must be a dict of {sorted(parts)}, received {received}.")
+    for name, part in parts.items():
+        try:
+            _expect_possible(part, x[name])
+        except ValueError as error:
+            raise ValueError(f"Part {name} of x: {error}") from error
+
+
+def _expect_possible(likelihood: tfd.Distribution, x) -> None:
+    if x is None:
+        return  # nothing of it is observed
+    x = np.asarray(x)
+    event_shape = tuple(likelihood.event_shape)
+    if not x.size:
+        raise ValueError(f"The data set is empty: x has shape {x.shape}. Expected at least one example.")
+    if x.shape[1:] != event_shape:
+        raise ValueError(f"Each example must have shape {event_shape}, received x of shape {x.shape}.")
+    if x.dtype.kind not in "biuf":
+        raise ValueError(
+            f"x must be numbers, received {x.dtype}. Number categories, as numpy.unique(x, return_inverse=True) does."
+        )
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite. Remove or replace them, or "
+            "set what is missing to NaN and make the VAE with missing=True."
+        )
+    base = innermost(likelihood)
+    values = values_of(base)
+    if not values.include(x):
+        between = ", not all whole" if (x % 1).any() else ""
+        raise ValueError(
+            f"The likelihood {type(base).__name__} takes {values.words}, but x lies in [{x.min():g}, {x.max():g}]"
+            f"{between}. {values.advice}, or choose another likelihood."
+        )
+
+
+def check_values(likelihood: tfd.Distribution, x) -> None:
+    """Do as `expect_possible`, and warn of values that are possible but seldom meant."""
+    expect_possible(likelihood, x)
+    for remark in filter(None, tf.nest.flatten(each_part(_remark, likelihood, x))):
+        warnings.warn(remark, stacklevel=4)  # the line that called `fit`
+
+
+def _remark(likelihood: tfd.Distribution, x) -> str:
+    return "" if x is None else values_of(innermost(likelihood)).remark(np.asarray(x))
+
+
+def is_point(distribution: tfd.Distribution) -> bool:
+    """Return whether a part of it is a single point among the real numbers, which has no density.
+
+    >>> is_point(tfd.Independent(tfd.Deterministic([0., 1.]), 1)), is_point(tfd.Normal(0., 1.))
+    (True, False)
+    """
+    return any(values_of(innermost(part)).is_point for part in parts_of(distribution).values())
+
+
+def check_pair(posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+    """Raise if the posterior has values that the prior has not, so that no KL divergence is defined.
+
+    Raises:
+        ValueError: naming both.
+
+    Example:
+    >>> check_pair(tfd.PowerSpherical([0., 1.], 1.), tfd.MultivariateNormalDiag([0., 0.]))
+    Traceback (most recent call last):
+        ...
+    ValueError: The posterior PowerSpherical takes vectors of length 1, the prior MultivariateNormalDiag real numbers: \
+their KL divergence is not defined. Choose a prior over vectors of length 1.
+    """
+    if is_joint(posterior) and is_joint(prior):
+        posteriors, priors = parts_of(posterior), parts_of(prior)
+        for name in posteriors.keys() & priors.keys():
+            check_pair(posteriors[name], priors[name])
+        return
+    q, p = innermost(posterior), innermost(prior)
+    ours, theirs = values_of(q), values_of(p)
+    if theirs.is_point or theirs.is_code:
+        raise ValueError(
+            f"The prior {type(p).__name__} has all its probability on a few points: the KL divergence to it is "
+            "infinite. Choose a prior that spreads, such as StandardNormal, or Codes for quantized vectors."
+        )
+    if not _has_all_of(theirs, ours):
+        raise ValueError(
+            f"The posterior {type(q).__name__} takes {ours.words}, the prior {type(p).__name__} {theirs.words}: their "
+            f"KL divergence is not defined. Choose a prior over {ours.words}."
+        )
+    if ours.expect_prior is not None:
+        ours.expect_prior(p)
+
+
+def _has_all_of(theirs: Values, ours: Values) -> bool:
+    if UNKNOWN in (theirs, ours) or theirs.words == ours.words:
+        return True
+    if theirs.interval is None or ours.interval is None:
+        return ours.is_point and theirs.interval is not None
+    return theirs.interval[0] <= ours.interval[0] and ours.interval[1] <= theirs.interval[1]
