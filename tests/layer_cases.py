@@ -13,6 +13,7 @@ from scipy import special
 
 from tests import reference_densities as ref
 from tfp_vae import layers as tfpl
+from tfp_vae.cli.build import num_params
 
 tfd = tfp.distributions
 
@@ -384,6 +385,23 @@ EXACT = {tfpl.Deterministic, tfpl.VectorQuantized}  # no density: all on one val
 def is_first(case: Case) -> bool:
     """Whether it is the first row of its class: for contracts that do not depend on the arguments, and take long."""
     return case is next(row for row in CASES if row.layer is case.layer)
+
+
+LIKELIHOODS = [name for name in tfpl.__all__ if "likelihood" in getattr(getattr(tfpl, name), "roles", ())]
+
+
+def likelihood_arguments(name: str, event_shape) -> dict:
+    """Return the arguments of a likelihood of another event shape, else as in its first row."""
+    arguments = next(case.arguments for case in CASES if case.layer is getattr(tfpl, name))
+    return {**arguments, "event_shape": event_shape}
+
+
+def possible_data(name: str, number: int, event_shape) -> np.ndarray:
+    """Return data that a likelihood can have produced, at parameters drawn from normal distributions."""
+    layer, arguments = getattr(tfpl, name), likelihood_arguments(name, event_shape)
+    params = np.random.default_rng(0).normal(size=(number, num_params(layer, arguments)))
+    p = layer(**arguments)(tf.constant(params, "float32"))
+    return p.tensor_distribution.sample(seed=(0, 1)).numpy().astype("float32")
 
 
 def rows(condition=lambda case: True):

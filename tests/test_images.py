@@ -8,24 +8,19 @@ import tensorflow_probability as tfp
 
 import tfp_vae
 from tests.conftest import mostly_slow
+from tests.layer_cases import LIKELIHOODS, likelihood_arguments, possible_data
 from tfp_vae import evaluation, networks, plots, sampling
 from tfp_vae import layers as tfpl
-from tfp_vae.cli.build import LIKELIHOODS, num_params
+from tfp_vae.cli.build import num_params
 
 tfd = tfp.distributions
 IMAGE = (3, 4, 2)
-ARGUMENTS = {
-    "IndependentBinomial": {"total_count": 16},
-    "IndependentCategorical": {"num_categories": 3},
-    "MixtureQuantizedLogistic": {"num_components": 3, "num_levels": 17},
-    "IndependentQuantizedLogistic": {"num_levels": 17},
-}
 STATISTICS = ("mean", "mode", "stddev", "variance", "entropy")
 
 
 def likelihood_of(name: str, leading: tuple, event_shape=IMAGE) -> tfd.Distribution:
     layer = getattr(tfpl, name)
-    arguments = {"event_shape": event_shape, **ARGUMENTS.get(name, {})}
+    arguments = likelihood_arguments(name, event_shape)
     params = np.random.default_rng(0).normal(size=(6, num_params(layer, arguments))).astype("float32")
     params = params.reshape(*leading, -1) if leading else params[0]
     return layer(**arguments)(tf.constant(params)).tensor_distribution
@@ -66,17 +61,6 @@ def test_leading_axes_change_nothing(name, leading):
 
 SHAPES = {"grey": (4, 4, 1), "colour": (4, 4, 3), "vector": (6,)}
 FAST = ("MixtureQuantizedLogistic-colour", "IndependentBernoulli-grey")
-# What uniform numbers become, so that a likelihood takes them; the others take them as they are.
-DATA = {
-    "IndependentBernoulli": lambda x: np.round(x),
-    "IndependentBinomial": lambda x: np.round(16 * x),
-    "IndependentCategorical": lambda x: np.round(2 * x),
-    "IndependentNegativeBinomial": lambda x: np.round(9 * x),
-    "IndependentPoisson": lambda x: np.round(9 * x),
-    "IndependentQuantizedLogistic": lambda x: np.round(16 * x),
-    "IndependentZeroInflatedNegativeBinomial": lambda x: np.round(9 * x),
-    "MixtureQuantizedLogistic": lambda x: np.round(16 * x),
-}
 
 
 @pytest.mark.parametrize("row", mostly_slow([f"{name}-{shape}" for name in LIKELIHOODS for shape in SHAPES], *FAST))
@@ -84,8 +68,8 @@ def test_every_likelihood_goes_to_the_end(row, tmp_path):
     """Training, every number, every picture."""
     name, kind = row.split("-")
     layer, shape = getattr(tfpl, name), SHAPES[kind]
-    arguments = {"event_shape": shape, **ARGUMENTS.get(name, {})}
-    x = DATA.get(name, lambda x: x)(np.random.default_rng(0).uniform(size=(24, *shape))).astype("float32")
+    arguments = likelihood_arguments(name, shape)
+    x = possible_data(name, 24, shape)
     encoder = [networks.mlp(shape, 4, hidden_sizes=(8,)), tfpl.MultivariateNormalDiag(2)]
     decoder = [networks.mlp((2,), num_params(layer, arguments), hidden_sizes=(8,)), layer(**arguments)]
     vae = tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder))
