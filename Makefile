@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A process a core; tests of one file share their models, so they stay together.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 .DELETE_ON_ERROR:
-.PHONY: train test test-slow test-all test-environment check format benchmark clean
+.PHONY: train test test-slow test-all test-environment check format docs benchmark clean
 
 train: .venv/.package
 	$(BIN)/tfp-vae train
@@ -32,6 +32,10 @@ check: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The page of members, from their docstrings.
+docs: .venv/.package
+	$(BIN)/python -c "from tfp_vae.cli.catalogue import page; print(page(), end='')" > docs/members.md
 
 benchmark: .venv/.benchmark
 	$(BIN)/python benchmarks/training_speed.py

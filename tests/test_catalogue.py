@@ -1,6 +1,9 @@
 """Posteriors, priors, likelihoods and objectives compose: each two meet, and what is not defined is refused."""
 
+import functools
+import inspect
 import itertools
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,9 +15,20 @@ from tests.layer_cases import likelihood_arguments, possible_data
 from tests.test_objectives import CASES
 from tfp_vae import layers as tfpl
 from tfp_vae import objectives, priors
-from tfp_vae.cli.build import num_params
+from tfp_vae.cli import catalogue
+from tfp_vae.cli.build import FLOWS, num_params
+from tfp_vae.cli.build import PRIORS as NAMED_PRIORS
 
 LATENT = 3
+
+
+def of_size(name: str, encoder) -> priors.Prior:
+    """Make a prior, with weights if it may have some."""
+    prior = getattr(priors, name)
+    may_be_trained = "trained" in inspect.signature(prior).parameters
+    return prior(LATENT, **({"trained": True} if may_be_trained else {}))
+
+
 POSTERIORS = {
     "diagonal": (tfpl.MultivariateNormalDiag, {"event_size": LATENT}),
     "full": (tfpl.MultivariateNormalTriL, {"event_size": LATENT}),
@@ -29,17 +43,12 @@ POSTERIORS = {
     "quantized": (tfpl.VectorQuantized, {"event_shape": (2, LATENT), "num_codes": 4}),
     "point": (tfpl.Deterministic, {"event_shape": LATENT}),
 }
+# Each prior that can be chosen by name, and those that need more than a size.
 PRIORS = {
-    "StandardNormal": lambda encoder: priors.StandardNormal(LATENT),
-    "Normal": lambda encoder: priors.Normal(LATENT),
+    **{name: functools.partial(of_size, name) for name in sorted({*NAMED_PRIORS} - {*FLOWS})},
     "NormalMixture": lambda encoder: priors.NormalMixture(LATENT, 3),
     "VampPrior": lambda encoder: priors.VampPrior(encoder, 4, 5),
     "FlowPrior": lambda encoder: priors.FlowPrior(tfpl.MaskedAutoregressiveFlow(LATENT, 2, (8,))),
-    "HypersphericalUniform": lambda encoder: priors.HypersphericalUniform(LATENT),
-    "Categorical": lambda encoder: priors.Categorical(LATENT, trained=True),
-    "RelaxedCategorical": lambda encoder: priors.RelaxedCategorical(LATENT, trained=True),
-    "Bernoulli": lambda encoder: priors.Bernoulli(LATENT, trained=True),
-    "RelaxedBernoulli": lambda encoder: priors.RelaxedBernoulli(LATENT, trained=True),
     "Codes": lambda encoder: priors.Codes(encoder.layers[-1], trained=True),
 }
 # The priors of posteriors that lie elsewhere than on all vectors; VampPrior goes with all that spread.
@@ -288,3 +297,8 @@ def vae_of(posterior=tfpl.MultivariateNormalDiag, latent=LATENT, **kwargs) -> tf
 def test_what_is_not_defined_names_both_sides(act, message):
     with pytest.raises(ValueError, match=message):
         act()
+
+
+def test_the_page_of_members_is_that_of_the_docstrings():
+    page = Path(__file__).parents[1] / "docs" / "members.md"
+    assert page.read_text() == catalogue.page(), "make docs"

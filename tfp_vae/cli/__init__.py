@@ -1,6 +1,5 @@
 """What the command line does: the only place where strings become objects."""
 
-import inspect
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 
-from tfp_vae import datasets, files, hierarchy, layers, networks, objectives, plots, priors, serving
+from tfp_vae import datasets, files, plots, serving
 from tfp_vae.batch import Variable, num_examples
 from tfp_vae.checks import one_of
 from tfp_vae.cli import served
-from tfp_vae.cli.build import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, build, parse_condition, parse_likelihood
+from tfp_vae.cli.build import build, parse_condition, parse_likelihood
+from tfp_vae.cli.catalogue import members
 from tfp_vae.cli.report import card, console, draw, expect_new, find, is_served, judge, load_data, relative, table
 from tfp_vae.cli.runs import Options, Run, open_vae, written_whole
 from tfp_vae.cli.training import read_config, resume, train
@@ -165,25 +165,13 @@ def plot(model: Path | None, dataset: str | None, condition: str | None, output:
 
 def list_members(kind: str | None) -> None:
     """Print the names that the options of `train` take, with a line each."""
-    kinds = {
-        "posteriors": [(name, _found(layers, hierarchy, name)) for name in (*POSTERIORS, "VectorQuantized")],
-        "likelihoods": [(name, getattr(layers, name)) for name in LIKELIHOODS],
-        "priors": [(name, _found(priors, layers, name)) for name in (*PRIORS, "VampPrior", "Codes")],
-        "objectives": [(name, getattr(objectives, name)) for name in OBJECTIVES],
-        "networks": [("mlp", networks.mlp), ("conv", networks.conv_encoder)],
-    }
-    kinds["posteriors"] += [(name, getattr(hierarchy, name)) for name in hierarchy.__all__]
+    kinds = members()
     width = max(40, console.width)
     for title in kinds if kind is None else [one_of(tuple(kinds), kind, "The kind")]:
         console.print(f"{title}:", style="bold")
-        for name, member in kinds[title]:
-            line = (inspect.getdoc(member) or "").partition("\n")[0].replace("``", "").replace("`", "")
-            print(textwrap.fill(f"{name}  {line}", width, initial_indent="  ", subsequent_indent="      "))
+        for row in kinds[title]:
+            print(textwrap.fill(f"{row.name}  {row.line}", width, initial_indent="  ", subsequent_indent="      "))
         print()
-
-
-def _found(first, second, name: str):
-    return getattr(first, name, None) or getattr(second, name)
 
 
 __all__ = [

@@ -3,6 +3,7 @@
 import ast
 import functools
 import inspect
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -22,28 +23,25 @@ LARGE_INPUT = 32.0
 CONTEXT_SIZE = 64
 # Numbers in each code vector, of which there are `latent_size`.
 CODE_SIZE = 8
-FLOWS = tuple(
-    name
-    for name in layers.__all__
-    if isinstance(getattr(layers, name), type) and issubclass(getattr(layers, name), layers.Flow)
-    if name != "Flow"
+
+
+def _members(room: ModuleType, base: type, role: str | None = None) -> tuple[str, ...]:
+    """Return the names of a room's classes of a kind, or of those that say of themselves that they have a role."""
+    members = {name: getattr(room, name) for name in room.__all__}
+    members = {name: one for name, one in members.items() if inspect.isclass(one) and not inspect.isabstract(one)}
+    of_the_kind = [name for name, member in members.items() if issubclass(member, base)]
+    return tuple(sorted(name for name in of_the_kind if role in (None, *getattr(members[name], "roles", ()))))
+
+
+FLOWS = _members(layers, layers.Flow)
+# All but VectorQuantized, which is no part of a table of latents and has priors of its own.
+POSTERIORS = (
+    *(name for name in _members(layers, layers.DistributionLayer, "posterior") if name != "VectorQuantized"),
+    *FLOWS,
 )
-
-
-def _in_role(role: str) -> tuple[str, ...]:
-    """Return the names of the distribution layers that say of themselves that they have a role."""
-    return tuple(name for name in layers.__all__ if role in getattr(getattr(layers, name), "roles", ()))
-
-
-POSTERIORS = (*(name for name in _in_role("posterior") if name != "VectorQuantized"), *FLOWS)
-LIKELIHOODS = _in_role("likelihood")
-PRIORS = (*(name for name in priors.__all__ if name not in ("Prior", "FlowPrior", "VampPrior", "Codes")), *FLOWS)
-OBJECTIVES = tuple(
-    name
-    for name in objectives.__all__
-    if isinstance(getattr(objectives, name), type) and issubclass(getattr(objectives, name), objectives.Objective)
-    if name != "Objective"
-)
+LIKELIHOODS = _members(layers, layers.DistributionLayer, "likelihood")
+PRIORS = (*_members(priors, priors.Prior, "of a size"), *FLOWS)
+OBJECTIVES = _members(objectives, objectives.Objective)
 
 
 def build(splits: datasets.Splits, options: Options) -> VAE:

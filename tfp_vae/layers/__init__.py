@@ -10,106 +10,62 @@ through Sequential and Functional models, losses and metrics.
 TensorShape([1])
 """
 
-from tfp_vae.layers.autoregressive import AutoregressiveNetwork, AutoregressiveTransform
-from tfp_vae.layers.binary import IndependentBernoulliStraightThrough, IndependentRelaxedBernoulli
-from tfp_vae.layers.continuous import (
-    Deterministic,
-    IndependentContinuousBernoulli,
-    IndependentLogistic,
-    IndependentStudentT,
+from tfp_vae.layers import (
+    autoregressive,
+    binary,
+    continuous,
+    counts,
+    couplings,
+    discrete,
+    distribution_lambda,
+    divergence,
+    flows,
+    independent,
+    joint,
+    mixtures,
+    normal,
+    normal_scale,
+    one_hot,
+    spherical,
+    variational,
+    vector_quantized,
 )
-from tfp_vae.layers.counts import (
-    IndependentBinomial,
-    IndependentNegativeBinomial,
-    IndependentPoisson,
-    IndependentQuantizedLogistic,
-    IndependentZeroInflatedNegativeBinomial,
-)
-from tfp_vae.layers.couplings import NeuralSpline, RealNVP
-from tfp_vae.layers.discrete import IndependentBernoulli, IndependentCategorical
-from tfp_vae.layers.distribution_lambda import DistributionLambda, DistributionLayer
-from tfp_vae.layers.divergence import KLDivergenceAddLoss, KLDivergenceRegularizer
-from tfp_vae.layers.flows import (
-    Flow,
-    FlowPosterior,
-    InverseAutoregressiveFlow,
-    MaskedAutoregressiveFlow,
-)
-from tfp_vae.layers.independent import Independent
-from tfp_vae.layers.joint import Joint, ProductOfNormals
-from tfp_vae.layers.mixtures import MixtureLogistic, MixtureNormal, MixtureQuantizedLogistic, MixtureSameFamily
-from tfp_vae.layers.normal import (
-    IndependentNormal,
-    MultivariateNormalDiag,
-    MultivariateNormalDiagPlusLowRank,
-    MultivariateNormalTriL,
-)
-from tfp_vae.layers.normal_scale import IndependentNormalLearnedScale, IndependentNormalOptimalScale
-from tfp_vae.layers.one_hot import (
-    CategoricalMixtureOfOneHotCategorical,
-    OneHotCategorical,
-    OneHotCategoricalStraightThrough,
-    RelaxedOneHotCategorical,
-)
-from tfp_vae.layers.spherical import PowerSpherical, VonMisesFisher
-from tfp_vae.layers.variational import (
-    BlockwiseInitializer,
-    DenseVariational,
-    VariableLayer,
-    posterior_mean_field,
-    prior_trainable,
-)
-from tfp_vae.layers.vector_quantized import VectorQuantized
+from tfp_vae.layers.autoregressive import *
+from tfp_vae.layers.binary import *
+from tfp_vae.layers.continuous import *
+from tfp_vae.layers.counts import *
+from tfp_vae.layers.couplings import *
+from tfp_vae.layers.discrete import *
+from tfp_vae.layers.distribution_lambda import *
+from tfp_vae.layers.divergence import *
+from tfp_vae.layers.flows import *
+from tfp_vae.layers.independent import *
+from tfp_vae.layers.joint import *
+from tfp_vae.layers.mixtures import *
+from tfp_vae.layers.normal import *
+from tfp_vae.layers.normal_scale import *
+from tfp_vae.layers.one_hot import *
+from tfp_vae.layers.spherical import *
+from tfp_vae.layers.variational import *
+from tfp_vae.layers.vector_quantized import *
 
 __all__ = [
-    "AutoregressiveNetwork",
-    "AutoregressiveTransform",
-    "BlockwiseInitializer",
-    "CategoricalMixtureOfOneHotCategorical",
-    "DenseVariational",
-    "Deterministic",
-    "DistributionLambda",
-    "DistributionLayer",
-    "Flow",
-    "FlowPosterior",
-    "Independent",
-    "IndependentBernoulli",
-    "IndependentBernoulliStraightThrough",
-    "IndependentBinomial",
-    "IndependentCategorical",
-    "IndependentContinuousBernoulli",
-    "IndependentLogistic",
-    "IndependentNegativeBinomial",
-    "IndependentNormal",
-    "IndependentNormalLearnedScale",
-    "IndependentNormalOptimalScale",
-    "IndependentPoisson",
-    "IndependentQuantizedLogistic",
-    "IndependentRelaxedBernoulli",
-    "IndependentStudentT",
-    "IndependentZeroInflatedNegativeBinomial",
-    "InverseAutoregressiveFlow",
-    "Joint",
-    "KLDivergenceAddLoss",
-    "KLDivergenceRegularizer",
-    "MaskedAutoregressiveFlow",
-    "MixtureLogistic",
-    "MixtureNormal",
-    "MixtureQuantizedLogistic",
-    "MixtureSameFamily",
-    "MultivariateNormalDiag",
-    "MultivariateNormalDiagPlusLowRank",
-    "MultivariateNormalTriL",
-    "NeuralSpline",
-    "OneHotCategorical",
-    "OneHotCategoricalStraightThrough",
-    "PowerSpherical",
-    "ProductOfNormals",
-    "RealNVP",
-    "RelaxedOneHotCategorical",
-    "VariableLayer",
-    "VectorQuantized",
-    "VonMisesFisher",
-    "posterior_mean_field",
-    "prior_trainable",
+    *autoregressive.__all__,
+    *binary.__all__,
+    *continuous.__all__,
+    *counts.__all__,
+    *couplings.__all__,
+    *discrete.__all__,
+    *distribution_lambda.__all__,
+    *divergence.__all__,
+    *flows.__all__,
+    *independent.__all__,
+    *joint.__all__,
+    *mixtures.__all__,
+    *normal.__all__,
+    *normal_scale.__all__,
+    *one_hot.__all__,
+    *spherical.__all__,
+    *variational.__all__,
+    *vector_quantized.__all__,
 ]

@@ -12,6 +12,8 @@ from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
 from tfp_vae.layers.tensor_like import unwrap
 
+__all__ = ["AutoregressiveNetwork", "AutoregressiveTransform"]
+
 tfd, tfb = tfp.distributions, tfp.bijectors
 
 

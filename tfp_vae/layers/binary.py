@@ -12,6 +12,8 @@ from tfp_vae.layers.shapes import as_event_shape, as_positive, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
 from tfp_vae.layers.values import Values, interval, values_of
 
+__all__ = ["IndependentBernoulliStraightThrough", "IndependentRelaxedBernoulli"]
+
 tfd = tfp.distributions
 
 # A logit beyond which the sigmoid is 0 or 1 to the last bit.

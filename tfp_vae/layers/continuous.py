@@ -8,6 +8,8 @@ from tfp_vae.layers.independent import independent, independent_params_size
 from tfp_vae.layers.shapes import as_event_shape
 from tfp_vae.layers.values import Values, interval, values_of
 
+__all__ = ["Deterministic", "IndependentContinuousBernoulli", "IndependentLogistic", "IndependentStudentT"]
+
 tfd = tfp.distributions
 
 # Lowest degrees of freedom of Student's t, so that its variance exists.

@@ -13,6 +13,14 @@ from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_count, as_event_shape, softplus_above, split_params
 from tfp_vae.layers.values import Values, values_of, whole_numbers
 
+__all__ = [
+    "IndependentBinomial",
+    "IndependentNegativeBinomial",
+    "IndependentPoisson",
+    "IndependentQuantizedLogistic",
+    "IndependentZeroInflatedNegativeBinomial",
+]
+
 tfd = tfp.distributions
 
 # Means beyond exp of it cannot be told apart from infinity by TFP's samplers, which then never return.

@@ -12,6 +12,8 @@ from tfp_vae.checks import as_count
 from tfp_vae.layers.flows import NEAR_IDENTITY, Flow, bounded
 from tfp_vae.layers.shapes import as_positive, softplus_above
 
+__all__ = ["NeuralSpline", "RealNVP"]
+
 tfb = tfp.bijectors
 
 # Lower bound of a spline's slopes, and of the parts of its interval that its bins take.

@@ -9,6 +9,8 @@ from tfp_vae.layers.independent import independent_of, independent_params_size
 from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
 from tfp_vae.layers.values import SCALE, Values, values_of, whole_numbers
 
+__all__ = ["IndependentBernoulli", "IndependentCategorical"]
+
 tfd = tfp.distributions
 
 BETWEEN_BITS = (

@@ -12,6 +12,8 @@ from tfp_vae.layers.configs import as_function, rebuild, store, stored, to_confi
 from tfp_vae.layers.internals import as_it_stands, history_of, layers_within, nodes_of
 from tfp_vae.layers.tensor_like import DRAW_SHAPED, TensorLike
 
+__all__ = ["DistributionLambda", "DistributionLayer"]
+
 tfd = tfp.distributions
 
 

@@ -19,6 +19,8 @@ from tfp_vae.layers.internals import take_non_tensors
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import TensorLike, unwrap
 
+__all__ = ["KLDivergenceAddLoss", "KLDivergenceRegularizer"]
+
 tfd = tfp.distributions
 
 

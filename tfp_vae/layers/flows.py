@@ -16,6 +16,8 @@ from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.normal import MultivariateNormalDiag
 from tfp_vae.layers.shapes import as_event_size, split_params
 
+__all__ = ["Flow", "FlowPosterior", "InverseAutoregressiveFlow", "MaskedAutoregressiveFlow"]
+
 tfd, tfb = tfp.distributions, tfp.bijectors
 
 # Factor of the first weights of the last layer of each network: a flow starts near the identity.

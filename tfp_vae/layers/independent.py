@@ -12,6 +12,8 @@ from tfp_vae.layers.configs import as_distribution_class
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.shapes import as_event_shape, softplus_above, split_params
 
+__all__ = ["Independent"]
+
 tfd, tfb = tfp.distributions, tfp.bijectors
 
 

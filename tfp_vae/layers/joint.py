@@ -10,6 +10,8 @@ from tfp_vae.layers.distribution_lambda import DistributionLayer, distribution_l
 from tfp_vae.layers.fold import call_by_name, fold, is_automatic, named_function, named_inputs
 from tfp_vae.layers.tensor_like import unwrap
 
+__all__ = ["Joint", "ProductOfNormals"]
+
 tfd = tfp.distributions
 
 

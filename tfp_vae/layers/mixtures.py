@@ -16,6 +16,8 @@ from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
 from tfp_vae.layers.tensor_like import unwrap
 
+__all__ = ["MixtureLogistic", "MixtureNormal", "MixtureQuantizedLogistic", "MixtureSameFamily"]
+
 tfd, tfb = tfp.distributions, tfp.bijectors
 
 

@@ -8,6 +8,8 @@ from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_params_size
 from tfp_vae.layers.shapes import as_count, as_event_shape, as_event_size, as_positive, softplus_above, split_params
 
+__all__ = ["IndependentNormal", "MultivariateNormalDiag", "MultivariateNormalDiagPlusLowRank", "MultivariateNormalTriL"]
+
 tfd, tfb = tfp.distributions, tfp.bijectors
 
 # Lower bound of the scales of vectors, as in tfp.layers, so that no density is infinite.

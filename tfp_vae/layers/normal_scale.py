@@ -15,6 +15,8 @@ from tfp_vae.layers.normal import MIN_SCALE
 from tfp_vae.layers.shapes import as_event_shape, as_positive, softplus_above, split_params
 from tfp_vae.layers.tensor_like import TensorLike
 
+__all__ = ["IndependentNormalLearnedScale", "IndependentNormalOptimalScale"]
+
 tfd = tfp.distributions
 
 # softplus of it, plus MIN_SCALE, is 1.

@@ -15,6 +15,13 @@ from tfp_vae.layers.shapes import as_count, as_event_shape, as_event_size, as_po
 from tfp_vae.layers.straight_through import StraightThroughDraws
 from tfp_vae.layers.values import Values, values_of
 
+__all__ = [
+    "CategoricalMixtureOfOneHotCategorical",
+    "OneHotCategorical",
+    "OneHotCategoricalStraightThrough",
+    "RelaxedOneHotCategorical",
+]
+
 tfd = tfp.distributions
 
 

@@ -10,6 +10,8 @@ from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_size, softplus_above, split_params
 from tfp_vae.layers.values import Values, values_of
 
+__all__ = ["PowerSpherical", "VonMisesFisher"]
+
 tfd = tfp.distributions
 
 # Lowest concentration, which is next to uniform, and the highest whose density is sure in float32.

@@ -15,6 +15,8 @@ from tfp_vae.layers.normal import IndependentNormal
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
 from tfp_vae.layers.tensor_like import TensorLike
 
+__all__ = ["BlockwiseInitializer", "DenseVariational", "VariableLayer", "posterior_mean_field", "prior_trainable"]
+
 tfd = tfp.distributions
 
 

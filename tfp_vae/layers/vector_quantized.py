@@ -16,6 +16,8 @@ from tfp_vae.layers.straight_through import StraightThroughDraws
 from tfp_vae.layers.tensor_like import TensorLike
 from tfp_vae.seeds import Stream, seed_of
 
+__all__ = ["VectorQuantized"]
+
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
 

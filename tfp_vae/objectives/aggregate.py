@@ -24,6 +24,8 @@ from tfp_vae.objectives.one_pass import (
     is_reparameterized,
 )
 
+__all__ = ["DIPVAE", "WAE", "BetaTCVAE", "FactorVAE", "InfoVAE", "max_mean_discrepancy"]
+
 tfd = tfp.distributions
 psd_kernels = tfp.math.psd_kernels
 # Factors of the kernel's constant, which is 2 * latent size for a prior of unit variance (Tolstikhin et al., 2018).

@@ -16,6 +16,8 @@ from tfp_vae.objectives.one_pass import (
     factors,
 )
 
+__all__ = ["ELBO", "ControlledCapacity"]
+
 tfd = tfp.distributions
 
 

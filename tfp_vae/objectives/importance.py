@@ -13,6 +13,8 @@ from tfp_vae.checks import as_count, one_of
 from tfp_vae.objectives.gradients import expect_exact_path, surrogate, with_gradient_of
 from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl
 
+__all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE", "Renyi", "importance_sampled_log_prob", "log_prob_by_recomputation"]
+
 tfd = tfp.distributions
 ESTIMATORS = ("standard", "stl", "dreg")
 

@@ -18,6 +18,8 @@ from tfp_vae.layers.parts import has_dependent_parts, is_joint
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import is_a
 
+__all__ = ["Objective", "OnePass", "analytic_kl", "as_vectors", "is_reparameterized", "kl_is_analytic"]
+
 tfd = tfp.distributions
 # Where a schedule has reached its final value.
 LAST_STEP = 2**31 - 1

@@ -7,6 +7,8 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.values import is_point
 from tfp_vae.objectives.one_pass import Objective, OnePass, Schedule, as_vectors, as_weight
 
+__all__ = ["Reconstruction"]
+
 tfd = tfp.distributions
 
 

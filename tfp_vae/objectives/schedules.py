@@ -7,6 +7,8 @@ import tensorflow as tf
 from tfp_vae.checks import as_count
 from tfp_vae.objectives.one_pass import LAST_STEP, Schedule
 
+__all__ = ["CyclicalSchedule"]
+
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class CyclicalSchedule(Schedule):

@@ -1,20 +1,16 @@
 """Priors p(z): Keras layers that are called with None and return a `tfd.Distribution`."""
 
-from tfp_vae.priors.continuous import FlowPrior, HypersphericalUniform, Normal, NormalMixture, StandardNormal, VampPrior
-from tfp_vae.priors.discrete import Bernoulli, Categorical, Codes, RelaxedBernoulli, RelaxedCategorical
-from tfp_vae.priors.prior import Prior
+from tfp_vae.priors import (
+    continuous,
+    discrete,
+    prior,
+)
+from tfp_vae.priors.continuous import *
+from tfp_vae.priors.discrete import *
+from tfp_vae.priors.prior import *
 
 __all__ = [
-    "Bernoulli",
-    "Categorical",
-    "Codes",
-    "FlowPrior",
-    "HypersphericalUniform",
-    "Normal",
-    "NormalMixture",
-    "Prior",
-    "RelaxedBernoulli",
-    "RelaxedCategorical",
-    "StandardNormal",
-    "VampPrior",
+    *continuous.__all__,
+    *discrete.__all__,
+    *prior.__all__,
 ]

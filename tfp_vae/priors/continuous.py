@@ -14,6 +14,8 @@ from tfp_vae.layers.shapes import as_event_shape, as_event_size, softplus_above
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.priors.prior import Prior
 
+__all__ = ["FlowPrior", "HypersphericalUniform", "Normal", "NormalMixture", "StandardNormal", "VampPrior"]
+
 tfd, tfb = tfp.distributions, tfp.bijectors
 
 # Lower bound of every scale.
@@ -172,6 +174,8 @@ class VampPrior(Prior):
     TensorShape([2])
     """
 
+    roles = ()
+
     def __init__(
         self,
         encoder: keras.Model,
@@ -285,6 +289,8 @@ class FlowPrior(Prior):
     >>> FlowPrior(tfpl.MaskedAutoregressiveFlow(2, num_transforms=4))(None).log_prob([[0., 0.]]).shape
     TensorShape([1])
     """
+
+    roles = ()
 
     def __init__(self, flow: Flow, **kwargs):
         expect_kind("flow", flow, Flow, "a flow such as tfp_vae.layers.MaskedAutoregressiveFlow(size)")

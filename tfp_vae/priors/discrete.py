@@ -14,6 +14,8 @@ from tfp_vae.layers.one_hot import OneHot, as_variables
 from tfp_vae.layers.shapes import as_event_shape, as_positive
 from tfp_vae.priors.prior import Prior, of_layer
 
+__all__ = ["Bernoulli", "Categorical", "Codes", "RelaxedBernoulli", "RelaxedCategorical"]
+
 tfd = tfp.distributions
 
 
@@ -202,6 +204,8 @@ class Codes(OfLogits):
     >>> prior(None).entropy().numpy().round(3)  # 3 log 4
     np.float32(4.159)
     """
+
+    roles = ()
 
     def __init__(self, quantizer: layers.VectorQuantized, *, trained: bool = False, **kwargs):
         expect_kind("quantizer", quantizer, layers.VectorQuantized, "the VectorQuantized layer of the VAE's encoder")

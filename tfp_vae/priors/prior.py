@@ -8,6 +8,8 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.configs import rebuild, store, stored
 
+__all__ = ["Prior"]
+
 tfd = tfp.distributions
 
 
@@ -32,6 +34,9 @@ class Prior(keras.layers.Layer, abc.ABC):
         arguments: numbers and shapes, by name.
         **kwargs: arguments of `keras.layers.Layer`.
     """
+
+    # "of a size": a size or shape of the latents is all that it must be made of, so that it can be chosen by name.
+    roles: tuple[str, ...] = ("of a size",)
 
     def __init__(self, arguments: dict, **kwargs):
         super().__init__(autocast=False, **kwargs)
