@@ -204,6 +204,7 @@ CASES = [
         product((2,), [0, 1]),
         linear=True,
     ),
+    Case(tfpl.IndependentBeta, {"event_shape": 2}, 4, (2,), ref.values(2, 2)(ref.beta), product((2,), *UNIT)),
     Case(
         tfpl.IndependentBinomial,
         {"event_shape": 2, "total_count": 5},

@@ -59,6 +59,10 @@ def zero_inflated(x, log_mean, theta, zero_logits):
     )
 
 
+def beta(x, toward_1, toward_0):
+    return stats.beta.logpdf(np.clip(x, 1e-6, 1 - 1e-6), softplus(toward_1) + 1.0, softplus(toward_0) + 1.0)
+
+
 def continuous_bernoulli(x, logits):
     normalizer = logits / np.tanh(logits / 2.0)  # 2 artanh(1 - 2 p) / (1 - 2 p), with p = expit(logits)
     return np.log(normalizer) + x * special.log_expit(logits) + (1.0 - x) * special.log_expit(-logits)

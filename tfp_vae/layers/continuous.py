@@ -1,19 +1,31 @@
 """Independent continuous distributions, one for each value of an event, and the one of a single value."""
 
 import keras
+import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_lambda import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_params_size
+from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_shape
 from tfp_vae.layers.values import Values, interval, values_of
 
-__all__ = ["Deterministic", "IndependentContinuousBernoulli", "IndependentLogistic", "IndependentStudentT"]
+__all__ = [
+    "Deterministic",
+    "IndependentBeta",
+    "IndependentContinuousBernoulli",
+    "IndependentLogistic",
+    "IndependentStudentT",
+]
 
 tfd = tfp.distributions
 
 # Lowest degrees of freedom of Student's t, so that its variance exists.
 MIN_DF = 2.001
+# Lowest concentration of a beta distribution: below it, its density has a pole at 0 or 1, where data often lie. And how
+# near to them it is looked at, for there it may be 0.
+MIN_CONCENTRATION = 1.0
+NEAREST = 1e-6
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -156,6 +168,60 @@ class IndependentContinuousBernoulli(DistributionLayer):
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
+class IndependentBeta(DistributionLayer):
+    """Independent beta distributions: for shares and intensities from 0 to 1 whose spread differs from value to value.
+
+    Both concentrations are softplus of their parameter, plus 1, so the density is bounded; at 0 and 1, where it may be
+    0, it is that at a distance of 1e-6 from them.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        params: `[..., 2 * prod(event_shape)]`, all unconstrained concentrations towards 1, then all towards 0.
+
+    Output:
+        `tfd.Independent(tfd.Beta)`, batch shape `[...]`, event shape `event_shape`.
+
+    Raises:
+        ValueError: if `event_shape` is not a shape, or `params` has another size.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> p = IndependentBeta([2])(tf.zeros([3, IndependentBeta.params_size([2])]))
+    >>> p.mean()[0].numpy().round(4), p.log_prob([[0., 1.]]).numpy().round(3)[0]
+    (array([0.5, 0.5], dtype=float32), np.float32(-16.599))
+    """
+
+    roles = ("likelihood",)
+    pixels = "unit"
+
+    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @staticmethod
+    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        lowest = {"concentration1": MIN_CONCENTRATION, "concentration0": MIN_CONCENTRATION}
+        return independent(Beta, params, event_shape, lowest=lowest, validate_args=validate_args, name=name)
+
+    @staticmethod
+    def params_size(event_shape=(), name=None) -> int:
+        """Return the number of parameters of one distribution."""
+        return independent_params_size(tfd.Beta, event_shape)
+
+
+@own
+class Beta(tfd.Beta):
+    """TFP's, with a density above 0 at 0 and 1."""
+
+    def _log_prob(self, x):
+        return super()._log_prob(tf.clip_by_value(x, NEAREST, 1.0 - NEAREST))
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
 class Deterministic(DistributionLayer):
     """All probability on one value: with it as its posterior, a VAE is a plain autoencoder.
 
@@ -200,7 +266,8 @@ class Deterministic(DistributionLayer):
 
 
 @values_of.register(tfd.ContinuousBernoulli)
-def _(bernoulli: tfd.ContinuousBernoulli) -> Values:
+@values_of.register(Beta)
+def _(unit: tfd.Distribution) -> Values:
     return interval(0.0, 1.0, open_ends=False)
 
 
