@@ -35,6 +35,7 @@ CASES = {
     "CIWAE": [objectives.CIWAE(0.3, 3)],
     "PIWAE": [objectives.PIWAE(2, 3)],
     "Renyi": [objectives.Renyi(0.5, 3), objectives.Renyi(1.0, 3), objectives.Renyi(-0.5, 3)],
+    "TVO": [objectives.TVO(3, 4)],
     "BetaTCVAE": [objectives.BetaTCVAE(50), objectives.BetaTCVAE(50, WARM_UP, estimator="stratified")],
     "FactorVAE": [objectives.FactorVAE(hidden_sizes=(8, 8))],
     "InfoVAE": [objectives.InfoVAE(0.5, 10.0)],
@@ -142,6 +143,7 @@ COINCIDENCES = {
     "Renyi near 1": (objectives.Renyi(1.0 - 2e-4, 4), objectives.ELBO(kl="sampled", num_samples=4)),
     "dreg is IWAE": (objectives.IWAE(4, estimator="dreg"), objectives.IWAE(4)),
     "stl is the ELBO": (objectives.ELBO(kl="sampled", estimator="stl"), objectives.ELBO(kl="sampled")),
+    "TVO(1) is the ELBO": (objectives.TVO(1, 4), objectives.ELBO(kl="sampled", num_samples=4)),
     "BetaTCVAE(1, 1, 1)": (objectives.BetaTCVAE(100, 1.0), objectives.ELBO(kl="sampled")),
     "stratified BetaTCVAE(1, 1, 1)": (
         objectives.BetaTCVAE(100, 1.0, estimator="stratified"),
@@ -273,6 +275,10 @@ def test_importance_weighted_bounds_rise_with_the_draws_and_stay_below_the_evide
     assert bounds[3] == pytest.approx(EVIDENCE, abs=0.02)
     renyi = [bound(objectives.Renyi(alpha, 8)) for alpha in (1.0, 0.5, 0.0, -1.0)]
     assert renyi == sorted(renyi)
+    thermodynamic = [bound(objectives.TVO(partitions, 64, first=0.02)) for partitions in (1, 2, 5, 60)]
+    assert thermodynamic == sorted(thermodynamic)
+    assert thermodynamic[0] == pytest.approx(bounds[0], abs=0.03)
+    assert thermodynamic[-1] == pytest.approx(EVIDENCE, abs=0.03)
     assert bounds[0] < bound(objectives.MIWAE(4, 2)) < bound(objectives.CIWAE(0.2, 8)) < bounds[2]
 
 

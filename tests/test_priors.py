@@ -45,6 +45,7 @@ def codes_vae(**kwargs) -> tfp_vae.VAE:
 CASES = {
     "StandardNormal": (lambda: make_vae(prior=priors.StandardNormal(4)), 0),
     "Normal": (lambda: make_vae(prior=priors.Normal(4)), 2),
+    "StudentT": (lambda: make_vae(prior=priors.StudentT(4)), 0),
     "NormalMixture": (lambda: make_vae(prior=priors.NormalMixture(4, num_components=3)), 3),
     "VampPrior": (vamp_vae, 1),
     "FlowPrior": (lambda: flow_vae(tfpl.MaskedAutoregressiveFlow), 8),

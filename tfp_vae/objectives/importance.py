@@ -1,5 +1,6 @@
 """Bounds from several draws: importance weighting and its relatives."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,16 @@ from tfp_vae.checks import as_count, one_of
 from tfp_vae.objectives.gradients import expect_exact_path, surrogate, with_gradient_of
 from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl
 
-__all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE", "Renyi", "importance_sampled_log_prob", "log_prob_by_recomputation"]
+__all__ = [
+    "CIWAE",
+    "IWAE",
+    "MIWAE",
+    "PIWAE",
+    "TVO",
+    "Renyi",
+    "importance_sampled_log_prob",
+    "log_prob_by_recomputation",
+]
 
 tfd = tfp.distributions
 ESTIMATORS = ("standard", "stl", "dreg")
@@ -190,6 +200,54 @@ class Renyi(Objective):
             return {**terms, "loss": -tf.reduce_mean(log_weights, 0)}
         power = 1.0 - self.alpha
         return {**terms, "loss": -log_mean(power * log_weights) / power}
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class TVO(Objective):
+    """The negative thermodynamic variational objective: between the ELBO (one partition) and log p(x) (many).
+
+    The distributions between q(z|x), at 0, and p(z|x), at 1, are q^(1-b) p^b up to a constant; log p(x) is the integral
+    over b of the mean log weight under them. This is its left Riemann sum, a lower bound, with the means estimated by
+    importance sampling. The inner ends of the partitions are spaced evenly in log b.
+
+    Reference: Masrani et al., 2019, The thermodynamic variational objective, arXiv:1907.00031.
+
+    Args:
+        num_partitions: terms of the sum.
+        num_samples: draws of z for each example.
+        first: the lowest of the inner ends, between 0 and 1.
+
+    Raises:
+        ValueError: if a number is below 1, or `first` does not lie between 0 and 1.
+
+    Example:
+    >>> TVO(num_partitions=3, first=0.01).ends.round(3)
+    array([0.  , 0.01, 0.1 , 1.  ])
+    """
+
+    def __init__(self, num_partitions: int = 5, num_samples: int = 10, first: float = 0.03, **kwargs):
+        if not 0.0 < first < 1.0:
+            raise ValueError(f"first must lie between 0 and 1, received {first!r}.")
+        arguments = {
+            "num_partitions": as_count(num_partitions, "num_partitions"),
+            "num_samples": as_count(num_samples, "num_samples"),
+            "first": float(first),
+        }
+        super().__init__(arguments, **kwargs)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The ends of the partitions, from 0 to 1."""
+        inner = np.geomspace(self.first, 1.0, self.num_partitions)
+        return np.concatenate([[0.0], inner]) if self.num_partitions > 1 else np.array([0.0, 1.0])
+
+    def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
+        _, log_weights, terms = weigh(one_pass, self.num_samples)
+        bound = tf.zeros_like(log_weights[0])
+        for left, right in itertools.pairwise(self.ends.tolist()):
+            weights = tf.nn.softmax(left * log_weights, 0)
+            bound += (right - left) * tf.reduce_sum(weights * log_weights, 0)
+        return {**terms, "loss": -bound}
 
 
 def weigh(one_pass: OnePass, num_samples: int) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
