@@ -1,9 +1,13 @@
 """The command line `tfp-vae`: parses first, then imports TensorFlow, so that `--help` answers at once."""
 
+import dataclasses
 import importlib.metadata
+import inspect
 import logging
 import os
 import sys
+import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -64,9 +68,10 @@ NumSamples = Annotated[int, typer.Option(min=1, help="Draws for each example in 
 SavedModels = Annotated[Path, typer.Option(help="Folder of exported models.")]
 
 
-@app.command(short_help="Train a VAE, judge it, draw pictures, and export it.", epilog=EXAMPLES)
-def train(
-    ctx: typer.Context,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a run is started with: the options of `tfp-vae train`, and what is known once the data are loaded."""
+
     dataset: Annotated[
         str,
         typer.Option(
@@ -74,21 +79,21 @@ def train(
             "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the arrays that --likelihood "
             "names."
         ),
-    ] = "digits",
+    ] = "digits"
     condition: Annotated[
         str | None,
         typer.Option(
             help="What the VAE is conditional on: label, another feature, or the name of arrays of an .npz file."
         ),
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 100,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples in one training step.")] = 100,
+    ] = None
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 100
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in one training step.")] = 100
     learning_rate: Annotated[
         float, typer.Option(min=0.0, help="Adam's first rate, above 0; it falls to 0 as a cosine.")
-    ] = 2e-3,
-    network: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp",
-    hidden_size: Annotated[int, typer.Option(min=1, help="Width of the mlp's hidden layer.")] = 500,
-    latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 24,
+    ] = 2e-3
+    network: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp"
+    hidden_size: Annotated[int, typer.Option(min=1, help="Width of the mlp's hidden layer.")] = 500
+    latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 24
     posterior: Annotated[
         str,
         typer.Option(
@@ -96,7 +101,7 @@ def train(
             "'RelaxedOneHotCategorical(temperature=0.5)'; several by name: Joint(style='MultivariateNormalDiag', "
             "kind='...')."
         ),
-    ] = "MultivariateNormalDiag",
+    ] = "MultivariateNormalDiag"
     likelihood: Annotated[
         str,
         typer.Option(
@@ -106,25 +111,25 @@ def train(
             "255: binomial, larger ones: negative binomial; else normal. Of a table one for each array of the .npz "
             "file: Joint(age='auto', job='IndependentCategorical')."
         ),
-    ] = "auto",
+    ] = "auto"
     prior: Annotated[
         str,
         typer.Option(
             help="Prior (tfp-vae list priors), such as 'NormalMixture(num_components=10)'; several by name: Joint(...)."
         ),
-    ] = "StandardNormal",
+    ] = "StandardNormal"
     objective: Annotated[
         str, typer.Option(help="Objective (tfp-vae list objectives), such as 'IWAE(num_samples=5)'.")
-    ] = "ELBO",
-    beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0,
-    warm_up: Annotated[int, typer.Option(min=0, help="Epochs in which beta rises from 0.")] = 0,
-    cycles: Annotated[int, typer.Option(min=1, help="Times that the warm-up is repeated, equally far apart.")] = 1,
+    ] = "ELBO"
+    beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0
+    warm_up: Annotated[int, typer.Option(min=0, help="Epochs in which beta rises from 0.")] = 0
+    cycles: Annotated[int, typer.Option(min=1, help="Times that the warm-up is repeated, equally far apart.")] = 1
     decoder_decay: Annotated[
         float, typer.Option(min=0.0, help="Weight of the decoder's squared kernels in the loss (RAE-L2).")
-    ] = 0.0,
+    ] = 0.0
     missing: Annotated[
         bool, typer.Option("--missing", help="NaN in x is a missing value; tfp-vae impute fills it in.")
-    ] = False,
+    ] = False
     patience: Annotated[
         int | None,
         typer.Option(
@@ -132,18 +137,48 @@ def train(
             help="Epochs without a better val_elbo after which training stops. The model of the best epoch is the "
             "run's; last.keras is there to go on from.",
         ),
-    ] = None,
+    ] = None
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files into the run's folder tensorboard/.")
-    ] = False,
-    num_samples: NumSamples = 500,
-    seed: Seed = 0,
+    ] = False
+    num_samples: NumSamples = 500
+    seed: Seed = 0
+    saved_models: Annotated[str, typer.Option(help="Folder of exported models.")] = "saved_models"
+    name: str  # of the data
+    data: str = ""  # what became of the data, for readers: `datasets.Splits.note`
+
+
+def takes_options(command: Callable) -> Callable:
+    """Give a command, which takes `**options`, those of `Options`, before its own; a decorator."""
+    own = [one for one in inspect.signature(command).parameters.values() if one.kind is not one.VAR_KEYWORD]
+    fields = {field.name: field for field in dataclasses.fields(Options) if typing.get_args(field.type)[1:]}
+    shared = [own[0].replace(name=name, annotation=one.type, default=one.default) for name, one in fields.items()]
+    signature = inspect.Signature([one.replace(kind=one.KEYWORD_ONLY) for one in (own[0], *shared, *own[1:])])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    return command
+
+
+def _take_defaults(ctx: typer.Context, config: Path | None) -> Path | None:
+    """Let the options of another run hold where no other is given."""
+    if config is not None:
+        ctx.default_map = _cli().read_config(config)
+    return config
+
+
+@app.command(short_help="Train a VAE, judge it, draw pictures, and export it.", epilog=EXAMPLES)
+@takes_options
+def train(
+    ctx: typer.Context,
     run: Annotated[
         Path | None, typer.Option(help="New folder for the run; default: the next number under runs/.")
     ] = None,
-    saved_models: SavedModels = Path("saved_models"),
     config: Annotated[
-        Path | None, typer.Option(help="config.json of another run, whose options hold where no other is given.")
+        Path | None,
+        typer.Option(
+            help="config.json of another run, whose options hold where no other is given.",
+            callback=_take_defaults,
+            is_eager=True,
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -153,33 +188,18 @@ def train(
             "all of these epochs."
         ),
     ] = None,
+    **options,
 ) -> None:
     """Train a VAE, evaluate it, draw pictures, and export it for serving."""
-    options = {name: value for name, value in ctx.params.items() if name not in ("run", "config", "resume")}
+    if resume is None:
+        return _cli().train(run, options)
     given = [name for name in ctx.params if "COMMANDLINE" in str(ctx.get_parameter_source(name))]
-    if config is not None and resume is None:
-        kept = {name: value for name, value in _cli().read_config(config).items() if name not in given}
-        chosen = {name: ctx.params[name] for name in given if name != "config"}
-        return app(["train", *_as_arguments({**kept, **chosen})], standalone_mode=False)  # checked as if typed
-    if resume is not None:
-        if others := [name for name in given if name not in ("resume", "epochs", "patience")]:
-            names = ", ".join("--" + name.replace("_", "-") for name in others)
-            raise ValueError(
-                f"--resume takes all options but --epochs and --patience from the run's config.json. Leave out {names}."
-            )
-        _cli().resume(resume, **{name: ctx.params[name] for name in ("epochs", "patience") if name in given})
-    else:
-        _cli().train(run, options)
-
-
-def _as_arguments(options: dict) -> list[str]:
-    words = []
-    for name, value in options.items():
-        if value is True:
-            words.append(f"--{name.replace('_', '-')}")
-        elif value is not None and value is not False:
-            words.append(f"--{name.replace('_', '-')}={value}")
-    return words
+    if others := [name for name in given if name not in ("resume", "epochs", "patience")]:
+        names = ", ".join("--" + name.replace("_", "-") for name in others)
+        raise ValueError(
+            f"--resume takes all options but --epochs and --patience from the run's config.json. Leave out {names}."
+        )
+    _cli().resume(resume, **{name: ctx.params[name] for name in ("epochs", "patience") if name in given})
 
 
 @app.command(short_help="Judge a model on its test data.")

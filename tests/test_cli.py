@@ -1,7 +1,6 @@
 """The command line as a user meets it: in processes of its own where that matters."""
 
 import contextlib
-import inspect
 import io
 import json
 import os
@@ -254,17 +253,10 @@ COMBINATIONS = [
 ]
 
 
-def options_of(**given) -> cli.Options:
-    """The command line's own defaults, but for what is given."""
-    values = {name: p.default for name, p in inspect.signature(tfp_vae_console.train).parameters.items()}
-    chosen = {name: values[name] for name in cli.Options.__dataclass_fields__ if name in values}
-    return cli.Options(**{"name": "data", **chosen, **given})
-
-
 def test_large_values_are_scaled_before_the_encoder():
     x = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1)).astype("uint8")
     splits = tfp_vae.datasets.load(x, likelihood="IndependentPoisson")
-    vae = cli.build(splits, options_of(hidden_size=8, latent_size=2, batch_size=10))
+    vae = cli.build(splits, cli.Options(name="data", hidden_size=8, latent_size=2, batch_size=10))
     assert isinstance(vae.encoder.layers[0], keras.layers.Rescaling)
     assert np.abs(vae.encoder.layers[0](splits.test)).max() == pytest.approx(1.0)
 
@@ -273,8 +265,18 @@ def test_large_values_are_scaled_before_the_encoder():
 def test_members_by_name(options):
     names = [name.removeprefix("--").replace("-", "_") for name in options[::2]]
     texts = dict(zip(names, options[1::2], strict=True))
-    given = {name: type(getattr(options_of(), name))(text) for name, text in texts.items()}
-    options = options_of(hidden_size=8, latent_size=3, epochs=2, **given)
+    given = {
+        name: type(
+            getattr(
+                cli.Options(
+                    name="data",
+                ),
+                name,
+            )
+        )(text)
+        for name, text in texts.items()
+    }
+    options = cli.Options(name="data", hidden_size=8, latent_size=3, epochs=2, **given)
     splits = tfp_vae.datasets.load("digits", likelihood=cli.parse_likelihood(options.likelihood)[0])
     vae = cli.build(splits, options)
     vae.compile("adam", run_eagerly=True)
@@ -290,7 +292,9 @@ def test_members_by_name(options):
 
 def test_the_warm_up_in_cycles(digits):
     """1437 examples in batches of 100 make 14 steps an epoch: cycles of 56 steps, in which 28 rise."""
-    vae = cli.build(digits, options_of(hidden_size=8, latent_size=3, epochs=12, warm_up=2, cycles=3, beta=0.5))
+    vae = cli.build(
+        digits, cli.Options(name="data", hidden_size=8, latent_size=3, epochs=12, warm_up=2, cycles=3, beta=0.5)
+    )
     values = [float(vae.objective.beta(step)) for step in (0, 14, 28, 55, 56, 70, 111, 112, 168, 10**9)]
     assert values == [0.0, 0.25, 0.5, 0.5, 0.0, 0.25, 0.5, 0.0, 0.5, 0.5]
 
@@ -298,18 +302,18 @@ def test_the_warm_up_in_cycles(digits):
 @pytest.mark.parametrize("name", ["bottom_up", "ladder"])
 def test_a_hierarchy_by_name(name, digits):
     texts = {"posterior": f"{name}(latent_sizes=(4, 3, 2))", "prior": "NormalMixture(num_components=2)"}
-    vae = cli.build(digits, options_of(hidden_size=8, **texts))
+    vae = cli.build(digits, cli.Options(name="data", hidden_size=8, **texts))
     assert vae.latent_shape == {"z1": (4,), "z2": (3,), "z3": (2,)}
     assert isinstance(vae.prior.parts["z3"], tfp_vae.priors.NormalMixture)
     vae.compile("adam", run_eagerly=True)
     assert np.isfinite(vae.fit(digits.train[:50], verbose=0).history["loss"]).all()
     with pytest.raises(ValueError, match="VampPrior needs an encoder from an x without parts to one latent"):
-        cli.build(digits, options_of(hidden_size=8, posterior=name, prior="VampPrior"))
+        cli.build(digits, cli.Options(name="data", hidden_size=8, posterior=name, prior="VampPrior"))
 
 
 def test_the_name_of_a_flow_is_a_posterior_and_a_prior_of_it(digits):
     texts = {"posterior": "InverseAutoregressiveFlow(num_transforms=3)", "prior": "RealNVP(hidden_units=(8,))"}
-    vae = cli.build(digits, options_of(hidden_size=8, latent_size=3, **texts))
+    vae = cli.build(digits, cli.Options(name="data", hidden_size=8, latent_size=3, **texts))
     posterior, prior = vae.encoder.layers[-1], vae.prior
     assert (type(posterior), type(prior)) == (tfp_vae.layers.FlowPosterior, tfp_vae.priors.FlowPrior)
     assert (type(posterior.flow).__name__, posterior.flow.num_transforms) == ("InverseAutoregressiveFlow", 3)
@@ -323,7 +327,7 @@ def test_the_name_of_a_flow_is_a_posterior_and_a_prior_of_it(digits):
 def test_mnist_reaches_its_number(here):
     """At most 100.5 nats after 10 epochs with the default network."""
     splits = tfp_vae.datasets.load("mnist")
-    vae = cli.build(splits, options_of(dataset="mnist", epochs=10))
+    vae = cli.build(splits, cli.Options(name="data", dataset="mnist", epochs=10))
     vae.fit(splits.batches(100, epochs=10), steps_per_epoch=550, epochs=10, verbose=0)
     assert -np.mean(tfp_vae.evaluation.elbo(vae, splits.test)["elbo"]) <= 100.5
 

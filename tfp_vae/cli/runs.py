@@ -15,55 +15,26 @@ import keras
 
 from tfp_vae.serving.publish import lock_folder
 from tfp_vae.vae import VAE
+from tfp_vae_console import Options
 
 RUNS = Path("runs")
 # What is being written, by which process and to become which file.
 ASIDE = ".{}-aside-{}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a run was started with: the options of `tfp-vae train`, where they are documented and have defaults."""
+def read_options(path: Path) -> Options:
+    """Read the options of a run from its `config.json`.
 
-    dataset: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    network: str
-    hidden_size: int
-    latent_size: int
-    posterior: str
-    likelihood: str
-    prior: str
-    objective: str
-    beta: float
-    warm_up: int
-    num_samples: int
-    seed: int
-    saved_models: str
-    name: str
-    cycles: int = 1
-    decoder_decay: float = 0.0
-    condition: str | None = None
-    missing: bool = False
-    patience: int | None = None
-    tensorboard: bool = False
-    data: str = ""  # what became of the data, for readers: `datasets.Splits.note`
-
-    @classmethod
-    def read(cls, path: Path) -> "Options":
-        """Read the options of a run from its `config.json`.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is not one that `Run.create` has written.
-        """
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not hold the options of a run: {error}.") from error
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not one that `Run.create` has written.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        return Options(**json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the options of a run: {error}.") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +67,7 @@ class Run:
         path = folder / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} is not a run folder: there is no {path}.")
-        return cls(folder, Options.read(path))
+        return cls(folder, read_options(path))
 
     @classmethod
     def newest(cls) -> "Run":

@@ -30,13 +30,11 @@ from tfp_vae.cli.report import (
     relative,
     table,
 )
-from tfp_vae.cli.runs import CtrlC, Options, Patience, Recorder, Run, open_vae
+from tfp_vae.cli.runs import CtrlC, Options, Patience, Recorder, Run, open_vae, read_options
 from tfp_vae.vae import VAE
 
 # Examples held in memory at once when a run is judged.
 EVALUATION_BATCH_SIZE = 500
-# Of the option --batch-size; fewer examples than that make one batch.
-DEFAULT_BATCH_SIZE = 100
 
 
 def train(folder: Path | None, options: dict) -> None:
@@ -49,14 +47,12 @@ def train(folder: Path | None, options: dict) -> None:
     splits = datasets.load(
         options["dataset"], condition=options["condition"], likelihood=likelihood, missing=options["missing"]
     )
-    chosen = Options(
-        **{**options, "saved_models": str(options["saved_models"]), "name": splits.name, "data": splits.note}
-    )
+    chosen = Options(**options, name=splits.name, data=splits.note)
     if chosen.missing and splits.draw is not None:
         raise ValueError(
             "8-bit pixels have no missing values. With --missing give x as floats, NaN where one is missing."
         )
-    if chosen.batch_size == DEFAULT_BATCH_SIZE > num_examples(splits.train):
+    if chosen.batch_size == Options.batch_size > num_examples(splits.train):
         chosen = dataclasses.replace(chosen, batch_size=num_examples(splits.train))
     vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
@@ -80,7 +76,7 @@ def _say_what_data_are(splits: datasets.Splits, batch_size: int) -> None:
 
 def read_config(path: Path) -> dict:
     """Return the options of another run, to train with them again."""
-    options = dataclasses.asdict(Options.read(path))
+    options = dataclasses.asdict(read_options(path))
     return {name: value for name, value in options.items() if name not in ("name", "data")}
 
 
