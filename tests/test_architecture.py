@@ -22,6 +22,7 @@ ROOMS = [
     "sampling",
     "objectives",
     "batch",
+    "surface",
     "kinds",
     "files",
     "sources",

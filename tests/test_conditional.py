@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 import tfp_vae
 from tests.conftest import mostly_slow
-from tests.test_cli import SMALL, invoke, options_of
+from tests.test_cli import SMALL, invoke
 from tfp_vae import batch, cli, datasets, evaluation, networks, plots, priors
 from tfp_vae import layers as tfpl
 from tfp_vae.cli.build import parse_condition
@@ -359,8 +359,14 @@ def test_data_sets_with_a_condition(tmp_path):
     [
         ({"x": X}, r"holds \['x'\], but no 'mood'"),
         ({"x": X, "mood": LABELS[:5]}, r"one length, received \{'x': 24, 'condition': 5\}"),
-        ({"x": X, "mood": np.full(24, np.nan)}, "condition of array must be finite numbers"),
-        ({"x": X, "mood": np.full(24, "a")}, "condition of array must be finite numbers"),
+        (
+            {"x": X, "mood": np.full(24, np.nan)},
+            r"the condition holds 18 values that are NaN or infinite, in 18 of 18 rows. Remove or replace them\.$",
+        ),
+        (
+            {"x": X, "mood": np.full(24, "a")},
+            r"the condition holds text: 18 of 18 values, .* Number them, as numpy.unique\(values, return_inverse=True\)\[1\] does\.$",
+        ),
         ({"x_train": X, "x_test": X, "mood_train": LABELS, "mood_test": VECTORS}, "must agree"),
     ],
 )
@@ -386,7 +392,7 @@ def test_build(network, source):
     x = RANDOM.integers(0, 17, (40, 8, 8, 1))
     condition = {"labels": np.arange(40) % 5, "vectors": RANDOM.normal(size=(40, 2))}[source]
     splits = datasets.load({"x": x, "mood": condition}, condition="mood")
-    vae = cli.build(splits, options_of(network=network, hidden_size=8, latent_size=3, batch_size=16))
+    vae = cli.build(splits, cli.Options(name="data", network=network, hidden_size=8, latent_size=3, batch_size=16))
     assert (vae.condition.num_labels, vae.condition.shape) == ((5, ()) if source == "labels" else (None, (2,)))
     vae.compile("adam", run_eagerly=True)
     before = vae.get_weights()
@@ -397,7 +403,7 @@ def test_build(network, source):
         ("MultivariateNormalDiag", "VampPrior", "encoder that takes x alone"),
     ):
         with pytest.raises(ValueError, match=message):
-            cli.build(splits, options_of(batch_size=16, posterior=posterior, prior=prior))
+            cli.build(splits, cli.Options(name="data", batch_size=16, posterior=posterior, prior=prior))
 
 
 @pytest.mark.slow

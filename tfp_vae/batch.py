@@ -2,7 +2,7 @@
 
 import dataclasses
 import keyword
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.fold import named_function, named_inputs
+from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.internals import nodes_of
 from tfp_vae.layers.parts import map_parts
 
@@ -366,25 +366,6 @@ def num_examples(x) -> int:
 def labels(x, y, sample_weight):
     """Return dummy labels if there are none: without labels Keras ignores sample_weight."""
     return np.zeros(num_examples(x), "int8") if y is None and sample_weight is not None else y
-
-
-def joint_distribution(
-    latents: Mapping[str, tfd.Distribution], x: Variable, likelihood: Callable
-) -> tfd.JointDistribution:
-    """Return p(z, x) as a `tfd.JointDistributionNamed` of the parts of z and those of x.
-
-    Args:
-        latents: the prior of each part of z.
-        x: what the likelihood is about.
-        likelihood: function of the parts of z, by name, that gives p(x|z).
-    """
-    if not x.has_parts:
-        return tfd.JointDistributionNamed({**latents, "x": named_function(tuple(latents), likelihood)})
-
-    def of_part(name: str) -> Callable:
-        return named_function(tuple(latents), lambda **z: likelihood(**z).model[name])
-
-    return tfd.JointDistributionNamed({**latents, **{name: of_part(name) for name in x.shape}})
 
 
 def flatten(value: tf.Tensor, lead: tf.Tensor, ndims: int) -> tf.Tensor:

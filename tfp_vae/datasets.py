@@ -267,7 +267,7 @@ def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
     for split, condition in zip(SPLITS, conditions, strict=True):
         x = getattr(splits, split)
         name = f"{splits.name}, the condition"
-        sources.expect_numbers(name, condition, missing=False, least_ndim=1)
+        sources.expect_numbers(name, condition, missing=False, least_ndim=1, for_x=False)
         if condition.dtype.kind in "iu":
             _expect_at_most(MOST_CATEGORIES if condition.min() >= 0 else MOST, name, [condition.min(), condition.max()])
         named[split] = {"x": x, "condition": condition.astype("float32" if condition.dtype.kind == "f" else "int32")}

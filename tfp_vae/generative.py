@@ -3,9 +3,9 @@
 import abc
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -15,11 +15,11 @@ from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.distribution_lambda import distribution_layers
 from tfp_vae.layers.divergence import call_prior
 from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
-from tfp_vae.layers.parts import parts_of
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.layers.values import check_pair, expect_possible, is_point
 from tfp_vae.layers.vector_quantized import with_codes_of
 from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.surface import Surface
 
 tfd = tfp.distributions
 
@@ -27,13 +27,15 @@ tfd = tfp.distributions
 ROWS_PER_DRAW = 1024
 
 
-class LatentVariableModel(keras.Model, abc.ABC):
+class LatentVariableModel(Surface, keras.Model):
     """The base of `VAE`: p(z) p(x|z) and q(z|x), without training.
 
     Args:
         encoder, decoder, prior, missing: see `VAE`.
         **kwargs: arguments of `keras.Model`.
     """
+
+    called = "The VAE"
 
     def __init__(
         self,
@@ -51,21 +53,6 @@ class LatentVariableModel(keras.Model, abc.ABC):
         if prior is not None:
             expect_kind("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
         self.condition = Variable.condition([part for part in (encoder, decoder, prior) if part is not None])
-
-    @property
-    def is_conditional(self) -> bool:
-        """Whether a network takes a condition, so that all data are dicts of "x" and "condition"."""
-        return self.condition is not None
-
-    @property
-    def event_shape(self):
-        """Shape of one example x, or a dict of the shapes of its parts."""
-        return self.x.shape
-
-    @property
-    def latent_shape(self):
-        """Shape of the latents z of one example, or a dict of the shapes of their parts."""
-        return self.z.shape
 
     # Building
 
@@ -124,11 +111,6 @@ class LatentVariableModel(keras.Model, abc.ABC):
             "tfp_vae.layers.Joint of a prior for each."
         )
 
-    def expect_built(self) -> None:
-        """Raise a ValueError if the shapes are not known yet."""
-        if not self.built:
-            raise ValueError("The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input.")
-
     def as_batch(self, data) -> dict:
         """Bring data to a dict of `x` and, of a conditional model, `condition`, in the variables' dtypes.
 
@@ -165,9 +147,6 @@ class LatentVariableModel(keras.Model, abc.ABC):
     @property
     def _mask(self) -> Variable:
         return Variable("mask", self.x.shape, tf.bool)
-
-    def _given(self, condition) -> dict:
-        return batch.given(condition, self.condition, "The VAE")
 
     # Distributions
 
@@ -223,14 +202,6 @@ class LatentVariableModel(keras.Model, abc.ABC):
     def _condition_ndims(self) -> dict[str, int]:
         return {} if self.condition is None else self.condition.ndims
 
-    def joint_distribution(self, condition=None) -> tfd.JointDistribution:
-        """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
-        self.expect_built()
-        prior = self.prior_distribution(condition)
-        return batch.joint_distribution(
-            parts_of(prior, "z"), self.x, lambda **z: self.decode(self.z.whole(z), condition)
-        )
-
     def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
         """Return what an objective sees of a batch x, `[batch, *event_shape]`."""
         data = self.as_batch(x)
@@ -246,48 +217,14 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     # What is computed from them
 
-    def reconstruct(self, x):
-        """Return the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out.
-
-        A distribution without a mean is represented as `sampling.point` says, here and in `generate`.
-        """
-        return batch.map_parts(np.asarray, self.reconstruction(x))
-
     def reconstruction(self, x):
         """Return what `reconstruct` gives, as tensors."""
         data = self.as_batch(x)
         return sampling.point(self._likelihood(sampling.point(self._posterior(data)), data.get("condition")))
 
-    def generate(
-        self,
-        num_samples: int,
-        seed: int = 0,
-        *,
-        condition=None,
-        prior: tfd.Distribution | None = None,
-        draws: bool = False,
-    ):
-        """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
-
-        Row i depends on (seed, i) alone, so more samples keep the first ones.
-
-        Args:
-            num_samples: how many.
-            seed: of the draws.
-            condition: of a conditional model: one for all, or `[num_samples, *condition_shape]`.
-            prior: a distribution to draw z from instead, such as that of `fit_aggregate_prior`.
-            draws: whether to give draws from p(x|z) instead of its means.
-
-        Raises:
-            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, or the
-                condition is missing, not asked for, or of another shape.
-        """
-        self.expect_built()
-        seeds = sampling.row_seeds(num_samples, seed)
-        given = self._given(condition)
-        if self.condition is not None:
-            condition = batch.one_for_each(given["condition"], num_samples, self.condition.shape)
-        return batch.map_parts(np.asarray, self._compiled_generate(seeds, condition, prior, draws)["x"])
+    def rows_of_samples(self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool):
+        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32 `[num_samples, 2]`."""
+        return self._compiled_generate(seeds, condition, prior, draws)["x"]
 
     @functools.cached_property
     def _compiled_generate(self) -> Callable:
@@ -331,7 +268,7 @@ class LatentVariableModel(keras.Model, abc.ABC):
 
     def _flatten(self, data: dict) -> tuple[dict, tf.Tensor]:
         """Make one axis of the leading ones; a condition with fewer of them is repeated along the others."""
-        variables = {"x": self.x, "mask": self._mask, "condition": self.condition}
+        variables: dict[str, Any] = {"x": self.x, "mask": self._mask, "condition": self.condition}
         ndims = {name: variables[name].ndims_of_parts for name in data}
         lead = tf.shape(tf.nest.flatten(data["x"])[0])[: self.x.leading(data["x"]).rank]
         flat = tf.nest.map_structure(lambda value, number: batch.flatten(value, lead, number), data, ndims)

@@ -28,7 +28,7 @@ def load_digits() -> dict[str, np.ndarray]:
     return {"x": digits.images[..., np.newaxis].astype("int32"), "label": digits.target}
 
 
-def expect_numbers(name: str, values: np.ndarray, *, missing: bool, least_ndim: int) -> None:
+def expect_numbers(name: str, values: np.ndarray, *, missing: bool, least_ndim: int, for_x: bool = True) -> None:
     """Check one array, before it is cut into training, validation and test data.
 
     Raises:
@@ -37,7 +37,7 @@ def expect_numbers(name: str, values: np.ndarray, *, missing: bool, least_ndim: 
     if values.size == 0:
         raise ValueError(f"The data set {name} is empty: shape {values.shape}. Expected at least ten examples.")
     if values.dtype.kind in "USO":
-        _refuse_text(name, values.astype(str))
+        _refuse_text(name, values.astype(str), for_x=for_x)
     if values.ndim < least_ndim or values.dtype.kind not in "biuf":
         raise ValueError(
             f"The data set {name} must be an array of numbers, [num_examples, *event_shape], received shape "
@@ -49,11 +49,11 @@ def expect_numbers(name: str, values: np.ndarray, *, missing: bool, least_ndim: 
         raise ValueError(
             f"The data set {name} holds {bad.sum():,} values that are {'infinite' if missing else 'NaN or infinite'}, "
             f"in {rows:,} of {len(np.atleast_1d(bad)):,} rows. Remove or replace them"
-            f"{'' if missing else '; NaN as a missing value needs missing=True, or --missing'}."
+            f"{'; NaN as a missing value needs missing=True, or --missing' if for_x and not missing else ''}."
         )
 
 
-def _refuse_text(name: str, values: np.ndarray) -> None:
+def _refuse_text(name: str, values: np.ndarray, *, for_x: bool) -> None:
     """Say how many texts there are, where, and how they become numbers."""
     different, places = np.unique(values, return_inverse=True)
     is_text = ~np.array([is_number(text) for text in different])
@@ -66,8 +66,8 @@ def _refuse_text(name: str, values: np.ndarray) -> None:
     raise ValueError(
         f"The data set {name} holds text: {where.sum():,} of {values.size:,} values{columns}, {is_text.sum():,} "
         f"different ones such as {', '.join(map(repr, different[is_text][:3].tolist()))}. Number them, as "
-        "numpy.unique(values, return_inverse=True)[1] does, in an array of their own, and take "
-        "IndependentCategorical for what is a category."
+        "numpy.unique(values, return_inverse=True)[1] does"
+        f"{', in an array of their own, and take IndependentCategorical for what is a category' if for_x else ''}."
     )
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.batch import Variable, by_name, expect_alike, given, joint_distribution, map_parts, one_for_each
+from tfp_vae import sampling
+from tfp_vae.batch import Variable, by_name, expect_alike
 from tfp_vae.layers.fold import unfold
-from tfp_vae.layers.parts import parts_of
-from tfp_vae.sampling import draw_of_rows, row_seeds
+from tfp_vae.layers.parts import map_parts
 from tfp_vae.serving.distributions import rebuild
+from tfp_vae.surface import Surface
 
 tfd = tfp.distributions
 
@@ -21,7 +22,7 @@ FORMAT = 2
 Answer = Callable[[str, Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
 
 
-class ServedVAE:
+class ServedVAE(Surface):
     """An exported VAE; made by `tfp_vae.load` from a folder, by `tfp_vae.client` from a server.
 
     Its methods answer as the live model's do. Inputs become float32; the batch is the first axis.
@@ -36,6 +37,8 @@ class ServedVAE:
             another shape, empty or not finite.
     """
 
+    built = True
+
     def __init__(self, answer: Answer, description: str, source: str):
         self.description, self.source = json.loads(description), source
         if self.description["format"] != FORMAT:
@@ -47,16 +50,6 @@ class ServedVAE:
         self.z = Variable.of("z", _shape(self.description["latent_shape"]), tf.float32)
         self.condition = self._condition()
         self._answer = answer
-
-    @property
-    def event_shape(self):
-        """Shape of one example x, or a dict of the shapes of its parts."""
-        return self.x.shape
-
-    @property
-    def latent_shape(self):
-        """Shape of the latents z of one example, or a dict of the shapes of their parts."""
-        return self.z.shape
 
     def encode(self, x) -> tfd.Distribution:
         """Return the posterior q(z|x): `[batch, *event_shape]` -> batch shape `[batch]`.
@@ -82,20 +75,36 @@ class ServedVAE:
         likelihood = self._distribution("likelihood", "decode", flat)
         return likelihood if static.rank == 1 else unfold(likelihood, static if static.is_fully_defined() else lead)
 
-    def reconstruct(self, x):
-        """Return the mean of p(x|z) at the posterior's mean z, the shape of x."""
+    def prior_distribution(self, condition=None) -> tfd.Distribution:
+        """Return the prior p(z), batch shape `[]`.
+
+        Raises:
+            ValueError: if tensors alone do not determine it, as one of a flow or of a condition.
+        """
+        if self.description["prior"] is None:
+            raise ValueError(
+                f"The prior of {self.source} is not determined by tensors alone, so the served model has no joint "
+                "distribution. Draw from it with generate, or use the live model's joint_distribution()."
+            )
+        self._given(condition)
+        return rebuild(self.description["prior"], {})
+
+    def reconstruction(self, x):
+        """Return what `reconstruct` gives, as tensors."""
         return self._statistic("mean", self.x, self.call("reconstruct", **self._data(x)))
 
-    def generate(self, num_samples: int, seed: int = 0, *, condition=None, draws: bool = False):
-        """Draw z from the prior and give the means of p(x|z), `[num_samples, *event_shape]`; as `VAE.generate`."""
-        seeds, named = row_seeds(num_samples, seed), self._given(condition)
-        if self.condition is not None:
-            named["condition"] = one_for_each(named["condition"], num_samples, self.condition.shape)
-        outputs = self.call("sample", seed=seeds, **named)
-        if not draws:
-            return map_parts(np.asarray, self.x.whole(outputs))
-        likelihood = self.decode(self.z.whole(outputs), **named)
-        return map_parts(np.asarray, tf.function(lambda: draw_of_rows(likelihood, seeds))())
+    def rows_of_samples(self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool):
+        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32 `[num_samples, 2]`."""
+        named = {} if condition is None else {"condition": condition}
+        if prior is None:
+            outputs = self.call("sample", seed=seeds, **named)
+            if not draws:
+                return self.x.whole(outputs)
+            z = self.z.whole(outputs)
+        else:
+            z = tf.function(lambda: sampling.sample_rows(prior, seeds))()
+        likelihood = self.decode(z, condition)
+        return tf.function(lambda: sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood))()
 
     def score(self, x) -> dict[str, np.ndarray]:
         """Return `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
@@ -110,18 +119,6 @@ class ServedVAE:
         outputs = self.call("impute", **self._data(x))
         return map_parts(np.asarray, self.x.whole(outputs))
 
-    def joint_distribution(self, condition=None) -> tfd.JointDistribution:
-        """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
-        if self.description["prior"] is None:
-            raise ValueError(
-                f"The prior of {self.source} is not determined by tensors alone, so the served model has no joint "
-                "distribution. Draw from it with generate, or use the live model's joint_distribution()."
-            )
-        self._given(condition)
-        prior = rebuild(self.description["prior"], {})
-        latents = parts_of(prior, "z")
-        return joint_distribution(latents, self.x, lambda **z: self.decode(self.z.whole(z), condition))
-
     def _data(self, x) -> dict:
         data = by_name(x)
         if "mask" in data:
@@ -135,13 +132,9 @@ class ServedVAE:
         dtype = self.description["signatures"]["decode"]["inputs"]["condition"]["dtype"]
         return Variable("condition", tuple(shape), tf.as_dtype(dtype), self.description.get("num_labels"))
 
-    def _given(self, condition) -> dict:
-        return given(condition, self.condition, "The model")
-
     def _statistic(self, name: str, variable: Variable, outputs: Mapping):
-        if not variable.has_parts:
-            return outputs[name].numpy()
-        return {part: outputs[f"{part}_{name}"].numpy() for part in variable.shape}
+        prefix = "{}_" if variable.has_parts else ""
+        return variable.whole({part: outputs[prefix.format(part) + name] for part in variable.shapes})
 
     def call(self, signature: str, **inputs) -> Mapping[str, tf.Tensor]:
         """Return the plain outputs of a signature."""
@@ -189,7 +182,7 @@ class ServedPosterior(tfd.Distribution):
 
     def _mean(self):
         outputs = self._served.call("encode", **self._data)
-        return map_parts(tf.constant, self._served._statistic("mean", self._served.z, outputs))
+        return self._served._statistic("mean", self._served.z, outputs)
 
     def _call_sample_n(self, sample_shape, seed, **kwargs):
         number = int(np.prod(sample_shape))

@@ -1,0 +1,126 @@
+"""What a live and a served model offer alike, made of what each of them answers in its own way."""
+
+import abc
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import batch, sampling
+from tfp_vae.batch import Variable
+from tfp_vae.layers.fold import named_function
+from tfp_vae.layers.parts import map_parts, parts_of
+
+tfd = tfp.distributions
+
+
+class Surface(abc.ABC):
+    """A model of x by latents z, perhaps under a condition.
+
+    Attributes:
+        x, z: what the model is about.
+        condition: what it is conditional on, or None.
+        called: what errors call the model.
+        built: whether the shapes are known.
+    """
+
+    x: Variable
+    z: Variable
+    condition: Variable | None
+    called = "The model"
+    built: bool
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the model takes a condition, so that all data are dicts of "x" and "condition"."""
+        return self.condition is not None
+
+    @property
+    def event_shape(self):
+        """Shape of one example x, or a dict of the shapes of its parts."""
+        return self.x.shape
+
+    @property
+    def latent_shape(self):
+        """Shape of the latents z of one example, or a dict of the shapes of their parts."""
+        return self.z.shape
+
+    @abc.abstractmethod
+    def encode(self, x) -> tfd.Distribution:
+        """Return the posterior q(z|x)."""
+
+    @abc.abstractmethod
+    def decode(self, z, condition=None) -> tfd.Distribution:
+        """Return the likelihood p(x|z)."""
+
+    @abc.abstractmethod
+    def prior_distribution(self, condition=None) -> tfd.Distribution:
+        """Return the prior p(z), batch shape `[]`, or p(z|condition)."""
+
+    @abc.abstractmethod
+    def reconstruction(self, x):
+        """Return what `reconstruct` gives, as tensors."""
+
+    @abc.abstractmethod
+    def rows_of_samples(self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool):
+        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32 `[num_samples, 2]`."""
+
+    def expect_built(self) -> None:
+        """Raise a ValueError if the shapes are not known yet."""
+        if not self.built:
+            raise ValueError("The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input.")
+
+    def reconstruct(self, x):
+        """Return the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out.
+
+        A distribution without a mean is represented as `sampling.point` says, here and in `generate`.
+        """
+        return map_parts(np.asarray, self.reconstruction(x))
+
+    def generate(
+        self,
+        num_samples: int,
+        seed: int = 0,
+        *,
+        condition=None,
+        prior: tfd.Distribution | None = None,
+        draws: bool = False,
+    ):
+        """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
+
+        Row i depends on (seed, i) alone, so more samples keep the first ones.
+
+        Args:
+            num_samples: how many.
+            seed: of the draws.
+            condition: of a conditional model: one for all, or `[num_samples, *condition_shape]`.
+            prior: a distribution to draw z from instead, such as that of `fit_aggregate_prior`.
+            draws: whether to give draws from p(x|z) instead of its means.
+
+        Raises:
+            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, or the
+                condition is missing, not asked for, or of another shape.
+        """
+        self.expect_built()
+        seeds = sampling.row_seeds(num_samples, seed)
+        given = self._given(condition)
+        if self.condition is not None:
+            condition = batch.one_for_each(given["condition"], num_samples, self.condition.shape)
+        return map_parts(np.asarray, self.rows_of_samples(seeds, condition, prior, draws))
+
+    def joint_distribution(self, condition=None) -> tfd.JointDistribution:
+        """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
+        self.expect_built()
+        latents = parts_of(self.prior_distribution(condition), "z")
+
+        def likelihood(**z):
+            return self.decode(self.z.whole(z), condition)
+
+        def of_part(name: str) -> Callable:
+            return named_function(tuple(latents), lambda **z: parts_of(likelihood(**z))[name])
+
+        return tfd.JointDistributionNamed({**latents, **{name: of_part(name) for name in self.x.shapes}})
+
+    def _given(self, condition) -> dict:
+        return batch.given(condition, self.condition, self.called)
