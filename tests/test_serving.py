@@ -182,6 +182,10 @@ def test_loaded_methods_give_the_live_values(served):
     x = served.inputs["x"]
     assert_close(served.loaded.reconstruct(x), served.vae.reconstruct(x))
     assert_close(served.loaded.generate(7, seed=3), served.vae.generate(7, seed=3))
+    prior = tfd.MultivariateNormalDiag(tf.fill(served.vae.latent_shape, 0.5), tf.fill(served.vae.latent_shape, 2.0))
+    for draws in (False, True):
+        arguments = {"seed": 3, "prior": prior, "draws": draws}
+        assert_close(served.loaded.generate(7, **arguments), served.vae.generate(7, **arguments))
     assert_all_close(served.loaded.score(x), served.ask("score"))
     assert_close(served.loaded.log_prob(x), served.ask("log_prob")["log_prob"])
     seed = served.inputs["seed"][:9]
