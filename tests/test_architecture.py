@@ -31,7 +31,7 @@ ROOMS = [
     "generative",
     "vae",
     "evaluation",
-    "aggregate",
+    "aggregate_prior",
     "plots",
     "serving",
     "cli",

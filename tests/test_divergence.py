@@ -529,7 +529,7 @@ ERRORS = {
         r"neither train nor save.*VariableLayer",
     ),
     "damaged file": (
-        lambda: tfp_objects.from_config({"tfp": "distributions", "class": "kl_divergence", "arguments": {}}),
+        lambda: tfp_objects.object_from_config({"tfp": "distributions", "class": "kl_divergence", "arguments": {}}),
         r"'kl_divergence' is not a class",
     ),
     "no closed form": (

@@ -16,7 +16,7 @@ from tests.layer_cases import CASES
 from tests.served_models import assert_close
 from tfp_vae import layers as tfpl
 from tfp_vae import priors
-from tfp_vae.serving.distributions import describe, rebuild
+from tfp_vae.serving.plain_tensors import describe, rebuild
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 

@@ -12,7 +12,7 @@ import tfp_vae
 from tests.conftest import mostly_slow
 from tfp_vae import hierarchy, networks, objectives, priors, sampling
 from tfp_vae import layers as tfpl
-from tfp_vae.batch import Variable
+from tfp_vae.batch import Quantity
 from tfp_vae.layers.fold import call_by_name, named_inputs, unfold
 from tfp_vae.objectives.gradients import surrogate
 
@@ -407,7 +407,7 @@ def test_networks_take_their_inputs_by_name():
 
 
 def test_parts_have_one_order_whatever_that_of_the_dicts():
-    z = Variable("z", {"b": (2,), "a": (3, 2)}, tf.float32)
+    z = Quantity("z", {"b": (2,), "a": (3, 2)}, tf.float32)
     value = {"b": tf.random.stateless_normal([4, 2], [0, 1]), "a": tf.random.stateless_normal([4, 3, 2], [0, 2])}
     vectors = objectives.as_vectors(value)
     for name, part in z.split(vectors).items():

@@ -13,7 +13,7 @@ if _backend != "tensorflow":
     )
 
 from tfp_vae import datasets, evaluation, hierarchy, layers, networks, objectives, plots, priors, serving
-from tfp_vae.aggregate import fit_aggregate_prior
+from tfp_vae.aggregate_prior import fit_aggregate_prior
 from tfp_vae.serving import client, load
 from tfp_vae.vae import VAE
 from tfp_vae.version import __version__

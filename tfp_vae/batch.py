@@ -21,7 +21,7 @@ BESIDE_X = ("condition", "mask")
 
 
 @dataclasses.dataclass(frozen=True)
-class Variable:
+class Quantity:
     """x, z or the condition: a tensor `[..., *shape]`, or a dict of such tensors by the names of its parts.
 
     Args:
@@ -31,7 +31,7 @@ class Variable:
         num_labels: of a condition of labels, how many the networks know; None where that is not known.
 
     Example:
-    >>> z = Variable("z", {"z1": (5,), "z2": (2, 3)}, tf.float32)
+    >>> z = Quantity("z", {"z1": (5,), "z2": (2, 3)}, tf.float32)
     >>> z.size, z.ndims, z.zeros()["z2"].shape
     (11, {'z1': 1, 'z2': 2}, TensorShape([1, 2, 3]))
     """
@@ -42,12 +42,12 @@ class Variable:
     num_labels: int | None = None
 
     @classmethod
-    def of(cls, name: str, shape, dtype) -> "Variable":
+    def of(cls, name: str, shape, dtype) -> "Quantity":
         """Make one from static shapes of any kind."""
         return cls(name, map_parts(tuple, shape), dtype)
 
     @classmethod
-    def condition(cls, networks: Sequence[keras.layers.Layer]) -> "Variable | None":
+    def condition(cls, networks: Sequence[keras.layers.Layer]) -> "Quantity | None":
         """Make that of the condition, if one of the networks takes it."""
         found = [named["condition"] for named in map(named_inputs, networks) if "condition" in named]
         known = [size for size in map(num_labels, networks) if size is not None]
@@ -222,7 +222,7 @@ def mask_name(name: str) -> str:
     return "mask" if name == "x" else f"{name}_mask"
 
 
-def expect_distinct_names(x: Variable, z: Variable) -> None:
+def expect_distinct_names(x: Quantity, z: Quantity) -> None:
     """Raise a ValueError if a part of x or z has a name that says something else, or is no identifier."""
     for name in x.shapes | z.shapes:
         if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name):
@@ -272,7 +272,7 @@ def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = N
     return min((size for size in sizes if size is not None), default=None)
 
 
-def given(condition, variable: Variable | None, model: str) -> dict:
+def given(condition, variable: Quantity | None, model: str) -> dict:
     """Return a condition as a dict of it, empty where a model takes none.
 
     Args:

@@ -1,20 +1,18 @@
 """What users pass: counts, seeds, and objects of a certain kind."""
 
-import operator
 
-
-def as_count(value, name: str) -> int:
+def as_count(value, name: str, at_least: int = 1) -> int:
     """Check a number of things.
 
     Raises:
-        ValueError: if it is not a whole number of at least 1.
+        ValueError: if it is not a whole number, or below `at_least`.
 
     >>> as_count(2.5, "num_samples")
     Traceback (most recent call last):
         ...
     ValueError: num_samples must be a whole number of at least 1, received 2.5.
     """
-    return whole_number(value, f"{name} must be a whole number of at least 1", 1)
+    return whole_number(value, f"{name} must be a whole number of at least {at_least}", at_least)
 
 
 def as_seed(value) -> int:
@@ -49,11 +47,11 @@ def one_of(choices: tuple, value, name: str):
 
 
 def whole_number(value, expected: str, least: int) -> int:
-    """Check a whole number that fits int32; `expected` says in words what it should be."""
+    """Check a whole number that fits int32, 3.0 too; `expected` says in words what it should be."""
     try:
-        number = operator.index(value)
-    except TypeError:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
         number = -1
-    if not least <= number < 2**31:
+    if number != value or not least <= number < 2**31:
         raise ValueError(f"{expected}, received {value!r}.")
     return number

@@ -10,11 +10,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import batch, missing, objectives, priors, sampling
-from tfp_vae.batch import Variable
+from tfp_vae.batch import Quantity
 from tfp_vae.checks import as_count, as_seed, expect_kind
-from tfp_vae.layers.distribution_lambda import distribution_layers
-from tfp_vae.layers.divergence import call_prior
+from tfp_vae.layers.distribution_layer import distribution_layers
 from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
+from tfp_vae.layers.kl_divergence import call_prior
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.layers.values import check_pair, expect_possible, is_point
 from tfp_vae.layers.vector_quantized import with_codes_of
@@ -52,14 +52,14 @@ class LatentVariableModel(Surface, keras.Model):
         self.prior = prior  # `build` makes the default one
         if prior is not None:
             expect_kind("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
-        self.condition = Variable.condition([part for part in (encoder, decoder, prior) if part is not None])
+        self.condition = Quantity.condition([part for part in (encoder, decoder, prior) if part is not None])
 
     # Building
 
     def build(self, input_shape):
         """Check that encoder, decoder and prior fit each other and x, and create what is not created yet."""
         shapes = batch.by_name(input_shape)["x"]
-        self.x = Variable.of("x", batch.map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
+        self.x = Quantity.of("x", batch.map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
         given = {} if self.condition is None else {"condition": self.condition.zeros()}
         x = self.x.zeros()
         seen = {"mask": batch.map_parts(lambda part: tf.ones_like(part, tf.bool), x)} if self.missing else {}
@@ -67,7 +67,7 @@ class LatentVariableModel(Surface, keras.Model):
         posterior = first_distribution("encoder", self.encoder, values, self.x.main)
         if posterior.event_shape == []:
             raise ValueError("The encoder must end in a distribution over vectors, its event is ().")
-        self.z = Variable.of("z", posterior.event_shape, self.variable_dtype)
+        self.z = Quantity.of("z", posterior.event_shape, self.variable_dtype)
         self.encodes_to_points = is_point(posterior)
         if not objectives.is_reparameterized(posterior):
             raise ValueError(
@@ -145,8 +145,8 @@ class LatentVariableModel(Surface, keras.Model):
         return self.decode(self.z.zeros(), None if self.condition is None else self.condition.zeros())
 
     @property
-    def _mask(self) -> Variable:
-        return Variable("mask", self.x.shape, tf.bool)
+    def _mask(self) -> Quantity:
+        return Quantity("mask", self.x.shape, tf.bool)
 
     # Distributions
 

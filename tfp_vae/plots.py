@@ -9,7 +9,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tfp_vae import sampling
-from tfp_vae.batch import Variable, by_name
+from tfp_vae.batch import Quantity, by_name
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation import posterior_means
 from tfp_vae.seeds import Stream, seed_of
@@ -25,7 +25,7 @@ class Generator(Protocol):
     """What `samples` needs of a model: a `VAE`, or a `serving.ServedVAE`."""
 
     @property
-    def x(self) -> Variable:
+    def x(self) -> Quantity:
         """What an example is made of."""
 
     @property

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import batch, sampling
-from tfp_vae.batch import Variable
+from tfp_vae.batch import Quantity
 from tfp_vae.layers.fold import named_function
 from tfp_vae.layers.parts import map_parts, parts_of
 
@@ -25,9 +25,9 @@ class Surface(abc.ABC):
         built: whether the shapes are known.
     """
 
-    x: Variable
-    z: Variable
-    condition: Variable | None
+    x: Quantity
+    z: Quantity
+    condition: Quantity | None
     called = "The model"
     built: bool
 

@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 from tfp_vae import batch, missing, objectives, priors
 from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
-from tfp_vae.layers.distribution_lambda import distribution_layers
+from tfp_vae.layers.distribution_layer import distribution_layers
 from tfp_vae.layers.internals import layers_within
 from tfp_vae.layers.values import check_values
 from tfp_vae.layers.vector_quantized import commitment_loss

@@ -10,7 +10,7 @@ import rich.table
 import tensorflow as tf
 
 from tfp_vae import datasets, files, plots, serving
-from tfp_vae.batch import Variable, num_examples
+from tfp_vae.batch import Quantity, num_examples
 from tfp_vae.checks import one_of
 from tfp_vae.cli import served
 from tfp_vae.cli.build import build, parse_condition, parse_likelihood
@@ -74,7 +74,7 @@ def sample(
     console.print(f"Wrote {output}")
 
 
-def _given(variable: Variable | None, text: str | None) -> dict[str, Any]:
+def _given(variable: Quantity | None, text: str | None) -> dict[str, Any]:
     """Read the condition that a model is to draw under; nothing where it takes none."""
     if variable is None and text is not None:
         raise ValueError(f"The model is not conditional. Leave out --condition {text}.")

@@ -17,11 +17,11 @@ from tfp_vae.layers import (
     counts,
     couplings,
     discrete,
-    distribution_lambda,
-    divergence,
+    distribution_layer,
     flows,
     independent,
     joint,
+    kl_divergence,
     mixtures,
     normal,
     normal_scale,
@@ -36,11 +36,11 @@ from tfp_vae.layers.continuous import *
 from tfp_vae.layers.counts import *
 from tfp_vae.layers.couplings import *
 from tfp_vae.layers.discrete import *
-from tfp_vae.layers.distribution_lambda import *
-from tfp_vae.layers.divergence import *
+from tfp_vae.layers.distribution_layer import *
 from tfp_vae.layers.flows import *
 from tfp_vae.layers.independent import *
 from tfp_vae.layers.joint import *
+from tfp_vae.layers.kl_divergence import *
 from tfp_vae.layers.mixtures import *
 from tfp_vae.layers.normal import *
 from tfp_vae.layers.normal_scale import *
@@ -56,8 +56,8 @@ __all__ = [
     *counts.__all__,
     *couplings.__all__,
     *discrete.__all__,
-    *distribution_lambda.__all__,
-    *divergence.__all__,
+    *distribution_layer.__all__,
+    *kl_divergence.__all__,
     *flows.__all__,
     *independent.__all__,
     *joint.__all__,

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
 from tfp_vae.layers.tensor_like import unwrap
 

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_params_size
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_shape

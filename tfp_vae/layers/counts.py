@@ -7,10 +7,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.checks import as_count
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_of, independent_params_size
 from tfp_vae.layers.own import own
-from tfp_vae.layers.shapes import as_count, as_event_shape, softplus_above, split_params
+from tfp_vae.layers.shapes import as_event_shape, softplus_above, split_params
 from tfp_vae.layers.values import Values, values_of, whole_numbers
 
 __all__ = [

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.checks import as_count
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent_of, independent_params_size
-from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
+from tfp_vae.layers.shapes import as_event_shape, split_params
 from tfp_vae.layers.values import SCALE, Values, values_of, whole_numbers
 
 __all__ = ["IndependentBernoulli", "IndependentCategorical"]

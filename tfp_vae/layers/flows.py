@@ -10,9 +10,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count, as_seed, expect_kind, whole_number
+from tfp_vae.layers.arguments import rebuild, store, stored
 from tfp_vae.layers.autoregressive import AutoregressiveNetwork
-from tfp_vae.layers.configs import rebuild, store, stored
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.normal import MultivariateNormalDiag
 from tfp_vae.layers.shapes import as_event_size, split_params
 

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.configs import as_distribution_class
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.arguments import as_distribution_class
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.shapes import as_event_shape, softplus_above, split_params
 
 __all__ = ["Independent"]

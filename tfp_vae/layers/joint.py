@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer, distribution_layers
+from tfp_vae.layers.distribution_layer import DistributionLayer, distribution_layers
 from tfp_vae.layers.fold import call_by_name, fold, is_automatic, named_function, named_inputs
 from tfp_vae.layers.tensor_like import unwrap
 

@@ -7,13 +7,14 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.checks import as_count
 from tfp_vae.layers.continuous import IndependentLogistic
 from tfp_vae.layers.counts import quantized_logistic
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.normal import IndependentNormal
 from tfp_vae.layers.own import own
-from tfp_vae.layers.shapes import as_count, as_event_shape, split_params
+from tfp_vae.layers.shapes import as_event_shape, split_params
 from tfp_vae.layers.tensor_like import unwrap
 
 __all__ = ["MixtureLogistic", "MixtureNormal", "MixtureQuantizedLogistic", "MixtureSameFamily"]

@@ -1,12 +1,14 @@
 """Normal distributions: diagonal, full covariance, and independent ones of any event shape."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.checks import as_count
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_params_size
-from tfp_vae.layers.shapes import as_count, as_event_shape, as_event_size, as_positive, softplus_above, split_params
+from tfp_vae.layers.shapes import as_event_shape, as_event_size, as_positive, softplus_above, split_params
 
 __all__ = ["IndependentNormal", "MultivariateNormalDiag", "MultivariateNormalDiagPlusLowRank", "MultivariateNormalTriL"]
 
@@ -14,6 +16,8 @@ tfd, tfb = tfp.distributions, tfp.bijectors
 
 # Lower bound of the scales of vectors, as in tfp.layers, so that no density is infinite.
 MIN_SCALE = 1e-5
+# softplus of it, plus MIN_SCALE, is 1.
+UNIT_SCALE = float(np.log(np.expm1(1.0 - MIN_SCALE)))
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

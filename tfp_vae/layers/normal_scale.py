@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent_of
-from tfp_vae.layers.normal import MIN_SCALE
+from tfp_vae.layers.normal import MIN_SCALE, UNIT_SCALE
 from tfp_vae.layers.shapes import as_event_shape, as_positive, softplus_above, split_params
 from tfp_vae.layers.tensor_like import TensorLike
 
@@ -19,8 +19,6 @@ __all__ = ["IndependentNormalLearnedScale", "IndependentNormalOptimalScale"]
 
 tfd = tfp.distributions
 
-# softplus of it, plus MIN_SCALE, is 1.
-UNIT_SCALE = float(np.log(np.expm1(1.0 - MIN_SCALE)))
 # Spread of data that is worth beginning at.
 LEAST_SPREAD = 1e-4
 # Share of the stored variance that a training step keeps: low, for one batch has many errors, and they fall fast.

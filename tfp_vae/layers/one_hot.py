@@ -7,11 +7,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.checks import as_count
 from tfp_vae.layers.discrete import as_dtype
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.own import own
-from tfp_vae.layers.shapes import as_count, as_event_shape, as_event_size, as_positive, split_params
+from tfp_vae.layers.shapes import as_event_shape, as_event_size, as_positive, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
 from tfp_vae.layers.values import Values, values_of
 

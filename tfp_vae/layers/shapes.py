@@ -22,13 +22,6 @@ def as_event_shape(event_shape) -> tuple[int, ...]:
     return tuple(as_event_size(size) for size in sizes)
 
 
-def as_count(count, name: str, at_least: int = 1) -> int:
-    """Check a number of things: trials, categories, components."""
-    if int(count) != count or count < at_least:
-        raise ValueError(f"{name} must be a whole number of at least {at_least}, received {count!r}.")
-    return int(count)
-
-
 def as_positive(value, name: str) -> float:
     """Check a positive, finite number."""
     if isinstance(value, str) or not 0.0 < value < float("inf"):

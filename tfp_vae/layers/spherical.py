@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_size, softplus_above, split_params
 from tfp_vae.layers.values import Values, values_of

@@ -12,14 +12,14 @@ tfd, tfb = tfp.distributions, tfp.bijectors
 _LIBRARIES = {"distributions": tfd, "bijectors": tfb}
 
 
-def to_config(value, argument: str):
+def object_to_config(value, argument: str):
     """Return plain values, lists and dicts for a distribution, a bijector, or an argument of one.
 
     Raises:
         ValueError: if `argument` holds something else, such as a function or a linear operator.
     """
     if isinstance(value, (list, tuple)):
-        return [to_config(item, argument) for item in value]
+        return [object_to_config(item, argument) for item in value]
     if type(value) in (type(None), bool, int, float, str):
         return value
     if isinstance(value, tf.DType):
@@ -35,7 +35,7 @@ def to_config(value, argument: str):
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     given = {name: item for name, item in value.parameters.items() if item is not defaults.get(name)}
-    arguments = {name: to_config(item, argument) for name, item in given.items()}
+    arguments = {name: object_to_config(item, argument) for name, item in given.items()}
     return {"tfp": library, "class": cls.__name__, "arguments": arguments}
 
 
@@ -46,10 +46,10 @@ def _public_class(value) -> tuple[str, type | None]:
     return library, cls if inspect.isclass(cls) and issubclass(cls, type(value)) else None
 
 
-def from_config(config):
-    """Build what `to_config` described: objects of TFP's own classes alone, so that no file can name another."""
+def object_from_config(config):
+    """Build what `object_to_config` described: objects of TFP's own classes alone, so that no file can name another."""
     if isinstance(config, list):
-        return [from_config(item) for item in config]
+        return [object_from_config(item) for item in config]
     if not isinstance(config, dict):
         return config
     if config.keys() == {"dtype"}:
@@ -61,4 +61,4 @@ def from_config(config):
         raise ValueError(
             f"{config['class']!r} is not a class of distributions or bijectors of TFP: the file is damaged."
         )
-    return cls(**{name: from_config(item) for name, item in config["arguments"].items()})
+    return cls(**{name: object_from_config(item) for name, item in config["arguments"].items()})

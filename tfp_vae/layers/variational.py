@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.configs import from_config, to_config
-from tfp_vae.layers.distribution_lambda import DistributionLambda
-from tfp_vae.layers.divergence import Weighting, kl_divergence, mean_then_sum, weight_from_config
+from tfp_vae.layers.arguments import from_config, to_config
+from tfp_vae.layers.distribution_layer import DistributionLambda
 from tfp_vae.layers.internals import take_non_tensors
+from tfp_vae.layers.kl_divergence import Weighting, kl_divergence, mean_then_sum, weight_from_config
 from tfp_vae.layers.normal import IndependentNormal
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
 from tfp_vae.layers.tensor_like import TensorLike

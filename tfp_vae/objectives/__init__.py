@@ -1,14 +1,14 @@
 """Objectives: what one stochastic pass produced goes in, loss terms for each example come out, in nats."""
 
 from tfp_vae.objectives import (
-    aggregate,
+    aggregate_posterior,
     elbo,
     importance,
     one_pass,
     reconstruction,
     schedules,
 )
-from tfp_vae.objectives.aggregate import *
+from tfp_vae.objectives.aggregate_posterior import *
 from tfp_vae.objectives.elbo import *
 from tfp_vae.objectives.importance import *
 from tfp_vae.objectives.one_pass import *
@@ -16,7 +16,7 @@ from tfp_vae.objectives.reconstruction import *
 from tfp_vae.objectives.schedules import *
 
 __all__ = [
-    *aggregate.__all__,
+    *aggregate_posterior.__all__,
     *elbo.__all__,
     *importance.__all__,
     *one_pass.__all__,

@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from tfp_vae import sampling
-from tfp_vae.layers.configs import rebuild, store, stored
+from tfp_vae.layers.arguments import rebuild, store, stored
 from tfp_vae.layers.parts import has_dependent_parts, is_joint
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import is_a

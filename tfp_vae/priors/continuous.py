@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 from tfp_vae.checks import as_count, expect_kind
 from tfp_vae.layers.flows import Flow
 from tfp_vae.layers.fold import named_inputs
+from tfp_vae.layers.normal import MIN_SCALE, UNIT_SCALE
 from tfp_vae.layers.shapes import as_event_shape, as_event_size, as_positive, softplus_above
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.priors.prior import Prior
@@ -17,11 +18,6 @@ from tfp_vae.priors.prior import Prior
 __all__ = ["FlowPrior", "HypersphericalUniform", "Normal", "NormalMixture", "StandardNormal", "StudentT", "VampPrior"]
 
 tfd, tfb = tfp.distributions, tfp.bijectors
-
-# Lower bound of every scale.
-MIN_SCALE = 1e-5
-# softplus of it is 1.
-UNIT_SCALE = float(np.log(np.expm1(1.0)))
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

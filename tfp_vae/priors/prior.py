@@ -6,7 +6,7 @@ import functools
 import keras
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.configs import rebuild, store, stored
+from tfp_vae.layers.arguments import rebuild, store, stored
 
 __all__ = ["Prior"]
 

@@ -1,7 +1,7 @@
 """Serving: export a VAE as a SavedModel for TensorFlow Serving, and get distributions back from one."""
 
-from tfp_vae.serving.beside import ModelCard
 from tfp_vae.serving.client import client
+from tfp_vae.serving.companion_files import ModelCard
 from tfp_vae.serving.export import export
 from tfp_vae.serving.load import load
 from tfp_vae.serving.served import ServedVAE

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.joint import names_of
-from tfp_vae.serving.distributions import describe, is_determined
+from tfp_vae.serving.plain_tensors import describe, is_determined
 from tfp_vae.serving.served import FORMAT
 from tfp_vae.vae import VAE
 from tfp_vae.version import __version__

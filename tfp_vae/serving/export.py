@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae import batch, sampling
-from tfp_vae.batch import Variable
+from tfp_vae.batch import Quantity
 from tfp_vae.checks import as_count
 from tfp_vae.layers.internals import layers_within
 from tfp_vae.seeds import Stream, seed_of
-from tfp_vae.serving.beside import ModelCard, write_card, write_configurations
+from tfp_vae.serving.companion_files import ModelCard, write_card, write_configurations
 from tfp_vae.serving.description import DESCRIBE, DESCRIPTION, describing, description
 from tfp_vae.serving.publish import publish
 from tfp_vae.serving.signatures import signatures
@@ -143,7 +143,7 @@ def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> di
     return {**x, **z, **condition, "seed": seed, "row": tf.range(BATCH_SIZES[-1])}
 
 
-def _zeros_and_ones(condition: Variable) -> tf.Tensor:
+def _zeros_and_ones(condition: Quantity) -> tf.Tensor:
     shape = [BATCH_SIZES[-1], *condition.shape]
     highest = 1 if condition.num_labels is None else min(1, condition.num_labels - 1)
     return tf.cast(highest * _alternating(shape), condition.dtype)

@@ -8,10 +8,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import sampling
-from tfp_vae.batch import Variable, by_name, expect_alike
+from tfp_vae.batch import Quantity, by_name, expect_alike
 from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.parts import map_parts
-from tfp_vae.serving.distributions import rebuild
+from tfp_vae.serving.plain_tensors import rebuild
 from tfp_vae.surface import Surface
 
 tfd = tfp.distributions
@@ -46,8 +46,8 @@ class ServedVAE(Surface):
                 f"{source} has format {self.description['format']}, this version of tfp_vae reads format {FORMAT}. "
                 "Update tfp_vae, or export the model again."
             )
-        self.x = Variable.of("x", _shape(self.description["event_shape"]), tf.float32)
-        self.z = Variable.of("z", _shape(self.description["latent_shape"]), tf.float32)
+        self.x = Quantity.of("x", _shape(self.description["event_shape"]), tf.float32)
+        self.z = Quantity.of("z", _shape(self.description["latent_shape"]), tf.float32)
         self.condition = self._condition()
         self._answer = answer
 
@@ -125,14 +125,14 @@ class ServedVAE(Surface):
             raise ValueError("A served model takes no mask: set what is missing to NaN.")
         return {**self.x.parts(data["x"]), **self._given(data.get("condition"))}
 
-    def _condition(self) -> Variable | None:
+    def _condition(self) -> Quantity | None:
         shape = self.description.get("condition_shape")
         if shape is None:
             return None
         dtype = self.description["signatures"]["decode"]["inputs"]["condition"]["dtype"]
-        return Variable("condition", tuple(shape), tf.as_dtype(dtype), self.description.get("num_labels"))
+        return Quantity("condition", tuple(shape), tf.as_dtype(dtype), self.description.get("num_labels"))
 
-    def _statistic(self, name: str, variable: Variable, outputs: Mapping):
+    def _statistic(self, name: str, variable: Quantity, outputs: Mapping):
         prefix = "{}_" if variable.has_parts else ""
         return variable.whole({part: outputs[prefix.format(part) + name] for part in variable.shapes})
 

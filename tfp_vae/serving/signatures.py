@@ -6,10 +6,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import missing, objectives, sampling
-from tfp_vae.batch import Variable
+from tfp_vae.batch import Quantity
 from tfp_vae.layers.parts import is_joint
 from tfp_vae.seeds import Stream, seed_of
-from tfp_vae.serving.distributions import describe, is_determined
+from tfp_vae.serving.plain_tensors import describe, is_determined
 from tfp_vae.vae import VAE
 
 tfd = tfp.distributions
@@ -88,7 +88,7 @@ def _first_posterior(vae: VAE) -> tfd.Distribution:
     return vae.encode({"x": vae.x.zeros(), **condition})
 
 
-def _specs(variable: Variable, dtype) -> dict[str, tf.TensorSpec]:
+def _specs(variable: Quantity, dtype) -> dict[str, tf.TensorSpec]:
     return {name: tf.TensorSpec([None, *shape], dtype, name) for name, shape in variable.shapes.items()}
 
 

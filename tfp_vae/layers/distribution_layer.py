@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.configs import as_function, rebuild, store, stored, to_config
+from tfp_vae.layers.arguments import as_function, rebuild, store, stored, to_config
 from tfp_vae.layers.internals import as_it_stands, history_of, layers_within, nodes_of
 from tfp_vae.layers.tensor_like import DRAW_SHAPED, TensorLike
 

@@ -12,12 +12,12 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers import tfp_objects
-from tfp_vae.layers.configs import as_function, from_config, to_config
-from tfp_vae.layers.distribution_lambda import DistributionLayer
+from tfp_vae.layers.arguments import as_function, from_config, to_config
+from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.internals import take_non_tensors
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import TensorLike, unwrap
+from tfp_vae.layers.tfp_objects import object_from_config, object_to_config
 
 __all__ = ["KLDivergenceAddLoss", "KLDivergenceRegularizer"]
 
@@ -343,7 +343,7 @@ def _arguments(config: dict) -> dict:
 
 def _prior_to_config(prior):
     if isinstance(prior, tfd.Distribution):
-        return tfp_objects.to_config(prior, "distribution_b")
+        return object_to_config(prior, "distribution_b")
     config = to_config(prior, "distribution_b")
     if isinstance(prior, keras.layers.Layer):
         config["shared_object_id"] = id(prior)  # one prior of two layers stays one: Keras forgets this two levels deep
@@ -351,4 +351,4 @@ def _prior_to_config(prior):
 
 
 def _prior_from_config(config):
-    return tfp_objects.from_config(config) if "tfp" in config else from_config(config)
+    return object_from_config(config) if "tfp" in config else from_config(config)
