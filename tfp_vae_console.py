@@ -1,4 +1,7 @@
-"""The command line `tfp-vae`: parses first, then imports TensorFlow, so that `--help` answers at once."""
+"""The command line `tfp-vae`.
+
+Parses first, then imports TensorFlow, so that `--help` answers at once.
+"""
 
 import dataclasses
 import importlib.metadata
@@ -44,7 +47,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and stop."
+        ),
     ] = False,
 ) -> None:
     """Take the options that stand before a command."""
@@ -59,25 +65,34 @@ Model = Annotated[
 ]
 ConditionName = Annotated[
     str | None,
-    typer.Option("--condition", help="Of a conditional model outside its run folder: its name, as in train."),
+    typer.Option(
+        "--condition", help="Of a conditional model outside its run folder: its name, as in train."
+    ),
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, max=2**31 - 1, help="Seed of every draw; the same seed gives the same numbers.")
+    int,
+    typer.Option(
+        min=0, max=2**31 - 1, help="Seed of every draw; the same seed gives the same numbers."
+    ),
 ]
-NumSamples = Annotated[int, typer.Option(min=1, help="Draws for each example in the importance-sampled NLL.")]
+NumSamples = Annotated[
+    int, typer.Option(min=1, help="Draws for each example in the importance-sampled NLL.")
+]
 SavedModels = Annotated[Path, typer.Option(help="Folder of exported models.")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a run is started with: the options of `tfp-vae train`, and what is known once the data are loaded."""
+    """What a run is started with: the options of `tfp-vae train`, and what is known once the data
+    are loaded.
+    """
 
     dataset: Annotated[
         str,
         typer.Option(
             help="digits, a TFDS image data set such as mnist, an .npy file, or an .npz file: one array x "
-            "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the arrays that --likelihood "
-            "names."
+            "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the "
+            "arrays that --likelihood names."
         ),
     ] = "digits"
     condition: Annotated[
@@ -98,18 +113,18 @@ class Options:
         str,
         typer.Option(
             help="Distribution layer of the encoder (tfp-vae list posteriors), such as "
-            "'RelaxedOneHotCategorical(temperature=0.5)'; several by name: Joint(style='MultivariateNormalDiag', "
-            "kind='...')."
+            "'RelaxedOneHotCategorical(temperature=0.5)'; several by name: "
+            "Joint(style='MultivariateNormalDiag', kind='...')."
         ),
     ] = "MultivariateNormalDiag"
     likelihood: Annotated[
         str,
         typer.Option(
             help="Distribution layer of the decoder (tfp-vae list likelihoods), perhaps with arguments. auto looks at "
-            "the data: zeros and ones: Bernoulli; grey 8-bit images that are nearly black and white: "
-            "Bernoulli of binarized pixels; other 8-bit images: quantized logistic; whole numbers up to "
-            "255: binomial, larger ones: negative binomial; else normal. Of a table one for each array of the .npz "
-            "file: Joint(age='auto', job='IndependentCategorical')."
+            "the data: zeros and ones: Bernoulli; grey 8-bit images that are nearly black and "
+            "white: Bernoulli of binarized pixels; other 8-bit images: quantized logistic; whole "
+            "numbers up to 255: binomial, larger ones: negative binomial; else normal. Of a table "
+            "one for each array of the .npz file: Joint(age='auto', job='IndependentCategorical')."
         ),
     ] = "auto"
     prior: Annotated[
@@ -119,16 +134,23 @@ class Options:
         ),
     ] = "StandardNormal"
     objective: Annotated[
-        str, typer.Option(help="Objective (tfp-vae list objectives), such as 'IWAE(num_samples=5)'.")
+        str,
+        typer.Option(help="Objective (tfp-vae list objectives), such as 'IWAE(num_samples=5)'."),
     ] = "ELBO"
-    beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")] = 1.0
+    beta: Annotated[
+        float, typer.Option(min=0.0, help="Weight of the KL divergence in the loss.")
+    ] = 1.0
     warm_up: Annotated[int, typer.Option(min=0, help="Epochs in which beta rises from 0.")] = 0
-    cycles: Annotated[int, typer.Option(min=1, help="Times that the warm-up is repeated, equally far apart.")] = 1
+    cycles: Annotated[
+        int, typer.Option(min=1, help="Times that the warm-up is repeated, equally far apart.")
+    ] = 1
     decoder_decay: Annotated[
-        float, typer.Option(min=0.0, help="Weight of the decoder's squared kernels in the loss (RAE-L2).")
+        float,
+        typer.Option(min=0.0, help="Weight of the decoder's squared kernels in the loss (RAE-L2)."),
     ] = 0.0
     missing: Annotated[
-        bool, typer.Option("--missing", help="NaN in x is a missing value; tfp-vae impute fills it in.")
+        bool,
+        typer.Option("--missing", help="NaN in x is a missing value; tfp-vae impute fills it in."),
     ] = False
     patience: Annotated[
         int | None,
@@ -139,7 +161,8 @@ class Options:
         ),
     ] = None
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write event files into the run's folder tensorboard/.")
+        bool,
+        typer.Option("--tensorboard", help="Write event files into the run's folder tensorboard/."),
     ] = False
     num_samples: NumSamples = 500
     seed: Seed = 0
@@ -150,10 +173,23 @@ class Options:
 
 def takes_options(command: Callable) -> Callable:
     """Give a command, which takes `**options`, those of `Options`, before its own; a decorator."""
-    own = [one for one in inspect.signature(command).parameters.values() if one.kind is not one.VAR_KEYWORD]
-    fields = {field.name: field for field in dataclasses.fields(Options) if typing.get_args(field.type)[1:]}
-    shared = [own[0].replace(name=name, annotation=one.type, default=one.default) for name, one in fields.items()]
-    signature = inspect.Signature([one.replace(kind=one.KEYWORD_ONLY) for one in (own[0], *shared, *own[1:])])
+    own = [
+        one
+        for one in inspect.signature(command).parameters.values()
+        if one.kind is not one.VAR_KEYWORD
+    ]
+    fields = {
+        field.name: field
+        for field in dataclasses.fields(Options)
+        if typing.get_args(field.type)[1:]
+    }
+    shared = [
+        own[0].replace(name=name, annotation=one.type, default=one.default)
+        for name, one in fields.items()
+    ]
+    signature = inspect.Signature(
+        [one.replace(kind=one.KEYWORD_ONLY) for one in (own[0], *shared, *own[1:])]
+    )
     command.__signature__ = signature  # type: ignore[attr-defined]
     return command
 
@@ -170,7 +206,8 @@ def _take_defaults(ctx: typer.Context, config: Path | None) -> Path | None:
 def train(
     ctx: typer.Context,
     run: Annotated[
-        Path | None, typer.Option(help="New folder for the run; default: the next number under runs/.")
+        Path | None,
+        typer.Option(help="New folder for the run; default: the next number under runs/."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -184,8 +221,8 @@ def train(
         Path | None,
         typer.Option(
             help="Go on with an interrupted run, with the options it began with. With more --epochs, or more "
-            "--patience, train longer than planned, a finished run too: the learning rate then follows the cosine over "
-            "all of these epochs."
+            "--patience, train longer than planned, a finished run too: the learning rate then "
+            "follows the cosine over all of these epochs."
         ),
     ] = None,
     **options,
@@ -197,9 +234,12 @@ def train(
     if others := [name for name in given if name not in ("resume", "epochs", "patience")]:
         names = ", ".join("--" + name.replace("_", "-") for name in others)
         raise ValueError(
-            f"--resume takes all options but --epochs and --patience from the run's config.json. Leave out {names}."
+            "--resume takes all options but --epochs and --patience from the run's config.json. "
+            f"Leave out {names}."
         )
-    _cli().resume(resume, **{name: ctx.params[name] for name in ("epochs", "patience") if name in given})
+    _cli().resume(
+        resume, **{name: ctx.params[name] for name in ("epochs", "patience") if name in given}
+    )
 
 
 @app.command(short_help="Judge a model on its test data.")
@@ -212,7 +252,9 @@ def evaluate(
     seed: Seed = 0,
 ) -> None:
     """Judge a model on its test data: -ELBO, log-likelihood, KL, NLL and active units."""
-    _cli().evaluate(model, dataset, condition, num_samples=num_samples, batch_size=batch_size, seed=seed)
+    _cli().evaluate(
+        model, dataset, condition, num_samples=num_samples, batch_size=batch_size, seed=seed
+    )
 
 
 @app.command(short_help="Generate examples.")
@@ -220,12 +262,16 @@ def sample(
     model: Model = None,
     num_examples: Annotated[int, typer.Option(min=1, help="How many.")] = 60,
     seed: Seed = 0,
-    output: Annotated[Path, typer.Option(help="New file: .png for a picture, .npz for arrays.")] = Path("samples.png"),
+    output: Annotated[
+        Path, typer.Option(help="New file: .png for a picture, .npz for arrays.")
+    ] = Path("samples.png"),
     condition: Annotated[
-        str | None, typer.Option(help="Of a conditional model: a label such as 7, or numbers such as 0.5,1.")
+        str | None,
+        typer.Option(help="Of a conditional model: a label such as 7, or numbers such as 0.5,1."),
     ] = None,
     draws: Annotated[
-        bool, typer.Option("--draws", help="Draws from p(x|z) instead of its means, as an .npz file.")
+        bool,
+        typer.Option("--draws", help="Draws from p(x|z) instead of its means, as an .npz file."),
     ] = False,
 ) -> None:
     """Generate examples: means of p(x|z), or draws from it, for z from the prior."""
@@ -234,14 +280,20 @@ def sample(
 
 @app.command(short_help="Fill in missing values.")
 def impute(
-    data: Annotated[Path, typer.Argument(help=".npz file of an array, or of the arrays of a table, with NaN in it.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help=".npz file of an array, or of the arrays of a table, with NaN in it."),
+    ],
     model: Model = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Draws of z for each example.")] = 1000,
     num_draws: Annotated[
-        int | None, typer.Option(min=1, help="Draws of the missing values; default: their means instead.")
+        int | None,
+        typer.Option(min=1, help="Draws of the missing values; default: their means instead."),
     ] = None,
     seed: Seed = 0,
-    output: Annotated[Path, typer.Option(help="New .npz file: the same arrays, without gaps.")] = Path("imputed.npz"),
+    output: Annotated[
+        Path, typer.Option(help="New .npz file: the same arrays, without gaps.")
+    ] = Path("imputed.npz"),
 ) -> None:
     """Fill in missing values, with a model that was trained with --missing."""
     _cli().impute(model, data, output, num_samples=num_samples, num_draws=num_draws, seed=seed)
@@ -250,12 +302,22 @@ def impute(
 @app.command(short_help="Export a model for TensorFlow Serving.")
 def export(
     model: Model = None,
-    name: Annotated[str | None, typer.Option(help="Name of the served model; default: the data set's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the served model; default: the data set's.")
+    ] = None,
     saved_models: SavedModels = Path("saved_models"),
-    score_samples: Annotated[int, typer.Option(min=1, help="Draws a row in the signature score.")] = 16,
-    log_prob_samples: Annotated[int, typer.Option(min=1, help="Draws a row in the signature log_prob.")] = 128,
-    keep: Annotated[int | None, typer.Option(min=1, help="Versions that stay, the newest ones; default: all.")] = None,
-    target: Annotated[list[str] | None, typer.Option(help="onnx or openvino: for these too; may be repeated.")] = None,
+    score_samples: Annotated[
+        int, typer.Option(min=1, help="Draws a row in the signature score.")
+    ] = 16,
+    log_prob_samples: Annotated[
+        int, typer.Option(min=1, help="Draws a row in the signature log_prob.")
+    ] = 128,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Versions that stay, the newest ones; default: all.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="onnx or openvino: for these too; may be repeated.")
+    ] = None,
 ) -> None:
     """Export a model as the next version of a SavedModel for TensorFlow Serving."""
     numbers = {"score_samples": score_samples, "log_prob_samples": log_prob_samples}
@@ -267,17 +329,25 @@ def plot(
     model: Model = None,
     dataset: Dataset = None,
     condition: ConditionName = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the pictures; default: the run's.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures; default: the run's.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Draw a model's pictures: reconstructions, samples, traversals, curves; of a table its values."""
+    """Draw a model's pictures: reconstructions, samples, traversals, curves.
+
+    Of a table its values.
+    """
     _cli().plot(model, dataset, condition, output, seed)
 
 
 @app.command("list", short_help="List what the options of train can name.")
 def list_members(
     kind: Annotated[
-        str | None, typer.Argument(help="posteriors, likelihoods, priors, objectives or networks; default: all.")
+        str | None,
+        typer.Argument(
+            help="posteriors, likelihoods, priors, objectives or networks; default: all."
+        ),
     ] = None,
 ) -> None:
     """List what can be named in the options of train, with a line on each."""
@@ -285,7 +355,9 @@ def list_members(
 
 
 def _cli():
-    """Import the package, TensorFlow with it, without its start-up log (Python's own errors come through)."""
+    """Import the package, TensorFlow with it, without its start-up log (Python's own errors come
+    through).
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
     stderr = os.dup(2)
@@ -300,18 +372,26 @@ def _cli():
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line and give its exit code: bad input ends in one line and 2, Ctrl-C in 130."""
+    """Run a command line and give its exit code.
+
+    Bad input ends in one line and 2, Ctrl-C in 130.
+    """
     try:
         return app(arguments or ["--help"], standalone_mode=False) or 0
     except _users_errors() as error:
         if os.environ.get("TFP_VAE_TRACEBACK"):
             raise
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(_one_line(error))}")
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"[bold red]error:[/] {escape(_one_line(error))}"
+        )
         return 2
 
 
 def _users_errors() -> tuple[type[Exception], ...]:
-    """Return what bad input, a full disk or too little memory lead to; TensorFlow's own errors once it is imported."""
+    """Return what bad input, a full disk or too little memory lead to.
+
+    TensorFlow's own errors once it is imported.
+    """
     tensorflow = sys.modules.get("tensorflow")
     own = (tensorflow.errors.OpError,) if tensorflow else ()
     return (typer.TyperException, ValueError, TypeError, OSError, ImportError, MemoryError, *own)
@@ -320,7 +400,9 @@ def _users_errors() -> tuple[type[Exception], ...]:
 def _one_line(error: Exception) -> str:
     if isinstance(error, typer.TyperException):
         return " ".join(error.format_message().split())
-    failures = sys.modules.get("tfp_vae.cli.failures")  # not there before TensorFlow is, whose errors it knows
+    failures = sys.modules.get(
+        "tfp_vae.cli.failures"
+    )  # not there before TensorFlow is, whose errors it knows
     return failures.in_words(error) if failures else " ".join(str(error).split())
 
 

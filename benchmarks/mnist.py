@@ -24,7 +24,14 @@ ROWS = {
     "two layers": ["--posterior", "bottom_up(latent_sizes=(24, 12))"],
     "ladder": ["--posterior", "ladder(latent_sizes=(24, 12))", "--warm-up", "10"],
     "conditional": ["--condition", "label"],
-    "VQ-VAE": ["--posterior", "VectorQuantized(num_codes=256)", "--prior", "Codes", "--latent-size", "16"],
+    "VQ-VAE": [
+        "--posterior",
+        "VectorQuantized(num_codes=256)",
+        "--prior",
+        "Codes",
+        "--latent-size",
+        "16",
+    ],
     "autoencoder": ["--posterior", "Deterministic", "--objective", "Reconstruction"],
     "RAE-L2": [
         *("--posterior", "Deterministic", "--objective", "Reconstruction(latent_penalty=0.1)"),
@@ -42,13 +49,23 @@ def folder(name: str) -> Path:
 
 
 def run(name: str) -> None:
-    console = [sys.executable, "-m", "tfp_vae_console", *arguments(name), "--run", str(folder(name))]
+    console = [
+        sys.executable,
+        "-m",
+        "tfp_vae_console",
+        *arguments(name),
+        "--run",
+        str(folder(name)),
+    ]
     subprocess.run([*console, "--saved-models", str(RUNS / "saved_models")], check=True)
 
 
 def page() -> str:
     """Write the table from the runs there are."""
-    quoted = {name: " ".join(a if " " not in a and "(" not in a else f'"{a}"' for a in ROWS[name]) for name in ROWS}
+    quoted = {
+        name: " ".join(a if " " not in a and "(" not in a else f'"{a}"' for a in ROWS[name])
+        for name in ROWS
+    }
     lines = [
         "# The catalogue on MNIST",
         "",
@@ -72,7 +89,9 @@ def page() -> str:
                 ("negative_elbo", "nll", "kl", "log_likelihood"),
                 {"nll": "<= "} if "nll_is_bound" in m else {},
             )
-            numbers = " | ".join("" if m[key] is None else f"{bound.get(key, '')}{m[key]:.2f}" for key in keys)
+            numbers = " | ".join(
+                "" if m[key] is None else f"{bound.get(key, '')}{m[key]:.2f}" for key in keys
+            )
             options = f"`{quoted[name]}`" if quoted[name] else ""
             lines.append(f"| {name} | {options} | {numbers} | {units} | {m['seconds']:.0f} |")
     return "\n".join(lines) + "\n"

@@ -33,7 +33,11 @@ def make_vae():
     from tfp_vae import layers as tfpl
 
     keras.utils.set_random_seed(0)
-    encoder = [keras.Input((DIM,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(2 * LATENT)]
+    encoder = [
+        keras.Input((DIM,)),
+        keras.layers.Dense(HIDDEN, "relu"),
+        keras.layers.Dense(2 * LATENT),
+    ]
     decoder = [keras.Input((LATENT,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(DIM)]
     return tfp_vae.VAE(
         keras.Sequential([*encoder, tfpl.MultivariateNormalDiag(LATENT)]),
@@ -56,7 +60,9 @@ def saved_model_in_python(folder, threads, clients):
 
     def bind(signature, x):
         function, tensor = model.signatures[signature], tf.constant(x)
-        return keeping(lambda: function(x=tensor), lambda outputs: outputs[FIRST[signature]].numpy())
+        return keeping(
+            lambda: function(x=tensor), lambda outputs: outputs[FIRST[signature]].numpy()
+        )
 
     return bind
 
@@ -67,7 +73,9 @@ def cpp_session(folder, threads, clients):
     from tests import c_api
 
     # -1: the operations of a request run in the thread that asks, which spares the way to another and back
-    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=-1)
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=-1
+    )
     session = c_api.Session(folder, config.SerializeToString())
 
     def bind(signature, x):
@@ -101,7 +109,9 @@ def onnx_runtime(folder, threads, clients):
     sessions = {}
     for signature in SIGNATURES:
         path = folder / "assets.extra" / f"{signature}.onnx"
-        sessions[signature] = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        sessions[signature] = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
 
     def bind(signature, x):
         session = sessions[signature]
@@ -110,7 +120,9 @@ def onnx_runtime(folder, threads, clients):
         for output in session.get_outputs():
             binding.bind_output(output.name)
         first = [output.name for output in session.get_outputs()].index(FIRST[signature])
-        return lambda: session.run_with_iobinding(binding), lambda: binding.get_outputs()[first].numpy()
+        return lambda: session.run_with_iobinding(binding), lambda: binding.get_outputs()[
+            first
+        ].numpy()
 
     return bind
 
@@ -125,7 +137,9 @@ def openvino(folder, threads, clients):
         "PERFORMANCE_HINT": "LATENCY",
     }
     models = {
-        signature: openvino.compile_model(str(folder / "assets.extra" / f"{signature}.xml"), "CPU", options)
+        signature: openvino.compile_model(
+            str(folder / "assets.extra" / f"{signature}.xml"), "CPU", options
+        )
         for signature in SIGNATURES
     }
 
@@ -155,7 +169,10 @@ def torchscript(folder, threads, clients):
 
     example = torch.zeros([2, DIM])
     with torch.inference_mode():
-        traced = {"encode": torch.jit.trace(encode, example), "reconstruct": torch.jit.trace(reconstruct, example)}
+        traced = {
+            "encode": torch.jit.trace(encode, example),
+            "reconstruct": torch.jit.trace(reconstruct, example),
+        }
 
     def bind(signature, x):
         tensor = torch.from_numpy(x)
@@ -208,12 +225,17 @@ def measure(name, arguments):
                 for _ in range(20):
                     run()
                 rows = min(size, len(expected[signature]))
-                np.testing.assert_allclose(read()[:rows], expected[signature][:rows], rtol=1e-3, atol=1e-3)
+                np.testing.assert_allclose(
+                    read()[:rows], expected[signature][:rows], rtol=1e-3, atol=1e-3
+                )
             with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
                 start = time.perf_counter()
                 asked = [pool.submit(ask, run, arguments.seconds) for run, _ in clients]
                 latencies = [latency for future in asked for latency in future.result()]
-                found[f"{signature} {size}"] = latencies, size * len(latencies) / (time.perf_counter() - start)
+                found[f"{signature} {size}"] = (
+                    latencies,
+                    size * len(latencies) / (time.perf_counter() - start),
+                )
     return found
 
 
@@ -241,21 +263,36 @@ def prepare(folder):
 def run(name, arguments, folder):
     """Run one contender in a new process."""
     command = [__file__, "--only", name, "--folder", folder, "--threads", arguments.threads]
-    command += ["--clients", arguments.clients, "--seconds", arguments.seconds, "--batch-sizes", *arguments.batch_sizes]
-    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    command += [
+        "--clients",
+        arguments.clients,
+        "--seconds",
+        arguments.seconds,
+        "--batch-sizes",
+        *arguments.batch_sizes,
+    ]
+    result = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=False
+    )
     if result.returncode:
         sys.exit(f"{name} failed:\n{result.stderr[-2000:]}")
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32, 512])
-    parser.add_argument("--threads", type=int, default=1, help="of each runtime, within one operation")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of each runtime, within one operation"
+    )
     parser.add_argument("--clients", type=int, default=1, help="threads that ask at the same time")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=CONTENDERS, help="run this contender here, print its latencies as json")
+    parser.add_argument(
+        "--only", choices=CONTENDERS, help="run this contender here, print its latencies as json"
+    )
     parser.add_argument("--folder", type=Path, help="of the version that --only measures")
     arguments = parser.parse_args()
     if arguments.only:

@@ -10,8 +10,12 @@ from data import DIM, HIDDEN, LATENT, make_data
 
 def with_torch(x, batch_size, epochs, compiled):
     torch.manual_seed(0)
-    encoder = torch.nn.Sequential(torch.nn.Linear(DIM, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 2 * LATENT))
-    decoder = torch.nn.Sequential(torch.nn.Linear(LATENT, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, DIM))
+    encoder = torch.nn.Sequential(
+        torch.nn.Linear(DIM, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 2 * LATENT)
+    )
+    decoder = torch.nn.Sequential(
+        torch.nn.Linear(LATENT, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, DIM)
+    )
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3, fused=True)
 
     def loss_of(batch):

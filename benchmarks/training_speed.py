@@ -44,7 +44,11 @@ class HandWritten(keras.Model):
     def __init__(self):
         super().__init__()
         self.encoder = keras.Sequential(
-            [keras.Input((DIM,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(2 * LATENT)]
+            [
+                keras.Input((DIM,)),
+                keras.layers.Dense(HIDDEN, "relu"),
+                keras.layers.Dense(2 * LATENT),
+            ]
         )
         self.decoder = keras.Sequential(
             [keras.Input((LATENT,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(DIM)]
@@ -64,7 +68,11 @@ class HandWritten(keras.Model):
 
 
 def make_vae():
-    encoder = [keras.Input((DIM,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(2 * LATENT)]
+    encoder = [
+        keras.Input((DIM,)),
+        keras.layers.Dense(HIDDEN, "relu"),
+        keras.layers.Dense(2 * LATENT),
+    ]
     decoder = [keras.Input((LATENT,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(DIM)]
     return tfp_vae.VAE(
         keras.Sequential([*encoder, tfpl.MultivariateNormalDiag(LATENT)]),
@@ -88,7 +96,10 @@ KERAS = {
         {"loss": None, "jit_compile": True, "steps_per_execution": STEPS},
     ),
     "tfp_vae, as it comes": lambda: (make_vae(), {}),
-    f"tfp_vae, {STEPS} steps per execution, as tfp-vae train": lambda: (make_vae(), {"steps_per_execution": STEPS}),
+    f"tfp_vae, {STEPS} steps per execution, as tfp-vae train": lambda: (
+        make_vae(),
+        {"steps_per_execution": STEPS},
+    ),
 }
 TORCH = {"PyTorch, eager": "eager", "PyTorch, torch.compile": "compiled"}
 
@@ -100,31 +111,50 @@ def run(name, batch_size, epochs):
         command = [here / "torch_vae.py", batch_size, epochs, TORCH[name]]
     else:
         command = [__file__, "--only", name, "--batch-size", batch_size, "--epochs", epochs]
-    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=False
+    )
     if result.returncode:
         sys.exit(f"{name} failed:\n{result.stderr[-2000:]}")
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="of each round; the first is not counted")
-    parser.add_argument("--only", choices=KERAS, help="run this contender here, print its seconds as json")
+    parser.add_argument(
+        "--epochs", type=int, default=3, help="of each round; the first is not counted"
+    )
+    parser.add_argument(
+        "--only", choices=KERAS, help="run this contender here, print its seconds as json"
+    )
     arguments = parser.parse_args()
     if arguments.only:
         model, options = KERAS[arguments.only]()
-        print(json.dumps(with_keras(model, make_data(), arguments.batch_size, arguments.epochs, **options)))
+        print(
+            json.dumps(
+                with_keras(model, make_data(), arguments.batch_size, arguments.epochs, **options)
+            )
+        )
         return
     speeds = {name: [] for name in [*TORCH, *KERAS]}
     for _ in range(arguments.rounds):
         for name, values in speeds.items():
-            values += [NUM_IMAGES / seconds for seconds in run(name, arguments.batch_size, arguments.epochs)]
+            values += [
+                NUM_IMAGES / seconds
+                for seconds in run(name, arguments.batch_size, arguments.epochs)
+            ]
             print(f"  {name}: {values[-1]:,.0f}", flush=True)
-    print(f"images per second, batch {arguments.batch_size}, {os.cpu_count()} cores: median (smallest - largest)")
+    print(
+        f"images per second, batch {arguments.batch_size}, {os.cpu_count()} cores: median (smallest - largest)"
+    )
     for name, values in speeds.items():
-        print(f"{name:52} {statistics.median(values):8,.0f}  ({min(values):,.0f} - {max(values):,.0f})")
+        print(
+            f"{name:52} {statistics.median(values):8,.0f}  ({min(values):,.0f} - {max(values):,.0f})"
+        )
 
 
 if __name__ == "__main__":

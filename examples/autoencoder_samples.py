@@ -30,17 +30,30 @@ MODELS = {
     "autoencoder": (*POINTS, objectives.Reconstruction(), 0.0),
     "RAE-L2": (*POINTS, objectives.Reconstruction(latent_penalty=1.0), 1e-3),
     "VAE": (tfpl.MultivariateNormalDiag, {"event_size": LATENT_SIZE}, objectives.ELBO(), 0.0),
-    "VQ-VAE": (tfpl.VectorQuantized, {"event_shape": (LATENT_SIZE, 4), "num_codes": 32}, objectives.ELBO(), 0.0),
+    "VQ-VAE": (
+        tfpl.VectorQuantized,
+        {"event_shape": (LATENT_SIZE, 4), "num_codes": 32},
+        objectives.ELBO(),
+        0.0,
+    ),
 }
 
 
-def make_vae(posterior, arguments: dict, objective: objectives.Objective, decay: float) -> tfp_vae.VAE:
+def make_vae(
+    posterior, arguments: dict, objective: objectives.Objective, decay: float
+) -> tfp_vae.VAE:
     """Make a model: the same hidden layers, whatever the codes between them."""
     keras.utils.set_random_seed(0)
-    size = posterior.params_size(next(value for name, value in arguments.items() if name.startswith("event")))
-    encoder = keras.Sequential([networks.mlp((8, 8, 1), size, hidden_sizes=(200,)), posterior(**arguments)])
+    size = posterior.params_size(
+        next(value for name, value in arguments.items() if name.startswith("event"))
+    )
+    encoder = keras.Sequential(
+        [networks.mlp((8, 8, 1), size, hidden_sizes=(200,)), posterior(**arguments)]
+    )
     regularizer = keras.regularizers.L2(decay) if decay else None
-    network = networks.mlp(encoder.output_shape[1:], 64, hidden_sizes=(200,), kernel_regularizer=regularizer)
+    network = networks.mlp(
+        encoder.output_shape[1:], 64, hidden_sizes=(200,), kernel_regularizer=regularizer
+    )
     decoder = keras.Sequential([network, tfpl.IndependentBinomial((8, 8, 1), total_count=16)])
     return tfp_vae.VAE(encoder, decoder, objective=objective)
 
@@ -54,11 +67,16 @@ class Judge:
 
     def __init__(self, x: np.ndarray, labels: np.ndarray):
         self.forest = RandomForestClassifier(300, random_state=0).fit(_flat(x), labels)
-        self.density = make_pipeline(PCA(16, random_state=0), GaussianMixture(10, random_state=0)).fit(_flat(x))
+        self.density = make_pipeline(
+            PCA(16, random_state=0), GaussianMixture(10, random_state=0)
+        ).fit(_flat(x))
 
     def __call__(self, x: np.ndarray) -> dict[str, float]:
         confidence = self.forest.predict_proba(_flat(x)).max(-1)
-        return {"confidence": float(confidence.mean()), "log-likelihood": float(self.density.score(_flat(x)))}
+        return {
+            "confidence": float(confidence.mean()),
+            "log-likelihood": float(self.density.score(_flat(x))),
+        }
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
@@ -77,7 +95,9 @@ def draw(pictures: dict[str, np.ndarray], rows: dict[str, dict[str, float]]) -> 
     return figure
 
 
-def main(picture: str | None = None, epochs: int = 60, num_samples: int = 500) -> dict[str, dict[str, float]]:
+def main(
+    picture: str | None = None, epochs: int = 60, num_samples: int = 500
+) -> dict[str, dict[str, float]]:
     """Train the four, judge their samples, print and draw."""
     splits = tfp_vae.datasets.load("digits")
     judge = Judge(splits.train, labels_of(splits.train))

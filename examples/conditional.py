@@ -48,7 +48,9 @@ def make_vae(splits: tfp_vae.datasets.Splits, *, conditional: bool) -> tfp_vae.V
     return tfp_vae.VAE(
         networks.from_inputs({"x": shape, **condition}, to_posterior),
         networks.from_inputs({"z": (LATENT_SIZE,), **condition}, to_likelihood),
-        prior=networks.from_inputs(condition, to_prior) if conditional else tfp_vae.priors.Normal(LATENT_SIZE),
+        prior=networks.from_inputs(condition, to_prior)
+        if conditional
+        else tfp_vae.priors.Normal(LATENT_SIZE),
     )
 
 
@@ -84,12 +86,20 @@ def log_prob(vae: tfp_vae.VAE, data) -> np.ndarray:
     """Estimate log p(x), or log p(x|condition), of each image."""
     parts = range(0, len(tf.nest.flatten(data)[0]), 500)
     return np.concatenate(
-        [vae.log_prob(tf.nest.map_structure(lambda a, i=i: a[i : i + 500], data), NUM_SAMPLES) for i in parts]
+        [
+            vae.log_prob(tf.nest.map_structure(lambda a, i=i: a[i : i + 500], data), NUM_SAMPLES)
+            for i in parts
+        ]
     )
 
 
 def main(
-    name: str = "digits", picture: str | None = None, *, epochs: int = 40, num_images: int = 180, per_label: int = 100
+    name: str = "digits",
+    picture: str | None = None,
+    *,
+    epochs: int = 40,
+    num_images: int = 180,
+    per_label: int = 100,
 ) -> dict[str, float]:
     """Train, measure, and draw one row of samples for each label."""
     splits = tfp_vae.datasets.load(name, condition="label")
@@ -97,7 +107,9 @@ def main(
     largest = float(splits.test["x"].max())
     conditional = train(make_vae(splits, conditional=True), splits, epochs)
     plain = train(make_vae(splits, conditional=False), splits, epochs)
-    classifier = train_classifier(splits.train["x"] / scale, splits.train["condition"], max(3, epochs // 3))
+    classifier = train_classifier(
+        splits.train["x"] / scale, splits.train["condition"], max(3, epochs // 3)
+    )
     asked = np.repeat(np.arange(NUM_LABELS), per_label)
     generated = conditional.generate(len(asked), condition=asked) / largest
     read = np.argmax(classifier.predict(generated, verbose=0, batch_size=500), -1)
@@ -105,7 +117,11 @@ def main(
     test = {part: values[:num_images] for part, values in splits.test.items()}
     number = len(test["x"])
     with_label = np.stack(
-        [log_prob(conditional, {"x": test["x"], "condition": np.full(number, label)}) for label in range(NUM_LABELS)], 1
+        [
+            log_prob(conditional, {"x": test["x"], "condition": np.full(number, label)})
+            for label in range(NUM_LABELS)
+        ],
+        1,
     )
     of_own = with_label[np.arange(number), test["condition"]]
     of_same_model = logsumexp(with_label, axis=1) - np.log(NUM_LABELS)
@@ -115,7 +131,9 @@ def main(
             splits.test["x"] / largest, splits.test["condition"], verbose=0
         )[1],
         "samples that show their label": float(np.mean(read == asked)),
-        "fewest, of one label": min(float(np.mean(read[asked == label] == label)) for label in range(NUM_LABELS)),
+        "fewest, of one label": min(
+            float(np.mean(read[asked == label] == label)) for label in range(NUM_LABELS)
+        ),
         "-log p(x), plain": -float(of_plain.mean()),
         "-log p(x|label)": -float(of_own.mean()),
         "saved, against the plain VAE": float(np.mean(of_own - of_plain)),
@@ -127,7 +145,9 @@ def main(
     for measure, value in results.items():
         print(f"{measure:32}{value:9.3f}")
     if picture:
-        tfp_vae.plots.samples(conditional, condition=np.arange(NUM_LABELS)).savefig(picture, dpi=100)
+        tfp_vae.plots.samples(conditional, condition=np.arange(NUM_LABELS)).savefig(
+            picture, dpi=100
+        )
     return results
 
 

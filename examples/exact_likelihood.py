@@ -36,7 +36,9 @@ def make_data() -> np.ndarray:
     """Draw from a linear model of 3 factors of different strength, and noise."""
     random = np.random.RandomState(0)
     factors = random.normal(size=[LATENT, DIM]) * np.array([[0.9], [0.6], [0.3]])
-    x = random.normal(size=[NUM_EXAMPLES, LATENT]) @ factors + 0.15 * random.normal(size=[NUM_EXAMPLES, DIM])
+    x = random.normal(size=[NUM_EXAMPLES, LATENT]) @ factors + 0.15 * random.normal(
+        size=[NUM_EXAMPLES, DIM]
+    )
     return (x + 1.0).astype("float32")
 
 
@@ -47,7 +49,12 @@ def make_vae() -> tfp_vae.VAE:
         keras.layers.Dense(tfpl.MultivariateNormalDiag.params_size(LATENT)),
         tfpl.MultivariateNormalDiag(LATENT),
     ]
-    decoder = [keras.Input((LATENT,)), keras.layers.Dense(DIM), SharedScale(), tfpl.IndependentNormal(DIM)]
+    decoder = [
+        keras.Input((LATENT,)),
+        keras.layers.Dense(DIM),
+        SharedScale(),
+        tfpl.IndependentNormal(DIM),
+    ]
     return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder))
 
 
@@ -56,7 +63,11 @@ def exact_log_prob(vae: tfp_vae.VAE, x: np.ndarray) -> np.ndarray:
     weights, loc, _ = vae.decoder.get_weights()
     variance = float(vae.decode(np.zeros([1, LATENT])).variance()[0, 0])
     covariance = weights.T @ weights + variance * np.eye(DIM)
-    return tfd.MultivariateNormalFullCovariance(loc.astype("float64"), covariance).log_prob(x.astype("float64")).numpy()
+    return (
+        tfd.MultivariateNormalFullCovariance(loc.astype("float64"), covariance)
+        .log_prob(x.astype("float64"))
+        .numpy()
+    )
 
 
 def main(verbose: int = 1) -> dict[str, float]:
@@ -70,7 +81,9 @@ def main(verbose: int = 1) -> dict[str, float]:
     result = {
         "pca": -PCA(LATENT).fit(x.astype("float64")).score(x),
         "exact": -exact_log_prob(vae, x).mean(),
-        "negative_elbo": -np.mean([vae.objective.terms(one_pass)["elbo"] for one_pass in passes(vae, x)]),
+        "negative_elbo": -np.mean(
+            [vae.objective.terms(one_pass)["elbo"] for one_pass in passes(vae, x)]
+        ),
         "importance": -float(np.mean(vae.log_prob(x, 1000))),
         "active_units": tfp_vae.evaluation.active_units(vae, x),
     }
@@ -87,7 +100,9 @@ def passes(vae: tfp_vae.VAE, x: np.ndarray, num_passes: int = 20):
     """Return stochastic passes with different draws, so that their mean has little noise."""
     for number in range(num_passes):
         seed = tf.constant([0, number])
-        yield tfp_vae.objectives.OnePass(tf.constant(x), vae.encode(x), vae.prior(None), vae.decode, seed)
+        yield tfp_vae.objectives.OnePass(
+            tf.constant(x), vae.encode(x), vae.prior(None), vae.decode, seed
+        )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,10 @@ def make_vae(splits: tfp_vae.datasets.Splits, mask: np.ndarray) -> tfp_vae.VAE:
     """Make a VAE whose encoder begins with what is observed."""
     keras.utils.set_random_seed(0)
     posterior, likelihood = tfpl.MultivariateNormalDiag, getattr(tfpl, splits.likelihood)
-    shape, config = splits.event_shape, {"event_shape": splits.event_shape, **splits.likelihood_config}
+    shape, config = (
+        splits.event_shape,
+        {"event_shape": splits.event_shape, **splits.likelihood_config},
+    )
     to_posterior = [
         keras.layers.Dense(HIDDEN_SIZE, "relu"),
         keras.layers.Dense(posterior.params_size(LATENT_SIZE)),
@@ -41,7 +44,9 @@ def make_vae(splits: tfp_vae.datasets.Splits, mask: np.ndarray) -> tfp_vae.VAE:
     encoder = networks.from_inputs({"x": observed}, to_posterior)
     decoder = [networks.mlp((LATENT_SIZE,), likelihood.params_size(shape)), likelihood(**config)]
     decoder = keras.Sequential([keras.Input((LATENT_SIZE,)), *decoder])
-    return tfp_vae.VAE(encoder, decoder, missing=True, objective=tfp_vae.objectives.IWAE(5))  # MIWAE's bound
+    return tfp_vae.VAE(
+        encoder, decoder, missing=True, objective=tfp_vae.objectives.IWAE(5)
+    )  # MIWAE's bound
 
 
 def train(splits: tfp_vae.datasets.Splits, mask: np.ndarray, epochs: int) -> tfp_vae.VAE:
@@ -49,27 +54,38 @@ def train(splits: tfp_vae.datasets.Splits, mask: np.ndarray, epochs: int) -> tfp
     vae, steps = make_vae(splits, mask), splits.steps_per_epoch(BATCH_SIZE)
     vae.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps * epochs)))
     beside = dataclasses.replace(splits, train={"x": splits.train, "condition": mask})
-    batches = beside.batches(BATCH_SIZE, epochs=epochs).map(lambda data: {"x": data["x"], "mask": data["condition"]})
+    batches = beside.batches(BATCH_SIZE, epochs=epochs).map(
+        lambda data: {"x": data["x"], "mask": data["condition"]}
+    )
     vae.fit(batches, steps_per_epoch=steps, epochs=epochs, verbose=0)
     return vae
 
 
 def main(
-    name: str = "digits", picture: str | None = None, *, epochs: int = 60, num_images: int = 180, num_samples: int = 500
+    name: str = "digits",
+    picture: str | None = None,
+    *,
+    epochs: int = 60,
+    num_images: int = 180,
+    num_samples: int = 500,
 ) -> dict[str, float]:
     """Train both, judge them, fill in the pixels that are hidden, and draw some of them."""
     splits, random = tfp_vae.datasets.load(name), np.random.default_rng(0)
     mask = random.uniform(size=splits.train.shape) < SHARE
     whole, half = train(splits, np.ones_like(mask), epochs), train(splits, mask, epochs)
     nll = [
-        tfp_vae.evaluation.evaluate(vae, splits.test, num_samples=num_samples, batch_size=100)["nll"]
+        tfp_vae.evaluation.evaluate(vae, splits.test, num_samples=num_samples, batch_size=100)[
+            "nll"
+        ]
         for vae in (whole, half)
     ]
     x = splits.test[:num_images]
     hidden = random.uniform(size=x.shape) >= SHARE
     with_holes = np.where(hidden, np.nan, x)
     fillings = {
-        "mean of the pixel": np.broadcast_to(np.nanmean(np.where(mask, splits.training_values(), np.nan), 0), x.shape),
+        "mean of the pixel": np.broadcast_to(
+            np.nanmean(np.where(mask, splits.training_values(), np.nan), 0), x.shape
+        ),
         "sample from the prior": half.generate(len(x)),
         "impute": half.impute(with_holes),
         "impute, trained on whole images": whole.impute(with_holes),
@@ -77,7 +93,10 @@ def main(
     results = {
         "NLL, trained on whole images": nll[0],
         "NLL, trained on halves": nll[1],
-        **{f"RMSE, {name}": float(np.sqrt(np.mean((filled - x)[hidden] ** 2))) for name, filled in fillings.items()},
+        **{
+            f"RMSE, {name}": float(np.sqrt(np.mean((filled - x)[hidden] ** 2)))
+            for name, filled in fillings.items()
+        },
     }
     for measure, value in results.items():
         print(f"{measure:40}{value:9.3f}")
@@ -86,10 +105,14 @@ def main(
         draws = half.impute(with_holes[:10], num_draws=1, seed=1)[0]
         images = np.stack([*(row[:10] for row in rows), draws])
         titles = ["image", "observed", "mean", "prior", "impute", "whole", "draw"]
-        tfp_vae.plots.grid(images, "Half of the pixels are missing", titles).savefig(picture, dpi=100)
+        tfp_vae.plots.grid(images, "Half of the pixels are missing", titles).savefig(
+            picture, dpi=100
+        )
     return results
 
 
 if __name__ == "__main__":
-    numbers = {"epochs": 40, "num_images": 1000, "num_samples": 5000} if "mnist" in sys.argv[1:] else {}
+    numbers = (
+        {"epochs": 40, "num_images": 1000, "num_samples": 5000} if "mnist" in sys.argv[1:] else {}
+    )
     main(*sys.argv[1:], **numbers)

@@ -50,13 +50,17 @@ def learned_noise(t):
 
 def uncertain_line(units: int) -> keras.layers.Layer:
     """Make a dense layer with random weights; the KL divergence is that of the weights, for all examples together."""
-    return tfpl.DenseVariational(units, posterior, prior, kl_weight=1.0 / NUM_EXAMPLES, kl_use_exact=True)
+    return tfpl.DenseVariational(
+        units, posterior, prior, kl_weight=1.0 / NUM_EXAMPLES, kl_use_exact=True
+    )
 
 
 def posterior(kernel_size: int, bias_size: int, dtype) -> keras.Model:
     """Make q(w): a normal distribution for each weight, narrow at first."""
     size = kernel_size + bias_size
-    initializer = tfpl.BlockwiseInitializer(["zeros", keras.initializers.Constant(-5.0)], [size, size])
+    initializer = tfpl.BlockwiseInitializer(
+        ["zeros", keras.initializers.Constant(-5.0)], [size, size]
+    )
     weights = tfpl.VariableLayer(2 * size, dtype=dtype, initializer=initializer)
     return keras.Sequential([weights, tfpl.IndependentNormal(size)])
 
@@ -64,12 +68,17 @@ def posterior(kernel_size: int, bias_size: int, dtype) -> keras.Model:
 def prior(kernel_size: int, bias_size: int, dtype) -> keras.Model:
     """Make p(w): trained means, scale 1."""
     weights = tfpl.VariableLayer(kernel_size + bias_size, dtype=dtype)
-    return keras.Sequential([weights, tfpl.DistributionLambda(lambda t: tfd.Independent(tfd.Normal(t, 1.0), 1))])
+    return keras.Sequential(
+        [weights, tfpl.DistributionLambda(lambda t: tfd.Independent(tfd.Normal(t, 1.0), 1))]
+    )
 
 
 MODELS = {
     "no uncertainty": lambda: [keras.layers.Dense(1), tfpl.DistributionLambda(fixed_noise)],
-    "aleatoric": lambda: [keras.layers.Dense(2, kernel_initializer="zeros"), tfpl.DistributionLambda(learned_noise)],
+    "aleatoric": lambda: [
+        keras.layers.Dense(2, kernel_initializer="zeros"),
+        tfpl.DistributionLambda(learned_noise),
+    ],
     "epistemic": lambda: [uncertain_line(1), tfpl.DistributionLambda(fixed_noise)],
     "both": lambda: [uncertain_line(2), tfpl.DistributionLambda(learned_noise)],
 }
@@ -89,7 +98,9 @@ def train(name: str, x: np.ndarray, y: np.ndarray, steps: int = 3000) -> keras.M
 
 def least_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return slope and intercept."""
-    return np.linalg.lstsq(np.append(x, np.ones_like(x), 1).astype("float64"), y[:, 0], rcond=None)[0]
+    return np.linalg.lstsq(np.append(x, np.ones_like(x), 1).astype("float64"), y[:, 0], rcond=None)[
+        0
+    ]
 
 
 def best_aleatoric_loss(x: np.ndarray, y: np.ndarray) -> float:
@@ -98,10 +109,14 @@ def best_aleatoric_loss(x: np.ndarray, y: np.ndarray) -> float:
 
     def loss(w):
         scale = 1e-3 + np.logaddexp(0.0, 0.05 * (w[2] * x + w[3]))
-        return np.mean(0.5 * ((y - w[0] * x - w[1]) / scale) ** 2 + np.log(scale)) + 0.5 * np.log(2.0 * np.pi)
+        return np.mean(0.5 * ((y - w[0] * x - w[1]) / scale) ** 2 + np.log(scale)) + 0.5 * np.log(
+            2.0 * np.pi
+        )
 
     start = [*least_squares(x[:, np.newaxis], y[:, np.newaxis]), 0.0, 20.0]
-    return minimize(loss, start, method="Nelder-Mead", options={"maxiter": 20_000, "fatol": 1e-12}).fun
+    return minimize(
+        loss, start, method="Nelder-Mead", options={"maxiter": 20_000, "fatol": 1e-12}
+    ).fun
 
 
 def exact_mean_field_scales(x: np.ndarray) -> np.ndarray:
@@ -134,7 +149,9 @@ def main(picture: str | None = None) -> dict[str, float]:
     models = {name: train(name, x, y) for name in MODELS}
     (slope, intercept), scales = least_squares(x, y), exact_mean_field_scales(x)
     q = models["epistemic"].layers[0].posterior(x)
-    both = np.mean([models["both"].evaluate(x, y, batch_size=NUM_EXAMPLES, verbose=0) for _ in range(20)])
+    both = np.mean(
+        [models["both"].evaluate(x, y, batch_size=NUM_EXAMPLES, verbose=0) for _ in range(20)]
+    )
     rows = {
         "1 slope": (models["no uncertainty"].get_weights()[0].item(), slope),
         "1 intercept": (models["no uncertainty"].get_weights()[1].item(), intercept),

@@ -54,7 +54,10 @@ class SemiSupervisedVAE(keras.Model):
         step = tf.cast(self.optimizer.iterations, tf.int32) if training else tf.constant(0)
         labels = tf.tile(tf.range(NUM_LABELS)[:, tf.newaxis], [1, tf.shape(x)[0]])
         repeated = tf.repeat(x[tf.newaxis], NUM_LABELS, 0)
-        data = {"x": tf.reshape(repeated, [-1, *x.shape[1:]]), "condition": tf.reshape(labels, [-1])}
+        data = {
+            "x": tf.reshape(repeated, [-1, *x.shape[1:]]),
+            "condition": tf.reshape(labels, [-1]),
+        }
         seed = tf.random.fold_in(tf.constant([int(training), self.seed]), step)
         elbo = self.vae.objective.terms(self.vae.one_pass(data, seed))["elbo"]
         return tf.transpose(tf.reshape(elbo, [NUM_LABELS, -1])) - np.float32(np.log(NUM_LABELS))
@@ -62,7 +65,9 @@ class SemiSupervisedVAE(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Average the bounds, and add the classifier's loss over the known labels."""
         self.bound_metric.update_state(y_pred["bound"])
-        cross_entropy = -tf.math.divide_no_nan(tf.reduce_sum(y_pred["log_q"]), tf.reduce_sum(y_pred["known"]))
+        cross_entropy = -tf.math.divide_no_nan(
+            tf.reduce_sum(y_pred["log_q"]), tf.reduce_sum(y_pred["known"])
+        )
         return self.weight * cross_entropy - tf.reduce_mean(y_pred["bound"])
 
 
@@ -71,8 +76,16 @@ def make_vae(splits: tfp_vae.datasets.Splits) -> tfp_vae.VAE:
     posterior, likelihood = tfpl.MultivariateNormalDiag, tfpl.IndependentBinomial
     dense, shape = keras.layers.Dense, splits.event_shape
     scaled = keras.Sequential([keras.Input(shape), keras.layers.Rescaling(1.0 / 16.0)])
-    to_posterior = [dense(200, "relu"), dense(posterior.params_size(LATENT_SIZE)), posterior(LATENT_SIZE)]
-    to_likelihood = [dense(200, "relu"), dense(likelihood.params_size(shape)), likelihood(shape, total_count=16)]
+    to_posterior = [
+        dense(200, "relu"),
+        dense(posterior.params_size(LATENT_SIZE)),
+        posterior(LATENT_SIZE),
+    ]
+    to_likelihood = [
+        dense(200, "relu"),
+        dense(likelihood.params_size(shape)),
+        likelihood(shape, total_count=16),
+    ]
     label = networks.one_hot(NUM_LABELS)
     return tfp_vae.VAE(
         networks.from_inputs({"x": scaled, "condition": label}, to_posterior),
@@ -103,7 +116,9 @@ def accuracy(classifier: keras.Model, data) -> float:
 def main(per_label: int = 10, epochs: int = 40, seed: int = 0) -> dict[str, float]:
     """Train both, and count their errors on images that neither has seen."""
     splits = tfp_vae.datasets.load("digits", condition="label")
-    unseen = {part: np.concatenate([splits.validation[part], splits.test[part]]) for part in splits.test}
+    unseen = {
+        part: np.concatenate([splits.validation[part], splits.test[part]]) for part in splits.test
+    }
     train = {"x": splits.train["x"], "label": hide(splits.train["condition"], per_label, seed)}
     known = train["label"] != UNKNOWN
 
@@ -111,7 +126,9 @@ def main(per_label: int = 10, epochs: int = 40, seed: int = 0) -> dict[str, floa
     supervised = make_classifier(splits.event_shape)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     supervised.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=True)
-    supervised.fit(train["x"][known], train["label"][known], batch_size=50, epochs=4 * epochs, verbose=0)
+    supervised.fit(
+        train["x"][known], train["label"][known], batch_size=50, epochs=4 * epochs, verbose=0
+    )
 
     keras.utils.set_random_seed(seed)
     model = SemiSupervisedVAE(make_vae(splits), make_classifier(splits.event_shape), weight=30.0)

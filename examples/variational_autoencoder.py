@@ -27,7 +27,9 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     splits = tfp_vae.datasets.load(name)
     scale = 255.0 / splits.train.max()
     return tuple(
-        tfp_vae.datasets.binarize(tf.constant(scale * part, tf.float32), tf.constant([0, number])).numpy()
+        tfp_vae.datasets.binarize(
+            tf.constant(scale * part, tf.float32), tf.constant([0, number])
+        ).numpy()
         for number, part in enumerate((splits.train, splits.test))
     )
 
@@ -45,7 +47,9 @@ def make_models(image_shape: tuple[int, int, int]) -> tuple[keras.Model, keras.M
             keras.layers.Flatten(),
             keras.layers.Dense(128, activation="leaky_relu"),
             keras.layers.Dense(tfpl.MultivariateNormalTriL.params_size(ENCODED_SIZE)),
-            tfpl.MultivariateNormalTriL(ENCODED_SIZE, activity_regularizer=tfpl.KLDivergenceRegularizer(prior)),
+            tfpl.MultivariateNormalTriL(
+                ENCODED_SIZE, activity_regularizer=tfpl.KLDivergenceRegularizer(prior)
+            ),
         ]
     )
     decoder = keras.Sequential(
@@ -64,7 +68,13 @@ def make_models(image_shape: tuple[int, int, int]) -> tuple[keras.Model, keras.M
 
 def draw(x: np.ndarray, x_hat: tfd.Distribution, x_new: tfd.Distribution) -> Figure:
     """Draw images, their reconstructions, and new images."""
-    rows = {"x": x, "mean": x_hat.mean(), "mode": x_hat.mode(), "new: mean": x_new.mean(), "new: draw": x_new.sample()}
+    rows = {
+        "x": x,
+        "mean": x_hat.mean(),
+        "mode": x_hat.mode(),
+        "new: mean": x_new.mean(),
+        "new: draw": x_new.sample(),
+    }
     figure = Figure(figsize=(len(x), len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(x))
     for row, (name, images) in zip(axes, rows.items(), strict=True):
@@ -75,12 +85,16 @@ def draw(x: np.ndarray, x_hat: tfd.Distribution, x_new: tfd.Distribution) -> Fig
     return figure
 
 
-def main(name: str = "digits", picture: str | None = None, epochs: int = 40, batch_size: int = 50) -> dict[str, float]:
+def main(
+    name: str = "digits", picture: str | None = None, epochs: int = 40, batch_size: int = 50
+) -> dict[str, float]:
     """Train, measure in nats per image, and draw."""
     keras.utils.set_random_seed(0)
     x_train, x_test = load_images(name)
     encoder, decoder, vae = make_models(x_train.shape[1:])
-    vae.compile(keras.optimizers.Adam(2e-3), loss=lambda x, rv_x: -rv_x.log_prob(x), steps_per_execution=10)
+    vae.compile(
+        keras.optimizers.Adam(2e-3), loss=lambda x, rv_x: -rv_x.log_prob(x), steps_per_execution=10
+    )
     vae.fit(x_train, x_train, batch_size=batch_size, epochs=epochs, verbose=0)
 
     brightness = np.clip(x_train.mean(0), 1e-3, 1.0 - 1e-3)
@@ -91,7 +105,9 @@ def main(name: str = "digits", picture: str | None = None, epochs: int = 40, bat
         "-ELBO": vae.evaluate(repeated, repeated, batch_size=500, verbose=0),
         "-ELBO of tfp_vae.VAE": tfp_vae.evaluation.elbo(same, repeated)["loss"].mean(),
         "-log p(x), 100 samples": -float(np.mean(same.log_prob(x_test, 100))),
-        "independent pixels": -float(np.mean(tfd.Independent(tfd.Bernoulli(probs=brightness), 3).log_prob(x_test))),
+        "independent pixels": -float(
+            np.mean(tfd.Independent(tfd.Bernoulli(probs=brightness), 3).log_prob(x_test))
+        ),
     }
     for measure, nats in results.items():
         print(f"{measure:24}{nats:8.2f}")

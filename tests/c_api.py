@@ -138,7 +138,10 @@ class Session:
 
     def _endpoints(self, names) -> ctypes.Array:
         parts = [name.rpartition(":") for name in names]
-        found = [_Output(self._c.TF_GraphOperationByName(self._graph, op.encode()), int(i)) for op, _, i in parts]
+        found = [
+            _Output(self._c.TF_GraphOperationByName(self._graph, op.encode()), int(i))
+            for op, _, i in parts
+        ]
         return (_Output * len(found))(*found)
 
     def _to_tensor(self, value: np.ndarray) -> int:
@@ -152,7 +155,9 @@ class Session:
         shape = [self._c.TF_Dim(tensor, axis) for axis in range(self._c.TF_NumDims(tensor))]
         code, data = self._c.TF_TensorType(tensor), self._c.TF_TensorData(tensor)
         if code == STRING:
-            texts = [self._to_bytes(data + index * STRING_SIZE) for index in range(int(np.prod(shape)))]
+            texts = [
+                self._to_bytes(data + index * STRING_SIZE) for index in range(int(np.prod(shape)))
+            ]
             value = np.array(texts, object).reshape(shape)
         else:
             value = np.empty(shape, DTYPES[code])
@@ -160,7 +165,9 @@ class Session:
         return value
 
     def _to_bytes(self, string: int) -> bytes:
-        return ctypes.string_at(self._c.TF_StringGetDataPointer(string), self._c.TF_StringGetSize(string))
+        return ctypes.string_at(
+            self._c.TF_StringGetDataPointer(string), self._c.TF_StringGetSize(string)
+        )
 
 
 class Bound:
@@ -171,7 +178,9 @@ class Bound:
         self._names = [*definition.outputs]
         self._feeds = session._endpoints(definition.inputs[name].name for name in inputs)
         self._fetches = session._endpoints(info.name for info in definition.outputs.values())
-        self._sent = (c_void_p * len(inputs))(*(session._to_tensor(value) for value in inputs.values()))
+        self._sent = (c_void_p * len(inputs))(
+            *(session._to_tensor(value) for value in inputs.values())
+        )
         self._received = (c_void_p * len(self._names))()
 
     def __enter__(self):
@@ -194,7 +203,10 @@ class Bound:
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Return the outputs of the last run, copied, by name."""
-        return {name: self._session._to_array(tensor) for name, tensor in zip(self._names, self._received, strict=True)}
+        return {
+            name: self._session._to_array(tensor)
+            for name, tensor in zip(self._names, self._received, strict=True)
+        }
 
     def _delete(self, tensors: ctypes.Array) -> None:
         for place, tensor in enumerate(tensors):

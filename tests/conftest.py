@@ -21,7 +21,9 @@ class Thorough:
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="run examples and trainings in full length")
+    parser.addoption(
+        "--full", action="store_true", help="run examples and trainings in full length"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +45,9 @@ def pytest_runtest_setup(item):
 
 
 def pytest_collection_modifyitems(items):
-    if os.environ.get("TFDS_DATA_DIR") and os.path.isdir(os.path.join(os.environ["TFDS_DATA_DIR"], "mnist")):
+    if os.environ.get("TFDS_DATA_DIR") and os.path.isdir(
+        os.path.join(os.environ["TFDS_DATA_DIR"], "mnist")
+    ):
         return
     skip = pytest.mark.skip(reason="needs MNIST: prepare it with TFDS and set TFDS_DATA_DIR")
     for item in items:
@@ -83,7 +87,9 @@ def make_vae(
         posterior(latent_size),
     ]
     decoder = [
-        networks.mlp((latent_size,), likelihood.params_size(event_shape), hidden_sizes=hidden_sizes),
+        networks.mlp(
+            (latent_size,), likelihood.params_size(event_shape), hidden_sizes=hidden_sizes
+        ),
         likelihood(event_shape, **arguments),
     ]
     return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), **kwargs)

@@ -33,12 +33,16 @@ def read_request(body: bytes, inputs_of: Callable) -> tuple[str, dict[str, np.nd
         raise _invalid(f"JSON Value: {_text(document)} {text}")
     expected = inputs_of(signature)
     if "instances" in document and "inputs" in document:
-        text = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
+        text = (
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
+        )
         raise _invalid(f"JSON Value: {_text(document)} {text}")
     if "instances" in document:
         rows = document["instances"]
         if not isinstance(rows, list):
-            raise _invalid(f"JSON Value: {_text(document)} Excepting 'instances' to be an list/array")
+            raise _invalid(
+                f"JSON Value: {_text(document)} Excepting 'instances' to be an list/array"
+            )
         if not rows:
             raise _invalid(f"JSON Value: {_text(document)} No values in 'instances' array")
         return signature, _from_rows(rows, expected), True
@@ -152,7 +156,9 @@ def _scalar(value, dtype: tf.DType):
     if dtype == tf.float32 and (is_int or isinstance(value, float)):
         most = 2**24 - 1 if is_int else float(np.finfo("float32").max)
         if np.isfinite(value) and abs(value) > most:
-            raise _invalid(f"Cannot convert JSON value: {_text(value)} to float without loss of precision.")
+            raise _invalid(
+                f"Cannot convert JSON value: {_text(value)} to float without loss of precision."
+            )
         return value
     if dtype == tf.int32 and is_int and -(2**31) <= value < 2**31:
         return value
@@ -163,8 +169,17 @@ def _scalar(value, dtype: tf.DType):
             return base64.b64decode(value["b64"], validate=True)
         except binascii.Error as error:
             raise _invalid("Unable to base64 decode") from error
-    kinds = {dict: "Object", str: "String", bool: str(value), type(None): "Null", int: "Number", float: "Number"}
-    raise _invalid(f"JSON Value: {_text(value)} Type: {kinds[type(value)]} is not of expected type: {_name(dtype)}")
+    kinds = {
+        dict: "Object",
+        str: "String",
+        bool: str(value),
+        type(None): "Null",
+        int: "Number",
+        float: "Number",
+    }
+    raise _invalid(
+        f"JSON Value: {_text(value)} Type: {kinds[type(value)]} is not of expected type: {_name(dtype)}"
+    )
 
 
 def _name(dtype: tf.DType) -> str:

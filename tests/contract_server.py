@@ -26,8 +26,19 @@ from tests import c_api, contract_json
 from tests.contract_json import Refusal
 
 # absl::StatusCode by number, and tensorflow_serving/model_servers/http_server.cc, ToHTTPStatusCode.
-CODES = {3: "INVALID_ARGUMENT", 5: "NOT_FOUND", 9: "FAILED_PRECONDITION", 12: "UNIMPLEMENTED", 13: "INTERNAL"}
-HTTP = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404, "DEADLINE_EXCEEDED": 504}
+CODES = {
+    3: "INVALID_ARGUMENT",
+    5: "NOT_FOUND",
+    9: "FAILED_PRECONDITION",
+    12: "UNIMPLEMENTED",
+    13: "INTERNAL",
+}
+HTTP = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "NOT_FOUND": 404,
+    "DEADLINE_EXCEEDED": 504,
+}
 HTTP |= {"UNAVAILABLE": 503, "INTERNAL": 500, "UNIMPLEMENTED": 501}
 # tensorflow_serving/model_servers/http_rest_api_util.cc.
 VERSION = r"(?:/versions/(\d+))?"
@@ -47,9 +58,13 @@ class Batching:
     def read(cls, file: Path) -> "Batching":
         """Read a batching parameters file; its timeout of a millisecond is too short to see anything joined."""
         text = re.sub("#.*", "", file.read_text())
-        allowed = tuple(int(size) for size in re.search(r"allowed_batch_sizes: \[(.*?)\]", text)[1].split(","))
+        allowed = tuple(
+            int(size) for size in re.search(r"allowed_batch_sizes: \[(.*?)\]", text)[1].split(",")
+        )
         most = int(re.search(r"max_batch_size { value: (\d+) }", text)[1])
-        if list(allowed) != sorted(set(allowed)) or allowed[-1] != most:  # batching_session.cc, CreateBatchingSession
+        if (
+            list(allowed) != sorted(set(allowed)) or allowed[-1] != most
+        ):  # batching_session.cc, CreateBatchingSession
             raise ValueError(f"allowed_batch_sizes {allowed} must rise to max_batch_size {most}")
         return cls(most, allowed)
 
@@ -57,14 +72,24 @@ class Batching:
 class Batcher:
     """Joins requests to one signature: tensorflow_serving/batching/batching_session.cc and shared_batch_scheduler.h."""
 
-    def __init__(self, session: c_api.Session, signature: str, batching: Batching, sizes: list[int]):
-        self._session, self._signature, self._batching, self._sizes = session, signature, batching, sizes
+    def __init__(
+        self, session: c_api.Session, signature: str, batching: Batching, sizes: list[int]
+    ):
+        self._session, self._signature, self._batching, self._sizes = (
+            session,
+            signature,
+            batching,
+            sizes,
+        )
         self._lock, self._open = threading.Lock(), None
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         size, most = _batch_size(inputs), self._batching.max_batch_size
         if size > most:
-            raise Refusal("INVALID_ARGUMENT", f"Task size {size} is larger than maximum input batch size {most}")
+            raise Refusal(
+                "INVALID_ARGUMENT",
+                f"Task size {size} is larger than maximum input batch size {most}",
+            )
         answer = futures.Future()
         with self._lock:
             if self._open is None or sum(_batch_size(task) for task, _ in self._open) + size > most:
@@ -88,7 +113,10 @@ class Batcher:
 
     def _run_together(self, tasks: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         counts = [_batch_size(task) for task in tasks]
-        size = next((size for size in self._batching.allowed_batch_sizes if size >= sum(counts)), sum(counts))
+        size = next(
+            (size for size in self._batching.allowed_batch_sizes if size >= sum(counts)),
+            sum(counts),
+        )
         merged = {}
         for name, first in tasks[0].items():
             if any(task[name].shape[1:] != first.shape[1:] for task in tasks):
@@ -120,14 +148,20 @@ class Batcher:
 def _batch_size(inputs: dict[str, np.ndarray]) -> int:
     """tensorflow_serving/batching/batching_util.h, ComputeTensorBatchSize."""
     if any(value.ndim == 0 for value in inputs.values()):
-        raise Refusal("INVALID_ARGUMENT", "Batching Run() input tensors must have at least one dimension")
+        raise Refusal(
+            "INVALID_ARGUMENT", "Batching Run() input tensors must have at least one dimension"
+        )
     sizes = {len(value) for value in inputs.values()}
     if len(sizes) != 1:
-        raise Refusal("INVALID_ARGUMENT", "Batching Run() input tensors must have equal 0th-dimension size")
+        raise Refusal(
+            "INVALID_ARGUMENT", "Batching Run() input tensors must have equal 0th-dimension size"
+        )
     return sizes.pop()
 
 
-def _session_run(session: c_api.Session, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _session_run(
+    session: c_api.Session, signature: str, inputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     try:
         return session.run(signature, **inputs)
     except c_api.Error as error:
@@ -152,7 +186,9 @@ class Model:
 
     def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """tensorflow_serving/servables/tensorflow/predict_util.cc."""
-        expected = self.signature(signature, code="FAILED_PRECONDITION", text='Serving signature key "{}" not found.')
+        expected = self.signature(
+            signature, code="FAILED_PRECONDITION", text='Serving signature key "{}" not found.'
+        )
         sent, takes = set(inputs), set(expected.inputs)
         if len(sent) != len(takes):
             names = [",".join(sorted(part)) for part in (sent, takes, sent - takes, takes - sent)]
@@ -174,9 +210,13 @@ class Model:
 
     def metadata(self) -> dict:
         """tensorflow_serving/servables/tensorflow/get_model_metadata_impl.cc, as json."""
-        options = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
+        options = {
+            "preserving_proto_field_name": True,
+            "always_print_fields_with_no_presence": True,
+        }
         signatures = {
-            name: json_format.MessageToDict(value, **options) for name, value in self.session.signatures.items()
+            name: json_format.MessageToDict(value, **options)
+            for name, value in self.session.signatures.items()
         }
         spec = {"name": self.name, "signature_name": "", "version": str(self.version)}
         return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}
@@ -189,11 +229,16 @@ class Server:
     """
 
     def __init__(self, base: Path, name: str, batching: Batching | None, ports: tuple[int, int]):
-        newest = max((folder for folder in base.iterdir() if folder.name.isdecimal()), key=lambda path: int(path.name))
+        newest = max(
+            (folder for folder in base.iterdir() if folder.name.isdecimal()),
+            key=lambda path: int(path.name),
+        )
         self.model = Model(name, newest, batching)
         self.unavailable, self.delay, self.num_requests = 0, 0.0, 0
         self._running, self._idle = 0, threading.Condition()
-        self._http = ThreadingHTTPServer(("127.0.0.1", ports[0]), type("Handler", (Handler,), {"owner": self}))
+        self._http = ThreadingHTTPServer(
+            ("127.0.0.1", ports[0]), type("Handler", (Handler,), {"owner": self})
+        )
         self.rest = f"http://127.0.0.1:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever).start()
         self._grpc, self.grpc = _start_grpc(self, ports[1])
@@ -214,7 +259,10 @@ class Server:
             time.sleep(self.delay)
             if self.unavailable:
                 self.unavailable -= 1
-                raise Refusal("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full")
+                raise Refusal(
+                    "UNAVAILABLE",
+                    "The batch scheduling queue to which this task was submitted is full",
+                )
             yield
         finally:
             with self._idle:
@@ -291,7 +339,9 @@ class Handler(BaseHTTPRequestHandler):
         model = self.owner.find(name, version)
         status = {"version": str(model.version), "state": "AVAILABLE"}
         status["status"] = {"error_code": "OK", "error_message": ""}
-        return json.dumps(model.metadata() if metadata else {"model_version_status": [status]}, indent=1)
+        return json.dumps(
+            model.metadata() if metadata else {"model_version_status": [status]}, indent=1
+        )
 
     def _post(self, body: bytes) -> str:
         name, version, method = self._match(PREDICT)
@@ -300,10 +350,16 @@ class Handler(BaseHTTPRequestHandler):
 
         def inputs_of(signature: str):
             text = 'Serving signature name: "{}" not found in signature def'
-            return self.owner.find(name, version).signature(signature, code="INVALID_ARGUMENT", text=text).inputs
+            return (
+                self.owner.find(name, version)
+                .signature(signature, code="INVALID_ARGUMENT", text=text)
+                .inputs
+            )
 
         signature, inputs, in_rows = contract_json.read_request(body, inputs_of)
-        return contract_json.write_answer(self.owner.find(name, version).predict(signature, inputs), in_rows)
+        return contract_json.write_answer(
+            self.owner.find(name, version).predict(signature, inputs), in_rows
+        )
 
 
 def _start_grpc(owner: Server, port: int):
@@ -321,8 +377,12 @@ def _start_grpc(owner: Server, port: int):
             signature = spec.signature_name or "serving_default"
             try:
                 with owner.request():
-                    model = owner.find(spec.name, spec.version.value if spec.HasField("version") else None)
-                    inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+                    model = owner.find(
+                        spec.name, spec.version.value if spec.HasField("version") else None
+                    )
+                    inputs = {
+                        name: tf.make_ndarray(value) for name, value in request.inputs.items()
+                    }
                     outputs = model.predict(signature, inputs)
             except Refusal as refusal:
                 context.abort(grpc.StatusCode[refusal.code], str(refusal))
@@ -333,7 +393,9 @@ def _start_grpc(owner: Server, port: int):
                 response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
             return response
 
-    server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
+    server = grpc.server(
+        futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)]
+    )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()

@@ -58,11 +58,18 @@ class Case:
 
     def make(self, convert_to_tensor_fn=None, **kwargs):
         dtype = {"dtype": kwargs["dtype"]} if "dtype" in kwargs else {}
-        arguments = {k: v(**dtype) if isinstance(v, functools.partial) else v for k, v in self.arguments.items()}
-        return self.layer(**arguments, convert_to_tensor_fn=convert_to_tensor_fn or self.convert, **kwargs)
+        arguments = {
+            k: v(**dtype) if isinstance(v, functools.partial) else v
+            for k, v in self.arguments.items()
+        }
+        return self.layer(
+            **arguments, convert_to_tensor_fn=convert_to_tensor_fn or self.convert, **kwargs
+        )
 
     def model(self, **kwargs):
-        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(self.params_size), self.make(**kwargs)])
+        return keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(self.params_size), self.make(**kwargs)]
+        )
 
     def params(self, *batch_shape):
         return np.random.default_rng(1).normal(scale=0.6, size=(*batch_shape, self.params_size))
@@ -71,13 +78,18 @@ class Case:
         """Draw in float64, from the distribution itself: where to look at its density."""
         key = str(self), params.tobytes(), sample_shape
         if key not in DRAWS:
-            DRAWS[key] = self.make(dtype="float64")(params).sample(sample_shape, seed=(0, 0)).numpy()
+            DRAWS[key] = (
+                self.make(dtype="float64")(params).sample(sample_shape, seed=(0, 0)).numpy()
+            )
         return DRAWS[key]
 
     def gradient(self, params, x):
         """Differentiate the log-density by params `[..., params_size]`, by finite differences."""
         steps = 1e-6 * np.eye(self.params_size)
-        each = [self.log_density(params + step, x) - self.log_density(params - step, x) for step in steps]
+        each = [
+            self.log_density(params + step, x) - self.log_density(params - step, x)
+            for step in steps
+        ]
         return np.stack(each, -1) / 2e-6
 
     def expectation(self, function, params):
@@ -92,7 +104,9 @@ def product(event_shape, axis, volumes=None):
     num_values = int(np.prod(event_shape))
     grid = np.stack(np.meshgrid(*[axis] * num_values, indexing="ij"), -1).reshape(-1, *event_shape)
     volumes = np.ones(len(axis)) if volumes is None else volumes
-    return grid, np.stack(np.meshgrid(*[volumes] * num_values, indexing="ij"), -1).reshape(len(grid), -1).prod(-1)
+    return grid, np.stack(np.meshgrid(*[volumes] * num_values, indexing="ij"), -1).reshape(
+        len(grid), -1
+    ).prod(-1)
 
 
 def substituted(function, derivative, low, high, number):
@@ -106,14 +120,19 @@ LONG = substituted(np.sinh, np.cosh, -6.0, 6.0, 240)
 SHORT_LONG = substituted(np.sinh, np.cosh, -40.0, 40.0, 4000)
 POSITIVE = substituted(np.exp, np.exp, -50.0, 6.0, 300)
 UNIT = substituted(special.expit, lambda u: special.expit(u) * special.expit(-u), -14.0, 14.0, 500)
-SIMPLEX = substituted(special.expit, lambda u: special.expit(u) * special.expit(-u), -60.0, 60.0, 4000)
+SIMPLEX = substituted(
+    special.expit, lambda u: special.expit(u) * special.expit(-u), -60.0, 60.0, 4000
+)
 PAIRS = np.stack([SIMPLEX[0], special.expit(-np.linspace(-60.0, 60.0, 4000))], -1), SIMPLEX[1]
 
 # The same simplex twice, on fewer points.
 FEW = np.linspace(-25.0, 25.0, 300)
 FEW_PAIRS = np.stack([special.expit(FEW), special.expit(-FEW)], -1)
 FEW_VOLUMES = special.expit(FEW) * special.expit(-FEW) * (FEW[1] - FEW[0])
-TWO_PAIRS = FEW_PAIRS[np.indices((300, 300)).reshape(2, -1).T], np.outer(FEW_VOLUMES, FEW_VOLUMES).ravel()
+TWO_PAIRS = (
+    FEW_PAIRS[np.indices((300, 300)).reshape(2, -1).T],
+    np.outer(FEW_VOLUMES, FEW_VOLUMES).ravel(),
+)
 
 
 def circle(number=2000):
@@ -192,7 +211,12 @@ CASES = [
         extreme=3.0,
     ),
     Case(
-        tfpl.IndependentBernoulli, {"event_shape": (2, 1, 2)}, 4, (2, 1, 2), ref.bernoulli, product((2, 1, 2), [0, 1])
+        tfpl.IndependentBernoulli,
+        {"event_shape": (2, 1, 2)},
+        4,
+        (2, 1, 2),
+        ref.bernoulli,
+        product((2, 1, 2), [0, 1]),
     ),
     Case(tfpl.IndependentBernoulli, {}, 1, (), ref.scalar_bernoulli, product((), np.arange(2.0))),
     Case(
@@ -204,7 +228,14 @@ CASES = [
         product((2,), [0, 1]),
         linear=True,
     ),
-    Case(tfpl.IndependentBeta, {"event_shape": 2}, 4, (2,), ref.values(2, 2)(ref.beta), product((2,), *UNIT)),
+    Case(
+        tfpl.IndependentBeta,
+        {"event_shape": 2},
+        4,
+        (2,),
+        ref.values(2, 2)(ref.beta),
+        product((2,), *UNIT),
+    ),
     Case(
         tfpl.IndependentBinomial,
         {"event_shape": 2, "total_count": 5},
@@ -241,11 +272,40 @@ CASES = [
         extreme=15.0,
         jit=False,
     ),
-    Case(tfpl.IndependentNormal, {"event_shape": [2, 1]}, 4, (2, 1), ref.normal, product((2, 1), *LINE)),
+    Case(
+        tfpl.IndependentNormal,
+        {"event_shape": [2, 1]},
+        4,
+        (2, 1),
+        ref.normal,
+        product((2, 1), *LINE),
+    ),
     Case(tfpl.IndependentNormal, {}, 2, (), ref.scalar_normal, product((), *LINE)),
-    Case(tfpl.IndependentNormalLearnedScale, {"event_shape": 2}, 2, (2,), ref.unit_normal, product((2,), *LINE)),
-    Case(tfpl.IndependentNormalOptimalScale, {"event_shape": 2}, 2, (2,), ref.unit_normal, product((2,), *LINE)),
-    Case(tfpl.IndependentPoisson, {"event_shape": 2}, 2, (2,), ref.poisson, product((2,), COUNTS), extreme=15.0),
+    Case(
+        tfpl.IndependentNormalLearnedScale,
+        {"event_shape": 2},
+        2,
+        (2,),
+        ref.unit_normal,
+        product((2,), *LINE),
+    ),
+    Case(
+        tfpl.IndependentNormalOptimalScale,
+        {"event_shape": 2},
+        2,
+        (2,),
+        ref.unit_normal,
+        product((2,), *LINE),
+    ),
+    Case(
+        tfpl.IndependentPoisson,
+        {"event_shape": 2},
+        2,
+        (2,),
+        ref.poisson,
+        product((2,), COUNTS),
+        extreme=15.0,
+    ),
     Case(
         tfpl.IndependentQuantizedLogistic,
         {"event_shape": 2, "num_levels": 6},
@@ -265,7 +325,14 @@ CASES = [
         names=(),
         convert=tfd.RelaxedBernoulli.logits,
     ),
-    Case(tfpl.IndependentStudentT, {"event_shape": 1}, 3, (1,), ref.student_t, product((1,), *SHORT_LONG)),
+    Case(
+        tfpl.IndependentStudentT,
+        {"event_shape": 1},
+        3,
+        (1,),
+        ref.student_t,
+        product((1,), *SHORT_LONG),
+    ),
     Case(
         tfpl.IndependentZeroInflatedNegativeBinomial,
         {"event_shape": 2},
@@ -313,7 +380,14 @@ CASES = [
         product((2,), *LINE),
         names=NO_MODE,
     ),
-    Case(tfpl.MultivariateNormalDiag, {"event_size": 2}, 4, (2,), ref.multivariate(ref.diagonal), product((2,), *LINE)),
+    Case(
+        tfpl.MultivariateNormalDiag,
+        {"event_size": 2},
+        4,
+        (2,),
+        ref.multivariate(ref.diagonal),
+        product((2,), *LINE),
+    ),
     Case(
         tfpl.MultivariateNormalDiagPlusLowRank,
         {"event_size": 2, "rank": 1},
@@ -324,7 +398,12 @@ CASES = [
         jit=False,
     ),
     Case(
-        tfpl.MultivariateNormalTriL, {"event_size": 2}, 5, (2,), ref.multivariate(ref.triangular), product((2,), *LINE)
+        tfpl.MultivariateNormalTriL,
+        {"event_size": 2},
+        5,
+        (2,),
+        ref.multivariate(ref.triangular),
+        product((2,), *LINE),
     ),
     Case(
         tfpl.MultivariateNormalTriL,
@@ -335,9 +414,23 @@ CASES = [
         product((2,), *LINE),
     ),
     Case(
-        tfpl.OneHotCategorical, {"event_size": 3}, 3, (3,), ref.one_hot, ONE_HOT, convert=tfd.OneHotCategorical.logits
+        tfpl.OneHotCategorical,
+        {"event_size": 3},
+        3,
+        (3,),
+        ref.one_hot,
+        ONE_HOT,
+        convert=tfd.OneHotCategorical.logits,
     ),
-    Case(tfpl.OneHotCategoricalStraightThrough, {"event_size": 3}, 3, (3,), ref.one_hot, ONE_HOT, linear=True),
+    Case(
+        tfpl.OneHotCategoricalStraightThrough,
+        {"event_size": 3},
+        3,
+        (3,),
+        ref.one_hot,
+        ONE_HOT,
+        linear=True,
+    ),
     Case(
         tfpl.OneHotCategoricalStraightThrough,
         {"event_size": (2, 3)},
@@ -347,7 +440,15 @@ CASES = [
         (np.eye(3)[np.indices((3, 3)).reshape(2, -1).T], np.ones(9)),
         linear=True,
     ),
-    Case(tfpl.PowerSpherical, {"event_size": 3}, 4, (3,), ref.power_spherical, sphere(), names=("mean",)),
+    Case(
+        tfpl.PowerSpherical,
+        {"event_size": 3},
+        4,
+        (3,),
+        ref.power_spherical,
+        sphere(),
+        names=("mean",),
+    ),
     Case(
         tfpl.RelaxedOneHotCategorical,
         {"event_size": 2, "temperature": 1.5},
@@ -377,8 +478,24 @@ CASES = [
         None,
         likelihood=False,
     ),
-    Case(tfpl.VonMisesFisher, {"event_size": 2}, 3, (2,), ref.von_mises, circle(), names=("mean", "mode")),
-    Case(tfpl.VonMisesFisher, {"event_size": 3}, 4, (3,), ref.von_mises_fisher_3, sphere(), names=("mean", "mode")),
+    Case(
+        tfpl.VonMisesFisher,
+        {"event_size": 2},
+        3,
+        (2,),
+        ref.von_mises,
+        circle(),
+        names=("mean", "mode"),
+    ),
+    Case(
+        tfpl.VonMisesFisher,
+        {"event_size": 3},
+        4,
+        (3,),
+        ref.von_mises_fisher_3,
+        sphere(),
+        names=("mean", "mode"),
+    ),
 ]
 EXACT = {tfpl.Deterministic, tfpl.VectorQuantized}  # no density: all on one value
 
@@ -388,7 +505,9 @@ def is_first(case: Case) -> bool:
     return case is next(row for row in CASES if row.layer is case.layer)
 
 
-LIKELIHOODS = [name for name in tfpl.__all__ if "likelihood" in getattr(getattr(tfpl, name), "roles", ())]
+LIKELIHOODS = [
+    name for name in tfpl.__all__ if "likelihood" in getattr(getattr(tfpl, name), "roles", ())
+]
 
 
 def likelihood_arguments(name: str, event_shape) -> dict:

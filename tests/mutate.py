@@ -65,7 +65,11 @@ def mutants_of(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.Constant(not node.value)
     elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         yield ast.Constant(node.value + 1)  # of an axis too
-    elif isinstance(node, ast.Call) and len(node.args) >= 2 and not any(isinstance(a, ast.Starred) for a in node.args):
+    elif (
+        isinstance(node, ast.Call)
+        and len(node.args) >= 2
+        and not any(isinstance(a, ast.Starred) for a in node.args)
+    ):
         yield _with(node, args=[node.args[1], node.args[0], *node.args[2:]])
 
 
@@ -82,7 +86,12 @@ def candidates(path: Path) -> list[tuple[int, ast.AST, ast.AST]]:
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     statements = [statement for function in functions for statement in function.body]
     nodes = {id(node): node for statement in statements for node in ast.walk(statement)}.values()
-    raised = {id(node) for each in nodes if isinstance(each, ast.Raise | ast.JoinedStr) for node in ast.walk(each)}
+    raised = {
+        id(node)
+        for each in nodes
+        if isinstance(each, ast.Raise | ast.JoinedStr)
+        for node in ast.walk(each)
+    }
     return [
         (node.lineno, node, other)
         for node in nodes
@@ -93,17 +102,24 @@ def candidates(path: Path) -> list[tuple[int, ast.AST, ast.AST]]:
 
 def tests_by_line(data: coverage.CoverageData, path: Path) -> dict[int, list[str]]:
     contexts = data.contexts_by_lineno(str(path))
-    return {line: sorted({name.split("|")[0] for name in names if name}) for line, names in contexts.items()}
+    return {
+        line: sorted({name.split("|")[0] for name in names if name})
+        for line, names in contexts.items()
+    }
 
 
-def choose(data: coverage.CoverageData, number: int, seed: int) -> list[tuple[Path, int, ast.AST, ast.AST, list[str]]]:
+def choose(
+    data: coverage.CoverageData, number: int, seed: int
+) -> list[tuple[Path, int, ast.AST, ast.AST, list[str]]]:
     """Choose mutants on lines that tests execute, half of them in the rooms of the mathematics."""
     rng = random.Random(seed)
     found: dict[bool, list] = {True: [], False: []}
     for path in sorted((ROOT / "tfp_vae").rglob("*.py")):
         tests = tests_by_line(data, path)
         is_mathematics = path.relative_to(ROOT / "tfp_vae").parts[0] in MATHEMATICS
-        found[is_mathematics] += [(path, *row, tests[row[0]]) for row in candidates(path) if tests.get(row[0])]
+        found[is_mathematics] += [
+            (path, *row, tests[row[0]]) for row in candidates(path) if tests.get(row[0])
+        ]
     half = number // 2
     return rng.sample(found[True], number - half) + rng.sample(found[True] + found[False], half)
 
@@ -111,7 +127,9 @@ def choose(data: coverage.CoverageData, number: int, seed: int) -> list[tuple[Pa
 def mutated(text: str, node: ast.expr, other: ast.AST) -> str:
     lines = text.splitlines(keepends=True)
     line = lines[node.lineno - 1].encode()
-    replaced = line[: node.col_offset] + f"({ast.unparse(other)})".encode() + line[node.end_col_offset :]
+    replaced = (
+        line[: node.col_offset] + f"({ast.unparse(other)})".encode() + line[node.end_col_offset :]
+    )
     lines[node.lineno - 1] = replaced.decode()
     return "".join(lines)
 
@@ -121,20 +139,32 @@ def verdict(tree: Path, tests: list[str]) -> str:
     options = ["-x", "-q", "-p", "no:cacheprovider", "--durations=0", "-m", "slow or not slow"]
     command = [sys.executable, "-m", "pytest", *options, *tests]
     try:
-        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            command, cwd=tree, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         return "seen: no answer in time"
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return f"seen: {failed[0][:150]}" if failed else {0: "survived"}.get(done.returncode, f"exit {done.returncode}")
+    return (
+        f"seen: {failed[0][:150]}"
+        if failed
+        else {0: "survived"}.get(done.returncode, f"exit {done.returncode}")
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coverage", default=".coverage", help="file of pytest --cov --cov-context=test")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--coverage", default=".coverage", help="file of pytest --cov --cov-context=test"
+    )
     parser.add_argument("--number", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the mutants to try")
-    parser.add_argument("--tests", nargs="*", help="tests to run instead of those that execute the line")
+    parser.add_argument(
+        "--tests", nargs="*", help="tests to run instead of those that execute the line"
+    )
     options = parser.parse_args()
     data = coverage.CoverageData(options.coverage)
     data.read()
@@ -142,14 +172,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".venv", ".git", "runs"))
-        for number, (path, line, node, other, tests) in enumerate(choose(data, options.number, options.seed)):
+        for number, (path, line, node, other, tests) in enumerate(
+            choose(data, options.number, options.seed)
+        ):
             some = rng.sample(tests, min(MOST_TESTS, len(tests)))
             if options.only and number not in options.only:
                 continue
             place = path.relative_to(ROOT)
             (tree / place).write_text(mutated(path.read_text(), node, other))
-            print(f"{number} {place}:{line}: {ast.unparse(node)} -> {ast.unparse(other)}", flush=True)
-            print(f"    {verdict(tree, options.tests or some)} ({len(tests)} tests execute it)", flush=True)
+            print(
+                f"{number} {place}:{line}: {ast.unparse(node)} -> {ast.unparse(other)}", flush=True
+            )
+            print(
+                f"    {verdict(tree, options.tests or some)} ({len(tests)} tests execute it)",
+                flush=True,
+            )
             shutil.copy(path, tree / place)
 
 

@@ -13,8 +13,13 @@ def values(num_params, *event_shape):
 
     def over_event(log_density):
         def summed(params, x):
-            pieces = np.moveaxis(params.reshape(*params.shape[:-1], num_params, *event_shape), params.ndim - 1, 0)
-            return np.sum(log_density(x, *pieces), axis=tuple(range(-len(event_shape), 0)) if event_shape else ())
+            pieces = np.moveaxis(
+                params.reshape(*params.shape[:-1], num_params, *event_shape), params.ndim - 1, 0
+            )
+            return np.sum(
+                log_density(x, *pieces),
+                axis=tuple(range(-len(event_shape), 0)) if event_shape else (),
+            )
 
         return summed
 
@@ -39,7 +44,9 @@ def diagonal(params):
 def triangular(params, below=1.0):
     """The entries (c, b, a) fill the factor clockwise from its last: ((a, 0), (below * b, c))."""
     c, b, a = np.moveaxis(params, -1, 0)
-    return np.stack([softplus(a) + 1e-5, 0 * a, below * b, softplus(c) + 1e-5], -1).reshape(*a.shape, 2, 2)
+    return np.stack([softplus(a) + 1e-5, 0 * a, below * b, softplus(c) + 1e-5], -1).reshape(
+        *a.shape, 2, 2
+    )
 
 
 def diagonal_plus_low_rank(params):
@@ -60,12 +67,18 @@ def zero_inflated(x, log_mean, theta, zero_logits):
 
 
 def beta(x, toward_1, toward_0):
-    return stats.beta.logpdf(np.clip(x, 1e-6, 1 - 1e-6), softplus(toward_1) + 1.0, softplus(toward_0) + 1.0)
+    return stats.beta.logpdf(
+        np.clip(x, 1e-6, 1 - 1e-6), softplus(toward_1) + 1.0, softplus(toward_0) + 1.0
+    )
 
 
 def continuous_bernoulli(x, logits):
-    normalizer = logits / np.tanh(logits / 2.0)  # 2 artanh(1 - 2 p) / (1 - 2 p), with p = expit(logits)
-    return np.log(normalizer) + x * special.log_expit(logits) + (1.0 - x) * special.log_expit(-logits)
+    normalizer = logits / np.tanh(
+        logits / 2.0
+    )  # 2 artanh(1 - 2 p) / (1 - 2 p), with p = expit(logits)
+    return (
+        np.log(normalizer) + x * special.log_expit(logits) + (1.0 - x) * special.log_expit(-logits)
+    )
 
 
 def quantized_logistic_of_6(x, loc, scale):
@@ -76,8 +89,12 @@ def quantized_logistic_of_6(x, loc, scale):
 
 
 def mixture_of_2_quantized_logistics_of_6(params, x):
-    logits, loc, scale = np.moveaxis(params.reshape(*params.shape[:-1], 3, 2, 2), -3, 0)  # [..., component, value]
-    parts = special.log_softmax(logits, -2) + quantized_logistic_of_6(x[..., np.newaxis, :], loc, scale)
+    logits, loc, scale = np.moveaxis(
+        params.reshape(*params.shape[:-1], 3, 2, 2), -3, 0
+    )  # [..., component, value]
+    parts = special.log_softmax(logits, -2) + quantized_logistic_of_6(
+        x[..., np.newaxis, :], loc, scale
+    )
     return special.logsumexp(parts, -2).sum(-1)
 
 
@@ -136,7 +153,9 @@ def direction_and_concentration(params):
 def von_mises(params, x):
     """The von Mises-Fisher distribution on a circle."""
     direction, concentration = direction_and_concentration(params)
-    return stats.vonmises.logpdf(np.arccos(np.clip(np.sum(direction * x, -1), -1, 1)), concentration)
+    return stats.vonmises.logpdf(
+        np.arccos(np.clip(np.sum(direction * x, -1), -1, 1)), concentration
+    )
 
 
 def von_mises_fisher_3(params, x):
@@ -150,7 +169,9 @@ def power_spherical(params, x):
     direction, concentration = direction_and_concentration(params)
     b = (x.shape[-1] - 1) / 2.0
     a = b + concentration
-    log_normalizer = (a + b) * np.log(2.0) + b * np.log(np.pi) + special.gammaln(a) - special.gammaln(a + b)
+    log_normalizer = (
+        (a + b) * np.log(2.0) + b * np.log(np.pi) + special.gammaln(a) - special.gammaln(a + b)
+    )
     return concentration * np.log1p(np.sum(direction * x, -1)) - log_normalizer
 
 
@@ -165,9 +186,13 @@ scalar_normal = values(2)(lambda x, loc, scale: stats.norm.logpdf(x, loc, softpl
 normal_of_2 = values(2, 2)(lambda x, loc, scale: stats.norm.logpdf(x, loc, softplus(scale)))
 unit_normal = values(1, 2)(lambda x, loc: stats.norm.logpdf(x, loc))
 logistic = values(2, 2)(lambda x, loc, scale: stats.logistic.logpdf(x, loc, softplus(scale)))
-student_t = values(3, 1)(lambda x, df, loc, scale: stats.t.logpdf(x, softplus(df) + 2.001, loc, softplus(scale)))
+student_t = values(3, 1)(
+    lambda x, df, loc, scale: stats.t.logpdf(x, softplus(df) + 2.001, loc, softplus(scale))
+)
 student_t_of_3 = values(2, 1)(lambda x, loc, scale: stats.t.logpdf(x, 3.0, loc, softplus(scale)))
-gamma = values(2, 2)(lambda x, a, log_rate: stats.gamma.logpdf(x, softplus(a), scale=np.exp(-log_rate)))
+gamma = values(2, 2)(
+    lambda x, a, log_rate: stats.gamma.logpdf(x, softplus(a), scale=np.exp(-log_rate))
+)
 bernoulli = values(1, 2, 1, 2)(lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)))
 bernoulli_of_2 = values(1, 2)(lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)))
 scalar_bernoulli = values(1)(lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)))

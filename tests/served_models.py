@@ -15,14 +15,42 @@ ROWS, LATENT_SIZE, EVENT_SHAPE = 132, 4, (8, 8, 1)
 # 100 draws are no multiple of the 32 that `log_prob` holds at once, so its last step is a partial one.
 SAMPLES = {"score_samples": 50, "log_prob_samples": 100}
 
-DIAG, TRIL = (tfpl.MultivariateNormalDiag, {"loc", "scale_diag"}), (tfpl.MultivariateNormalTriL, {"loc", "scale_tril"})
+DIAG, TRIL = (
+    (tfpl.MultivariateNormalDiag, {"loc", "scale_diag"}),
+    (tfpl.MultivariateNormalTriL, {"loc", "scale_tril"}),
+)
 # Posterior and likelihood, each with its served parameters; the likelihood's arguments; its data from counts up to 16.
 MODELS = {
-    "binomial": (*DIAG, tfpl.IndependentBinomial, {"logits"}, {"total_count": 16}, lambda counts: counts),
-    "tril-normal": (*TRIL, tfpl.IndependentNormal, {"loc", "scale"}, {}, lambda counts: counts / 16),
-    "bernoulli": (*DIAG, tfpl.IndependentBernoulli, {"logits"}, {}, lambda counts: np.float32(counts > 8)),
+    "binomial": (
+        *DIAG,
+        tfpl.IndependentBinomial,
+        {"logits"},
+        {"total_count": 16},
+        lambda counts: counts,
+    ),
+    "tril-normal": (
+        *TRIL,
+        tfpl.IndependentNormal,
+        {"loc", "scale"},
+        {},
+        lambda counts: counts / 16,
+    ),
+    "bernoulli": (
+        *DIAG,
+        tfpl.IndependentBernoulli,
+        {"logits"},
+        {},
+        lambda counts: np.float32(counts > 8),
+    ),
 }
-INPUTS = {"serving_default": "x", "encode": "x", "decode": "z", "reconstruct": "x", "sample": "seed", "score": "x"}
+INPUTS = {
+    "serving_default": "x",
+    "encode": "x",
+    "decode": "z",
+    "reconstruct": "x",
+    "sample": "seed",
+    "score": "x",
+}
 INPUTS |= {"log_prob": "x"}
 
 
@@ -47,7 +75,9 @@ class Served:
 def _train(digits, posterior, likelihood, arguments) -> tfp_vae.VAE:
     keras.utils.set_random_seed(0)
     features = networks.mlp(EVENT_SHAPE, posterior.params_size(LATENT_SIZE), hidden_sizes=(32,))
-    parameters = networks.mlp((LATENT_SIZE,), likelihood.params_size(EVENT_SHAPE), hidden_sizes=(32,))
+    parameters = networks.mlp(
+        (LATENT_SIZE,), likelihood.params_size(EVENT_SHAPE), hidden_sizes=(32,)
+    )
     decoder = keras.Sequential([parameters, likelihood(EVENT_SHAPE, **arguments)])
     vae = tfp_vae.VAE(keras.Sequential([features, posterior(LATENT_SIZE)]), decoder)
     vae.compile(keras.optimizers.Adam(5e-3), jit_compile=False)
@@ -64,16 +94,29 @@ def serve(base, digits, posterior, encoded, likelihood, decoded, arguments, data
         "seed": noise.integers(-(2**31), 2**31, [ROWS, 2]).astype("int32"),
     }
     encoded = encoded | {"mean", "stddev"}
-    outputs = {"serving_default": encoded, "encode": encoded, "decode": decoded | {"mean"}, "reconstruct": {"mean"}}
-    outputs |= {"sample": {"z", "x"}, "score": {"elbo", "log_likelihood", "kl"}, "log_prob": {"log_prob"}}
+    outputs = {
+        "serving_default": encoded,
+        "encode": encoded,
+        "decode": decoded | {"mean"},
+        "reconstruct": {"mean"},
+    }
+    outputs |= {
+        "sample": {"z", "x"},
+        "score": {"elbo", "log_likelihood", "kl"},
+        "log_prob": {"log_prob"},
+    }
     folder = vae.export(base, **SAMPLES)
-    return Served(vae, folder, tf.saved_model.load(str(folder)), tfp_vae.load(base), inputs, outputs)
+    return Served(
+        vae, folder, tf.saved_model.load(str(folder)), tfp_vae.load(base), inputs, outputs
+    )
 
 
 def assert_close(actual, expected, tolerance=1e-5):
     """Compare relative to the largest value, or absolutely where all are below 1."""
     assert np.shape(actual) == np.shape(expected)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max()))
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max())
+    )
 
 
 def assert_all_close(actual: dict, expected: dict):

@@ -43,14 +43,20 @@ def running(kind: str) -> Iterator:
 @contextlib.contextmanager
 def _tensorflow_serving() -> Iterator[SimpleNamespace]:
     if "TF_SERVING_URL" in os.environ:
-        yield SimpleNamespace(rest=os.environ["TF_SERVING_URL"], grpc=os.environ.get("TF_SERVING_GRPC_URL"))
+        yield SimpleNamespace(
+            rest=os.environ["TF_SERVING_URL"], grpc=os.environ.get("TF_SERVING_GRPC_URL")
+        )
     elif binary := shutil.which("tensorflow_model_server"):
         rest, grpc = free_port(), free_port()
         command = [binary, f"--rest_api_port={rest}", f"--port={grpc}", "--model_name=digits"]
         with subprocess.Popen([*command, f"--model_base_path={BASE}"]) as process:
             try:
-                yield SimpleNamespace(rest=f"http://127.0.0.1:{rest}", grpc=f"grpc://127.0.0.1:{grpc}")
+                yield SimpleNamespace(
+                    rest=f"http://127.0.0.1:{rest}", grpc=f"grpc://127.0.0.1:{grpc}"
+                )
             finally:
                 process.terminate()
     else:
-        pytest.skip("needs TensorFlow Serving: set TF_SERVING_URL, or put tensorflow_model_server on the PATH")
+        pytest.skip(
+            "needs TensorFlow Serving: set TF_SERVING_URL, or put tensorflow_model_server on the PATH"
+        )

@@ -35,7 +35,9 @@ def test_generate_draws_from_it(trained_vae, digits):
 def test_a_flow_explains_the_codes_better_too(trained_vae, digits):
     """It draws like its density: the mean and covariance of draws are those of the codes."""
     flow = tfpl.MaskedAutoregressiveFlow(4, 2, (32,))
-    prior = tfp_vae.fit_aggregate_prior(trained_vae, digits.train, flow=flow, epochs=10, batch_size=100)
+    prior = tfp_vae.fit_aggregate_prior(
+        trained_vae, digits.train, flow=flow, epochs=10, batch_size=100
+    )
     assert (prior.batch_shape, prior.event_shape) == ([], [4])
     z = trained_vae.encode(digits.test).sample(seed=[1, 2])
     single = tfp_vae.fit_aggregate_prior(trained_vae, digits.train, num_components=1)
@@ -66,7 +68,10 @@ def test_the_fit_of_a_flow_depends_on_its_first_weights_and_the_seed_alone(train
 FLOWS = {
     "size": (lambda: tfpl.RealNVP(3), r"The codes have 4 values, flow has event_size=3"),
     "context": (lambda: tfpl.RealNVP(4, context_size=2), r"flow must have context_size=0, not 2"),
-    "dtype": (lambda: tfpl.RealNVP(4, dtype="float64"), r"flow is in float64, the prior in float32"),
+    "dtype": (
+        lambda: tfpl.RealNVP(4, dtype="float64"),
+        r"flow is in float64, the prior in float32",
+    ),
     "kind": (lambda: "RealNVP", r"flow must be a flow such as"),
 }
 
@@ -78,5 +83,7 @@ def test_flows_that_do_not_fit(trained_vae, digits, flow, message):
 
 
 def test_too_few_examples(trained_vae, digits):
-    with pytest.raises(ValueError, match="at least as many examples as components, received 5 and 10"):
+    with pytest.raises(
+        ValueError, match="at least as many examples as components, received 5 and 10"
+    ):
         tfp_vae.fit_aggregate_prior(trained_vae, digits.train[:5])

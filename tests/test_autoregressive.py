@@ -25,7 +25,12 @@ ORDERS = {
 
 def network(event_size=4, random_bias=True, **kwargs):
     bias = keras.initializers.RandomNormal(stddev=0.5) if random_bias else "zeros"
-    arguments = {"hidden_units": [16, 12], "activation": "tanh", "bias_initializer": bias, "dtype": "float64"}
+    arguments = {
+        "hidden_units": [16, 12],
+        "activation": "tanh",
+        "bias_initializer": bias,
+        "dtype": "float64",
+    }
     made = tfpl.AutoregressiveNetwork(2, event_size, **{**arguments, **kwargs})
     made.build((None, event_size))
     return made
@@ -62,10 +67,14 @@ def test_all_outputs_depend_on_the_conditional_input(layers):
     made = network(conditional=True, conditional_event_shape=3, conditional_input_layers=layers)
     assert len(made.weights) == 6 + (3 if layers == "all_layers" else 1)
     c = RANDOM.normal(size=(6, 3))
-    assert (np.abs(jacobian(lambda c: made(X, conditional_input=c), c)).max(axis=(0, 2))[1:] > 1e-6).all()
+    assert (
+        np.abs(jacobian(lambda c: made(X, conditional_input=c), c)).max(axis=(0, 2))[1:] > 1e-6
+    ).all()
     dependence = jacobian(lambda x: made(x, conditional_input=c), X)
     assert np.abs(np.triu(np.abs(dependence).max(axis=(0, 2)))).max() == 0.0
-    np.testing.assert_allclose(made(X[0], conditional_input=c), made(np.tile(X[:1], (6, 1)), conditional_input=c))
+    np.testing.assert_allclose(
+        made(X[0], conditional_input=c), made(np.tile(X[:1], (6, 1)), conditional_input=c)
+    )
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 4), (2, 3, 4), (0, 4)], ids=str)
@@ -79,7 +88,12 @@ CONFIGS = {
     "plain": {"hidden_units": [8, 8], "activation": "relu"},
     "no hidden": {"hidden_units": None, "use_bias": False, "input_order": "right-to-left"},
     "order": {"hidden_units": [7], "input_order": [2, 4, 1, 3], "activation": "tanh"},
-    "conditional": {"hidden_units": [8], "conditional": True, "conditional_event_shape": [3], "event_shape": [4]},
+    "conditional": {
+        "hidden_units": [8],
+        "conditional": True,
+        "conditional_event_shape": [3],
+        "event_shape": [4],
+    },
     "first": {
         "hidden_units": [8, 8],
         "conditional": True,
@@ -97,10 +111,17 @@ def test_same_as_tfp_network_with_the_same_weights(arguments):
     x = X.astype("float32")
     kwargs = {"conditional_input": X[:, :3].astype("float32")} if "conditional" in arguments else {}
     theirs(x, **kwargs), ours(x, **kwargs)
-    assert [weight.shape for weight in ours.weights] == [tuple(weight.shape) for weight in theirs.weights]
+    assert [weight.shape for weight in ours.weights] == [
+        tuple(weight.shape) for weight in theirs.weights
+    ]
     for own, weight in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(weight[own == 0.0], 0.0)  # the same entries are masked
-    ours.set_weights([0.3 * RANDOM.normal(size=weight.shape) * (weight != 0.0) for weight in theirs.get_weights()])
+    ours.set_weights(
+        [
+            0.3 * RANDOM.normal(size=weight.shape) * (weight != 0.0)
+            for weight in theirs.get_weights()
+        ]
+    )
     theirs.set_weights(ours.get_weights())
     np.testing.assert_allclose(ours(x, **kwargs), theirs(x, **kwargs), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(sum(ours.losses), sum(theirs.losses), rtol=1e-5)
@@ -132,12 +153,19 @@ def test_training_leaves_masked_weights_at_zero():
     "arguments",
     [
         {"input_order": "random", "hidden_degrees": "random"},
-        {"conditional": True, "conditional_event_shape": 2, "kernel_constraint": "max_norm", "bias_regularizer": "l1"},
+        {
+            "conditional": True,
+            "conditional_event_shape": 2,
+            "kernel_constraint": "max_norm",
+            "bias_regularizer": "l1",
+        },
     ],
     ids=["random", "conditional"],
 )
 def test_config_holds_all_arguments(arguments):
-    made = network(**arguments, kernel_initializer=keras.initializers.VarianceScaling(0.1), name="made")
+    made = network(
+        **arguments, kernel_initializer=keras.initializers.VarianceScaling(0.1), name="made"
+    )
     rebuilt = tfpl.AutoregressiveNetwork.from_config(made.get_config())
     assert rebuilt.get_config() == made.get_config()
     rebuilt.build((None, 4))
@@ -200,7 +228,9 @@ def test_draws_follow_the_density():
     error = x.std(0) / 20_000**0.5
     mean = (weights * outcomes).sum(0)
     assert (np.abs(x.mean(0) - mean) < 4.0 * error).all()
-    np.testing.assert_allclose(x.std(0), np.sqrt((weights * (outcomes - mean) ** 2).sum(0)), rtol=0.03)
+    np.testing.assert_allclose(
+        x.std(0), np.sqrt((weights * (outcomes - mean) ** 2).sum(0)), rtol=0.03
+    )
 
 
 @pytest.mark.parametrize("of", ["density", "draw"])
@@ -214,7 +244,9 @@ def test_gradient_against_finite_differences(of):
 
     with tf.GradientTape() as tape:
         total = value()
-    for weight, gradient in zip(model.trainable_weights, tape.gradient(total, model.trainable_weights), strict=True):
+    for weight, gradient in zip(
+        model.trainable_weights, tape.gradient(total, model.trainable_weights), strict=True
+    ):
         index = np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape)
         step = np.zeros(weight.shape)
         step[index] = 1e-6
@@ -231,11 +263,17 @@ def test_density_estimation_of_tfp_docstring():
     random = np.random.default_rng(0)
     x2 = 2.0 * random.normal(size=4000)
     data = np.stack([random.normal(size=4000) + x2**2 / 4.0, x2], -1).astype("float32")
-    made = tfpl.AutoregressiveNetwork(params=2, hidden_units=[20, 20], activation="relu", input_order="right-to-left")
-    base = tfpl.DistributionLambda(lambda t: tfd.MultivariateNormalDiag(tf.zeros([*tf.unstack(tf.shape(t))[:-1], 2])))
+    made = tfpl.AutoregressiveNetwork(
+        params=2, hidden_units=[20, 20], activation="relu", input_order="right-to-left"
+    )
+    base = tfpl.DistributionLambda(
+        lambda t: tfd.MultivariateNormalDiag(tf.zeros([*tf.unstack(tf.shape(t))[:-1], 2]))
+    )
     model = keras.Sequential([keras.Input((0,)), base, tfpl.AutoregressiveTransform(made)])
     schedule = keras.optimizers.schedules.CosineDecay(0.02, 400)
-    model.compile(keras.optimizers.Adam(schedule), loss=lambda x, p: -p.log_prob(x), jit_compile=True)
+    model.compile(
+        keras.optimizers.Adam(schedule), loss=lambda x, p: -p.log_prob(x), jit_compile=True
+    )
     model.fit(np.zeros([4000, 0], "float32"), data, batch_size=100, epochs=10, verbose=0)
     loss = model.evaluate(np.zeros([4000, 0], "float32"), data, batch_size=1000, verbose=0)
     entropy = np.log(2.0 * np.pi * np.e) + np.log(2.0)
@@ -243,8 +281,12 @@ def test_density_estimation_of_tfp_docstring():
     p = model(tf.zeros([4000, 0]))
     np.testing.assert_allclose(-np.mean(p.log_prob(data)), loss, rtol=1e-5)  # without XLA
     x = p.sample(seed=[1, 2]).numpy()
-    np.testing.assert_allclose([x[:, 0].mean(), x[:, 1].mean(), x[:, 1].std()], [1.0, 0.0, 2.0], atol=0.2)
-    np.testing.assert_allclose(np.corrcoef(x[:, 1] ** 2, x[:, 0])[0, 1], (2.0 / 3.0) ** 0.5, atol=0.08)
+    np.testing.assert_allclose(
+        [x[:, 0].mean(), x[:, 1].mean(), x[:, 1].std()], [1.0, 0.0, 2.0], atol=0.2
+    )
+    np.testing.assert_allclose(
+        np.corrcoef(x[:, 1] ** 2, x[:, 0])[0, 1], (2.0 / 3.0) ** 0.5, atol=0.08
+    )
 
 
 def test_flow_tracks_its_network_saves_and_exports(tmp_path):
@@ -270,7 +312,9 @@ def test_flow_in_functional_models_and_as_first_layer():
     assert model.output_shape == (None, 2)
     assert "TransformedDistribution" in repr(model(PARAMS))
     alone = tfpl.AutoregressiveTransform(made)(tfpl.MultivariateNormalDiag(2)(PARAMS))
-    np.testing.assert_allclose(alone.log_prob(PARAMS[:, :2]), model(PARAMS).log_prob(PARAMS[:, :2]), rtol=1e-6)
+    np.testing.assert_allclose(
+        alone.log_prob(PARAMS[:, :2]), model(PARAMS).log_prob(PARAMS[:, :2]), rtol=1e-6
+    )
 
 
 def test_flow_between_a_divergence_and_the_next_layer():
@@ -282,7 +326,9 @@ def test_flow_between_a_divergence_and_the_next_layer():
     outputs, p = model(PARAMS), keras.Sequential(model.layers[:2])(PARAMS)
     z = p.sample(seed=[1, 2])
     np.testing.assert_allclose(outputs, model.layers[-1](z), rtol=1e-5)
-    np.testing.assert_allclose(model.losses, [np.mean(p.log_prob(z) - prior.log_prob(z))], rtol=1e-5)
+    np.testing.assert_allclose(
+        model.losses, [np.mean(p.log_prob(z) - prior.log_prob(z))], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -296,24 +342,54 @@ def test_densities_are_float32_under_mixed_precision(policy):
 
 
 ERRORS = {
-    "params": (lambda: tfpl.AutoregressiveTransform(tfpl.AutoregressiveNetwork(3)), "params=2.*received params=3"),
-    "legacy": (lambda: tfpl.AutoregressiveTransform(tfb.AutoregressiveNetwork(2)), "a layer of Keras 3, received"),
+    "params": (
+        lambda: tfpl.AutoregressiveTransform(tfpl.AutoregressiveNetwork(3)),
+        "params=2.*received params=3",
+    ),
+    "legacy": (
+        lambda: tfpl.AutoregressiveTransform(tfb.AutoregressiveNetwork(2)),
+        "a layer of Keras 3, received",
+    ),
     "tensor": (
         lambda: tfpl.AutoregressiveTransform(network(4))(X),
         r"(?s)belongs after a distribution layer, received",
     ),
-    "event": (lambda: tfpl.AutoregressiveNetwork(2, [2, 3]), r"event_shape must have one axis, received \(2, 3\)"),
-    "size": (lambda: tfpl.AutoregressiveNetwork(2, 4)(X[:, :3]), r"inputs with 4 values, received shape \(6, 3\)"),
-    "other size": (lambda: network(4)(X[:, :3]), r"expected axis -1 of input shape to have value 4"),
-    "order": (lambda: network(4, input_order=[1, 1, 2, 3]), r"each of 1 ... 4 once, received \[1, 1, 2, 3\]"),
-    "name": (lambda: tfpl.AutoregressiveNetwork(2, input_order="up"), "must be one of .*, received 'up'"),
-    "degrees": (lambda: tfpl.AutoregressiveNetwork(2, hidden_degrees="up"), "must be one of .*, received 'up'"),
-    "needs": (lambda: tfpl.AutoregressiveNetwork(2, conditional=True), "needs event_shape and conditional_event_shape"),
+    "event": (
+        lambda: tfpl.AutoregressiveNetwork(2, [2, 3]),
+        r"event_shape must have one axis, received \(2, 3\)",
+    ),
+    "size": (
+        lambda: tfpl.AutoregressiveNetwork(2, 4)(X[:, :3]),
+        r"inputs with 4 values, received shape \(6, 3\)",
+    ),
+    "other size": (
+        lambda: network(4)(X[:, :3]),
+        r"expected axis -1 of input shape to have value 4",
+    ),
+    "order": (
+        lambda: network(4, input_order=[1, 1, 2, 3]),
+        r"each of 1 ... 4 once, received \[1, 1, 2, 3\]",
+    ),
+    "name": (
+        lambda: tfpl.AutoregressiveNetwork(2, input_order="up"),
+        "must be one of .*, received 'up'",
+    ),
+    "degrees": (
+        lambda: tfpl.AutoregressiveNetwork(2, hidden_degrees="up"),
+        "must be one of .*, received 'up'",
+    ),
+    "needs": (
+        lambda: tfpl.AutoregressiveNetwork(2, conditional=True),
+        "needs event_shape and conditional_event_shape",
+    ),
     "unasked": (
         lambda: tfpl.AutoregressiveNetwork(2, conditional_event_shape=3),
         "given to a network with conditional",
     ),
-    "unconditional": (lambda: network(4)(X, conditional_input=X), r"(?s)conditional_input by name if conditional"),
+    "unconditional": (
+        lambda: network(4)(X, conditional_input=X),
+        r"(?s)conditional_input by name if conditional",
+    ),
 }
 
 

@@ -33,8 +33,14 @@ POSTERIORS = {
     "diagonal": (tfpl.MultivariateNormalDiag, {"event_size": LATENT}),
     "full": (tfpl.MultivariateNormalTriL, {"event_size": LATENT}),
     "low rank": (tfpl.MultivariateNormalDiagPlusLowRank, {"event_size": LATENT, "rank": 1}),
-    "flow": (tfpl.FlowPosterior, {"flow": lambda: tfpl.InverseAutoregressiveFlow(LATENT, 2, (8,), context_size=2)}),
-    "coupling flow": (tfpl.FlowPosterior, {"flow": lambda: tfpl.RealNVP(LATENT, 2, (8,), context_size=2)}),
+    "flow": (
+        tfpl.FlowPosterior,
+        {"flow": lambda: tfpl.InverseAutoregressiveFlow(LATENT, 2, (8,), context_size=2)},
+    ),
+    "coupling flow": (
+        tfpl.FlowPosterior,
+        {"flow": lambda: tfpl.RealNVP(LATENT, 2, (8,), context_size=2)},
+    ),
     "spherical": (tfpl.PowerSpherical, {"event_size": LATENT}),
     "categorical": (tfpl.OneHotCategoricalStraightThrough, {"event_size": LATENT}),
     "relaxed categorical": (tfpl.RelaxedOneHotCategorical, {"event_size": LATENT}),
@@ -61,17 +67,25 @@ OWN_PRIORS = {
     "quantized": "Codes",
 }
 LIKELIHOODS = dict.fromkeys(LIKELIHOOD_NAMES)
-OBJECTIVES = {f"{name}-{i}": member for name, members in CASES.items() for i, member in enumerate(members)}
+OBJECTIVES = {
+    f"{name}-{i}": member for name, members in CASES.items() for i, member in enumerate(members)
+}
 COLUMNS = POSTERIORS, PRIORS, LIKELIHOODS, OBJECTIVES
 
 
 def is_defined(posterior, prior, likelihood, objective) -> bool:
     member = OBJECTIVES[objective]
-    fits = {"VampPrior", OWN_PRIORS[posterior]} if posterior in OWN_PRIORS else {*PRIORS} - {*OWN_PRIORS.values()}
+    fits = (
+        {"VampPrior", OWN_PRIORS[posterior]}
+        if posterior in OWN_PRIORS
+        else {*PRIORS} - {*OWN_PRIORS.values()}
+    )
     fits = {"quantized": {"Codes"}, "point": {"StandardNormal"}}.get(
         posterior, fits
     )  # not VampPrior, which spreads not
-    needs_factors = isinstance(member, objectives.BetaTCVAE) or getattr(member, "free_bits", 0.0) != 0.0
+    needs_factors = (
+        isinstance(member, objectives.BetaTCVAE) or getattr(member, "free_bits", 0.0) != 0.0
+    )
     factorized = posterior in ("diagonal", "binary", "relaxed binary") and (
         isinstance(member, objectives.BetaTCVAE)
         or prior in ("StandardNormal", "Normal", "Bernoulli", "RelaxedBernoulli")
@@ -84,7 +98,10 @@ def is_defined(posterior, prior, likelihood, objective) -> bool:
         and (posterior == "point") == member.takes_points
         and not (needs_moments and ("flow" in posterior or posterior == "quantized"))
         and (factorized or not needs_factors)
-        and not (compares_draws and prior in ("NormalMixture", "VampPrior", "Categorical", "Bernoulli", "Codes"))
+        and not (
+            compares_draws
+            and prior in ("NormalMixture", "VampPrior", "Categorical", "Bernoulli", "Codes")
+        )
         and not (needs_path and posterior in ("categorical", "binary", "quantized"))
         and not (needs_moments and posterior.startswith("relaxed"))
     )
@@ -114,7 +131,9 @@ def rows() -> list:
 @pytest.mark.parametrize("row", rows(), ids="/".join)
 def test_each_two_members_train_together(row):
     """One step: finite terms, and a gradient that reaches every weight."""
-    (posterior, arguments), prior, _, objective = (column[name] for column, name in zip(COLUMNS, row, strict=True))
+    (posterior, arguments), prior, _, objective = (
+        column[name] for column, name in zip(COLUMNS, row, strict=True)
+    )
     x = possible_data(row[2], 8, 4)
     likelihood, config = getattr(tfpl, row[2]), likelihood_arguments(row[2], 4)
     if "flow" in arguments:
@@ -137,7 +156,10 @@ def test_each_two_members_train_together(row):
     numbers = vae.train_on_batch(x, return_dict=True)
     assert np.isfinite(list(numbers.values())).all(), numbers
     moved = [np.abs(a - b).max() > 0 for a, b in zip(before, vae.get_weights(), strict=True)]
-    no_kl_yet = row[3] in ("ELBO-2", "ControlledCapacity-0")  # the warm-up begins at 0, free of the prior
+    no_kl_yet = row[3] in (
+        "ELBO-2",
+        "ControlledCapacity-0",
+    )  # the warm-up begins at 0, free of the prior
     assert all(moved[: len(encoder.weights) + len(decoder.weights)]) or no_kl_yet
     assert all(np.isfinite(weight).all() for weight in vae.get_weights())
 
@@ -173,15 +195,21 @@ REFUSED = {
         "QuantizedVectors takes code vectors, the prior MultivariateNormalDiag real numbers",
     ),
     "quantized posterior, the prior of another": (
-        lambda: quantized(prior=lambda quantizer: priors.Codes(tfpl.VectorQuantized((1, LATENT), 4, seed=1))),
+        lambda: quantized(
+            prior=lambda quantizer: priors.Codes(tfpl.VectorQuantized((1, LATENT), 4, seed=1))
+        ),
         "4 code vectors of its own, other than the posterior's 4",
     ),
     "quantized posterior, prior of fewer codes": (
-        lambda: quantized(prior=lambda quantizer: priors.Codes(tfpl.VectorQuantized((1, LATENT), 3))),
+        lambda: quantized(
+            prior=lambda quantizer: priors.Codes(tfpl.VectorQuantized((1, LATENT), 3))
+        ),
         "3 code vectors of its own, other than the posterior's 4",
     ),
     "quantized posterior, its own mixture": (
-        lambda: quantized(prior=lambda quantizer: priors.VampPrior(quantized_encoder(quantizer), 4, 5)),
+        lambda: quantized(
+            prior=lambda quantizer: priors.VampPrior(quantized_encoder(quantizer), 4, 5)
+        ),
         "QuantizedVectors has all its probability on a few points: the KL divergence to it is infinite",
     ),
     "quantized posterior, sticking the landing": (
@@ -192,14 +220,20 @@ REFUSED = {
         lambda: quantized(objective=objectives.DIPVAE()),
         "DIPVAE is about the covariance of vectors",
     ),
-    "point, ELBO": (lambda: vae_of(tfpl.Deterministic), "no density: ELBO is not defined .*Reconstruction"),
+    "point, ELBO": (
+        lambda: vae_of(tfpl.Deterministic),
+        "no density: ELBO is not defined .*Reconstruction",
+    ),
     "point, discrepancy": (
         lambda: vae_of(tfpl.Deterministic, objective=objectives.WAE()),
         "no density: WAE is not defined",
     ),
     "point, its own mixture": (
         lambda: tfp_vae.VAE(
-            point_encoder(), vae_of().decoder, prior=priors.VampPrior(point_encoder(), 4, 5), objective=RECONSTRUCTION
+            point_encoder(),
+            vae_of().decoder,
+            prior=priors.VampPrior(point_encoder(), 4, 5),
+            objective=RECONSTRUCTION,
         ),
         "Deterministic has all its probability on a few points",
     ),
@@ -229,24 +263,36 @@ REFUSED = {
     ),
     "discrepancy, discrete prior": (
         lambda: vae_of(
-            tfpl.IndependentBernoulliStraightThrough, prior=priors.Bernoulli(LATENT), objective=objectives.WAE()
+            tfpl.IndependentBernoulliStraightThrough,
+            prior=priors.Bernoulli(LATENT),
+            objective=objectives.WAE(),
         ),
         "WAE compares draws .* are not reparameterized",
     ),
     "covariance, relaxed posterior": (
         lambda: vae_of(
-            tfpl.IndependentRelaxedBernoulli, prior=priors.RelaxedBernoulli(LATENT), objective=objectives.DIPVAE()
+            tfpl.IndependentRelaxedBernoulli,
+            prior=priors.RelaxedBernoulli(LATENT),
+            objective=objectives.DIPVAE(),
         ),
         "DIPVAE is about the mean .* none of CensoredRelaxedBernoulli",
     ),
-    "discrete posterior without a path": (lambda: vae_of(tfpl.OneHotCategorical), "OneHotCategorical is not reparam"),
-    "biased path": (lambda: vae_of(tfpl.VonMisesFisher, latent=5), "VonMisesFisher is not reparameterized"),
+    "discrete posterior without a path": (
+        lambda: vae_of(tfpl.OneHotCategorical),
+        "OneHotCategorical is not reparam",
+    ),
+    "biased path": (
+        lambda: vae_of(tfpl.VonMisesFisher, latent=5),
+        "VonMisesFisher is not reparameterized",
+    ),
     "free bits, full posterior": (
         lambda: vae_of(tfpl.MultivariateNormalTriL, objective=objectives.ELBO(free_bits=1.0)),
         "ELBO with free_bits looks at each dimension .* MultivariateNormalTriL does not factorize",
     ),
     "free bits, mixture prior": (
-        lambda: vae_of(prior=priors.NormalMixture(LATENT, 2), objective=objectives.ELBO(free_bits=1.0)),
+        lambda: vae_of(
+            prior=priors.NormalMixture(LATENT, 2), objective=objectives.ELBO(free_bits=1.0)
+        ),
         "ELBO with free_bits looks at each dimension .* MixtureSameFamily does not factorize",
     ),
     "discrepancy, mixture prior": (
@@ -274,21 +320,36 @@ def quantized_encoder(quantizer) -> keras.Sequential:
 
 def quantized(prior=lambda quantizer: None, **kwargs) -> tfp_vae.VAE:
     quantizer = tfpl.VectorQuantized((1, LATENT), 4)
-    decoder = [keras.Input((1, LATENT)), keras.layers.Flatten(), keras.layers.Dense(8), tfpl.IndependentNormal(4)]
-    return tfp_vae.VAE(quantized_encoder(quantizer), keras.Sequential(decoder), prior=prior(quantizer), **kwargs)
+    decoder = [
+        keras.Input((1, LATENT)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(8),
+        tfpl.IndependentNormal(4),
+    ]
+    return tfp_vae.VAE(
+        quantized_encoder(quantizer), keras.Sequential(decoder), prior=prior(quantizer), **kwargs
+    )
 
 
 def point_encoder() -> keras.Sequential:
-    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(LATENT), tfpl.Deterministic(LATENT)])
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(LATENT), tfpl.Deterministic(LATENT)]
+    )
 
 
 def flow_encoder() -> keras.Sequential:
     layer = tfpl.FlowPosterior(tfpl.RealNVP(LATENT))
-    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(layer.params_size(layer.flow)), layer])
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(layer.params_size(layer.flow)), layer]
+    )
 
 
 def vae_of(posterior=tfpl.MultivariateNormalDiag, latent=LATENT, **kwargs) -> tfp_vae.VAE:
-    encoder = [keras.Input((4,)), keras.layers.Dense(posterior.params_size(latent)), posterior(latent)]
+    encoder = [
+        keras.Input((4,)),
+        keras.layers.Dense(posterior.params_size(latent)),
+        posterior(latent),
+    ]
     decoder = [keras.Input((latent,)), keras.layers.Dense(8), tfpl.IndependentNormal(4)]
     return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), **kwargs)
 

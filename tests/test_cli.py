@@ -77,7 +77,10 @@ def test_train_in_a_process_of_its_own_is_the_same(run, tmp_path):
     assert (code, err) == (0, "")
     for word in ("-ELBO", "NLL, 5 samples", "SavedModel: saved_models/digits/1", "tfp-vae sample"):
         assert word in out
-    names = [{str(path.relative_to(root)) for path in root.glob("runs/digits-1/**/*")} for root in (run, tmp_path)]
+    names = [
+        {str(path.relative_to(root)) for path in root.glob("runs/digits-1/**/*")}
+        for root in (run, tmp_path)
+    ]
     assert names[0] - names[1] == set()
 
 
@@ -98,7 +101,9 @@ def test_train_leaves_everything_it_promises(run):
     }
     assert (run / "saved_models" / "digits" / "1" / "saved_model.pb").is_file()
     assert [path.name for path in (run / "saved_models").iterdir()] == ["digits"]
-    metrics, history = (json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "history"))
+    metrics, history = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "history")
+    )
     assert len(history["elbo"]) == len(history["val_elbo"]) == 2
     assert metrics["negative_elbo"] > metrics["nll"]
     assert (metrics["num_samples"], metrics["latent_units"], metrics["num_examples"]) == (5, 4, 180)
@@ -116,7 +121,12 @@ def test_train_closes_with_a_table_and_the_next_commands(run):
         "examples per second",
     )
     assert all(word in out for word in words)
-    assert out.count("tfp-vae sample") == out.count("tfp-vae evaluate") == out.count("saved_model_cli") == 1
+    assert (
+        out.count("tfp-vae sample")
+        == out.count("tfp-vae evaluate")
+        == out.count("saved_model_cli")
+        == 1
+    )
     assert (run / "err.txt").read_text() == ""
 
 
@@ -132,8 +142,12 @@ def test_the_run_is_judged_as_the_package_judges_it(run, digits):
 def test_a_config_repeats_a_run_with_other_options_where_given(run, here):
     config = run / "runs" / "digits-1" / "config.json"
     assert invoke("train", "--config", config, "--run", "again")[::2] == (0, "")
-    first, second = (json.loads((path / "metrics.json").read_text()) for path in (config.parent, here / "again"))
-    assert {name: second[name] for name in ("negative_elbo", "nll")} == {n: first[n] for n in ("negative_elbo", "nll")}
+    first, second = (
+        json.loads((path / "metrics.json").read_text()) for path in (config.parent, here / "again")
+    )
+    assert {name: second[name] for name in ("negative_elbo", "nll")} == {
+        n: first[n] for n in ("negative_elbo", "nll")
+    }
     assert invoke("train", "--config", config, "--epochs", 1, "--run", "other")[0] == 0
     other = json.loads((here / "other" / "config.json").read_text())
     assert other == {**json.loads(config.read_text()), "epochs": 1}
@@ -143,10 +157,17 @@ def test_evaluate_sample_export_and_plot(run, monkeypatch):
     monkeypatch.chdir(run)
     model = run / "runs" / "digits-1"
     assert invoke("evaluate", "--num-samples", 5)[0] == 0  # the newest run
-    metrics, again = (json.loads((model / f"{name}.json").read_text()) for name in ("metrics", "evaluation"))
+    metrics, again = (
+        json.loads((model / f"{name}.json").read_text()) for name in ("metrics", "evaluation")
+    )
     assert again["nll"] == pytest.approx(metrics["nll"], rel=1e-6)
     assert invoke("sample", model, "--num-examples", 7, "--output", "seven.npz")[0] == 0
-    assert invoke("sample", run / "saved_models" / "digits", "--num-examples", 7, "--output", "served.npz")[0] == 0
+    assert (
+        invoke(
+            "sample", run / "saved_models" / "digits", "--num-examples", 7, "--output", "served.npz"
+        )[0]
+        == 0
+    )
     live, served = np.load("seven.npz")["x"], np.load("served.npz")["x"]
     assert live.shape == (7, 8, 8, 1)
     np.testing.assert_allclose(live, served, rtol=1e-5, atol=1e-5)
@@ -154,12 +175,20 @@ def test_evaluate_sample_export_and_plot(run, monkeypatch):
     assert invoke("export", "--name", "other")[0] == 0
     assert tfp_vae.load("saved_models/other").event_shape == (8, 8, 1)
     assert invoke("export", "--name", "other", "--keep", 1)[0] == 0
-    assert {path.name for path in Path("saved_models/other").iterdir()} == {"2", "models.config", "batching.config"}
+    assert {path.name for path in Path("saved_models/other").iterdir()} == {
+        "2",
+        "models.config",
+        "batching.config",
+    }
     card = Path("saved_models/other/2/assets.extra/model_card.md").read_text()
     assert card == Path("saved_models/digits/1/assets.extra/model_card.md").read_text().replace(
         "digits\n", "other\n", 1
     )
-    for part in ("digits, 2 epochs of training", f"| nll | {metrics['nll']:.4g} |", "(reconstructions.png)"):
+    for part in (
+        "digits, 2 epochs of training",
+        f"| nll | {metrics['nll']:.4g} |",
+        "(reconstructions.png)",
+    ):
         assert part in card
     assert invoke("plot", model, "--output", "pictures")[0] == 0
     assert len(list(Path("pictures").glob("*.png"))) == 4
@@ -174,7 +203,9 @@ def test_a_finished_run_is_not_resumed(run, monkeypatch):
 
 
 def test_diverged_training_says_so_and_keeps_the_last_model(here):
-    code, _, err = invoke("train", "--epochs", 2, *SMALL, "--learning-rate", 1e30, "--run", "diverged")
+    code, _, err = invoke(
+        "train", "--epochs", 2, *SMALL, "--learning-rate", 1e30, "--run", "diverged"
+    )
     assert (code, "Training has diverged: the loss of epoch 1 is" in err) == (2, True), err
     assert np.isfinite(cli.open_vae(here / "diverged" / "model.keras").get_weights()[0]).all()
 
@@ -182,7 +213,9 @@ def test_diverged_training_says_so_and_keeps_the_last_model(here):
 @pytest.mark.slow
 @pytest.mark.xla
 def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits it where it is ignored
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a child inherits it where it is ignored
     arguments = ["train", "--epochs", "12", *SMALL, "--batch-size", "50"]
     broken = command(*arguments, "--run", "broken", cwd=here)
     history = here / "broken" / "history.json"
@@ -203,9 +236,9 @@ def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     first, second = (json.loads((run / "metrics.json").read_text()) for run in runs)
-    assert {name: first[name] == second[name] for name in ("negative_elbo", "nll", "kl")} == dict.fromkeys(
-        ("negative_elbo", "nll", "kl"), True
-    )
+    assert {
+        name: first[name] == second[name] for name in ("negative_elbo", "nll", "kl")
+    } == dict.fromkeys(("negative_elbo", "nll", "kl"), True)
     histories = [json.loads((run / "history.json").read_text()) for run in runs]
     assert len(histories[0].pop("seconds")) == len(histories[1].pop("seconds")) == 12
     assert histories[0] == histories[1]
@@ -232,22 +265,93 @@ def test_ctrl_c_stops_training_even_where_the_exception_is_lost(here, monkeypatc
 
 
 COMBINATIONS = [
-    ["--objective", "IWAE(num_samples=3, estimator='dreg')", "--prior", "NormalMixture(num_components=3)"],
-    ["--objective", "BetaTCVAE", "--beta", "2", "--warm-up", "1", "--prior", "VampPrior(num_components=5)"],
-    ["--posterior", "PowerSpherical", "--prior", "HypersphericalUniform", "--objective", "ELBO(num_samples=2)"],
-    ["--posterior", "MultivariateNormalDiagPlusLowRank(rank=1)", "--prior", "Normal", "--objective", "DIPVAE"],
-    ["--posterior", "RelaxedOneHotCategorical(temperature=0.7)", "--prior", "RelaxedCategorical(temperature=0.5)"],
+    [
+        "--objective",
+        "IWAE(num_samples=3, estimator='dreg')",
+        "--prior",
+        "NormalMixture(num_components=3)",
+    ],
+    [
+        "--objective",
+        "BetaTCVAE",
+        "--beta",
+        "2",
+        "--warm-up",
+        "1",
+        "--prior",
+        "VampPrior(num_components=5)",
+    ],
+    [
+        "--posterior",
+        "PowerSpherical",
+        "--prior",
+        "HypersphericalUniform",
+        "--objective",
+        "ELBO(num_samples=2)",
+    ],
+    [
+        "--posterior",
+        "MultivariateNormalDiagPlusLowRank(rank=1)",
+        "--prior",
+        "Normal",
+        "--objective",
+        "DIPVAE",
+    ],
+    [
+        "--posterior",
+        "RelaxedOneHotCategorical(temperature=0.7)",
+        "--prior",
+        "RelaxedCategorical(temperature=0.5)",
+    ],
     ["--posterior", "OneHotCategoricalStraightThrough", "--prior", "Categorical(trained=True)"],
-    ["--posterior", "IndependentBernoulliStraightThrough", "--prior", "Bernoulli", "--objective", "IWAE"],
-    ["--posterior", "IndependentRelaxedBernoulli(temperature=0.3)", "--prior", "RelaxedBernoulli(temperature=0.3)"],
+    [
+        "--posterior",
+        "IndependentBernoulliStraightThrough",
+        "--prior",
+        "Bernoulli",
+        "--objective",
+        "IWAE",
+    ],
+    [
+        "--posterior",
+        "IndependentRelaxedBernoulli(temperature=0.3)",
+        "--prior",
+        "RelaxedBernoulli(temperature=0.3)",
+    ],
     ["--posterior", "VectorQuantized(num_codes=5, momentum=0.9)", "--prior", "Codes(trained=True)"],
     ["--posterior", "VectorQuantized(event_shape=(2, 4))", "--prior", "Codes", "--network", "conv"],
-    ["--posterior", "OneHotCategoricalStraightThrough(event_size=(2, 3))", "--prior", "Categorical"],
-    ["--posterior", "Deterministic", "--objective", "Reconstruction(latent_penalty=0.1)", "--decoder-decay", "1e-3"],
-    ["--posterior", "Deterministic", "--objective", "Reconstruction", "--network", "conv", "--decoder-decay", "1e-3"],
+    [
+        "--posterior",
+        "OneHotCategoricalStraightThrough(event_size=(2, 3))",
+        "--prior",
+        "Categorical",
+    ],
+    [
+        "--posterior",
+        "Deterministic",
+        "--objective",
+        "Reconstruction(latent_penalty=0.1)",
+        "--decoder-decay",
+        "1e-3",
+    ],
+    [
+        "--posterior",
+        "Deterministic",
+        "--objective",
+        "Reconstruction",
+        "--network",
+        "conv",
+        "--decoder-decay",
+        "1e-3",
+    ],
     ["--likelihood", "MixtureQuantizedLogistic(num_components=3, num_levels=17)"],
     ["--likelihood", "IndependentNormalLearnedScale(scale_shape=(8, 8, 1))"],
-    ["--likelihood", "IndependentNormalOptimalScale", "--objective", "IWAE(num_samples=3, estimator='dreg')"],
+    [
+        "--likelihood",
+        "IndependentNormalOptimalScale",
+        "--objective",
+        "IWAE(num_samples=3, estimator='dreg')",
+    ],
     ["--likelihood", "IndependentQuantizedLogistic(num_levels=17)", "--network", "conv"],
     ["--likelihood", "MixtureQuantizedLogistic(num_components=2)", "--network", "conv"],
 ]
@@ -293,32 +397,57 @@ def test_members_by_name(options):
 def test_the_warm_up_in_cycles(digits):
     """1437 examples in batches of 100 make 14 steps an epoch: cycles of 56 steps, in which 28 rise."""
     vae = cli.build(
-        digits, cli.Options(name="data", hidden_size=8, latent_size=3, epochs=12, warm_up=2, cycles=3, beta=0.5)
+        digits,
+        cli.Options(
+            name="data", hidden_size=8, latent_size=3, epochs=12, warm_up=2, cycles=3, beta=0.5
+        ),
     )
-    values = [float(vae.objective.beta(step)) for step in (0, 14, 28, 55, 56, 70, 111, 112, 168, 10**9)]
+    values = [
+        float(vae.objective.beta(step)) for step in (0, 14, 28, 55, 56, 70, 111, 112, 168, 10**9)
+    ]
     assert values == [0.0, 0.25, 0.5, 0.5, 0.0, 0.25, 0.5, 0.0, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("name", ["bottom_up", "ladder"])
 def test_a_hierarchy_by_name(name, digits):
-    texts = {"posterior": f"{name}(latent_sizes=(4, 3, 2))", "prior": "NormalMixture(num_components=2)"}
+    texts = {
+        "posterior": f"{name}(latent_sizes=(4, 3, 2))",
+        "prior": "NormalMixture(num_components=2)",
+    }
     vae = cli.build(digits, cli.Options(name="data", hidden_size=8, **texts))
     assert vae.latent_shape == {"z1": (4,), "z2": (3,), "z3": (2,)}
     assert isinstance(vae.prior.parts["z3"], tfp_vae.priors.NormalMixture)
     vae.compile("adam", run_eagerly=True)
     assert np.isfinite(vae.fit(digits.train[:50], verbose=0).history["loss"]).all()
-    with pytest.raises(ValueError, match="VampPrior needs an encoder from an x without parts to one latent"):
-        cli.build(digits, cli.Options(name="data", hidden_size=8, posterior=name, prior="VampPrior"))
+    with pytest.raises(
+        ValueError, match="VampPrior needs an encoder from an x without parts to one latent"
+    ):
+        cli.build(
+            digits, cli.Options(name="data", hidden_size=8, posterior=name, prior="VampPrior")
+        )
 
 
 def test_the_name_of_a_flow_is_a_posterior_and_a_prior_of_it(digits):
-    texts = {"posterior": "InverseAutoregressiveFlow(num_transforms=3)", "prior": "RealNVP(hidden_units=(8,))"}
+    texts = {
+        "posterior": "InverseAutoregressiveFlow(num_transforms=3)",
+        "prior": "RealNVP(hidden_units=(8,))",
+    }
     vae = cli.build(digits, cli.Options(name="data", hidden_size=8, latent_size=3, **texts))
     posterior, prior = vae.encoder.layers[-1], vae.prior
-    assert (type(posterior), type(prior)) == (tfp_vae.layers.FlowPosterior, tfp_vae.priors.FlowPrior)
-    assert (type(posterior.flow).__name__, posterior.flow.num_transforms) == ("InverseAutoregressiveFlow", 3)
+    assert (type(posterior), type(prior)) == (
+        tfp_vae.layers.FlowPosterior,
+        tfp_vae.priors.FlowPrior,
+    )
+    assert (type(posterior.flow).__name__, posterior.flow.num_transforms) == (
+        "InverseAutoregressiveFlow",
+        3,
+    )
     assert (posterior.flow.event_size, posterior.flow.context_size) == (3, 64)
-    assert (type(prior.flow).__name__, prior.flow.hidden_units, prior.flow.event_size) == ("RealNVP", (8,), 3)
+    assert (type(prior.flow).__name__, prior.flow.hidden_units, prior.flow.event_size) == (
+        "RealNVP",
+        (8,),
+        3,
+    )
     assert np.isfinite(vae(digits.test[:3])["loss"]).all()
 
 
@@ -343,7 +472,10 @@ def test_help_needs_no_tensorflow():
 def test_an_error_is_one_line_with_exit_code_2(here):
     code, out, err = finish(command("evaluate", "nowhere", cwd=here))
     assert (code, out) == (2, "")
-    assert err == f"error: nowhere is not a run folder: there is no {Path('nowhere') / 'config.json'}.\n"
+    assert (
+        err
+        == f"error: nowhere is not a run folder: there is no {Path('nowhere') / 'config.json'}.\n"
+    )
 
 
 BAD = {
@@ -432,7 +564,10 @@ def bad_things(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
     np.savez(folder / "empty.npz", np.zeros([0, 4]))
     np.savez(folder / "nan.npz", np.full([20, 4], np.nan))
-    np.savez(folder / "bytes.npz", np.random.RandomState(0).randint(0, 256, (20, 3, 3, 1)).astype("uint8"))
+    np.savez(
+        folder / "bytes.npz",
+        np.random.RandomState(0).randint(0, 256, (20, 3, 3, 1)).astype("uint8"),
+    )
     (folder / "file").write_text("precious")
     (folder / "file.png").write_text("precious")
     (folder / "broken.keras").write_text("precious")
@@ -449,7 +584,9 @@ def bad_things(tmp_path_factory):
     np.savez(folder / "text.npz", np.array(["yes", "no"] * 10))
     np.savez(folder / "huge.npz", np.full([20, 3], 2**40))
     np.savez(folder / "complex.npz", np.ones([20, 4], "complex64"))
-    np.savez(folder / "flat.npz", np.random.RandomState(0).randint(0, 256, (20, 4, 4)).astype("uint8"))
+    np.savez(
+        folder / "flat.npz", np.random.RandomState(0).randint(0, 256, (20, 4, 4)).astype("uint8")
+    )
     make_vae().save(folder / "lonely.keras")
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(folder / "foreign.keras")
     return folder

@@ -15,14 +15,27 @@ from tfp_vae import datasets
 TABLE = draw_table(400, 0)
 TABLE["single"] = TABLE["real"][:, 0]  # a number, not a vector of one
 HOLES = {
-    name: np.where(np.random.default_rng(i).uniform(size=part.shape) < 0.3, np.nan, part.astype("float32"))
+    name: np.where(
+        np.random.default_rng(i).uniform(size=part.shape) < 0.3, np.nan, part.astype("float32")
+    )
     for i, (name, part) in enumerate(TABLE.items())
 }
 LIKELIHOOD = (
     "Joint(real='IndependentNormalLearnedScale(scale_shape=2)', binary='IndependentBernoulli', "
     "count='IndependentPoisson', kind='IndependentCategorical', single='IndependentNormalLearnedScale')"
 )
-SMALL = ["--latent-size", 2, "--hidden-size", 16, "--epochs", 20, "--batch-size", 20, "--learning-rate", 0.01]
+SMALL = [
+    "--latent-size",
+    2,
+    "--hidden-size",
+    16,
+    "--epochs",
+    20,
+    "--batch-size",
+    20,
+    "--learning-rate",
+    0.01,
+]
 GROUPS = {
     "groups": (
         "Joint(style='MultivariateNormalDiag(event_size=3)', kind='OneHotCategoricalStraightThrough(event_size=4)')",
@@ -39,7 +52,9 @@ def filled(arrays, *arguments):
     """Impute an `.npz` file of some arrays and give those of the answer."""
     np.savez("given.npz", **arrays)
     Path("filled.npz").unlink(missing_ok=True)
-    code, _, err = invoke("impute", "given.npz", *arguments, "--output", "filled.npz", "--num-samples", 20)
+    code, _, err = invoke(
+        "impute", "given.npz", *arguments, "--output", "filled.npz", "--num-samples", 20
+    )
     assert (code, err) == (0, "")
     with np.load("filled.npz") as file:
         return dict(file)
@@ -51,8 +66,19 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     np.savez(folder / "holes.npz", **HOLES)
     np.savez(folder / "whole.npz", **TABLE)
-    options = ["--dataset", folder / "holes.npz", "--likelihood", LIKELIHOOD, "--missing", *SMALL, "--num-samples", 20]
-    code, out, err = invoke("train", *options, "--run", folder / "run", "--saved-models", folder / "served")
+    options = [
+        "--dataset",
+        folder / "holes.npz",
+        "--likelihood",
+        LIKELIHOOD,
+        "--missing",
+        *SMALL,
+        "--num-samples",
+        20,
+    ]
+    code, out, err = invoke(
+        "train", *options, "--run", folder / "run", "--saved-models", folder / "served"
+    )
     assert (code, err) == (0, "")
     assert "run --draws --output new.npz" in out
     return folder
@@ -61,16 +87,23 @@ def runs(tmp_path_factory):
 @pytest.mark.slow
 def test_a_table_is_trained_judged_drawn_and_exported(runs, monkeypatch):
     monkeypatch.chdir(runs)
-    assert {path.stem for path in Path("run/pictures").iterdir()} == {"marginals", "learning_curves"}
+    assert {path.stem for path in Path("run/pictures").iterdir()} == {
+        "marginals",
+        "learning_curves",
+    }
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert invoke("evaluate", "run", "--num-samples", 20)[0] == 0
     again = json.loads(Path("run/evaluation.json").read_text())
     assert again["nll"] == pytest.approx(metrics["nll"], rel=1e-6)
-    assert invoke("evaluate", "run/model.keras", "--dataset", "whole.npz", "--num-samples", 20)[0] == 0
+    assert (
+        invoke("evaluate", "run/model.keras", "--dataset", "whole.npz", "--num-samples", 20)[0] == 0
+    )
     assert invoke("sample", "run", "--num-examples", 5, "--output", "live.npz")[0] == 0
     assert invoke("sample", "served/holes", "--num-examples", 5, "--output", "served.npz")[0] == 0
     with np.load("live.npz") as live, np.load("served.npz") as served:
-        assert {name: values.shape for name, values in live.items()} == {n: v[:5].shape for n, v in TABLE.items()}
+        assert {name: values.shape for name, values in live.items()} == {
+            n: v[:5].shape for n, v in TABLE.items()
+        }
         for name in TABLE:
             np.testing.assert_allclose(live[name], served[name], rtol=1e-4, atol=1e-4)
     code, _, err = invoke("sample", "run", "--output", "table.png")
@@ -84,17 +117,30 @@ def test_draws_are_rows_as_the_table_has_them(runs, monkeypatch):
     number = ["--num-examples", 4000]
     assert invoke("sample", "run", *number, "--output", "means.npz")[0] == 0
     for model in ("run", "served/holes"):
-        assert invoke("sample", model, "--draws", *number, "--output", f"{Path(model).name}-draws.npz")[0] == 0
-    means, live, served = (dict(np.load(name)) for name in ("means.npz", "run-draws.npz", "holes-draws.npz"))
+        assert (
+            invoke(
+                "sample", model, "--draws", *number, "--output", f"{Path(model).name}-draws.npz"
+            )[0]
+            == 0
+        )
+    means, live, served = (
+        dict(np.load(name)) for name in ("means.npz", "run-draws.npz", "holes-draws.npz")
+    )
     for drawn in (live, served):
-        assert {name: values.shape for name, values in drawn.items()} == {name: v.shape for name, v in means.items()}
+        assert {name: values.shape for name, values in drawn.items()} == {
+            name: v.shape for name, v in means.items()
+        }
         assert set(np.unique(drawn["binary"])) == {0, 1}
         assert set(np.unique(drawn["kind"])) == set(np.unique(TABLE["kind"]))
         assert not (drawn["count"] % 1).any()
-        assert (drawn["real"].std(0) > means["real"].std(0)).all()  # the scale of p(x|z) comes on top
+        assert (
+            drawn["real"].std(0) > means["real"].std(0)
+        ).all()  # the scale of p(x|z) comes on top
         for name in ("real", "binary", "count", "single"):
             error = drawn[name].std(0) / np.sqrt(4000)
-            np.testing.assert_array_less(np.abs(drawn[name].mean(0) - means[name].mean(0)), 6 * error)
+            np.testing.assert_array_less(
+                np.abs(drawn[name].mean(0) - means[name].mean(0)), 6 * error
+            )
     code, _, err = invoke("sample", "run", "--draws", "--output", "draws.png")
     assert (code, "--draws writes arrays" in err) == (2, True)
 
@@ -103,7 +149,20 @@ def test_draws_are_rows_as_the_table_has_them(runs, monkeypatch):
 def test_missing_values_are_filled_in(runs, monkeypatch):
     monkeypatch.chdir(runs)
     assert invoke("impute", "holes.npz", "run", "--num-samples", 200)[0] == 0
-    assert invoke("impute", "holes.npz", "run", "--num-samples", 20, "--num-draws", 3, "--output", "draws.npz")[0] == 0
+    assert (
+        invoke(
+            "impute",
+            "holes.npz",
+            "run",
+            "--num-samples",
+            20,
+            "--num-draws",
+            3,
+            "--output",
+            "draws.npz",
+        )[0]
+        == 0
+    )
     with np.load("imputed.npz") as filled, np.load("draws.npz") as draws:
         for name, part in TABLE.items():
             seen = ~np.isnan(HOLES[name])
@@ -128,8 +187,12 @@ def test_what_is_not_missing_stays_as_it_is(runs, monkeypatch):
     twice = filled({name: np.concatenate([part, part]) for name, part in HOLES.items()}, "run")
     for name in HOLES:  # wherever a row stands
         np.testing.assert_allclose(twice[name][:400], twice[name][400:], rtol=1e-5, atol=1e-5)
-    in_splits = {f"{name}_{end}": part[:9] for name, part in HOLES.items() for end in ("train", "test")}
-    assert not any(np.isnan(part).any() for part in filled(in_splits, "run", "--seed", 2**31 - 1).values())
+    in_splits = {
+        f"{name}_{end}": part[:9] for name, part in HOLES.items() for end in ("train", "test")
+    }
+    assert not any(
+        np.isnan(part).any() for part in filled(in_splits, "run", "--seed", 2**31 - 1).values()
+    )
 
 
 @pytest.mark.slow
@@ -137,8 +200,20 @@ def test_a_conditional_run_fills_in_its_own_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arrays = {"x": HOLES["real"], "kind": TABLE["kind"]}
     np.savez("data.npz", **arrays)
-    options = ["--condition", "kind", "--missing", "--hidden-size", 8, "--batch-size", 20, "--epochs", 1]
-    assert invoke("train", "--dataset", "data.npz", *options, "--num-samples", 2, "--run", "run")[::2] == (0, "")
+    options = [
+        "--condition",
+        "kind",
+        "--missing",
+        "--hidden-size",
+        8,
+        "--batch-size",
+        20,
+        "--epochs",
+        1,
+    ]
+    assert invoke("train", "--dataset", "data.npz", *options, "--num-samples", 2, "--run", "run")[
+        ::2
+    ] == (0, "")
     answer = filled(arrays, "run")
     assert not np.isnan(answer["x"]).any()
     np.testing.assert_array_equal(answer["kind"], TABLE["kind"])
@@ -176,7 +251,9 @@ def test_bad_input(line, runs, monkeypatch):
     np.savez("infinite.npz", **{**HOLES, "real": np.full([400, 2], np.inf)})
     np.savez("uneven.npz", **{**HOLES, "real": HOLES["real"][:5]})
     np.savez("bytes.npz", np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), "uint8"))
-    Path("bad.json").write_text(json.dumps({**json.loads(Path("run/config.json").read_text()), "epochs": "ten"}))
+    Path("bad.json").write_text(
+        json.dumps({**json.loads(Path("run/config.json").read_text()), "epochs": "ten"})
+    )
     Path("imputed.npz").touch()
     code, out, err = invoke(*[LIKELIHOOD if word == "{}" else word for word in line.split()])
     assert (code, out) == (2, "")

@@ -57,7 +57,10 @@ def stand_in():
 
 def test_methods_answer_as_those_of_a_loaded_model(remote, local, x):
     z = np.random.default_rng(0).normal(size=[20, 16]).astype("float32")
-    for ours, theirs, value in ((remote.encode(x), local.encode(x), z), (remote.decode(z), local.decode(z), x)):
+    for ours, theirs, value in (
+        (remote.encode(x), local.encode(x), z),
+        (remote.decode(z), local.decode(z), x),
+    ):
         assert type(ours) is type(theirs)
         assert_close(ours.log_prob(value), theirs.log_prob(value))
     assert_close(remote.decode(np.stack([z, -z])).mean(), local.decode(np.stack([z, -z])).mean())
@@ -73,19 +76,29 @@ def test_methods_answer_as_those_of_a_loaded_model(remote, local, x):
 
 def test_floats_cross_exactly(server, x):
     """JSON carries each bit of a float32: what REST gives is what gRPC gives, and what the session gave."""
-    requests_ = {"encode": {"x": x[:1] / 3 + 1e-30}, "decode": {"z": np.full([1, 16], 0.1, "float32")}}
+    requests_ = {
+        "encode": {"x": x[:1] / 3 + 1e-30},
+        "decode": {"z": np.full([1, 16], 0.1, "float32")},
+    }
     with c_api.Session(BASE / "1") as session:
         for signature, inputs in requests_.items():
             expected = session.run(signature, **inputs)
             for protocol in PROTOCOLS:
-                answer = tfp_vae.client(address(server, protocol), "digits").call(signature, **inputs)
+                answer = tfp_vae.client(address(server, protocol), "digits").call(
+                    signature, **inputs
+                )
                 for name, value in answer.items():
-                    np.testing.assert_array_equal(value, expected[name], f"{protocol} {signature} {name}")
+                    np.testing.assert_array_equal(
+                        value, expected[name], f"{protocol} {signature} {name}"
+                    )
 
 
 def test_what_is_no_number_crosses_too(server):
     inputs = {"z": np.stack([np.full(16, 3e38, "float32"), np.zeros(16, "float32")])}
-    answers = [tfp_vae.client(address(server, protocol), "digits").call("decode", **inputs) for protocol in PROTOCOLS]
+    answers = [
+        tfp_vae.client(address(server, protocol), "digits").call("decode", **inputs)
+        for protocol in PROTOCOLS
+    ]
     assert not np.isfinite(answers[0]["logits"][0]).any()
     for name in answers[0]:
         np.testing.assert_array_equal(answers[0][name], answers[1][name])
@@ -101,8 +114,14 @@ def test_many_rows_go_in_several_requests(server, local, digits):
 
 def test_a_version_can_be_named(server):
     for protocol in PROTOCOLS:
-        assert tfp_vae.client(address(server, protocol), "digits", version=1).event_shape == (8, 8, 1)
-        with pytest.raises(ValueError, match=r"Servable not found for request: Specific\(digits, 9\)"):
+        assert tfp_vae.client(address(server, protocol), "digits", version=1).event_shape == (
+            8,
+            8,
+            1,
+        )
+        with pytest.raises(
+            ValueError, match=r"Servable not found for request: Specific\(digits, 9\)"
+        ):
             tfp_vae.client(address(server, protocol), "digits", version=9)
 
 
@@ -137,17 +156,28 @@ def test_rows_and_columns(server, local, x):
     assert_all_close({name: np.array(value) for name, value in columns.items()}, encoded)
     # A single output comes without its name.
     mean = local.reconstruct(x)
-    assert_close(post(server, signature_name="reconstruct", instances=x.tolist()).json()["predictions"], mean)
-    assert_close(post(server, signature_name="reconstruct", inputs=x.tolist()).json()["outputs"], mean)
+    assert_close(
+        post(server, signature_name="reconstruct", instances=x.tolist()).json()["predictions"], mean
+    )
+    assert_close(
+        post(server, signature_name="reconstruct", inputs=x.tolist()).json()["outputs"], mean
+    )
 
 
 def test_status_and_metadata(server):
     status = requests.get(f"{server.rest}/v1/models/digits", timeout=30).json()
-    assert [(each["version"], each["state"]) for each in status["model_version_status"]] == [("1", "AVAILABLE")]
-    metadata = requests.get(f"{server.rest}/v1/models/digits/metadata", timeout=30).json()["metadata"]
+    assert [(each["version"], each["state"]) for each in status["model_version_status"]] == [
+        ("1", "AVAILABLE")
+    ]
+    metadata = requests.get(f"{server.rest}/v1/models/digits/metadata", timeout=30).json()[
+        "metadata"
+    ]
     signature = metadata["signature_def"]["signature_def"]["decode"]
     assert signature["method_name"] == "tensorflow/serving/predict"
-    sizes = {name: [dim["size"] for dim in info["tensor_shape"]["dim"]] for name, info in signature["outputs"].items()}
+    sizes = {
+        name: [dim["size"] for dim in info["tensor_shape"]["dim"]]
+        for name, info in signature["outputs"].items()
+    }
     assert sizes == {"logits": ["-1", "8", "8", "1"], "mean": ["-1", "8", "8", "1"]}
 
 
@@ -157,7 +187,10 @@ REFUSALS = {
     "both": ({"inputs": [], "instances": []}, "expecting only one of"),
     "no rows": ({"instances": []}, "No values in 'instances' array"),
     "no list": ({"instances": 1}, "Excepting 'instances' to be an list/array"),
-    "signature": ({"signature_name": "nosuch", "instances": [ROW]}, 'signature name: "nosuch" not found'),
+    "signature": (
+        {"signature_name": "nosuch", "instances": [ROW]},
+        'signature name: "nosuch" not found',
+    ),
     "missing": ({"inputs": {"y": [ROW]}}, "Missing named input: x in 'inputs' object."),
     "another": ({"instances": [{"y": ROW}]}, "does not have named input: y"),
     "no keys": ({"instances": [{}]}, "keys must be equal to: x"),
@@ -167,7 +200,10 @@ REFUSALS = {
     "ragged": ({"instances": [[[1.0], [1.0, 2.0]]]}, "Encountered list at unexpected size: 2"),
     "shapes": ({"instances": [[1.0], [1.0, 2.0]]}, "Expecting tensor size: 1 but got: 2"),
     "not exact": ({"instances": [2**24 + 1]}, "without loss of precision"),
-    "no integer": ({"signature_name": "sample", "instances": [[0.5, 1]]}, "is not of expected type: int32"),
+    "no integer": (
+        {"signature_name": "sample", "instances": [[0.5, 1]]},
+        "is not of expected type: int32",
+    ),
 }
 
 
@@ -180,16 +216,24 @@ def test_requests_are_refused_in_the_servers_words(server, name):
 
 
 def test_other_models_and_paths_are_not_found(server):
-    response = requests.post(f"{server.rest}/v1/models/nosuch:predict", json={"instances": [ROW]}, timeout=30)
+    response = requests.post(
+        f"{server.rest}/v1/models/nosuch:predict", json={"instances": [ROW]}, timeout=30
+    )
     assert response.status_code == 404
     assert response.json() == {"error": "Servable not found for request: Latest(nosuch)"}
     response = requests.get(f"{server.rest}/v1/nosuch", timeout=30)
-    assert (response.status_code, response.json()) == (400, {"error": "Malformed request: GET /v1/nosuch"})
+    assert (response.status_code, response.json()) == (
+        400,
+        {"error": "Malformed request: GET /v1/nosuch"},
+    )
 
 
 GRPC_REFUSALS = {
     "missing": ({}, "Missing but required: {x}"),
-    "extra": ({"x": np.zeros([1, 8, 8, 1], "float32"), "y": np.zeros(1, "float32")}, "Sent extra: {y}"),
+    "extra": (
+        {"x": np.zeros([1, 8, 8, 1], "float32"), "y": np.zeros(1, "float32")},
+        "Sent extra: {y}",
+    ),
     "another": ({"y": np.zeros([1, 8, 8, 1], "float32")}, "Signature input alias: x"),
     "dtype": ({"x": np.zeros([1, 8, 8, 1])}, "to be float but double is provided"),
 }
@@ -224,7 +268,9 @@ def test_an_unavailable_server_is_asked_again(stand_in, x, protocol):
     assert remote.log_prob(x).shape == (20,)
     assert stand_in.num_requests == before + 3
     stand_in.unavailable = 3
-    with pytest.raises(ConnectionError, match=r"signature log_prob: The batch scheduling queue .* is full"):
+    with pytest.raises(
+        ConnectionError, match=r"signature log_prob: The batch scheduling queue .* is full"
+    ):
         remote.log_prob(x)
 
 
@@ -258,7 +304,9 @@ def test_a_server_that_hangs_is_given_up(stand_in, x, protocol):
 def test_refusals_come_through(protocol, digits):
     with serve(BASE, "digits", batching=BATCHING) as server:
         remote = tfp_vae.client(address(server, protocol), "digits", batch_size=200)
-        with pytest.raises(ValueError, match="Task size 180 is larger than maximum input batch size 128"):
+        with pytest.raises(
+            ValueError, match="Task size 180 is larger than maximum input batch size 128"
+        ):
             remote.encode(digits.test)
         with pytest.raises(ValueError, match=r"Servable not found for request: Latest\(nosuch\)"):
             tfp_vae.client(address(server, protocol), "nosuch")
@@ -275,7 +323,10 @@ def test_a_model_of_another_kind_is_told(tmp_path, protocol):
     spec = tf.TensorSpec([None], tf.float32, "x")
     function = tf.function(lambda x: {"y": x}, input_signature=[spec])
     tf.saved_model.save(module, str(tmp_path / "1"), signatures=function)
-    with serve(tmp_path, "other") as server, pytest.raises(ValueError, match=r'"describe".* not found'):
+    with (
+        serve(tmp_path, "other") as server,
+        pytest.raises(ValueError, match=r'"describe".* not found'),
+    ):
         tfp_vae.client(address(server, protocol), "other")
 
 
@@ -286,15 +337,21 @@ def test_other_urls_are_refused(url):
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, received 0"):
+    with pytest.raises(
+        ValueError, match="batch_size must be a whole number of at least 1, received 0"
+    ):
         tfp_vae.client("http://127.0.0.1:1", "digits", batch_size=0)
-    with pytest.raises(ValueError, match="retries must be a whole number of at least 0, received -1"):
+    with pytest.raises(
+        ValueError, match="retries must be a whole number of at least 0, received -1"
+    ):
         tfp_vae.client("http://127.0.0.1:1", "digits", retries=-1)
 
 
 def test_a_graph_asks_the_server_in_each_run(stand_in, local, x):
     remote = tfp_vae.client(stand_in.rest, "digits")
-    traced = tf.function(lambda x: remote.encode(x).mean(), input_signature=[tf.TensorSpec([None, 8, 8, 1])])
+    traced = tf.function(
+        lambda x: remote.encode(x).mean(), input_signature=[tf.TensorSpec([None, 8, 8, 1])]
+    )
     before = stand_in.num_requests
     for rows in (x[:3], x):
         assert_close(traced(rows), local.encode(rows).mean())
@@ -303,15 +360,30 @@ def test_a_graph_asks_the_server_in_each_run(stand_in, local, x):
 
 
 FAULTS = {
-    "shape": (np.zeros([2, 8, 8, 3]), r"encode takes x of shape \[None, 8, 8, 1\], received \(2, 8, 8, 3\)"),
+    "shape": (
+        np.zeros([2, 8, 8, 3]),
+        r"encode takes x of shape \[None, 8, 8, 1\], received \(2, 8, 8, 3\)",
+    ),
     "no batch": (np.zeros([8, 8, 1]), r"encode takes x of shape .*received \(8, 8, 1\)"),
-    "empty": (np.zeros([0, 8, 8, 1]), r"encode takes x .*with at least one row, received \(0, 8, 8, 1\)"),
+    "empty": (
+        np.zeros([0, 8, 8, 1]),
+        r"encode takes x .*with at least one row, received \(0, 8, 8, 1\)",
+    ),
     "text": (np.full([1, 8, 8, 1], "a"), r"encode takes x .*dtype float32, received dtype string"),
-    "complex": (np.zeros([1, 8, 8, 1], complex), r"encode takes x .*dtype float32, received dtype complex128"),
+    "complex": (
+        np.zeros([1, 8, 8, 1], complex),
+        r"encode takes x .*dtype float32, received dtype complex128",
+    ),
     "ragged": ([[1.0], [1.0, 2.0]], r"encode takes x .*received what is no array"),
     "nothing": (None, r"encode takes x .*received what is no array"),
-    "NaN": (np.full([3, 8, 8, 1], [[[[0.0]]], [[[np.nan]]], [[[1.0]]]]), r"encode takes x .*finite.* row 1 .*: nan"),
-    "too large": (np.full([1, 8, 8, 1], 1e39), r"encode takes x .*finite in float32.* row 0 .*: inf"),
+    "NaN": (
+        np.full([3, 8, 8, 1], [[[[0.0]]], [[[np.nan]]], [[[1.0]]]]),
+        r"encode takes x .*finite.* row 1 .*: nan",
+    ),
+    "too large": (
+        np.full([1, 8, 8, 1], 1e39),
+        r"encode takes x .*finite in float32.* row 0 .*: inf",
+    ),
 }
 
 
@@ -329,5 +401,7 @@ def test_missing_and_extra_inputs_are_named(local, x):
     for inputs, received in (({}, "nothing"), ({"z": x}, "z"), ({"x": x, "z": x}, "x, z")):
         with pytest.raises(ValueError, match=f"encode takes x; received {received}"):
             local.call("encode", **inputs)
-    with pytest.raises(ValueError, match=r"sample takes seed .*dtype int32, received dtype float32"):
+    with pytest.raises(
+        ValueError, match=r"sample takes seed .*dtype int32, received dtype float32"
+    ):
         local.call("sample", seed=np.zeros([1, 2], "float32"))

@@ -31,12 +31,23 @@ def model_of(make, units=2, convert="mean", **kwargs) -> keras.Sequential:
 INTEGER = {
     "Bernoulli": (lambda t: tfd.Bernoulli(logits=t[..., 0]), [0, 1, 1] * 4),
     "Categorical": (lambda t: tfd.Categorical(logits=t), [0, 1, 1] * 4),
-    "OneHotCategorical": (lambda t: tfd.OneHotCategorical(logits=t), np.eye(2, dtype="int32")[[0, 1, 1] * 4]),
-    "Poisson int": (lambda t: tfd.Independent(tfd.Poisson(log_rate=t), 1), np.arange(24).reshape(12, 2) % 3),
+    "OneHotCategorical": (
+        lambda t: tfd.OneHotCategorical(logits=t),
+        np.eye(2, dtype="int32")[[0, 1, 1] * 4],
+    ),
+    "Poisson int": (
+        lambda t: tfd.Independent(tfd.Poisson(log_rate=t), 1),
+        np.arange(24).reshape(12, 2) % 3,
+    ),
 }
 
 
-POLICIES = [("float32", "sample"), ("mixed_float16", "mode"), ("mixed_bfloat16", "sample"), ("float64", "mode")]
+POLICIES = [
+    ("float32", "sample"),
+    ("mixed_float16", "mode"),
+    ("mixed_bfloat16", "sample"),
+    ("float64", "mode"),
+]
 
 
 @pytest.mark.parametrize(("policy", "convert"), POLICIES)
@@ -48,14 +59,18 @@ def test_integer_dtypes_and_policies(name, convert, policy):
     model.compile("sgd", loss=negative_log_likelihood, metrics=[negative_log_likelihood])
     results = model.evaluate(X, np.array(y), return_dict=True, **QUIET)
     expected = -np.mean(model(X).log_prob(np.array(y)))
-    np.testing.assert_allclose([results["loss"], results["negative_log_likelihood"]], expected, rtol=1e-3)
+    np.testing.assert_allclose(
+        [results["loss"], results["negative_log_likelihood"]], expected, rtol=1e-3
+    )
     assert model.fit(X, np.array(y), epochs=3, **QUIET).history["loss"][-1] < expected
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
 def test_labels_arrive_undamaged(policy):
     keras.config.set_dtype_policy(policy)
-    model = model_of(lambda t: tfd.Normal(0.0 * t + 70001.0, tf.ones([], t.dtype)), 1, use_bias=False)
+    model = model_of(
+        lambda t: tfd.Normal(0.0 * t + 70001.0, tf.ones([], t.dtype)), 1, use_bias=False
+    )
     model.compile("sgd", loss=negative_log_likelihood)
     log_prob_of_the_mean = -0.5 * np.log(2.0 * np.pi)
     for y in (np.full([12, 1], 70001.0), np.full([12, 1], 70001)):
@@ -66,7 +81,9 @@ def test_integer_labels_are_exact_up_to_16_million():
     """Keras casts labels to floatx for a loss: float32 holds each whole number up to 2**24, not the next one."""
     received = {}
     model = model_of(lambda t: tfd.Normal(t, 1.0), 1)
-    model.compile("sgd", loss=lambda y, rv: received.update(y=y) or -rv.log_prob(y), run_eagerly=True)
+    model.compile(
+        "sgd", loss=lambda y, rv: received.update(y=y) or -rv.log_prob(y), run_eagerly=True
+    )
     model.evaluate(X[:3], np.array([[2**24 - 1], [2**24], [2**24 + 1]]), verbose=0)
     np.testing.assert_array_equal(received["y"], [[2**24 - 1], [2**24], [2**24]])
 
@@ -81,7 +98,10 @@ SHAPES = {
     "y [B,1], rv batch [B]": ((12, 1), lambda t: tfd.Normal(t[..., 0], 1.0)),
     "y [B,1], rv batch [B,1]": ((12, 1), lambda t: tfd.Normal(t, 1.0)),
     "y [B,1], rv event [1]": ((12, 1), lambda t: tfd.Independent(tfd.Normal(t, 1.0), 1)),
-    "y [B,1], mixture [B]": ((12, 1), lambda t: tfd.MixtureSameFamily(tfd.Categorical([0.0]), tfd.Normal(t, 1.0))),
+    "y [B,1], mixture [B]": (
+        (12, 1),
+        lambda t: tfd.MixtureSameFamily(tfd.Categorical([0.0]), tfd.Normal(t, 1.0)),
+    ),
     "y [B,1], flow [B]": ((12, 1), lambda t: tfb.Shift(t[..., 0])(tfd.Normal(0.0, 1.0))),
     "y [B,1], int [B]": ((12, 1), lambda t: tfd.Binomial(3.0, logits=t[..., 0])),
 }
@@ -93,10 +113,16 @@ def test_no_loss_of_all_pairs(name):
     model, y = model_of(make, 1), np.arange(12) % 3.0
     model.compile("sgd", loss=negative_log_likelihood, metrics=["mse"])
     plain = tfpl.DistributionLambda(make)(model.layers[0](X)).tensor_distribution
-    log_prob = plain.log_prob(y.reshape(plain.batch_shape + plain.event_shape).astype("float32")).numpy().ravel()
+    log_prob = (
+        plain.log_prob(y.reshape(plain.batch_shape + plain.event_shape).astype("float32"))
+        .numpy()
+        .ravel()
+    )
     results = model.evaluate(X, y.reshape(shape), sample_weight=weights, return_dict=True, **QUIET)
     np.testing.assert_allclose(results["loss"], -np.mean(weights * log_prob), rtol=1e-5)
-    np.testing.assert_allclose(results["mse"], np.mean((y - plain.mean().numpy().ravel()) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(
+        results["mse"], np.mean((y - plain.mean().numpy().ravel()) ** 2), rtol=1e-5
+    )
     assert np.isfinite(model.fit(X, y.reshape(shape), **QUIET).history["loss"]).all()
 
 
@@ -104,7 +130,9 @@ def test_a_metric_function_gets_labels_as_they_are():
     """Keras reshapes for losses only: a metric of labels [B] and a distribution of batch [B,1] would see all pairs."""
     for y, num_values in ((np.arange(12.0), 12 * 12), (np.ones([12, 1]), 12)):
         model = model_of(lambda t: tfd.Normal(t, 1.0), 1)
-        model.compile("sgd", loss=negative_log_likelihood, metrics=[lambda y, rv: tf.size(rv.log_prob(y))])
+        model.compile(
+            "sgd", loss=negative_log_likelihood, metrics=[lambda y, rv: tf.size(rv.log_prob(y))]
+        )
         assert model.evaluate(X, y, **QUIET)[1] == num_values
 
 
@@ -139,9 +167,16 @@ COMPILED = {
 def test_losses_metrics_and_weights(options):
     model, weights = normal_model(), np.linspace(0.0, 2.0, 12).astype("float32")
     y = X[:, :2] + 1.0
-    metrics = ["mse", mean_absolute_deviation, keras.metrics.RootMeanSquaredError(), MeanLogLikelihood(name="ll")]
+    metrics = [
+        "mse",
+        mean_absolute_deviation,
+        keras.metrics.RootMeanSquaredError(),
+        MeanLogLikelihood(name="ll"),
+    ]
     weighted = [MeanLogLikelihood(name="weighted_ll")]
-    model.compile("adam", negative_log_likelihood, metrics=metrics, weighted_metrics=weighted, **options)
+    model.compile(
+        "adam", negative_log_likelihood, metrics=metrics, weighted_metrics=weighted, **options
+    )
     results = model.evaluate(X, y, sample_weight=weights, batch_size=3, return_dict=True, verbose=0)
     mean, log_prob = model(X).mean(), model(X).log_prob(y)
     expected = {
@@ -171,7 +206,9 @@ def test_several_distributions(kind):
     model = two_outputs(kind)
     y = kind({"real": X[:, :2], "label": np.arange(12) % 3})
     weight = kind({"real": 1.0, "label": 0.5})
-    model.compile("sgd", kind(dict.fromkeys(("real", "label"), negative_log_likelihood)), loss_weights=weight)
+    model.compile(
+        "sgd", kind(dict.fromkeys(("real", "label"), negative_log_likelihood)), loss_weights=weight
+    )
     real, label = (model(X)[key] for key in (("real", "label") if kind is dict else (0, 1)))
     parts = -np.mean(real.log_prob(X[:, :2])), -np.mean(label.log_prob(np.arange(12) % 3))
     results = model.evaluate(X, y, return_dict=True, **QUIET)
@@ -179,7 +216,9 @@ def test_several_distributions(kind):
     np.testing.assert_allclose(results["loss"], parts[0] + 0.5 * parts[1], rtol=1e-5)
     model.fit(X, y, **QUIET)
     predicted = model.predict(X, **QUIET)
-    for part, array in zip(model(X).values() if kind is dict else model(X), keras.tree.flatten(predicted), strict=True):
+    for part, array in zip(
+        model(X).values() if kind is dict else model(X), keras.tree.flatten(predicted), strict=True
+    ):
         assert isinstance(array, np.ndarray)
         assert isinstance(part, tfd.Distribution)
     assert {array.shape for array in keras.tree.flatten(predicted)} == {(12, 2), (12,)}
@@ -220,10 +259,16 @@ def test_layers_after_a_distribution(name, policy):
     after = type(AFTER[name]).from_config({**AFTER[name].get_config(), "dtype": policy})
     x = np.broadcast_to(X[:, np.newaxis], (12, 4, 3)) if name == "TimeDistributed" else X
     make = lambda t: tfd.Independent(tfd.Normal(t, tf.ones([], t.dtype)), 1)  # noqa: E731
-    before = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(2), tfpl.DistributionLambda(make, "mean")])
+    before = keras.Sequential(
+        [keras.Input(x.shape[1:]), keras.layers.Dense(2), tfpl.DistributionLambda(make, "mean")]
+    )
     model = keras.Sequential([before, after])
     np.testing.assert_allclose(model(x), after(before(x).mean()), rtol=1e-2, atol=1e-2)
-    assert model(x).dtype == keras.config.dtype_policy().compute_dtype or name in ("Dropout", "Flatten", "Reshape")
+    assert model(x).dtype == keras.config.dtype_policy().compute_dtype or name in (
+        "Dropout",
+        "Flatten",
+        "Reshape",
+    )
     model.compile("sgd", "mse")
     before_fit = model.get_weights()
     model.fit(x, np.ones_like(model(x)), **QUIET)
@@ -255,14 +300,22 @@ def test_subclassed_model():
 def test_functional_composition(policy):
     """The TFP way to a VAE: the decoder called on the encoder's output, a distribution."""
     keras.config.set_dtype_policy(policy)
-    encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), tfpl.IndependentNormal(2, "mean")])
-    decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), tfpl.IndependentBernoulli(3, "mean")])
+    encoder = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4), tfpl.IndependentNormal(2, "mean")]
+    )
+    decoder = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(3), tfpl.IndependentBernoulli(3, "mean")]
+    )
     vae = keras.Model(encoder.inputs, decoder(encoder.outputs[0]))
     x = (X > 0.0).astype("float32")
     vae.compile("adam", negative_log_likelihood)
     expected = -np.mean(decoder(encoder(x).mean()).log_prob(x))
-    np.testing.assert_allclose(vae.evaluate(x, x, **QUIET), expected, rtol=1e-5 if policy == "float32" else 1e-2)
-    assert vae.fit(x, x, epochs=2, **QUIET).history["loss"][-1] < expected * (1.0 if policy == "float32" else 1.01)
+    np.testing.assert_allclose(
+        vae.evaluate(x, x, **QUIET), expected, rtol=1e-5 if policy == "float32" else 1e-2
+    )
+    assert vae.fit(x, x, epochs=2, **QUIET).history["loss"][-1] < expected * (
+        1.0 if policy == "float32" else 1.01
+    )
 
 
 # Two devices.
@@ -297,7 +350,9 @@ for one, two in zip(*results, strict=True):
 
 @pytest.mark.slow
 def test_two_devices_equal_one():
-    result = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -308,6 +363,8 @@ def test_several_draws_of_one_value_reach_the_loss_as_a_distribution():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), layer])
     model.compile("adam", loss=lambda y, rv: -rv.log_prob(y))
     x = np.ones([8, 3], "float32")
-    assert model.evaluate(x, y, verbose=0) == pytest.approx(-np.mean(model(x).log_prob(y)), rel=1e-5)
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(
+        -np.mean(model(x).log_prob(y)), rel=1e-5
+    )
     model.fit(x, y, verbose=0)
     assert tf.squeeze(model(x)).shape == (5, 8)

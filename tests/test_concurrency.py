@@ -38,7 +38,9 @@ def test_threads_get_the_same_answers_and_leave_nothing_behind(encode, digits):
     x = np.float32(digits.train[:128])
     expected = {size: encode(x[:size]) for size in SIZES}
     for size in SIZES:
-        assert_all_close(expected[size], {name: value[:size] for name, value in expected[128].items()})
+        assert_all_close(
+            expected[size], {name: value[:size] for name, value in expected[128].items()}
+        )
 
     def ask(thread: int, requests: int) -> int:
         random, wrong = np.random.default_rng(thread), 0
@@ -48,7 +50,9 @@ def test_threads_get_the_same_answers_and_leave_nothing_behind(encode, digits):
         return wrong
 
     with ThreadPoolExecutor(THREADS) as pool:
-        assert sum(pool.map(lambda thread: ask(thread, 200), range(THREADS))) == 0  # buffers grow to their size
+        assert (
+            sum(pool.map(lambda thread: ask(thread, 200), range(THREADS))) == 0
+        )  # buffers grow to their size
         before = resident_bytes()
         assert sum(pool.map(lambda thread: ask(thread, REQUESTS), range(THREADS))) == 0
         assert resident_bytes() - before < MOST_BYTES

@@ -39,7 +39,9 @@ CONDITIONS = {
 
 
 def prior_given(source):
-    return networks.from_inputs({"condition": source}, [keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
+    return networks.from_inputs(
+        {"condition": source}, [keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
+    )
 
 
 def make_vae(source=(3,), prior=None, **kwargs):
@@ -47,7 +49,8 @@ def make_vae(source=(3,), prior=None, **kwargs):
         {"x": (4,), "condition": source}, [keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
     )
     decoder = networks.from_inputs(
-        {"z": (2,), "condition": source}, [keras.layers.Dense(4), tfpl.IndependentNormalLearnedScale(4)]
+        {"z": (2,), "condition": source},
+        [keras.layers.Dense(4), tfpl.IndependentNormalLearnedScale(4)],
     )
     return tfp_vae.VAE(encoder, decoder, prior=prior, **kwargs)
 
@@ -86,7 +89,11 @@ def test_every_method_takes_every_kind_of_condition(name, with_prior, tmp_path):
     np.testing.assert_array_equal(again(data)["elbo"], vae(data)["elbo"])
     assert vae.encode(data).batch_shape == vae.log_prob(data, 5).shape == (24,)
     assert vae.reconstruct(data).shape == vae.predict(data, verbose=0).shape == (24, 4)
-    assert vae.generate(6, condition=condition[0]).shape == vae.generate(6, condition=condition[:6]).shape == (6, 4)
+    assert (
+        vae.generate(6, condition=condition[0]).shape
+        == vae.generate(6, condition=condition[:6]).shape
+        == (6, 4)
+    )
     np.testing.assert_allclose(
         vae.generate(6, seed=2, condition=condition[:6])[4],
         vae.generate(6, seed=2, condition=condition[4])[4],
@@ -120,13 +127,21 @@ def test_every_form_of_data_means_the_same():
             tf.data.Dataset.from_tensor_slices((data,)).batch(8),
         ):
             assert (
-                "val_elbo" in vae.fit(given, batch_size=8, shuffle=False, verbose=0, validation_data=validation).history
+                "val_elbo"
+                in vae.fit(
+                    given, batch_size=8, shuffle=False, verbose=0, validation_data=validation
+                ).history
             )
-        forms[form] = [*vae.get_weights(), vae.evaluate(given, batch_size=8, verbose=0, return_dict=True)["elbo"]]
+        forms[form] = [
+            *vae.get_weights(),
+            vae.evaluate(given, batch_size=8, verbose=0, return_dict=True)["elbo"],
+        ]
     for weights in forms.values():
         for a, b in zip(weights, forms["arrays"], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    weighted = tf.data.Dataset.from_tensor_slices((data, np.zeros(24), np.ones(24, "float32"))).batch(8)
+    weighted = tf.data.Dataset.from_tensor_slices(
+        (data, np.zeros(24), np.ones(24, "float32"))
+    ).batch(8)
     assert np.isfinite(vae.evaluate(weighted, verbose=0)).all()  # a weight needs some y before it
 
 
@@ -142,9 +157,17 @@ def test_precision(policy):
     assert vae.log_prob(data, 3).dtype == ("float64" if policy == "float64" else "float32")
     kernel = vae.decoder.layers[-2].kernel
     kernel.assign(
-        tf.concat([tf.zeros([2, 4]), tf.cast(tf.range(3000) == 2049, "float32")[:, tf.newaxis] * tf.ones([1, 4])], 0)
+        tf.concat(
+            [
+                tf.zeros([2, 4]),
+                tf.cast(tf.range(3000) == 2049, "float32")[:, tf.newaxis] * tf.ones([1, 4]),
+            ],
+            0,
+        )
     )
-    assert abs(vae.generate(1, condition=2049) - vae.generate(1, condition=2048)).min() == pytest.approx(1.0, abs=0.01)
+    assert abs(
+        vae.generate(1, condition=2049) - vae.generate(1, condition=2048)
+    ).min() == pytest.approx(1.0, abs=0.01)
 
 
 def test_xla_changes_nothing_that_can_be_seen():
@@ -163,14 +186,20 @@ def exact_vae():
 
     def posterior(t):
         gain = 2.0 / 5.0
-        return tfd.MultivariateNormalDiag(gain * (t[:, :1] - 3.0 * t[:, 2:3] - 6.0 * t[:, 3:]), [np.float32(0.2**0.5)])
+        return tfd.MultivariateNormalDiag(
+            gain * (t[:, :1] - 3.0 * t[:, 2:3] - 6.0 * t[:, 3:]), [np.float32(0.2**0.5)]
+        )
 
     def likelihood(t):
         mean = 2.0 * t[:, :1] + 3.0 * t[:, 2:3] + 6.0 * t[:, 3:]
         return tfd.Independent(tfd.Normal(mean, 1.0), 1)
 
-    encoder = networks.from_inputs({"x": (1,), "condition": label}, [tfpl.DistributionLambda(posterior)])
-    decoder = networks.from_inputs({"z": (1,), "condition": label}, [tfpl.DistributionLambda(likelihood)])
+    encoder = networks.from_inputs(
+        {"x": (1,), "condition": label}, [tfpl.DistributionLambda(posterior)]
+    )
+    decoder = networks.from_inputs(
+        {"z": (1,), "condition": label}, [tfpl.DistributionLambda(likelihood)]
+    )
     return tfp_vae.VAE(encoder, decoder)
 
 
@@ -182,7 +211,9 @@ def test_the_evidence_is_that_of_each_condition():
     exact = stats.norm.logpdf(x, 3.0 * np.arange(3), np.sqrt(5.0))
     own = exact[np.arange(5000), labels]
     np.testing.assert_allclose(vae.log_prob(named(labels, x), 2), own, rtol=1e-4, atol=1e-4)
-    assert evaluation.evaluate(vae, named(labels, x), num_samples=2)["nll"] == pytest.approx(-own.mean(), abs=1e-4)
+    assert evaluation.evaluate(vae, named(labels, x), num_samples=2)["nll"] == pytest.approx(
+        -own.mean(), abs=1e-4
+    )
     per_label = np.stack([vae.log_prob(named(np.full(5000, label), x), 2) for label in range(3)], 1)
     saved = own - np.log(np.mean(np.exp(per_label), 1))
     assert 0.2 < saved.mean() < np.log(3.0)
@@ -196,12 +227,18 @@ def test_what_is_generated_has_the_mean_of_its_condition(trained):
 
 def test_numbers_and_an_aggregate_prior(trained):
     numbers = evaluation.evaluate(trained, named(), num_samples=500, batch_size=7)
-    assert numbers["nll"] <= numbers["negative_elbo"] + 0.5  # the ELBO has one draw an example, of 24 examples
+    assert (
+        numbers["nll"] <= numbers["negative_elbo"] + 0.5
+    )  # the ELBO has one draw an example, of 24 examples
     prior = tfp_vae.fit_aggregate_prior(trained, named(), num_components=2, batch_size=7)
     assert prior.event_shape == (2,)
     assert trained.generate(5, condition=1, prior=prior).shape == (5, 4)
-    with pytest.raises(ValueError, match="prior depends on the condition, so each condition has an aggregate"):
-        tfp_vae.fit_aggregate_prior(of_labels(prior=prior_given(networks.one_hot(3))), named(), num_components=2)
+    with pytest.raises(
+        ValueError, match="prior depends on the condition, so each condition has an aggregate"
+    ):
+        tfp_vae.fit_aggregate_prior(
+            of_labels(prior=prior_given(networks.one_hot(3))), named(), num_components=2
+        )
 
 
 def curves(figure):
@@ -239,10 +276,19 @@ def test_a_label_table_is_found_wherever_the_condition_goes():
     assert batch.num_labels(functional(functional(embed(7, 2)))) == 7
     assert batch.num_labels(keras.Model(shared, [embed(9, 2)(shared), embed(4, 2)(shared)])) == 4
     assert (
-        batch.num_labels(networks.from_inputs({"x": (2,), "condition": networks.one_hot(8)}, [keras.layers.Dense(1)]))
+        batch.num_labels(
+            networks.from_inputs(
+                {"x": (2,), "condition": networks.one_hot(8)}, [keras.layers.Dense(1)]
+            )
+        )
         == 8
     )
-    assert batch.num_labels(networks.from_inputs({"x": (2,), "condition": (8,)}, [keras.layers.Dense(1)])) is None
+    assert (
+        batch.num_labels(
+            networks.from_inputs({"x": (2,), "condition": (8,)}, [keras.layers.Dense(1)])
+        )
+        is None
+    )
 
 
 def fitted(vae, *data, **kwargs):
@@ -274,13 +320,22 @@ BAD = {
     ),
     "joint": (lambda: of_labels().joint_distribution(3), UNKNOWN),
     "evaluate": (lambda: of_labels().evaluate(named(LABELS + 1)), UNKNOWN),
-    "evaluation": (lambda: evaluation.evaluate(of_labels(), named(LABELS + 1), num_samples=2), UNKNOWN),
+    "evaluation": (
+        lambda: evaluation.evaluate(of_labels(), named(LABELS + 1), num_samples=2),
+        UNKNOWN,
+    ),
     "predict": (lambda: of_labels().predict(named(LABELS + 1), verbose=0), UNKNOWN),
     "first batch": (lambda: fitted(of_labels(), dataset(named(LABELS + 1))), UNKNOWN),
-    "validation": (lambda: fitted(of_labels(), named(), validation_data=(named(LABELS + 1),)), UNKNOWN),
+    "validation": (
+        lambda: fitted(of_labels(), named(), validation_data=(named(LABELS + 1),)),
+        UNKNOWN,
+    ),
     "float labels": (lambda: fitted(of_labels(), named(LABELS.astype("float32"))), FRACTIONS),
     "a fraction": (lambda: of_labels().generate(3, condition=0.5), FRACTIONS),
-    "words": (lambda: of_labels().generate(3, condition="seven"), "must be whole numbers, .* received str"),
+    "words": (
+        lambda: of_labels().generate(3, condition="seven"),
+        "must be whole numbers, .* received str",
+    ),
     "NaN": (lambda: fitted(make_vae(), named(np.where(VECTORS > 0.5, np.nan, VECTORS))), NAN),
     "infinite": (lambda: make_vae().generate(2, condition=[np.inf, 0.0, 0.0]), NAN),
     "vectors for labels": (
@@ -295,11 +350,20 @@ BAD = {
     "y beside x": (lambda: fitted(of_labels(), X, LABELS), f"^y was {BY_NAME}"),
     "a tuple": (lambda: fitted(of_labels(), (X, LABELS)), f"A tuple .* was {BY_NAME}"),
     "tuples": (lambda: fitted(of_labels(), dataset(X, LABELS)), f"A tuple .* was {BY_NAME}"),
-    "dicts and labels": (lambda: fitted(of_labels(), dataset(named(), LABELS)), f"A tuple .* was {BY_NAME}"),
+    "dicts and labels": (
+        lambda: fitted(of_labels(), dataset(named(), LABELS)),
+        f"A tuple .* was {BY_NAME}",
+    ),
     "y to evaluate": (lambda: of_labels().evaluate(named(), LABELS), f"^y was {BY_NAME}"),
     "tuples to predict": (lambda: of_labels().predict((X, LABELS)), f"A tuple .* was {BY_NAME}"),
-    "y to validate": (lambda: fitted(of_labels(), named(), validation_data=(X, LABELS)), f"^y was {BY_NAME}"),
-    "too few conditions": (lambda: of_labels().encode(named(LABELS[:3])), r"axes \(24,\), the condition \(3,\)"),
+    "y to validate": (
+        lambda: fitted(of_labels(), named(), validation_data=(X, LABELS)),
+        f"^y was {BY_NAME}",
+    ),
+    "too few conditions": (
+        lambda: of_labels().encode(named(LABELS[:3])),
+        r"axes \(24,\), the condition \(3,\)",
+    ),
     "x alone": (lambda: fitted(of_labels(), X), "VAE is conditional: pass a dict"),
     "x alone to predict": (lambda: of_labels().predict(X), "VAE is conditional: pass a dict"),
     "two shapes": (
@@ -336,14 +400,23 @@ def test_data_sets_with_a_condition(tmp_path):
     splits = datasets.load("digits", condition="label")
     digits = load_digits()
     label_of = {
-        image.astype("float32").tobytes(): label for image, label in zip(digits.images, digits.target, strict=True)
+        image.astype("float32").tobytes(): label
+        for image, label in zip(digits.images, digits.target, strict=True)
     }
     for part in (splits.train, splits.validation, splits.test):
         assert part["condition"].dtype == "int32"
-        assert [label_of[image.tobytes()] for image in part["x"][:50, ..., 0]] == part["condition"][:50].tolist()
-    assert (splits.event_shape, splits.has_labels, splits.likelihood) == ((8, 8, 1), True, "IndependentBinomial")
+        assert [label_of[image.tobytes()] for image in part["x"][:50, ..., 0]] == part["condition"][
+            :50
+        ].tolist()
+    assert (splits.event_shape, splits.has_labels, splits.likelihood) == (
+        (8, 8, 1),
+        True,
+        "IndependentBinomial",
+    )
     rows = next(iter(splits.batches(30, seed=3)))
-    assert [label_of[image.numpy().tobytes()] for image in rows["x"][..., 0]] == rows["condition"].numpy().tolist()
+    assert [label_of[image.numpy().tobytes()] for image in rows["x"][..., 0]] == rows[
+        "condition"
+    ].numpy().tolist()
     x = np.arange(40.0)[:, np.newaxis]
     np.savez(tmp_path / "one.npz", x=x, mood=x[:, 0])
     np.savez(tmp_path / "two.npz", x_train=x, x_test=x[:3], mood_train=x, mood_test=x[:3], other=x)
@@ -379,7 +452,18 @@ def test_bad_conditions_of_data_sets(arrays, message):
 @pytest.mark.mnist
 def test_mnist_has_labels():
     splits = datasets.load("mnist", condition="label")
-    assert np.bincount(splits.test["condition"]).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert np.bincount(splits.test["condition"]).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
     rows = next(iter(splits.batches(50)))
     assert set(np.unique(rows["x"])) == {0.0, 1.0}
     with pytest.raises(ValueError, match=r"no \['mood'\], only"):
@@ -392,8 +476,13 @@ def test_build(network, source):
     x = RANDOM.integers(0, 17, (40, 8, 8, 1))
     condition = {"labels": np.arange(40) % 5, "vectors": RANDOM.normal(size=(40, 2))}[source]
     splits = datasets.load({"x": x, "mood": condition}, condition="mood")
-    vae = cli.build(splits, cli.Options(name="data", network=network, hidden_size=8, latent_size=3, batch_size=16))
-    assert (vae.condition.num_labels, vae.condition.shape) == ((5, ()) if source == "labels" else (None, (2,)))
+    vae = cli.build(
+        splits,
+        cli.Options(name="data", network=network, hidden_size=8, latent_size=3, batch_size=16),
+    )
+    assert (vae.condition.num_labels, vae.condition.shape) == (
+        (5, ()) if source == "labels" else (None, (2,))
+    )
     vae.compile("adam", run_eagerly=True)
     before = vae.get_weights()
     assert np.isfinite(vae.fit(splits.train, verbose=0).history["loss"]).all()
@@ -403,7 +492,9 @@ def test_build(network, source):
         ("MultivariateNormalDiag", "VampPrior", "encoder that takes x alone"),
     ):
         with pytest.raises(ValueError, match=message):
-            cli.build(splits, cli.Options(name="data", batch_size=16, posterior=posterior, prior=prior))
+            cli.build(
+                splits, cli.Options(name="data", batch_size=16, posterior=posterior, prior=prior)
+            )
 
 
 @pytest.mark.slow
@@ -414,13 +505,23 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["condition"] == "label"
     assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 4
     (tmp_path / "run" / "metrics.json").rename(tmp_path / "first.json")
-    assert invoke("train", "--resume", "run")[0] == 0  # nothing is left to train: it is judged and drawn again
-    metrics = [json.loads(path.read_text()) for path in (tmp_path / "first.json", tmp_path / "run" / "metrics.json")]
+    assert (
+        invoke("train", "--resume", "run")[0] == 0
+    )  # nothing is left to train: it is judged and drawn again
+    metrics = [
+        json.loads(path.read_text())
+        for path in (tmp_path / "first.json", tmp_path / "run" / "metrics.json")
+    ]
     assert metrics[0]["nll"] == metrics[1]["nll"]
     assert invoke("evaluate", "run", "--num-samples", 5)[0] == 0
-    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["nll"] == pytest.approx(metrics[0]["nll"])
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["nll"] == pytest.approx(
+        metrics[0]["nll"]
+    )
     assert invoke("plot", "run", "--output", "pictures")[0] == 0
-    assert invoke("sample", "run", "--condition", 7, "--num-examples", 4, "--output", "seven.npz")[0] == 0
+    assert (
+        invoke("sample", "run", "--condition", 7, "--num-examples", 4, "--output", "seven.npz")[0]
+        == 0
+    )
     vae = keras.models.load_model(tmp_path / "run" / "model.keras")
     np.testing.assert_allclose(np.load("seven.npz")["x"], vae.generate(4, condition=7), rtol=1e-5)
     assert invoke("sample", "run", "--condition", 7, "--output", "seven.png")[0] == 0
@@ -446,14 +547,18 @@ def test_conditions_on_the_command_line():
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     vae = of_labels()
-    return vae, tfp_vae.load(vae.export(tmp_path_factory.mktemp("served") / "m", score_samples=2, log_prob_samples=2))
+    return vae, tfp_vae.load(
+        vae.export(tmp_path_factory.mktemp("served") / "m", score_samples=2, log_prob_samples=2)
+    )
 
 
 def test_a_served_model_has_a_joint_distribution_given_the_condition(served):
     vae, loaded = served
     draw = vae.joint_distribution(2).sample(5, seed=[1, 2])
     np.testing.assert_allclose(
-        loaded.joint_distribution(2).log_prob(draw), vae.joint_distribution(2).log_prob(draw), rtol=1e-4
+        loaded.joint_distribution(2).log_prob(draw),
+        vae.joint_distribution(2).log_prob(draw),
+        rtol=1e-4,
     )
 
 
@@ -461,19 +566,32 @@ def test_a_served_model_has_a_joint_distribution_given_the_condition(served):
 def test_draws_of_a_served_model_are_the_live_models(served, condition):
     vae, loaded = served
     draws = vae.generate(4, seed=3, condition=condition, draws=True)
-    np.testing.assert_allclose(loaded.generate(4, seed=3, condition=condition, draws=True), draws, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        loaded.generate(4, seed=3, condition=condition, draws=True), draws, rtol=1e-3, atol=1e-3
+    )
     assert np.abs(draws - vae.generate(4, seed=3, condition=condition)).max() > 1e-3
     if condition == 1:  # each row by itself
-        np.testing.assert_allclose(vae.generate(9, seed=3, condition=1, draws=True)[:4], draws, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            vae.generate(9, seed=3, condition=1, draws=True)[:4], draws, rtol=1e-5, atol=1e-5
+        )
 
 
 SERVED_BAD = {
     "a label never seen": (lambda model: model.generate(2, condition=3), UNKNOWN),
     "in decode": (lambda model: model.decode(np.zeros([2, 2]), -1), UNKNOWN),
     "in encode": (lambda model: model.encode(named(LABELS + 1)), UNKNOWN),
-    "three for two": (lambda model: model.decode(np.zeros([2, 2]), [0, 1, 2]), r"axes \(2,\), the condition \(3,\)"),
-    "three for four": (lambda model: model.generate(4, condition=[0, 1, 2]), "for 3 examples, but 4 are asked for"),
-    "too few": (lambda model: model.encode(named(LABELS[:3])), "encode takes as many rows of each input, received"),
+    "three for two": (
+        lambda model: model.decode(np.zeros([2, 2]), [0, 1, 2]),
+        r"axes \(2,\), the condition \(3,\)",
+    ),
+    "three for four": (
+        lambda model: model.generate(4, condition=[0, 1, 2]),
+        "for 3 examples, but 4 are asked for",
+    ),
+    "too few": (
+        lambda model: model.encode(named(LABELS[:3])),
+        "encode takes as many rows of each input, received",
+    ),
     "none": (lambda model: model.joint_distribution(), "model is conditional"),
 }
 

@@ -21,7 +21,10 @@ def test_digits_are_scikit_learns_and_disjoint(digits):
     assert [len(part) for part in parts] == [1437, 180, 180]
     rows = sorted(map(tuple, np.concatenate(parts).reshape(1797, 64)))
     assert rows == sorted(map(tuple, load_digits().data))
-    assert (digits.likelihood, digits.likelihood_config) == ("IndependentBinomial", {"total_count": 16})
+    assert (digits.likelihood, digits.likelihood_config) == (
+        "IndependentBinomial",
+        {"total_count": 16},
+    )
 
 
 def test_batches_are_a_function_of_seed_and_epoch(digits):
@@ -44,7 +47,13 @@ def test_no_stateful_random_op_in_the_pipeline(digits):
     names = tf.compat.v1.GraphDef.FromString(graph)
     ops = {node.op for function in names.library.function for node in function.node_def}
     assert "StatelessShuffle" in ops or any("Stateless" in op for op in ops)
-    assert not ops & {"RandomUniform", "RandomStandardNormal", "RandomShuffle", "RandomUniformInt", "ShuffleDatasetV3"}
+    assert not ops & {
+        "RandomUniform",
+        "RandomStandardNormal",
+        "RandomShuffle",
+        "RandomUniformInt",
+        "ShuffleDatasetV3",
+    }
 
 
 def pixels(channels=1, num=200):
@@ -53,7 +62,9 @@ def pixels(channels=1, num=200):
 
 def handwriting():
     """A tenth of the pixels are grey."""
-    return np.where(np.arange(16).reshape(4, 4, 1) % 10 == 3, 128, 255 * (pixels() > 200)).astype("uint8")
+    return np.where(np.arange(16).reshape(4, 4, 1) % 10 == 3, 128, 255 * (pixels() > 200)).astype(
+        "uint8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +77,12 @@ def handwriting():
         (255 * (pixels(3) > 100).astype("uint8"), "IndependentBernoulli", {}, None),
         (pixels(1).reshape(200, 16), "IndependentBinomial", {"total_count": 255}, None),
         (pixels(1) // 4, "IndependentQuantizedLogistic", {}, None),  # dark ones too
-        (pixels(1) // 15, "IndependentBinomial", {"total_count": 17}, None),  # counts, as the digits' in uint8
+        (
+            pixels(1) // 15,
+            "IndependentBinomial",
+            {"total_count": 17},
+            None,
+        ),  # counts, as the digits' in uint8
         (pixels(1) > 100, "IndependentBernoulli", {}, None),
         (pixels(1).astype("int64") // 50, "IndependentBinomial", {"total_count": 5}, None),
         (1000 * pixels(1).astype("int64"), "IndependentNegativeBinomial", {}, None),
@@ -89,8 +105,13 @@ def test_binarization_is_fresh_in_training_and_fixed_in_test():
     first, second = (np.concatenate(epochs_of(splits, first_epoch=i, epochs=i + 1)) for i in (0, 1))
     assert set(np.unique(first)) == {0.0, 1.0}
     assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(splits.test, datasets.load(np.repeat(pixels(num=1), 200, axis=0), **one).test)
-    rate = np.mean([np.concatenate(epochs_of(splits, first_epoch=i, epochs=i + 1)).mean(0) for i in range(40)], axis=0)
+    np.testing.assert_array_equal(
+        splits.test, datasets.load(np.repeat(pixels(num=1), 200, axis=0), **one).test
+    )
+    rate = np.mean(
+        [np.concatenate(epochs_of(splits, first_epoch=i, epochs=i + 1)).mean(0) for i in range(40)],
+        axis=0,
+    )
     np.testing.assert_allclose(rate, pixels(num=1)[0] / 255.0, atol=5 * 0.5 / np.sqrt(40 * 100))
 
 
@@ -117,8 +138,12 @@ def test_what_bytes_become_under_a_chosen_likelihood():
         (dark, "IndependentNormal", 18 / 256),
         (flat, "IndependentPoisson", 255.0),
     ]:
-        assert datasets.load(array, likelihood=likelihood).test.max() == pytest.approx(largest, rel=0.06)
-    table = datasets.load({"age": flat, "b": flat}, likelihood={"age": "IndependentNormal", "b": None})
+        assert datasets.load(array, likelihood=likelihood).test.max() == pytest.approx(
+            largest, rel=0.06
+        )
+    table = datasets.load(
+        {"age": flat, "b": flat}, likelihood={"age": "IndependentNormal", "b": None}
+    )
     assert (table.draw, table.test["age"].max()) == (None, 255.0)
 
 
@@ -128,7 +153,10 @@ def test_a_column_may_lack_all_values_of_a_split():
     sparse[np.random.RandomState(0).permutation(20)[4]] = 2.0  # one of the training data
     parts = {"a": None, "b": "IndependentCategorical"}
     splits = datasets.load({"a": sparse, "b": sparse}, likelihood=parts, missing=True)
-    assert (splits.likelihood["a"], splits.likelihood_config["b"]) == ("IndependentNormal", {"num_categories": 3})
+    assert (splits.likelihood["a"], splits.likelihood_config["b"]) == (
+        "IndependentNormal",
+        {"num_categories": 3},
+    )
 
 
 def test_npz_files(tmp_path):
@@ -157,7 +185,10 @@ def test_npz_files(tmp_path):
             "20 of 40 values in column 1 .*, 2 different ones such as 'red'",
         ),
         (np.full([20, 3], "1.5"), "numbers written as text"),
-        (np.where(np.arange(60).reshape(20, 3) % 7, 0.5, np.nan), "9 values that are NaN or infinite, in 9 of 20 rows"),
+        (
+            np.where(np.arange(60).reshape(20, 3) % 7, 0.5, np.nan),
+            "9 values that are NaN or infinite, in 9 of 20 rows",
+        ),
         (np.full([20, 3], 2**40), "whole numbers up to 1,099,511,627,776, but float32"),
         (np.full([20, 3], -(2**40)), "whole numbers up to 1,099,511,627,776, but float32"),
         (np.zeros([20]), "num_examples"),
@@ -203,7 +234,12 @@ def test_a_text_comes_with_the_line_that_makes_arrays_of_it(tmp_path, monkeypatc
             datasets.load(name)
         exec(re.search('python -c "(.*)"', str(error.value))[1], {})
         made |= np.load("data.npz")
-    assert {key: values.dtype.kind for key, values in made.items()} == {"age": "f", "size": "f", "job": "i", "x": "f"}
+    assert {key: values.dtype.kind for key, values in made.items()} == {
+        "age": "f",
+        "size": "f",
+        "job": "i",
+        "x": "f",
+    }
     np.testing.assert_array_equal(made["age"][:2], [30.0, np.nan])
     np.testing.assert_array_equal(made["job"][:2], [1, 0])
     np.testing.assert_array_equal(made["x"][:2], [[1, 2], [3, 4]])
@@ -254,7 +290,9 @@ def test_several_arrays_are_shown_as_a_table():
 
 @pytest.mark.parametrize("labels", [np.arange(40) + 2**40, np.array(["a", "b"] * 20)])
 def test_conditions_that_are_no_labels(labels):
-    with pytest.raises(ValueError, match=r"the condition holds.*numpy\.unique\(values, return_inverse=True\)"):
+    with pytest.raises(
+        ValueError, match=r"the condition holds.*numpy\.unique\(values, return_inverse=True\)"
+    ):
         datasets.load({"x": np.zeros([40, 2]), "label": labels}, condition="label")
 
 
@@ -293,11 +331,17 @@ def test_unprepared_and_out_of_reach_is_said_soon(tmp_path, monkeypatch):
 @pytest.mark.mnist
 def test_mnist_through_tfds():
     splits = datasets.load("mnist")
-    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [55_000, 5_000, 10_000]
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [
+        55_000,
+        5_000,
+        10_000,
+    ]
     assert (splits.likelihood, splits.draw) == ("IndependentBernoulli", datasets.binarize)
     assert splits.train.dtype == np.uint8
     assert set(np.unique(splits.test)) == {0.0, 1.0}
-    assert splits.test.mean() == pytest.approx(0.1325, abs=0.002)  # mean intensity of MNIST's test images
+    assert splits.test.mean() == pytest.approx(
+        0.1325, abs=0.002
+    )  # mean intensity of MNIST's test images
     np.testing.assert_array_equal(splits.test, datasets.load("mnist").test)
 
 
@@ -305,12 +349,31 @@ def test_parts_of_a_table():
     """Bytes are pixels in images alone; pixels of two parts are drawn apart from each other; labels are counted."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 3, 3, 1), "uint8")
-    table = {"age": np.arange(40, dtype="uint8"), "job": np.arange(40) % 3, "a": images, "b": images}
-    likelihood = {"age": None, "job": "IndependentCategorical"} | dict.fromkeys("ab", "IndependentBernoulli")
-    splits = datasets.load({**table, "sex": np.arange(40) % 2}, likelihood=likelihood, condition="sex")
-    chosen = ["IndependentBinomial", "IndependentCategorical", "IndependentBernoulli", "IndependentBernoulli"]
+    table = {
+        "age": np.arange(40, dtype="uint8"),
+        "job": np.arange(40) % 3,
+        "a": images,
+        "b": images,
+    }
+    likelihood = {"age": None, "job": "IndependentCategorical"} | dict.fromkeys(
+        "ab", "IndependentBernoulli"
+    )
+    splits = datasets.load(
+        {**table, "sex": np.arange(40) % 2}, likelihood=likelihood, condition="sex"
+    )
+    chosen = [
+        "IndependentBinomial",
+        "IndependentCategorical",
+        "IndependentBernoulli",
+        "IndependentBernoulli",
+    ]
     assert splits.likelihood == dict(zip(table, chosen, strict=True))
-    assert splits.likelihood_config == {"age": {"total_count": 39}, "job": {"num_categories": 3}, "a": {}, "b": {}}
+    assert splits.likelihood_config == {
+        "age": {"total_count": 39},
+        "job": {"num_categories": 3},
+        "a": {},
+        "b": {},
+    }
     assert splits.event_shape == {"age": (), "job": (), "a": (3, 3, 1), "b": (3, 3, 1)}
     rows = next(iter(splits.batches(8)))
     for x in (rows["x"], splits.test["x"]):

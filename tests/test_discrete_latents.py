@@ -35,10 +35,16 @@ def test_kl_is_analytic_and_the_sum_over_all_codes(members, codes, trained):
     rng, prior = np.random.default_rng(0), prior(event_shape, trained=trained)
     if trained:
         prior.set_weights([rng.normal(size=event_shape)])
-    q, p = layer.new(rng.normal(size=(4, np.prod(event_shape))).astype("float32"), event_shape), prior(None)
+    q, p = (
+        layer.new(rng.normal(size=(4, np.prod(event_shape))).astype("float32"), event_shape),
+        prior(None),
+    )
     assert (p.batch_shape, p.event_shape, p.dtype) == ([], event_shape, tf.float32)
     np.testing.assert_allclose(tf.reduce_sum(p.prob(codes)), 1.0, rtol=1e-5)
-    log_q, log_p = q.log_prob(codes[:, np.newaxis]).numpy(), p.log_prob(codes).numpy()[:, np.newaxis]
+    log_q, log_p = (
+        q.log_prob(codes[:, np.newaxis]).numpy(),
+        p.log_prob(codes).numpy()[:, np.newaxis],
+    )
     assert objectives.kl_is_analytic(q, p)
     expected = np.sum(np.exp(log_q) * (log_q - log_p), 0)
     np.testing.assert_allclose(objectives.analytic_kl(q, p), expected, rtol=1e-4)
@@ -49,7 +55,9 @@ def test_a_prior_that_is_not_trained_is_uniform_and_has_no_weights(members, code
     _, prior, event_shape = members
     prior = prior(event_shape)
     assert not prior.weights
-    np.testing.assert_allclose(prior(None).prob(codes), np.full(len(codes), 1.0 / len(codes)), rtol=1e-5)
+    np.testing.assert_allclose(
+        prior(None).prob(codes), np.full(len(codes), 1.0 / len(codes)), rtol=1e-5
+    )
 
 
 @EXACT
@@ -96,7 +104,9 @@ def test_a_relaxed_bernoulli_has_the_mass_of_its_tails_at_its_ends(temperature):
     expected = [noise.logcdf(-LOGIT_OF_END), noise.logsf(LOGIT_OF_END)]
     q = relaxed_bernoulli(LOGITS, temperature)
     np.testing.assert_allclose(q.log_prob(ends), expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(q.log_prob(1.0 * (ends > 0.5)), expected, rtol=1e-4, atol=1e-6)  # 0 and 1 themselves
+    np.testing.assert_allclose(
+        q.log_prob(1.0 * (ends > 0.5)), expected, rtol=1e-4, atol=1e-6
+    )  # 0 and 1 themselves
     z = q.sample(100_000, seed=(0, 0)).numpy()[..., 0]
     assert (z.min(), z.max()) == (ends[0], ends[1])
     for end, log_mass in zip(ends.ravel(), expected, strict=True):
@@ -111,7 +121,10 @@ def test_the_sampled_kl_of_relaxed_bernoullis_is_right_however_large_the_logits(
     z = q.sample(100_000, seed=(0, 0))
     each = (q.log_prob(z) - p.log_prob(z)).numpy()
     for logit, draws in zip(LOGITS, each.T, strict=True):
-        a, b = stats.logistic(logit / temperature, 1 / temperature), stats.logistic(0.0, 1 / temperature)
+        a, b = (
+            stats.logistic(logit / temperature, 1 / temperature),
+            stats.logistic(0.0, 1 / temperature),
+        )
         grid = np.linspace(-LOGIT_OF_END, LOGIT_OF_END, 20_001)
         inside = integrate.simpson(a.pdf(grid) * (a.logpdf(grid) - b.logpdf(grid)), x=grid)
         below = a.cdf(grid[0]) * (a.logcdf(grid[0]) - b.logcdf(grid[0]))
@@ -128,7 +141,9 @@ def test_a_relaxed_category_has_the_mass_of_what_is_too_small_to_see():
     noise = stats.logistic((logits[:, 0] - logits[:, 1]) / temperature, 1.0 / temperature)
     first = np.float32([1.0, least])
     np.testing.assert_allclose(q.log_prob(first), noise.logsf(-np.log(least)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(q.log_prob(first[::-1]), noise.logcdf(np.log(least)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        q.log_prob(first[::-1]), noise.logcdf(np.log(least)), rtol=1e-4, atol=1e-5
+    )
     z = q.sample(100_000, seed=(0, 0)).numpy()
     np.testing.assert_allclose(np.mean(z[..., 1] == least, 0), noise.sf(-np.log(least)), atol=0.01)
 
@@ -142,7 +157,9 @@ def test_a_relaxed_category_of_three_censored_is_the_limit_of_its_density():
     log_rates = special.log_softmax(logits)[0] - temperature * np.stack(
         [np.broadcast_to(others[0], u.shape), np.broadcast_to(others[1], u.shape), u], -1
     )
-    log_density = special.gammaln(3) + 2 * np.log(temperature) + log_rates.sum(-1) - others.sum()  # by u = log z_3
+    log_density = (
+        special.gammaln(3) + 2 * np.log(temperature) + log_rates.sum(-1) - others.sum()
+    )  # by u = log z_3
     log_density -= 3 * special.logsumexp(log_rates, -1)
     expected = np.log(integrate.simpson(np.exp(log_density), x=u))
     q = tfpl.RelaxedOneHotCategorical.new(np.float32(logits), 3, temperature)
@@ -173,7 +190,9 @@ def test_relaxed_priors_train_their_logits_and_take_several_variables():
     assert np.any(tape.gradient(log_prob, prior.raw_logits.value))
 
 
-@pytest.mark.parametrize("name", ["Bernoulli", "Categorical", "RelaxedBernoulli", "RelaxedCategorical"])
+@pytest.mark.parametrize(
+    "name", ["Bernoulli", "Categorical", "RelaxedBernoulli", "RelaxedCategorical"]
+)
 def test_frozen_models_keep_the_prior_they_trained(name, tmp_path):
     """`trained` is an argument of its own: Keras's `trainable` may change after the weights exist."""
     prior = getattr(priors, name)(4, trained=True)
@@ -185,9 +204,18 @@ def test_frozen_models_keep_the_prior_they_trained(name, tmp_path):
 
 
 def vae_of(posterior, prior, latent=4, objective=None) -> tfp_vae.VAE:
-    encoder = [keras.Input((6,)), keras.layers.Dense(posterior.params_size(latent)), posterior(latent)]
+    encoder = [
+        keras.Input((6,)),
+        keras.layers.Dense(posterior.params_size(latent)),
+        posterior(latent),
+    ]
     decoder = [keras.Input((latent,)), keras.layers.Dense(6), tfpl.IndependentBernoulli(6)]
-    return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), prior=prior(latent), objective=objective)
+    return tfp_vae.VAE(
+        keras.Sequential(encoder),
+        keras.Sequential(decoder),
+        prior=prior(latent),
+        objective=objective,
+    )
 
 
 @pytest.mark.slow
@@ -200,12 +228,18 @@ def vae_of(posterior, prior, latent=4, objective=None) -> tfp_vae.VAE:
         (tfpl.IndependentRelaxedBernoulli, priors.RelaxedBernoulli),
     ],
 )
-@pytest.mark.parametrize("objective", [objectives.ELBO(kl="sampled"), objectives.IWAE(5)], ids=["elbo", "iwae"])
+@pytest.mark.parametrize(
+    "objective", [objectives.ELBO(kl="sampled"), objectives.IWAE(5)], ids=["elbo", "iwae"]
+)
 def test_four_clusters_are_told_apart(posterior, prior, objective):
     """Log 4 nats of code for clusters of binary data; one Bernoulli a value, without code, has far less evidence."""
     rng = np.random.default_rng(0)
-    centers = np.float32([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 1]])
-    x = np.abs(centers[rng.integers(4, size=1000)] - (rng.uniform(size=(1000, 6)) < 0.02)).astype("float32")
+    centers = np.float32(
+        [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 1]]
+    )
+    x = np.abs(centers[rng.integers(4, size=1000)] - (rng.uniform(size=(1000, 6)) < 0.02)).astype(
+        "float32"
+    )
     vae = vae_of(posterior, prior, objective=type(objective).from_config(objective.get_config()))
     vae.compile(keras.optimizers.Adam(0.02), jit_compile=False)
     vae.fit(x, epochs=25, batch_size=50, verbose=0)

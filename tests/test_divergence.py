@@ -26,7 +26,10 @@ by = pytest.mark.parametrize("how", ["regularizer", "layer"])
 
 def closed_form(params=PARAMS):
     """KL of diagonal normal distributions to `PRIOR`, in float64, `[batch]`."""
-    loc, scale = params[..., :2].astype("float64"), np.logaddexp(0.0, params[..., 2:].astype("float64")) + 1e-5
+    loc, scale = (
+        params[..., :2].astype("float64"),
+        np.logaddexp(0.0, params[..., 2:].astype("float64")) + 1e-5,
+    )
     ratio, distance = scale / [1.5, 0.5], (loc - [0.5, -0.5]) / [1.5, 0.5]
     return 0.5 * np.sum(ratio**2 + distance**2 - 1.0 - np.log(ratio**2), axis=-1)
 
@@ -36,11 +39,18 @@ def posterior(how, *args, convert="mean", **kwargs):
     if how == "regularizer":
         regularizer = tfpl.KLDivergenceRegularizer(*args, **kwargs)
         return [tfpl.MultivariateNormalDiag(2, convert, activity_regularizer=regularizer, name="q")]
-    return [tfpl.MultivariateNormalDiag(2, convert, name="q"), tfpl.KLDivergenceAddLoss(*args, **kwargs, name="kl")]
+    return [
+        tfpl.MultivariateNormalDiag(2, convert, name="q"),
+        tfpl.KLDivergenceAddLoss(*args, **kwargs, name="kl"),
+    ]
 
 
 def divergence(model, how):
-    return model.get_layer("q").activity_regularizer if how == "regularizer" else model.get_layer("kl").divergence
+    return (
+        model.get_layer("q").activity_regularizer
+        if how == "regularizer"
+        else model.get_layer("kl").divergence
+    )
 
 
 def loss_of(layers, params=PARAMS, **kwargs):
@@ -97,7 +107,9 @@ def nothing(y, q):
 
 
 @by
-@pytest.mark.parametrize("weight", [None, 0.25, tf.Variable(0.25), keras.Variable(0.25)], ids=["1", "0", "tf", "keras"])
+@pytest.mark.parametrize(
+    "weight", [None, 0.25, tf.Variable(0.25), keras.Variable(0.25)], ids=["1", "0", "tf", "keras"]
+)
 def test_exact_divergence_is_the_mean_of_the_closed_form(how, weight):
     factor = 1.0 if weight is None else 0.25
     loss = loss_of(posterior(how, PRIOR, use_exact_kl=True, weight=weight))
@@ -126,7 +138,9 @@ def test_further_batch_axes_are_summed(how, exact):
     params = RANDOM.normal(size=(5, 3, 4)).astype("float32")
     expected = closed_form(params).sum(1).mean()
     if exact:
-        np.testing.assert_allclose(loss_of(posterior(how, PRIOR, True), params), expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            loss_of(posterior(how, PRIOR, True), params), expected, rtol=1e-5
+        )
     else:
         loss = loss_of(posterior(how, PRIOR, convert=lambda q: q.sample(4000, seed=[1, 2])), params)
         np.testing.assert_allclose(loss, expected, rtol=0.02)
@@ -135,13 +149,18 @@ def test_further_batch_axes_are_summed(how, exact):
 @by
 def test_distribution_without_batch(how):
     initializer = keras.initializers.Constant(PARAMS[0])
-    model = keras.Sequential([tfpl.VariableLayer(4, initializer=initializer), *posterior(how, PRIOR, True)])
+    model = keras.Sequential(
+        [tfpl.VariableLayer(4, initializer=initializer), *posterior(how, PRIOR, True)]
+    )
     model(None)
     np.testing.assert_allclose(model.losses, closed_form()[:1], rtol=1e-5)
 
 
 def test_regularizer_called_directly_gives_the_sum_over_the_batch():
-    regularizer, q = tfpl.KLDivergenceRegularizer(PRIOR, True), tfpl.MultivariateNormalDiag.new(PARAMS, 2)
+    regularizer, q = (
+        tfpl.KLDivergenceRegularizer(PRIOR, True),
+        tfpl.MultivariateNormalDiag.new(PARAMS, 2),
+    )
     np.testing.assert_allclose(regularizer(q), closed_form().sum(), rtol=1e-5)
     assert isinstance(regularizer, keras.regularizers.Regularizer)
 
@@ -166,7 +185,11 @@ def test_empty_batch_adds_nothing(how):
 
 
 def autoencoder(how, convert="mean", prior=PRIOR, **kwargs):
-    encoder = [keras.Input((3,)), keras.layers.Dense(4), *posterior(how, prior, convert=convert, **kwargs)]
+    encoder = [
+        keras.Input((3,)),
+        keras.layers.Dense(4),
+        *posterior(how, prior, convert=convert, **kwargs),
+    ]
     decoder = [keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3, "mean")]
     encoder, decoder = keras.Sequential(encoder), keras.Sequential(decoder)
     return keras.Model(encoder.inputs[0], decoder(encoder.outputs[0]))
@@ -214,15 +237,22 @@ def test_same_as_vae(how):
     training, evaluation = tf.random.fold_in([1, 0], 0), tf.constant([0, 0])
     draw = {"seed": evaluation}
     model = compiled(
-        autoencoder(how, lambda q: sampling.sample(q, [], draw["seed"]), use_exact_kl=True), jit_compile=False
+        autoencoder(how, lambda q: sampling.sample(q, [], draw["seed"]), use_exact_kl=True),
+        jit_compile=False,
     )
-    encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
-    decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)])
+    encoder = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
+    )
+    decoder = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)]
+    )
     vae = tfp_vae.VAE(encoder, decoder, prior=FixedPrior(2))
     vae.compile("sgd", jit_compile=False)
     vae.build((None, 3))
     vae.set_weights(model.get_weights())
-    np.testing.assert_allclose(model.evaluate(X, X, verbose=0), vae.evaluate(X, verbose=0)[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        model.evaluate(X, X, verbose=0), vae.evaluate(X, verbose=0)[0], rtol=1e-6
+    )
     with tf.GradientTape() as tape:
         loss = vae.compute_loss(X, None, vae(X), training=False)
     ours = loss_and_gradient(model, X)
@@ -240,7 +270,9 @@ def test_same_as_vae(how):
 def test_gradient_of_the_divergence_against_finite_differences(how):
     keras.config.set_dtype_policy("float64")
     params = tf.Variable(PARAMS, dtype="float64")
-    model = keras.Sequential([keras.Input((4,)), *posterior(how, prior_fn_of_float64, use_exact_kl=True)])
+    model = keras.Sequential(
+        [keras.Input((4,)), *posterior(how, prior_fn_of_float64, use_exact_kl=True)]
+    )
     with tf.GradientTape() as tape:
         model(params)
         (loss,) = model.losses
@@ -269,7 +301,9 @@ PRIORS = {
 @pytest.mark.parametrize("make_prior", PRIORS.values(), ids=PRIORS)
 def test_trained_priors_are_tracked_trained_and_saved(how, make_prior, tmp_path):
     prior = make_prior()
-    model = compiled(keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), *posterior(how, prior, True)]))
+    model = compiled(
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), *posterior(how, prior, True)])
+    )
     (variable,) = prior.trainable_weights
     assert [weight is variable for weight in model.trainable_weights].count(True) == 1
     assert len(model.weights) == 3
@@ -281,16 +315,21 @@ def test_trained_priors_are_tracked_trained_and_saved(how, make_prior, tmp_path)
     reloaded = compiled(keras.models.load_model(tmp_path / "model.keras", compile=False))
     assert len(reloaded.trainable_weights) == 3
     np.testing.assert_array_equal(divergence(reloaded, how).trainable_weights[0], variable)
-    np.testing.assert_allclose(reloaded.evaluate(PARAMS, PARAMS[:, :2], verbose=0), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        reloaded.evaluate(PARAMS, PARAMS[:, :2], verbose=0), expected, rtol=1e-6
+    )
 
 
 def test_one_prior_of_two_layers_stays_one(tmp_path):
     prior, x = prior_model(), keras.Input((4,))
     regularized = [tfpl.KLDivergenceRegularizer(prior, use_exact_kl=True) for _ in range(2)]
     outputs = [
-        tfpl.MultivariateNormalDiag(2, "mean", activity_regularizer=regularizer)(x) for regularizer in regularized
+        tfpl.MultivariateNormalDiag(2, "mean", activity_regularizer=regularizer)(x)
+        for regularizer in regularized
     ]
-    model = keras.Model(x, [*outputs, tfpl.KLDivergenceAddLoss(prior, use_exact_kl=True)(outputs[0])])
+    model = keras.Model(
+        x, [*outputs, tfpl.KLDivergenceAddLoss(prior, use_exact_kl=True)(outputs[0])]
+    )
     prior.trainable_weights[0].assign(PARAMS[0])
     model(PARAMS)
     model.save(tmp_path / "model.keras")
@@ -350,7 +389,9 @@ def test_variable_weight_is_read_in_every_step_and_never_trained(how, variable, 
 
 SAVED = {
     "normal": PRIOR,
-    "independent": tfd.Independent(tfd.Normal(loc=tf.zeros(2), scale=[1.0, 2.0]), reinterpreted_batch_ndims=1),
+    "independent": tfd.Independent(
+        tfd.Normal(loc=tf.zeros(2), scale=[1.0, 2.0]), reinterpreted_batch_ndims=1
+    ),
     "sample": tfd.Sample(tfd.StudentT(df=3.0, loc=0.5, scale=2.0), sample_shape=2),
     "full": tfd.MultivariateNormalTriL(scale_tril=[[1.0, 0.0], [0.5, 2.0]]),
     "variable": tfd.MultivariateNormalDiag(tf.Variable([0.5, -0.5], trainable=False)),
@@ -359,7 +400,8 @@ SAVED = {
         tfd.MultivariateNormalDiag(np.float32([[0.0, 1.0], [2.0, 3.0]]), [1.0, 2.0]),
     ),
     "transformed": tfd.TransformedDistribution(
-        tfd.MultivariateNormalDiag(tf.zeros(2)), tfb.Chain([tfb.Shift([0.5, -0.5]), tfb.Scale([1.5, 0.5])])
+        tfd.MultivariateNormalDiag(tf.zeros(2)),
+        tfb.Chain([tfb.Shift([0.5, -0.5]), tfb.Scale([1.5, 0.5])]),
     ),
     "not composite": tfd.TransformedDistribution(
         tfd.MultivariateNormalDiag(tf.zeros(2)), tfb.Blockwise([tfb.Identity(), tfb.Shift(1.0)])
@@ -373,7 +415,9 @@ SAVED = {
 @by
 @pytest.mark.parametrize("prior", SAVED.values(), ids=SAVED)
 def test_config_holds_the_prior(how, prior):
-    *first, last = posterior(how, prior, test_points_fn=twenty_draws, test_points_reduce_axis=0, weight=0.5)
+    *first, last = posterior(
+        how, prior, test_points_fn=twenty_draws, test_points_reduce_axis=0, weight=0.5
+    )
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(last)))
     rebuilt = keras.saving.deserialize_keras_object(config)
     np.testing.assert_array_equal(loss_of([*first, rebuilt]), loss_of([*first, last]))
@@ -382,13 +426,17 @@ def test_config_holds_the_prior(how, prior):
 @keras.saving.register_keras_serializable(package="test_divergence")
 def mean_posterior(kernel_size, bias_size, dtype):
     size = kernel_size + bias_size
-    return keras.Sequential([tfpl.VariableLayer(2 * size, initializer="normal"), tfpl.IndependentNormal(size, "mean")])
+    return keras.Sequential(
+        [tfpl.VariableLayer(2 * size, initializer="normal"), tfpl.IndependentNormal(size, "mean")]
+    )
 
 
 @pytest.mark.slow
 def test_layers_reload_in_a_new_process(tmp_path):
     """All layers that own weights or functions, in one model: same outputs, same losses."""
-    made = tfpl.AutoregressiveNetwork(2, hidden_units=[8], input_order="random", hidden_degrees="random")
+    made = tfpl.AutoregressiveNetwork(
+        2, hidden_units=[8], input_order="random", hidden_degrees="random"
+    )
     model = keras.Sequential(
         [
             keras.Input((4,)),
@@ -410,7 +458,9 @@ def test_layers_reload_in_a_new_process(tmp_path):
         "model, x = keras.models.load_model(sys.argv[1] + '/model.keras'), np.load(sys.argv[1] + '/x.npy')\n"
         "print(model.evaluate(x, x[:, :2], verbose=0), *model(x).numpy().ravel())\n"
     )
-    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     np.testing.assert_allclose(np.float64(result.stdout.split()), expected, rtol=1e-5)
 
@@ -428,7 +478,9 @@ def test_export(how, tmp_path):
 
 @by
 def test_next_layer_receives_the_distribution(how):
-    flow = tfpl.DistributionLambda(lambda q: tfd.MultivariateNormalDiag(q.mean() + 1.0, 2.0 * q.stddev()), "mean")
+    flow = tfpl.DistributionLambda(
+        lambda q: tfd.MultivariateNormalDiag(q.mean() + 1.0, 2.0 * q.stddev()), "mean"
+    )
     model = keras.Sequential([keras.Input((4,)), *posterior(how, PRIOR, True), flow])
     assert model.output_shape == (None, 2)
     q = tfpl.MultivariateNormalDiag.new(PARAMS, 2)
@@ -449,16 +501,22 @@ def test_divergence_is_float32_under_mixed_precision(how, policy):
     loss = loss_of(posterior(how, prior_model(), True), 100.0 * PARAMS)
     keras.config.set_dtype_policy("float32")
     assert loss.dtype == tf.float32
-    np.testing.assert_allclose(loss, loss_of(posterior(how, prior_model(), True), 100.0 * PARAMS), rtol=1e-6)
+    np.testing.assert_allclose(
+        loss, loss_of(posterior(how, prior_model(), True), 100.0 * PARAMS), rtol=1e-6
+    )
 
 
 def test_xla_changes_nothing():
     losses = []
     for jit_compile in (False, True):
         keras.utils.set_random_seed(1)
-        schedule = keras.optimizers.schedules.PolynomialDecay(0.5, decay_steps=4, end_learning_rate=1.0)
+        schedule = keras.optimizers.schedules.PolynomialDecay(
+            0.5, decay_steps=4, end_learning_rate=1.0
+        )
         model = autoencoder("regularizer", prior=prior_model(), use_exact_kl=True, weight=schedule)
-        history = compiled(model, jit_compile=jit_compile).fit(X, X, batch_size=2, epochs=2, shuffle=False, verbose=0)
+        history = compiled(model, jit_compile=jit_compile).fit(
+            X, X, batch_size=2, epochs=2, shuffle=False, verbose=0
+        )
         losses.append(history.history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
@@ -484,7 +542,9 @@ def test_mirrored_strategy_equals_one_device():
         "        results.append([*history['loss'], *[w for v in model.get_weights() for w in np.ravel(v)]])\n"
         "    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-6)\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -494,12 +554,18 @@ CATEGORICAL = tfd.OneHotCategorical(logits=[0.0, 0.0])
 TRAINED = tf.Variable([0.0, 0.0])
 TRAINABLE = tfd.MultivariateNormalDiag(tf.Variable([0.0, 0.0]))
 ERRORS = {
-    "not a distribution": (lambda: tfpl.KLDivergenceRegularizer("normal"), r"distribution_b .* received 'normal'"),
+    "not a distribution": (
+        lambda: tfpl.KLDivergenceRegularizer("normal"),
+        r"distribution_b .* received 'normal'",
+    ),
     "not of distributions": (
         lambda: tfpl.KLDivergenceAddLoss(tfpl.VariableLayer(2)),
         r"Keras layer .* that gives one, received <VariableLayer .* which gives",
     ),
-    "trainable": (lambda: tfpl.KLDivergenceAddLoss(TRAINABLE), r"neither train nor save.*VariableLayer"),
+    "trainable": (
+        lambda: tfpl.KLDivergenceAddLoss(TRAINABLE),
+        r"neither train nor save.*VariableLayer",
+    ),
     "tensor": (
         lambda: tfpl.KLDivergenceAddLoss(PRIOR)(tf.zeros([2, 2])),
         r"(?s)Expected a distribution, .*IndependentNormal",
@@ -513,11 +579,15 @@ ERRORS = {
         r"not reparameterized.*straight-through",
     ),
     "scalar prior": (
-        lambda: tfpl.KLDivergenceRegularizer(tfd.Normal(0.0, 1.0))(tfd.MultivariateNormalDiag(tf.zeros([3, 2]))),
+        lambda: tfpl.KLDivergenceRegularizer(tfd.Normal(0.0, 1.0))(
+            tfd.MultivariateNormalDiag(tf.zeros([3, 2]))
+        ),
         r"MultivariateNormalDiag \(event shape \(2,\), .* Normal \(event shape \(\), .*tfd\.Independent",
     ),
     "prior of another dtype": (
-        lambda: tfpl.KLDivergenceRegularizer(tfd.Normal(0.0, 1.0))(tfd.Normal(tf.zeros([], tf.float64), 1.0)),
+        lambda: tfpl.KLDivergenceRegularizer(tfd.Normal(0.0, 1.0))(
+            tfd.Normal(tf.zeros([], tf.float64), 1.0)
+        ),
         r"float64.*float32",
     ),
     "trained in a function": (
@@ -525,15 +595,21 @@ ERRORS = {
         r"neither train nor save.*VariableLayer",
     ),
     "trained by Keras": (
-        lambda: tfpl.KLDivergenceRegularizer(tfd.MultivariateNormalDiag(keras.Variable(np.zeros(2, "float32")))),
+        lambda: tfpl.KLDivergenceRegularizer(
+            tfd.MultivariateNormalDiag(keras.Variable(np.zeros(2, "float32")))
+        ),
         r"neither train nor save.*VariableLayer",
     ),
     "damaged file": (
-        lambda: tfp_objects.object_from_config({"tfp": "distributions", "class": "kl_divergence", "arguments": {}}),
+        lambda: tfp_objects.object_from_config(
+            {"tfp": "distributions", "class": "kl_divergence", "arguments": {}}
+        ),
         r"'kl_divergence' is not a class",
     ),
     "no closed form": (
-        lambda: tfpl.KLDivergenceRegularizer(tfd.StudentT(3.0, 0.0, 1.0), True)(tfd.Normal(0.0, 1.0)),
+        lambda: tfpl.KLDivergenceRegularizer(tfd.StudentT(3.0, 0.0, 1.0), True)(
+            tfd.Normal(0.0, 1.0)
+        ),
         r"no closed form for KL\(Normal \|\| StudentT\)\. Pass use_exact_kl=False",
     ),
 }
@@ -550,8 +626,12 @@ NOT_SAVED = {
     "holds a function": tfd.TransformedDistribution(
         PRIOR, tfb.Inline(lambda x: x + 1.0, lambda y: y - 1.0, forward_min_event_ndims=0)
     ),
-    "holds an operator": tfd.MultivariateNormalLinearOperator(scale=tf.linalg.LinearOperatorIdentity(2)),
-    "lambda in a layer": keras.Sequential([tfpl.VariableLayer(4), tfpl.DistributionLambda(lambda t: as_normal(t))]),
+    "holds an operator": tfd.MultivariateNormalLinearOperator(
+        scale=tf.linalg.LinearOperatorIdentity(2)
+    ),
+    "lambda in a layer": keras.Sequential(
+        [tfpl.VariableLayer(4), tfpl.DistributionLambda(lambda t: as_normal(t))]
+    ),
 }
 
 

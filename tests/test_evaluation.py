@@ -49,7 +49,9 @@ def test_importance_weighted_bound_rises_to_the_exact_evidence(linear_vae):
     x = example.make_data()[:200]
     exact = example.exact_log_prob(linear_vae, x).mean()
     elbo = evaluation.elbo(linear_vae, x)["elbo"].mean()
-    bounds = [-evaluation.nll(linear_vae, x, num_samples=k, batch_size=64) for k in (5, 50, 500, 20_000)]
+    bounds = [
+        -evaluation.nll(linear_vae, x, num_samples=k, batch_size=64) for k in (5, 50, 500, 20_000)
+    ]
     assert elbo < bounds[0] < bounds[1] < bounds[2] < bounds[3] < exact + 0.02
     assert bounds[-1] == pytest.approx(exact, abs=0.05)
 
@@ -58,9 +60,15 @@ def test_evaluate_gathers_the_numbers(trained_vae, digits):
     numbers = evaluation.evaluate(trained_vae, digits.test, num_samples=20, batch_size=64)
     terms = evaluation.elbo(trained_vae, digits.test, batch_size=64)
     assert numbers["negative_elbo"] == pytest.approx(-terms["elbo"].mean(), rel=1e-5)
-    assert numbers["negative_elbo"] == pytest.approx(numbers["kl"] - numbers["log_likelihood"], rel=1e-5)
+    assert numbers["negative_elbo"] == pytest.approx(
+        numbers["kl"] - numbers["log_likelihood"], rel=1e-5
+    )
     assert numbers["nll"] < numbers["negative_elbo"]
-    assert (numbers["num_examples"], numbers["num_samples"], numbers["latent_units"]) == (180, 20, 4)
+    assert (numbers["num_examples"], numbers["num_samples"], numbers["latent_units"]) == (
+        180,
+        20,
+        4,
+    )
     assert numbers["kl_is_analytic"]
 
 
@@ -69,7 +77,9 @@ def test_terms_of_every_example_whatever_the_batch(trained_vae, digits):
     x = digits.test[:50]
     for batch_size in (1, 7, 50, 1000):
         kl = evaluation.elbo(trained_vae, x, batch_size=batch_size)["kl"]
-        np.testing.assert_allclose(kl, tfd.kl_divergence(trained_vae.encode(x), trained_vae.prior(None)), rtol=1e-4)
+        np.testing.assert_allclose(
+            kl, tfd.kl_divergence(trained_vae.encode(x), trained_vae.prior(None)), rtol=1e-4
+        )
 
 
 def test_active_units_counts_the_dimensions_that_move(digits):
@@ -84,7 +94,9 @@ def test_active_units_counts_the_dimensions_that_move(digits):
 
 
 def test_nll_is_reproducible_and_follows_its_seed(trained_vae, digits):
-    first, again, other = (evaluation.nll(trained_vae, digits.test, num_samples=5, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        evaluation.nll(trained_vae, digits.test, num_samples=5, seed=seed) for seed in (0, 0, 1)
+    )
     assert first == again != other
 
 
@@ -113,7 +125,10 @@ def test_batches_draw_each_by_itself(trained_vae, digits):
     """The scatter over seeds of a mean over batches falls with their number, as it does for independent draws."""
     x = digits.test[:100]
     few, many = (
-        [evaluation.nll(trained_vae, x, num_samples=1, batch_size=size, seed=seed) for seed in range(60)]
+        [
+            evaluation.nll(trained_vae, x, num_samples=1, batch_size=size, seed=seed)
+            for seed in range(60)
+        ]
         for size in (5, 100)
     )
     assert 0.6 < np.std(few) / np.std(many) < 1.6

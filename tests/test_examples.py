@@ -23,14 +23,20 @@ def test_regression(tmp_path, capsys):
 
 def check_images(results, gain):
     """The bound is that of `VAE`, importance sampling tightens it, and pixels are not independent."""
-    assert results["-ELBO"] == pytest.approx(results["-ELBO of tfp_vae.VAE"], abs=0.15)  # five standard errors
-    assert results["-log p(x), 100 samples"] < results["-ELBO"] < results["independent pixels"] - gain
+    assert results["-ELBO"] == pytest.approx(
+        results["-ELBO of tfp_vae.VAE"], abs=0.15
+    )  # five standard errors
+    assert (
+        results["-log p(x), 100 samples"] < results["-ELBO"] < results["independent pixels"] - gain
+    )
     assert np.isfinite(list(results.values())).all()
 
 
 @pytest.mark.slow
 def test_variational_autoencoder(tmp_path):
-    check_images(load_example("variational_autoencoder").main("digits", tmp_path / "vae.png"), gain=3.0)
+    check_images(
+        load_example("variational_autoencoder").main("digits", tmp_path / "vae.png"), gain=3.0
+    )
     assert (tmp_path / "vae.png").stat().st_size > 10_000
 
 
@@ -44,13 +50,19 @@ def test_variational_autoencoder_on_mnist():
 @pytest.mark.slow
 def test_autoencoder_samples(tmp_path):
     """Without a prior that training looked at, samples look like nothing; a fitted one mends every model."""
-    rows = load_example("autoencoder_samples").main(tmp_path / "samples.png", epochs=40, num_samples=300)
+    rows = load_example("autoencoder_samples").main(
+        tmp_path / "samples.png", epochs=40, num_samples=300
+    )
     confidence, log_likelihood = (
         {name: row[key] for name, row in rows.items()} for key in ("confidence", "log-likelihood")
     )
     assert confidence["autoencoder"] + 0.1 < confidence["VAE"]
     for name in ("autoencoder", "RAE-L2", "VAE", "VQ-VAE"):
-        assert confidence[name] + 0.15 < confidence[f"{name}, fitted prior"] < confidence["real digits"] + 0.05, name
+        assert (
+            confidence[name] + 0.15
+            < confidence[f"{name}, fitted prior"]
+            < confidence["real digits"] + 0.05
+        ), name
         assert log_likelihood[name] + 4.0 < log_likelihood[f"{name}, fitted prior"], name
     assert (tmp_path / "samples.png").stat().st_size > 10_000
 
@@ -60,7 +72,9 @@ def test_semi_supervised():
     results = load_example("semi_supervised").main()
     assert results["labels"] == 100
     assert results["accuracy, with the other images"] > results["accuracy, labels alone"] > 0.85
-    assert results["bound of log p(x), last epoch"] > results["bound of log p(x), first epoch"] + 50.0
+    assert (
+        results["bound of log p(x), last epoch"] > results["bound of log p(x), first epoch"] + 50.0
+    )
 
 
 @pytest.mark.slow
@@ -79,7 +93,10 @@ def test_missing_pixels(tmp_path):
     """Halves of few images teach something of whole ones, and filling in beats both baselines."""
     results = load_example("missing_pixels").main("digits", tmp_path / "rows.png", num_samples=100)
     assert results["NLL, trained on halves"] < results["NLL, trained on whole images"] + 20.0
-    errors = [results[f"RMSE, {name}"] for name in ("impute", "mean of the pixel", "sample from the prior")]
+    errors = [
+        results[f"RMSE, {name}"]
+        for name in ("impute", "mean of the pixel", "sample from the prior")
+    ]
     assert errors == sorted(errors)
     assert errors[0] < 0.8 * errors[1]
     assert (tmp_path / "rows.png").stat().st_size > 10_000

@@ -24,8 +24,16 @@ tfd, tfb = tfp.distributions, tfp.bijectors
 def small_vae(posterior=None, likelihood=None, params_sizes=(4, 6), **kwargs) -> tfp_vae.VAE:
     """A VAE of one dense layer each way, from 3 values to 2 and back."""
     encoding, decoding = params_sizes
-    encoder = [keras.Input((3,)), keras.layers.Dense(encoding), posterior or tfpl.MultivariateNormalDiag(2)]
-    decoder = [keras.Input((2,)), keras.layers.Dense(decoding), likelihood or tfpl.IndependentNormal(3)]
+    encoder = [
+        keras.Input((3,)),
+        keras.layers.Dense(encoding),
+        posterior or tfpl.MultivariateNormalDiag(2),
+    ]
+    decoder = [
+        keras.Input((2,)),
+        keras.layers.Dense(decoding),
+        likelihood or tfpl.IndependentNormal(3),
+    ]
     return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), **kwargs)
 
 
@@ -44,7 +52,10 @@ def test_weights_that_are_too_large_for_a_graph_stay_variables(tmp_path, monkeyp
     in_graph = vae.export(tmp_path / "vae")
     monkeypatch.setattr(sys.modules["tfp_vae.serving.export"], "MAX_CONSTANTS", 0)
     beside = vae.export(tmp_path / "vae")
-    saved = [len(tf.train.list_variables(str(version / "variables" / "variables"))) for version in (in_graph, beside)]
+    saved = [
+        len(tf.train.list_variables(str(version / "variables" / "variables")))
+        for version in (in_graph, beside)
+    ]
     assert saved == [1, 1 + len(vae.weights)]  # one is TensorFlow's own
     assert_close(tfp_vae.load(in_graph).decode(z).mean(), tfp_vae.load(beside).decode(z).mean())
 
@@ -97,11 +108,15 @@ def test_log_prob_is_exact_where_the_posterior_is(tmp_path):
     posterior, likelihood = tfpl.MultivariateNormalTriL(2), tfpl.IndependentNormal(3)
     encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5), posterior])
     decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6), likelihood])
-    encoder.set_weights([np.pad(to_mean.T, [(0, 0), (0, 3)]), np.concatenate([np.zeros(2), factor])])
+    encoder.set_weights(
+        [np.pad(to_mean.T, [(0, 0), (0, 3)]), np.concatenate([np.zeros(2), factor])]
+    )
     decoder.set_weights([np.pad(weights.T, [(0, 0), (0, 3)]), np.repeat([0, unconstrained], 3)])
     tfp_vae.VAE(encoder, decoder).export(tmp_path, log_prob_samples=3)
     x = np.random.default_rng(0).normal(size=[20, 3]).astype("float32")
-    evidence = tfd.MultivariateNormalTriL(np.zeros(3), np.linalg.cholesky(weights @ weights.T + noise**2 * np.eye(3)))
+    evidence = tfd.MultivariateNormalTriL(
+        np.zeros(3), np.linalg.cholesky(weights @ weights.T + noise**2 * np.eye(3))
+    )
     assert_close(tfp_vae.load(tmp_path).log_prob(x), evidence.log_prob(np.float64(x)))
 
 
@@ -111,7 +126,9 @@ def test_a_float64_model_is_served_in_float32(tmp_path):
     keras.config.set_dtype_policy("float32")
     vae.export(tmp_path)
     loaded, x, z = tfp_vae.load(tmp_path), np.ones([3, 3], "float32"), np.ones([3, 2], "float32")
-    assert {loaded.encode(x).dtype, loaded.decode(z).dtype, loaded.log_prob(x).dtype} == {tf.float32}
+    assert {loaded.encode(x).dtype, loaded.decode(z).dtype, loaded.log_prob(x).dtype} == {
+        tf.float32
+    }
     assert_close(loaded.encode(x).log_prob(z), vae.encode(x).log_prob(np.float64(z)))
     assert_close(loaded.generate(3), vae.generate(3))
     assert_close(loaded.score(x)["kl"], tfd.kl_divergence(vae.encode(x), vae.prior(None)))
@@ -137,21 +154,34 @@ def _known_scale(params):
 OTHER_PARTS = {
     "independent prior, no analytic kl": {"prior": StudentPrior(2)},
     "independent posterior, no analytic kl": {"posterior": tfpl.DistributionLambda(_laplace)},
-    "posterior with an unbatched parameter": {"posterior": tfpl.DistributionLambda(_one_scale_for_all_rows)},
+    "posterior with an unbatched parameter": {
+        "posterior": tfpl.DistributionLambda(_one_scale_for_all_rows)
+    },
     "likelihood with a constant parameter": {"likelihood": tfpl.DistributionLambda(_known_scale)},
 }
 
 
 @pytest.mark.parametrize("name", OTHER_PARTS)
 def test_other_distributions_are_served(tmp_path, name):
-    vae, x, z = small_vae(**OTHER_PARTS[name]), np.ones([3, 3], "float32"), np.ones([3, 2], "float32")
+    vae, x, z = (
+        small_vae(**OTHER_PARTS[name]),
+        np.ones([3, 3], "float32"),
+        np.ones([3, 2], "float32"),
+    )
     definitions = c_api.meta_graph(vae.export(tmp_path, score_samples=1000)).signature_def.values()
-    outputs = [info for definition in definitions if definition.method_name for info in definition.outputs.values()]
+    outputs = [
+        info
+        for definition in definitions
+        if definition.method_name
+        for info in definition.outputs.values()
+    ]
     assert {info.tensor_shape.dim[0].size for info in outputs} == {-1}
     loaded, posterior = tfp_vae.load(tmp_path), vae.encode(x)
     assert_close(loaded.encode(x).log_prob(z), posterior.log_prob(z))
     assert_close(loaded.decode(z).log_prob(x), vae.decode(z).log_prob(x))
-    assert_close(loaded.joint_distribution().log_prob(z=z, x=x), vae.joint_distribution().log_prob(z=z, x=x))
+    assert_close(
+        loaded.joint_distribution().log_prob(z=z, x=x), vae.joint_distribution().log_prob(z=z, x=x)
+    )
     score, draws = loaded.score(x), posterior.sample(10_000, seed=1)
     kl = tf.reduce_mean(posterior.log_prob(draws) - vae.prior(None).log_prob(draws), 0)
     assert_close(score["kl"], kl, 0.2)

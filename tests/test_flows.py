@@ -34,10 +34,14 @@ def issubclass_of_flow(member) -> bool:
     return isinstance(member, type) and issubclass(member, tfpl.Flow)
 
 
-def make(name: str, event_size=3, num_transforms=3, context_size=2, dtype="float64", scale=0.4, **kwargs) -> tfpl.Flow:
+def make(
+    name: str, event_size=3, num_transforms=3, context_size=2, dtype="float64", scale=0.4, **kwargs
+) -> tfpl.Flow:
     """A flow with weights far from those at the start."""
     arguments = {"hidden_units": (8, 8), "activation": "tanh", **CASES[name], **kwargs}
-    flow = getattr(tfpl, name)(event_size, num_transforms, context_size=context_size, dtype=dtype, **arguments)
+    flow = getattr(tfpl, name)(
+        event_size, num_transforms, context_size=context_size, dtype=dtype, **arguments
+    )
     random = np.random.default_rng(5)
     flow.set_weights([random.normal(scale=scale, size=weight.shape) for weight in flow.weights])
     return flow
@@ -72,8 +76,12 @@ def test_the_log_determinant_is_that_of_the_jacobian(name):
         y = flow.bijector(context).forward(z)
     log_det = np.linalg.slogdet(tape.batch_jacobian(y, z))[1]
     assert np.abs(log_det).min() > 1e-3
-    np.testing.assert_allclose(flow.bijector(context).forward_log_det_jacobian(z, 1), log_det, rtol=1e-9)
-    np.testing.assert_allclose(flow.bijector(context).inverse_log_det_jacobian(y, 1), -log_det, rtol=1e-9)
+    np.testing.assert_allclose(
+        flow.bijector(context).forward_log_det_jacobian(z, 1), log_det, rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        flow.bijector(context).inverse_log_det_jacobian(y, 1), -log_det, rtol=1e-9
+    )
 
 
 def test_the_inverse_undoes_the_transform(name):
@@ -89,7 +97,9 @@ def test_every_value_may_depend_on_every_other(name):
     z = tf.constant(RANDOM.normal(size=(6, 4)))
     with tf.GradientTape() as tape:
         tape.watch(z)
-        y = make(name, event_size=4, num_transforms=2 if name not in COUPLINGS else 4, context_size=0)(z)
+        y = make(
+            name, event_size=4, num_transforms=2 if name not in COUPLINGS else 4, context_size=0
+        )(z)
     assert (np.abs(tape.batch_jacobian(y, z)).max(0) > 1e-6).all()
 
 
@@ -134,7 +144,9 @@ def test_a_flow_without_weights_leaves_the_normal_distribution(name):
     q, normal = posterior(flow, params), tfpl.MultivariateNormalDiag.new(params[:, :6], 3)
     z = RANDOM.normal(size=(4, 6, 3))
     np.testing.assert_allclose(q.log_prob(z), normal.log_prob(z), rtol=1e-9)
-    np.testing.assert_allclose(sampling.sample(q, 5, SEED), sampling.sample(normal, 5, SEED), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        sampling.sample(q, 5, SEED), sampling.sample(normal, 5, SEED), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_the_context_matters_and_broadcasts(name):
@@ -147,7 +159,9 @@ def test_the_context_matters_and_broadcasts(name):
     np.testing.assert_allclose(log_prob, np.stack(rows, 1), rtol=1e-10)
     other = posterior(flow, tf.concat([params[:, :6], params[:, 6:] + 1.0], 1))
     assert (np.abs(other.log_prob(z) - log_prob) > 1e-4).all()
-    np.testing.assert_allclose(q.log_prob(z[0, 0]), q.log_prob(np.tile(z[0, 0], [6, 1])), rtol=1e-10)
+    np.testing.assert_allclose(
+        q.log_prob(z[0, 0]), q.log_prob(np.tile(z[0, 0], [6, 1])), rtol=1e-10
+    )
     pairs = q.log_prob(z[0][:, np.newaxis]).numpy()
     assert pairs.shape == (6, 6)
     np.testing.assert_allclose(np.diag(pairs), log_prob[0], rtol=1e-10)
@@ -181,7 +195,10 @@ def test_with_xla_and_a_batch_of_unknown_size(name):
         return draws, *terms, tape.gradient(total, params)
 
     specs = [tf.TensorSpec([None, 8]), tf.TensorSpec([4, None, 3])]
-    arguments = params_of(flow, 6, dtype="float32"), tf.constant(RANDOM.normal(size=(4, 6, 3)), "float32")
+    arguments = (
+        params_of(flow, 6, dtype="float32"),
+        tf.constant(RANDOM.normal(size=(4, 6, 3)), "float32"),
+    )
     expected = act(*arguments)
     for jit_compile in (False, True):
         compiled = tf.function(act, input_signature=specs, jit_compile=jit_compile)(*arguments)
@@ -201,7 +218,9 @@ def test_gradients_reach_every_weight(name):
             value = of(tfp_vae.layers.tensor_like.unwrap(layer(params)))
         gradients = tape.gradient(value, [params, *layer.trainable_weights])
         assert len(gradients) == 1 + len(flow.weights)
-        assert all(np.isfinite(gradient).all() and np.abs(gradient).max() > 0 for gradient in gradients)
+        assert all(
+            np.isfinite(gradient).all() and np.abs(gradient).max() > 0 for gradient in gradients
+        )
 
 
 def test_gradient_of_the_density_against_finite_differences(name):
@@ -211,8 +230,12 @@ def test_gradient_of_the_density_against_finite_differences(name):
     with tf.GradientTape() as tape:
         log_prob = posterior(flow, variable).log_prob(z)
     steps = 1e-6 * np.eye(params.shape[-1])
-    above, below = (posterior(flow, params + sign * steps).log_prob(z).numpy() for sign in (1.0, -1.0))
-    np.testing.assert_allclose(tape.gradient(log_prob, variable)[0], (above - below) / 2e-6, rtol=1e-5, atol=1e-7)
+    above, below = (
+        posterior(flow, params + sign * steps).log_prob(z).numpy() for sign in (1.0, -1.0)
+    )
+    np.testing.assert_allclose(
+        tape.gradient(log_prob, variable)[0], (above - below) / 2e-6, rtol=1e-5, atol=1e-7
+    )
 
 
 def test_kl_of_a_solvable_flow():
@@ -221,7 +244,9 @@ def test_kl_of_a_solvable_flow():
     flow.set_weights([np.array([[0, 0, 0.8, 0], [0, 0, 0, 0]]), np.array([0.5, -0.7, -0.3, 0.4])])
     scale = np.exp(3.0 * np.tanh(np.array([-0.7, 0.4]) / 3.0))
     loc = np.array([0.5, 0.8 * 0.5 - 0.3])
-    exact = tfd.MultivariateNormalTriL(np.float32(loc), np.float32([[scale[0], 0.0], [0.8 * scale[0], scale[1]]]))
+    exact = tfd.MultivariateNormalTriL(
+        np.float32(loc), np.float32([[scale[0], 0.0], [0.8 * scale[0], scale[1]]])
+    )
     p, standard = priors.FlowPrior(flow)(None), tfd.MultivariateNormalDiag([0.0, 0.0])
     z = sampling.sample(p, 200_000, SEED)
     np.testing.assert_allclose(p.log_prob(z + 0.0), exact.log_prob(z), rtol=1e-4, atol=1e-4)
@@ -309,7 +334,9 @@ def test_one_dimension(name):
 def test_dreg_has_the_mean_of_the_standard_gradient_and_less_variance(name):
     """By each example's parameters, context included, and by the flow's weights, of batches."""
     flow = make(name, event_size=2, num_transforms=2, hidden_units=(4,), scale=0.2)
-    single = tf.constant([[0.7, 0.9, -0.4, -0.3, 0.5, -0.5]], tf.float64)  # near p(z|x), as after some training
+    single = tf.constant(
+        [[0.7, 0.9, -0.4, -0.3, 0.5, -0.5]], tf.float64
+    )  # near p(z|x), as after some training
     num_batches, batch = 8, 500
 
     @tf.function
@@ -329,7 +356,9 @@ def test_dreg_has_the_mean_of_the_standard_gradient_and_less_variance(name):
     def each(estimator, first):
         by_params, by_weights = [], []
         for i in range(num_batches):
-            first_one, *others = gradients(tf.repeat(single, batch, 0), tf.constant([first, i]), estimator)
+            first_one, *others = gradients(
+                tf.repeat(single, batch, 0), tf.constant([first, i]), estimator
+            )
             by_params.append(first_one.numpy())
             by_weights.append(np.concatenate([other.numpy().ravel() for other in others]) / batch)
         return np.concatenate(by_params), np.array(by_weights)
@@ -350,7 +379,9 @@ def test_sticking_the_landing_has_no_variance_at_the_optimum():
             x=tf.zeros([5, 1], tf.float64),
             posterior=posterior(flow, params),
             prior=target,
-            likelihood=lambda z: tfd.Independent(tfd.Normal(tf.zeros_like(z[..., :1]), tf.ones([], tf.float64)), 1),
+            likelihood=lambda z: tfd.Independent(
+                tfd.Normal(tf.zeros_like(z[..., :1]), tf.ones([], tf.float64)), 1
+            ),
             seed=SEED,
         )
         loss = objectives.IWAE(3, estimator="stl").terms(one_pass)["loss"]
@@ -373,17 +404,23 @@ def flow_vae(posterior_flow=None, prior_flow=None) -> tfp_vae.VAE:
 def test_models_train_save_and_reload(name, digits, tmp_path):
     flow = getattr(tfpl, name)
     vae = flow_vae(flow(4, 1, (16,), context_size=8), flow(4, 1, (16,)))
-    networks_weights = len(vae.encoder.layers[0].trainable_weights) + len(vae.decoder.trainable_weights)
+    networks_weights = len(vae.encoder.layers[0].trainable_weights) + len(
+        vae.decoder.trainable_weights
+    )
     flows_weights = len(flow(4, 1, context_size=8).weights) + len(flow(4, 1).weights)
     assert len(vae.trainable_weights) == networks_weights + flows_weights
-    vae.compile(keras.optimizers.Adam(3e-3), jit_compile=False)  # XLA compiles for long; the next test does it once
+    vae.compile(
+        keras.optimizers.Adam(3e-3), jit_compile=False
+    )  # XLA compiles for long; the next test does it once
     history = vae.fit(digits.train, batch_size=100, epochs=2, verbose=0).history
     assert history["elbo"][1] > history["elbo"][0] + 10.0
     vae.save(tmp_path / "vae.keras")
     again = keras.models.load_model(tmp_path / "vae.keras")
     np.testing.assert_array_equal(again(digits.test[:5])["elbo"], vae(digits.test[:5])["elbo"])
     np.testing.assert_array_equal(again.generate(3), vae.generate(3))
-    np.testing.assert_array_equal(again.reconstruct(digits.test[:5]), vae.reconstruct(digits.test[:5]))
+    np.testing.assert_array_equal(
+        again.reconstruct(digits.test[:5]), vae.reconstruct(digits.test[:5])
+    )
 
 
 @pytest.mark.slow
@@ -406,23 +443,53 @@ Q = tfpl.InverseAutoregressiveFlow(2, context_size=3)
 ERRORS = {
     "size": (lambda: tfpl.RealNVP(0), "at least 1, received 0"),
     "transforms": (lambda: tfpl.RealNVP(2, 0), "num_transforms must be .* at least 1, received 0"),
-    "units": (lambda: tfpl.RealNVP(2, 2, (8, 0)), "each of hidden_units must be .* at least 1, received 0"),
-    "context size": (lambda: tfpl.RealNVP(2, context_size=-1), "context_size must be .* at least 0, received -1"),
+    "units": (
+        lambda: tfpl.RealNVP(2, 2, (8, 0)),
+        "each of hidden_units must be .* at least 1, received 0",
+    ),
+    "context size": (
+        lambda: tfpl.RealNVP(2, context_size=-1),
+        "context_size must be .* at least 0, received -1",
+    ),
     "activation": (lambda: tfpl.RealNVP(2, activation="no"), "Could not interpret activation"),
     "seed": (lambda: tfpl.RealNVP(2, seed=-1), "seed must be a whole number"),
-    "coupling": (lambda: tfpl.RealNVP(1), "RealNVP needs an event_size of at least 2, received 1. Use Masked"),
+    "coupling": (
+        lambda: tfpl.RealNVP(1),
+        "RealNVP needs an event_size of at least 2, received 1. Use Masked",
+    ),
     "spline": (lambda: tfpl.NeuralSpline(1), "NeuralSpline needs an event_size of at least 2"),
-    "bins": (lambda: tfpl.NeuralSpline(2, num_bins=1), "num_bins must lie between 2 and 500, received 1"),
-    "bound": (lambda: tfpl.NeuralSpline(2, bound=0.0), r"bound must be a positive, finite number, received 0\.0"),
+    "bins": (
+        lambda: tfpl.NeuralSpline(2, num_bins=1),
+        "num_bins must lie between 2 and 500, received 1",
+    ),
+    "bound": (
+        lambda: tfpl.NeuralSpline(2, bound=0.0),
+        r"bound must be a positive, finite number, received 0\.0",
+    ),
     "no context": (lambda: Q.bijector(), "This flow has context_size=3, received context None"),
-    "unasked context": (lambda: tfpl.RealNVP(2).bijector(tf.ones([1, 3])), "This flow has context_size=0"),
-    "context": (lambda: Q.bijector(tf.ones([1, 2])), r"a context of 3 values, received shape \(1, 2\)"),
+    "unasked context": (
+        lambda: tfpl.RealNVP(2).bijector(tf.ones([1, 3])),
+        "This flow has context_size=0",
+    ),
+    "context": (
+        lambda: Q.bijector(tf.ones([1, 2])),
+        r"a context of 3 values, received shape \(1, 2\)",
+    ),
     "params": (lambda: tfpl.FlowPosterior(Q)(tf.ones([1, 4])), "needs 7 parameters, received 4"),
     "not a flow": (lambda: tfpl.FlowPosterior(3), "flow must be a flow such as .*received 3"),
-    "dtype": (lambda: tfpl.FlowPosterior(Q, dtype="float64"), "flow is in float32, this layer in float64"),
+    "dtype": (
+        lambda: tfpl.FlowPosterior(Q, dtype="float64"),
+        "flow is in float32, this layer in float64",
+    ),
     "prior with context": (lambda: priors.FlowPrior(Q), "flow must have context_size=0, not 3"),
-    "prior of what": (lambda: priors.FlowPrior("MAF"), "flow must be a flow such as .*received 'MAF'"),
-    "prior dtype": (lambda: priors.FlowPrior(tfpl.RealNVP(2), dtype="float64"), "float32, the prior in float64"),
+    "prior of what": (
+        lambda: priors.FlowPrior("MAF"),
+        "flow must be a flow such as .*received 'MAF'",
+    ),
+    "prior dtype": (
+        lambda: priors.FlowPrior(tfpl.RealNVP(2), dtype="float64"),
+        "float32, the prior in float64",
+    ),
 }
 
 

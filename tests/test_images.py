@@ -21,7 +21,9 @@ STATISTICS = ("mean", "mode", "stddev", "variance", "entropy")
 def likelihood_of(name: str, leading: tuple, event_shape=IMAGE) -> tfd.Distribution:
     layer = getattr(tfpl, name)
     arguments = likelihood_arguments(name, event_shape)
-    params = np.random.default_rng(0).normal(size=(6, num_params(layer, arguments))).astype("float32")
+    params = (
+        np.random.default_rng(0).normal(size=(6, num_params(layer, arguments))).astype("float32")
+    )
     params = params.reshape(*leading, -1) if leading else params[0]
     return layer(**arguments)(tf.constant(params)).tensor_distribution
 
@@ -63,7 +65,9 @@ SHAPES = {"grey": (4, 4, 1), "colour": (4, 4, 3), "vector": (6,)}
 FAST = ("MixtureQuantizedLogistic-colour", "IndependentBernoulli-grey")
 
 
-@pytest.mark.parametrize("row", mostly_slow([f"{name}-{shape}" for name in LIKELIHOODS for shape in SHAPES], *FAST))
+@pytest.mark.parametrize(
+    "row", mostly_slow([f"{name}-{shape}" for name in LIKELIHOODS for shape in SHAPES], *FAST)
+)
 def test_every_likelihood_goes_to_the_end(row, tmp_path):
     """Training, every number, every picture."""
     name, kind = row.split("-")
@@ -71,7 +75,10 @@ def test_every_likelihood_goes_to_the_end(row, tmp_path):
     arguments = likelihood_arguments(name, shape)
     x = possible_data(name, 24, shape)
     encoder = [networks.mlp(shape, 4, hidden_sizes=(8,)), tfpl.MultivariateNormalDiag(2)]
-    decoder = [networks.mlp((2,), num_params(layer, arguments), hidden_sizes=(8,)), layer(**arguments)]
+    decoder = [
+        networks.mlp((2,), num_params(layer, arguments), hidden_sizes=(8,)),
+        layer(**arguments),
+    ]
     vae = tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder))
     vae.compile("adam", run_eagerly=True)
     history = vae.fit(x, batch_size=12, validation_data=(x,), verbose=0).history

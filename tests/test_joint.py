@@ -21,18 +21,26 @@ ONE_PASS_SEED = tf.constant([1, 2])
 
 
 def normal(name, from_size, size, hidden=8):
-    layers = [keras.layers.Dense(hidden, "tanh"), keras.layers.Dense(2 * size), tfpl.MultivariateNormalDiag(size)]
+    layers = [
+        keras.layers.Dense(hidden, "tanh"),
+        keras.layers.Dense(2 * size),
+        tfpl.MultivariateNormalDiag(size),
+    ]
     return keras.Sequential([keras.Input((from_size,), name=name), *layers])
 
 
 def bottom_up_vae(objective=None, seed=0):
     keras.utils.set_random_seed(seed)
-    encoder, prior = hierarchy.bottom_up(networks.mlp((3,), 8, hidden_sizes=(8,)), (3, 2), hidden_size=8)
+    encoder, prior = hierarchy.bottom_up(
+        networks.mlp((3,), 8, hidden_sizes=(8,)), (3, 2), hidden_size=8
+    )
     return tfp_vae.VAE(encoder, decoder("z1", 3), prior=prior, objective=objective)
 
 
 def ladder_vae(objective=None):
-    encoder, prior = hierarchy.ladder(networks.mlp((3,), 8, hidden_sizes=(8,)), (3, 2, 1), hidden_size=8)
+    encoder, prior = hierarchy.ladder(
+        networks.mlp((3,), 8, hidden_sizes=(8,)), (3, 2, 1), hidden_size=8
+    )
     return tfp_vae.VAE(encoder, decoder("z1", 3), prior=prior, objective=objective)
 
 
@@ -41,7 +49,9 @@ def groups_vae(objective=None):
     inputs = keras.Input((3,))
     parts = {
         "style": keras.Sequential([keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]),
-        "kind": keras.Sequential([keras.layers.Dense(3), tfpl.RelaxedOneHotCategorical(3, temperature=1.0)]),
+        "kind": keras.Sequential(
+            [keras.layers.Dense(3), tfpl.RelaxedOneHotCategorical(3, temperature=1.0)]
+        ),
     }
     encoder = keras.Model(inputs, tfpl.Joint(parts)(keras.layers.Dense(8, "tanh")(inputs)))
     relaxed = tfpl.DistributionLambda(relaxed_prior)
@@ -63,9 +73,13 @@ def decoder(name, size):
 
 def conditional_vae(prior=None, objective=None):
     x, condition = keras.Input((3,), name="x"), keras.Input((2,), name="condition")
-    posterior = tfpl.MultivariateNormalDiag(2)(keras.layers.Dense(4)(keras.layers.Concatenate()([x, condition])))
+    posterior = tfpl.MultivariateNormalDiag(2)(
+        keras.layers.Dense(4)(keras.layers.Concatenate()([x, condition]))
+    )
     z, given = keras.Input((2,), name="z"), keras.Input((2,), name="condition")
-    likelihood = tfpl.IndependentNormal(3)(keras.layers.Dense(6)(keras.layers.Concatenate()([z, given])))
+    likelihood = tfpl.IndependentNormal(3)(
+        keras.layers.Dense(6)(keras.layers.Concatenate()([z, given]))
+    )
     return tfp_vae.VAE(
         keras.Model([x, condition], posterior),
         keras.Model({"z": z, "condition": given}, likelihood),
@@ -76,13 +90,19 @@ def conditional_vae(prior=None, objective=None):
 
 def mixed_vae(prior=None, objective=None):
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
-    posterior = tfpl.MultivariateNormalDiag(2)(keras.layers.Dense(4)(keras.layers.Concatenate()([a, b])))
+    posterior = tfpl.MultivariateNormalDiag(2)(
+        keras.layers.Dense(4)(keras.layers.Concatenate()([a, b]))
+    )
     parts = {
         "a": keras.Sequential([keras.layers.Dense(6), tfpl.IndependentNormal(3)]),
         "b": keras.Sequential([keras.layers.Dense(2), tfpl.IndependentBernoulli(2)]),
     }
-    decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(8, "tanh"), tfpl.Joint(parts)])
-    return tfp_vae.VAE(keras.Model({"a": a, "b": b}, posterior), decoder, prior=prior, objective=objective)
+    decoder = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(8, "tanh"), tfpl.Joint(parts)]
+    )
+    return tfp_vae.VAE(
+        keras.Model({"a": a, "b": b}, posterior), decoder, prior=prior, objective=objective
+    )
 
 
 X = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
@@ -128,12 +148,16 @@ def test_every_structure_trains_with_every_kind_of_objective(structure, name):
 
 @pytest.mark.xla
 @pytest.mark.parametrize("name", mostly_slow(STRUCTURES, "mixed"))
-@pytest.mark.filterwarnings("ignore:The posterior has collapsed")  # the data are noise, there is little to encode
+@pytest.mark.filterwarnings(
+    "ignore:The posterior has collapsed"
+)  # the data are noise, there is little to encode
 def test_saving_xla_and_what_is_computed_from_a_model(name, tmp_path):
     make, data = STRUCTURES[name]
     vae = make()
     vae.compile(keras.optimizers.Adam(1e-2))
-    history = vae.fit(data, epochs=10, batch_size=10, verbose=0, validation_data=(data,))  # by XLA, a partial batch too
+    history = vae.fit(
+        data, epochs=10, batch_size=10, verbose=0, validation_data=(data,)
+    )  # by XLA, a partial batch too
     assert history.history["val_elbo"][-1] > history.history["val_elbo"][0]
     vae.compile(vae.optimizer, jit_compile=False)  # what follows is quick to compile without XLA
     vae.save(tmp_path / "vae.keras")
@@ -144,7 +168,9 @@ def test_saving_xla_and_what_is_computed_from_a_model(name, tmp_path):
     few = tf.nest.map_structure(lambda x: x[:4], data)
     log_prob = vae.log_prob(few, 50)
     np.testing.assert_allclose(
-        vae.log_prob(tf.nest.map_structure(lambda x: x.reshape(2, 2, -1), few), 50), tf.reshape(log_prob, [2, 2]), 1e-3
+        vae.log_prob(tf.nest.map_structure(lambda x: x.reshape(2, 2, -1), few), 50),
+        tf.reshape(log_prob, [2, 2]),
+        1e-3,
     )
     numbers = tfp_vae.evaluation.evaluate(vae, data, num_samples=20, batch_size=10)
     assert np.isfinite(list(numbers.values())).all()
@@ -154,7 +180,9 @@ def test_saving_xla_and_what_is_computed_from_a_model(name, tmp_path):
     more = vae.generate(7, seed=3, condition=one)
     tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b[:5], rtol=1e-5), x, more)
     predicted, reconstructed = vae.predict(data, verbose=0), vae.reconstruct(data)
-    assert tf.nest.map_structure(np.shape, predicted) == tf.nest.map_structure(np.shape, reconstructed)
+    assert tf.nest.map_structure(np.shape, predicted) == tf.nest.map_structure(
+        np.shape, reconstructed
+    )
     joint = vae.joint_distribution(one)
     draw = joint.sample(6, seed=[1, 2])
     assert joint.log_prob(draw).shape == (6,)
@@ -167,7 +195,10 @@ def test_a_joint_sums_the_densities_of_its_parts_and_draws_them_by_their_seeds()
     np.testing.assert_allclose(q.log_prob(z), sum(parts), rtol=1e-5)
     assert (q.log_prob(z).shape, tf.convert_to_tensor(vae.encoder(X)).shape) == ((5, 24), (24, 5))
     alike = sampling.sample_alike(q, 7, tf.constant([1, 2]))
-    assert {name: value.shape for name, value in alike.items()} == {"style": (7, 24, 2), "kind": (7, 24, 3)}
+    assert {name: value.shape for name, value in alike.items()} == {
+        "style": (7, 24, 2),
+        "kind": (7, 24, 3),
+    }
     noise = (alike["style"] - q.model["style"].mean()) / q.model["style"].stddev()
     np.testing.assert_allclose(noise, np.broadcast_to(noise[:, :1], noise.shape), atol=1e-4)
 
@@ -176,10 +207,14 @@ def test_draws_of_a_hierarchy_do_not_depend_on_their_neighbours():
     vae = bottom_up_vae()
     q, few = vae.encode(X), vae.encode(X[3:5])
     for name, value in sampling.sample_alike(q, 7, tf.constant([1, 2])).items():
-        np.testing.assert_allclose(value[:, 3:5], sampling.sample_alike(few, 7, tf.constant([1, 2]))[name], atol=1e-5)
+        np.testing.assert_allclose(
+            value[:, 3:5], sampling.sample_alike(few, 7, tf.constant([1, 2]))[name], atol=1e-5
+        )
     seeds = tf.random.stateless_uniform([24, 2], [0, 0], 0, 1000, tf.int32)
     for name, value in sampling.sample_rows(q, seeds).items():
-        np.testing.assert_allclose(value[3:5], sampling.sample_rows(few, seeds[3:5])[name], atol=1e-5)
+        np.testing.assert_allclose(
+            value[3:5], sampling.sample_rows(few, seeds[3:5])[name], atol=1e-5
+        )
 
 
 # A linear hierarchy, whose posterior and evidence are known: z2 -> z1 = A z2 + noise -> x = b z1 + noise, each in R^2.
@@ -188,8 +223,13 @@ A, B, S1, S = np.array([[1.0, -0.5], [0.7, 0.3]]), np.array([1.5, -0.8]), 0.6, 0
 
 def affine(name, matrix, covariance):
     """A network that gives N(matrix @ input, covariance)."""
-    matrix, root = tf.constant(matrix, tf.float32), tf.constant(np.linalg.cholesky(covariance), tf.float32)
-    end = tfpl.DistributionLambda(lambda t: tfd.MultivariateNormalTriL(tf.linalg.matvec(matrix, t), root))
+    matrix, root = (
+        tf.constant(matrix, tf.float32),
+        tf.constant(np.linalg.cholesky(covariance), tf.float32),
+    )
+    end = tfpl.DistributionLambda(
+        lambda t: tfd.MultivariateNormalTriL(tf.linalg.matvec(matrix, t), root)
+    )
     return keras.Sequential([keras.Input((2,), name=name), end])
 
 
@@ -210,7 +250,12 @@ def exact_parts():
         gain = cross @ np.linalg.inv(cov)
         return gain, own - gain @ cross.T
 
-    return cov_x, given(cov1 @ b.T, cov1, cov_x), given(A.T, np.eye(2), cov1), given(A.T @ b.T, np.eye(2), cov_x)
+    return (
+        cov_x,
+        given(cov1 @ b.T, cov1, cov_x),
+        given(A.T, np.eye(2), cov1),
+        given(A.T @ b.T, np.eye(2), cov_x),
+    )
 
 
 def exact_vae(kind):
@@ -235,7 +280,10 @@ def test_every_weight_is_the_evidence_where_the_posterior_is_exact(kind):
     one_pass = vae.one_pass(x, ONE_PASS_SEED)
     log_likelihood, log_prior, log_posterior = one_pass.log_densities(one_pass.sample(50))
     np.testing.assert_allclose(
-        log_likelihood + log_prior - log_posterior, np.broadcast_to(exact, (50, 6)), rtol=1e-4, atol=1e-4
+        log_likelihood + log_prior - log_posterior,
+        np.broadcast_to(exact, (50, 6)),
+        rtol=1e-4,
+        atol=1e-4,
     )
     np.testing.assert_allclose(vae.log_prob(x, 3), exact, rtol=1e-4, atol=1e-4)
 
@@ -280,7 +328,9 @@ def test_the_bound_of_a_hierarchy_rises_with_its_draws():
 def test_a_conditional_evidence_is_that_of_each_condition():
     """log p(x|c) of a linear model whose decoder adds c: the condition is used, and repeated along the draws."""
     vae = conditional_vae()
-    vae.decoder.layers[-2].kernel.assign(np.concatenate([np.zeros([2, 6]), 3.0 * np.eye(2, 6)]))  # z first
+    vae.decoder.layers[-2].kernel.assign(
+        np.concatenate([np.zeros([2, 6]), 3.0 * np.eye(2, 6)])
+    )  # z first
     vae.decoder.layers[-2].bias.assign(np.zeros(6))
     means = np.concatenate([3.0 * CONDITION, np.zeros([24, 1])], -1)
     scale = float(vae.decode(np.zeros([1, 2]), np.zeros([1, 2])).stddev()[0, 0])
@@ -288,7 +338,9 @@ def test_a_conditional_evidence_is_that_of_each_condition():
     last = vae.encoder.layers[-2]  # the posterior is the prior: z says nothing here
     last.kernel.assign(tf.zeros_like(last.kernel))
     last.bias.assign(tf.constant([0.0, 0.0, 0.5413, 0.5413]))
-    np.testing.assert_allclose(vae.log_prob({"x": X, "condition": CONDITION}, 10), expected, atol=2e-3)
+    np.testing.assert_allclose(
+        vae.log_prob({"x": X, "condition": CONDITION}, 10), expected, atol=2e-3
+    )
 
 
 @pytest.mark.parametrize("case", layer_cases.CASES, ids=str)
@@ -299,11 +351,17 @@ def test_an_unfolded_distribution_has_the_densities_of_the_flat_one(case):
     x = flat.sample(seed=[1, 2])
     folded = tf.nest.map_structure(lambda value: tf.reshape(value, [3, 2, *value.shape[1:]]), x)
     assert type(unfolded) is type(flat)
-    np.testing.assert_allclose(unfolded.log_prob(folded), tf.reshape(flat.log_prob(x), [3, 2]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        unfolded.log_prob(folded), tf.reshape(flat.log_prob(x), [3, 2]), rtol=1e-5, atol=1e-5
+    )
 
 
 BAD = {
-    "parts": (lambda: tfpl.Joint([normal("x", 1, 1)]), TypeError, "parts must be a dict of Keras models"),
+    "parts": (
+        lambda: tfpl.Joint([normal("x", 1, 1)]),
+        TypeError,
+        "parts must be a dict of Keras models",
+    ),
     "no parts": (lambda: tfpl.Joint({}), ValueError, "parts is empty"),
     "no experts": (lambda: tfpl.ProductOfNormals([]), ValueError, "experts is empty"),
     "no distribution": (
@@ -367,7 +425,11 @@ BAD = {
         ValueError,
         r"received \['label'\] too",
     ),
-    "a part is missing": (lambda: fitted(mixed_vae(), {"a": X}), ValueError, "dict of .*a.*b.*, received"),
+    "a part is missing": (
+        lambda: fitted(mixed_vae(), {"a": X}),
+        ValueError,
+        "dict of .*a.*b.*, received",
+    ),
     "impossible part": (
         lambda: fitted(mixed_vae(), {"a": X, "b": X[:, :2]}),
         ValueError,
@@ -408,7 +470,10 @@ def test_networks_take_their_inputs_by_name():
 
 def test_parts_have_one_order_whatever_that_of_the_dicts():
     z = Quantity("z", {"b": (2,), "a": (3, 2)}, tf.float32)
-    value = {"b": tf.random.stateless_normal([4, 2], [0, 1]), "a": tf.random.stateless_normal([4, 3, 2], [0, 2])}
+    value = {
+        "b": tf.random.stateless_normal([4, 2], [0, 1]),
+        "a": tf.random.stateless_normal([4, 3, 2], [0, 2]),
+    }
     vectors = objectives.as_vectors(value)
     for name, part in z.split(vectors).items():
         np.testing.assert_array_equal(part, value[name])
@@ -416,7 +481,9 @@ def test_parts_have_one_order_whatever_that_of_the_dicts():
 
 def test_no_two_draws_share_their_noise():
     """Posterior and prior of an objective that compares them: parts of one, parts of the other, all apart."""
-    q = tfd.JointDistributionNamed({name: tfd.MultivariateNormalDiag(tf.zeros([5, 2])) for name in "abc"})
+    q = tfd.JointDistributionNamed(
+        {name: tfd.MultivariateNormalDiag(tf.zeros([5, 2])) for name in "abc"}
+    )
     seed = tf.constant([1, 2])
     draws = [*sampling.sample(q, [], seed).values()]
     for number in (1, 2):  # seeds that callers make for other purposes
@@ -426,9 +493,13 @@ def test_no_two_draws_share_their_noise():
 
 
 def test_a_prior_that_is_a_model_has_no_batch():
-    prior = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
+    prior = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
+    )
     encoder = [keras.Input((3,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
-    vae = tfp_vae.VAE(keras.Sequential(encoder), decoder("z", 2), prior=prior, objective=objectives.WAE())
+    vae = tfp_vae.VAE(
+        keras.Sequential(encoder), decoder("z", 2), prior=prior, objective=objectives.WAE()
+    )
     assert vae.prior_distribution().batch_shape == []
     assert np.isfinite(vae(X)["loss"]).all()
     assert vae.joint_distribution().sample(4, seed=[1, 2])["x"].shape == (4, 3)
@@ -437,8 +508,18 @@ def test_a_prior_that_is_a_model_has_no_batch():
 def matrix_vae(**kwargs):
     layer = tfpl.OneHotCategoricalStraightThrough((2, 3))
     encoder = [keras.Input((3,)), keras.layers.Dense(6), layer]
-    decoder = [keras.Input((2, 3)), keras.layers.Flatten(), keras.layers.Dense(6), tfpl.IndependentNormal(3)]
-    return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder), prior=priors.Categorical((2, 3)), **kwargs)
+    decoder = [
+        keras.Input((2, 3)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(6),
+        tfpl.IndependentNormal(3),
+    ]
+    return tfp_vae.VAE(
+        keras.Sequential(encoder),
+        keras.Sequential(decoder),
+        prior=priors.Categorical((2, 3)),
+        **kwargs,
+    )
 
 
 def straight_through_groups(objective):
@@ -446,22 +527,32 @@ def straight_through_groups(objective):
     kind = keras.Sequential([keras.layers.Dense(3), tfpl.OneHotCategoricalStraightThrough(3)])
     style = keras.Sequential([keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
     prior = tfpl.Joint({"style": priors.StandardNormal(2), "kind": priors.Categorical(3)})
-    encoder = keras.Model(inputs, tfpl.Joint({"style": style, "kind": kind})(keras.layers.Dense(4)(inputs)))
+    encoder = keras.Model(
+        inputs, tfpl.Joint({"style": style, "kind": kind})(keras.layers.Dense(4)(inputs))
+    )
     return tfp_vae.VAE(encoder, groups_vae().decoder, prior=prior, objective=objective)
 
 
 def clashing_vae():
-    encoder = keras.Model(inputs := keras.Input((3,)), tfpl.Joint({"x": normal("h", 3, 2)})({"h": inputs}))
+    encoder = keras.Model(
+        inputs := keras.Input((3,)), tfpl.Joint({"x": normal("h", 3, 2)})({"h": inputs})
+    )
     return tfp_vae.VAE(encoder, decoder("x", 2), prior=tfpl.Joint({"x": priors.StandardNormal(2)}))
 
 
 REFUSED = {
-    "free bits of a matrix": (lambda: matrix_vae(objective=objectives.ELBO(free_bits=0.1)), "dimension of a vector z"),
+    "free bits of a matrix": (
+        lambda: matrix_vae(objective=objectives.ELBO(free_bits=0.1)),
+        "dimension of a vector z",
+    ),
     "total correlation of a matrix": (
         lambda: matrix_vae(objective=objectives.BetaTCVAE(10)),
         "dimension of a vector z",
     ),
-    "covariance of a matrix": (lambda: matrix_vae(objective=objectives.DIPVAE()), "DIPVAE is about"),
+    "covariance of a matrix": (
+        lambda: matrix_vae(objective=objectives.DIPVAE()),
+        "DIPVAE is about",
+    ),
     "a biased part": (
         lambda: straight_through_groups(objectives.IWAE(3, estimator="dreg")),
         "straight-through, .* biased",

@@ -82,7 +82,9 @@ def test_saved_models_give_the_same_values(case, tmp_path):
     model.export(str(tmp_path / "exported"), verbose=False)
     served = tf.saved_model.load(str(tmp_path / "exported"))
     for batch_size in (1, 5):
-        np.testing.assert_allclose(served.serve(X[:batch_size]), expected[:batch_size], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            served.serve(X[:batch_size]), expected[:batch_size], rtol=1e-5, atol=1e-6
+        )
 
 
 def encoder(layer, params_size, size):
@@ -102,7 +104,9 @@ def check_one_step(vae, weights, x):
 
 @rows(lambda case: case.likelihood and case.event_shape == (2,))
 def test_likelihood_of_a_vae(case):
-    decoder = keras.Sequential([keras.Input((1,)), keras.layers.Dense(case.params_size), case.make()])
+    decoder = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(case.params_size), case.make()]
+    )
     vae = tfp_vae.VAE(encoder(tfpl.MultivariateNormalDiag(1), 2, 2), decoder)
     check_one_step(vae, vae.trainable_weights, case.draw(case.params(8)).astype("float32"))
 
@@ -111,10 +115,14 @@ def test_likelihood_of_a_vae(case):
 def test_posterior_of_a_vae(case):
     """The VAE takes it, with a trained prior of the same family, or refuses it: never a silently wrong gradient."""
     size = case.event_shape[0]
-    decoder = keras.Sequential([keras.Input((size,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)])
+    decoder = keras.Sequential(
+        [keras.Input((size,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)]
+    )
     network = encoder(case.make(), case.params_size, 3)
     if case.make()(case.params(1)).reparameterization_type is tfd.FULLY_REPARAMETERIZED:
-        same = keras.Sequential([tfpl.VariableLayer([case.params_size], initializer="ones"), case.make()])
+        same = keras.Sequential(
+            [tfpl.VariableLayer([case.params_size], initializer="ones"), case.make()]
+        )
         arguments = {"prior": same}
         if case.layer is tfpl.Deterministic:  # no density
             arguments = {"objective": tfp_vae.objectives.Reconstruction()}
@@ -130,12 +138,17 @@ def test_posterior_of_a_vae(case):
     ids=lambda layer: layer.__name__,
 )
 def test_xla_where_nothing_draws(layer):
-    supports = {convert: layer(2, convert).supports_jit for convert in ("sample", "mean", "variance")}
+    supports = {
+        convert: layer(2, convert).supports_jit for convert in ("sample", "mean", "variance")
+    }
     assert supports == {"sample": False, "mean": True, "variance": True}
     assert not layer(2, lambda p: p.sample(3)).supports_jit
     generic = tfpl.Independent(tfd.NegativeBinomial, 2, constants={"total_count": 3.0})
     assert not generic.supports_jit
-    params, x = tf.constant(X[:, :1] * np.ones(layer.params_size(2), "float32")), np.float32([0.0, 3.0])
+    params, x = (
+        tf.constant(X[:, :1] * np.ones(layer.params_size(2), "float32")),
+        np.float32([0.0, 3.0]),
+    )
 
     def log_prob_and_gradient(params):
         with tf.GradientTape() as tape:
@@ -144,7 +157,9 @@ def test_xla_where_nothing_draws(layer):
         return log_prob, tape.gradient(log_prob, params)
 
     for compiled, eager in zip(
-        tf.function(log_prob_and_gradient, jit_compile=True)(params), log_prob_and_gradient(params), strict=True
+        tf.function(log_prob_and_gradient, jit_compile=True)(params),
+        log_prob_and_gradient(params),
+        strict=True,
     ):
         np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-5)
 

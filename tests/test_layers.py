@@ -35,7 +35,13 @@ def reparameterized(case: Case) -> bool:
 # The abstract bases, and what has a table of its own: test_divergence.py, test_variational.py, test_autoregressive.py,
 # test_flows.py, test_joint.py.
 ELSEWHERE = {"DistributionLayer", "KLDivergenceAddLoss", "KLDivergenceRegularizer"}
-ELSEWHERE |= {"BlockwiseInitializer", "DenseVariational", "VariableLayer", "posterior_mean_field", "prior_trainable"}
+ELSEWHERE |= {
+    "BlockwiseInitializer",
+    "DenseVariational",
+    "VariableLayer",
+    "posterior_mean_field",
+    "prior_trainable",
+}
 ELSEWHERE |= {"AutoregressiveNetwork", "AutoregressiveTransform"}
 ELSEWHERE |= {"Joint", "ProductOfNormals"}
 ELSEWHERE |= {
@@ -67,7 +73,10 @@ def test_shapes(case):
     assert (p.batch_shape, p.event_shape) == ((2, 3), case.event_shape)
     for sample_shape in ((), (5, 4)):
         x = p.sample(sample_shape, seed=(0, 0))
-        assert (x.shape, p.log_prob(x).shape) == ((*sample_shape, 2, 3, *case.event_shape), (*sample_shape, 2, 3))
+        assert (x.shape, p.log_prob(x).shape) == (
+            (*sample_shape, 2, 3, *case.event_shape),
+            (*sample_shape, 2, 3),
+        )
 
 
 @pytest.mark.slow
@@ -79,7 +88,9 @@ def test_batch_of_unknown_size_with_xla(case):
     jit_compile = case.jit and is_first(case)
     x = case.draw(params).astype("float32")
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, case.params_size])], jit_compile=jit_compile)
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None, case.params_size])], jit_compile=jit_compile
+    )
     def act(params):
         p = layer(params)
         assert (p.batch_shape.as_list(), p.event_shape) == ([None, None], case.event_shape)
@@ -93,7 +104,9 @@ def test_batch_of_unknown_size_with_xla(case):
     draw, log_prob, gradient = act(params.astype("float32"))
     assert draw.shape == (x if case.layer not in LONG_TO_COMPILE else params).shape
     assert np.isfinite(draw).all()
-    np.testing.assert_allclose(log_prob, case.log_density(params, x.astype("float64")), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        log_prob, case.log_density(params, x.astype("float64")), rtol=1e-3, atol=1e-4
+    )
     if case.layer not in EXACT:
         np.testing.assert_allclose(gradient, case.gradient(params, x), rtol=1e-3, atol=2e-4)
 
@@ -120,20 +133,30 @@ def test_moments_are_those_of_the_density(case):
     variance = case.expectation(np.square, params) - mean**2
     expected = {"mean": mean, "stddev": variance**0.5, "variance": variance}
     for name in {*case.names} - {"mode"} if case.layer is not tfpl.IndependentCategorical else ():
-        np.testing.assert_allclose(getattr(distribution, name)(), expected[name], rtol=2e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(distribution, name)(), expected[name], rtol=2e-3, atol=1e-4, err_msg=name
+        )
     num_draws = 20_000
     draws = case.draw(params, num_draws)
     assert (np.abs(draws.mean(0) - mean) <= 5.0 * np.sqrt(variance / num_draws) + 1e-9).all()
-    if "mode" in case.names and case.layer is not tfpl.Independent:  # TFP's may have no density, or be NaN
+    if (
+        "mode" in case.names and case.layer is not tfpl.Independent
+    ):  # TFP's may have no density, or be NaN
         highest = np.max(
-            [case.log_density(params, x) for x in case.outcomes[0][:: 1 + len(case.outcomes[0]) // 500]], 0
+            [
+                case.log_density(params, x)
+                for x in case.outcomes[0][:: 1 + len(case.outcomes[0]) // 500]
+            ],
+            0,
         )
         assert (distribution.log_prob(distribution.mode()).numpy() >= highest - 1e-6).all()
 
 
 @rows(lambda case: case.layer not in EXACT)
 def test_extreme_parameters(case):
-    signs = [np.resize(signs, case.params_size) for signs in ([-1.0, -1.0], [1.0, 1.0], [1.0, -1.0])]
+    signs = [
+        np.resize(signs, case.params_size) for signs in ([-1.0, -1.0], [1.0, 1.0], [1.0, -1.0])
+    ]
     params, layer = tf.Variable(np.float32(signs) * case.extreme), case.make()
     x = tf.stop_gradient(layer(params).sample(10, seed=(0, 0)))
     with tf.GradientTape() as tape:
@@ -149,20 +172,31 @@ def test_gradient_of_the_density(case):
     layer, x, variable = case.make(dtype="float64"), case.draw(params), tf.Variable(params)
     with tf.GradientTape() as tape:
         log_prob = layer(variable).log_prob(x)
-    np.testing.assert_allclose(tape.gradient(log_prob, variable), case.gradient(params, x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        tape.gradient(log_prob, variable), case.gradient(params, x), rtol=1e-5, atol=1e-6
+    )
 
 
 @rows(reparameterized)
 def test_gradient_through_draws(case):
     """Its mean over draws is the derivative of the expectation, had by summing over outcomes."""
-    num_draws, shift = 20_000, np.arange(1.0, 1.0 + np.prod(case.event_shape)).reshape(case.event_shape)
+    num_draws, shift = (
+        20_000,
+        np.arange(1.0, 1.0 + np.prod(case.event_shape)).reshape(case.event_shape),
+    )
 
     def function(x, module=np):
         each = shift * x if case.linear else module.sin(shift + x)
-        return each.sum(tuple(range(1, each.ndim))) if module is np else tf.reduce_sum(each, range(1, each.ndim))
+        return (
+            each.sum(tuple(range(1, each.ndim)))
+            if module is np
+            else tf.reduce_sum(each, range(1, each.ndim))
+        )
 
     params, step = case.params(1), 1e-4 * np.eye(case.params_size)
-    differences = (case.expectation(function, params + step) - case.expectation(function, params - step)) / 2e-4
+    differences = (
+        case.expectation(function, params + step) - case.expectation(function, params - step)
+    ) / 2e-4
     many = tf.Variable(np.repeat(params, num_draws, 0))
     with tf.GradientTape() as tape:
         value = function(case.make(dtype="float64")(many).sample(seed=(0, 0)), tf)
@@ -189,7 +223,9 @@ def test_conversions_by_name(case):
 def test_functions_can_return_the_distribution(case):
     """It is a composite tensor, which is taken apart and put together again at the border of a `tf.function`."""
     p = unwrap(case.make()(case.params(2)))
-    rebuilt = tf.nest.pack_sequence_as(p, tf.nest.flatten(p, expand_composites=True), expand_composites=True)
+    rebuilt = tf.nest.pack_sequence_as(
+        p, tf.nest.flatten(p, expand_composites=True), expand_composites=True
+    )
     assert type(rebuilt) is type(p)
     np.testing.assert_array_equal(rebuilt.sample(seed=(0, 0)), p.sample(seed=(0, 0)))
 
@@ -199,12 +235,21 @@ def test_config_round_trip(case):
     validate_args = case.layer is not tfpl.VonMisesFisher  # TFP's own check is in float32 only
     layer = case.make(validate_args=validate_args, name="row", dtype="float64", trainable=False)
     config = layer.get_config()
-    assert {*case.arguments, "convert_to_tensor_fn", "validate_args", "name", "dtype", "trainable"} <= config.keys()
+    assert {
+        *case.arguments,
+        "convert_to_tensor_fn",
+        "validate_args",
+        "name",
+        "dtype",
+        "trainable",
+    } <= config.keys()
     rebuilt = case.layer.from_config(config)
     assert rebuilt.get_config() == config
     params = case.params(4)
     np.testing.assert_array_equal(rebuilt(params), layer(params))
-    assert rebuilt(params).validate_args == (validate_args and case.layer is not tfpl.DistributionLambda)
+    assert rebuilt(params).validate_args == (
+        validate_args and case.layer is not tfpl.DistributionLambda
+    )
 
 
 @rows()
@@ -245,12 +290,16 @@ def test_signatures_are_those_of_tfp_layers(name):
     ours, theirs = getattr(tfpl, name), getattr(tfp.layers, name)
     functions = ["__init__"] + ["new", "params_size"] * (name != "DistributionLambda")
     for function in functions:
-        pair = [dict(inspect.signature(getattr(layer, function)).parameters) for layer in (ours, theirs)]
+        pair = [
+            dict(inspect.signature(getattr(layer, function)).parameters) for layer in (ours, theirs)
+        ]
         pair[0].pop("off_diagonal_scale", None)  # comes after those of tfp.layers
         assert list(pair[0]) == list(pair[1])
         defaults = [{n: p.default for n, p in parameters.items()} for parameters in pair]
         for parameters in defaults:
-            parameters.pop("convert_to_tensor_fn", None)  # a name here, the method of that name there
+            parameters.pop(
+                "convert_to_tensor_fn", None
+            )  # a name here, the method of that name there
         assert defaults[0] == defaults[1]
 
 
@@ -276,13 +325,20 @@ def test_mixture_of_one_hot_vectors():
 
 def test_conversion_by_a_property():
     params = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
-    layers = tfpl.OneHotCategorical(6, tfd.OneHotCategorical.logits), tfpl.IndependentBernoulli(6, tfd.Bernoulli.logits)
+    layers = (
+        tfpl.OneHotCategorical(6, tfd.OneHotCategorical.logits),
+        tfpl.IndependentBernoulli(6, tfd.Bernoulli.logits),
+    )
     for layer in layers:
         np.testing.assert_array_equal(layer(params), params)
 
 
 def test_straight_through_draws_are_one_hot():
-    z = tfpl.OneHotCategoricalStraightThrough(4).new(np.random.default_rng(0).normal(size=(50, 4)), 4).sample(20)
+    z = (
+        tfpl.OneHotCategoricalStraightThrough(4)
+        .new(np.random.default_rng(0).normal(size=(50, 4)), 4)
+        .sample(20)
+    )
     assert set(np.unique(z)) == {0.0, 1.0}
     np.testing.assert_array_equal(np.sum(z, -1), np.ones([20, 50]))
 
@@ -299,7 +355,9 @@ def test_a_direction_of_no_length_is_the_first_axis():
 
 def test_von_mises_fisher_admits_that_its_draws_have_no_gradient():
     kinds = {size: tfpl.VonMisesFisher(size)(tf.ones([1, size + 1])) for size in (2, 3, 8)}
-    assert {size for size, p in kinds.items() if p.reparameterization_type is tfd.FULLY_REPARAMETERIZED} == {3}
+    assert {
+        size for size, p in kinds.items() if p.reparameterization_type is tfd.FULLY_REPARAMETERIZED
+    } == {3}
     params = tf.Variable(tf.ones([1, 9]))
     with tf.GradientTape() as tape:
         z = tfpl.VonMisesFisher.new(params, 8).sample(seed=(0, 0))
@@ -320,15 +378,22 @@ def test_256_levels():
 def test_quantized_logistic_in_its_tails(loc, scale):
     """Against the smaller side's tail in float64; float32 cannot tell the two ends of a level apart there."""
     levels = np.array([0, 1, 100, 127, 254, 255])
-    logistic = stats.logistic(127.5 * (1.0 + loc), 127.5 * (np.logaddexp(0.0, scale) + counts.MIN_QUANTIZED_SCALE))
-    lower, upper = np.where(levels == 0, -np.inf, levels - 0.5), np.where(levels == 255, np.inf, levels + 0.5)
+    logistic = stats.logistic(
+        127.5 * (1.0 + loc), 127.5 * (np.logaddexp(0.0, scale) + counts.MIN_QUANTIZED_SCALE)
+    )
+    lower, upper = (
+        np.where(levels == 0, -np.inf, levels - 0.5),
+        np.where(levels == 255, np.inf, levels + 0.5),
+    )
     left = upper < logistic.mean()
     big = np.where(left, logistic.logcdf(upper), logistic.logsf(lower))
     small = np.where(left, logistic.logcdf(lower), logistic.logsf(upper))
     expected = big + np.log(-np.expm1(small - big))
     params = tf.Variable(np.float32([[loc, scale]]))
     with tf.GradientTape() as tape:
-        log_prob = tfpl.IndependentQuantizedLogistic.new(params, ()).log_prob(np.float32(levels)[:, np.newaxis])
+        log_prob = tfpl.IndependentQuantizedLogistic.new(params, ()).log_prob(
+            np.float32(levels)[:, np.newaxis]
+        )
     np.testing.assert_allclose(log_prob[:, 0], expected, rtol=2e-4, atol=1e-4)
     assert np.isfinite(tape.gradient(log_prob, params)).all()
 
@@ -343,7 +408,9 @@ def test_a_mixture_of_one_quantized_logistic():
 
 
 def test_mixtures_of_256_levels():
-    p = tfpl.MixtureQuantizedLogistic.new(np.random.default_rng(0).normal(scale=2.0, size=(4, 30)), 5, 2)
+    p = tfpl.MixtureQuantizedLogistic.new(
+        np.random.default_rng(0).normal(scale=2.0, size=(4, 30)), 5, 2
+    )
     levels = np.arange(256.0)[:, np.newaxis, np.newaxis] * np.ones(2)
     probs = np.exp(p.distribution.log_prob(levels))
     np.testing.assert_allclose(probs.sum(0), np.ones([4, 2]), rtol=1e-6)
@@ -358,7 +425,9 @@ def test_mixtures_of_256_levels():
 def test_what_cannot_be_saved_names_the_way_out(tmp_path):
     layer = tfpl.DistributionLambda(lambda t: tfd.Normal(t, 1.0), lambda p: p.mean())
     model = keras.Sequential([keras.Input((2,)), layer])
-    with pytest.raises(ValueError, match=r"cannot be saved\. Decorate .*register_keras_serializable"):
+    with pytest.raises(
+        ValueError, match=r"cannot be saved\. Decorate .*register_keras_serializable"
+    ):
         model.save(tmp_path / "model.keras")
 
 
@@ -368,26 +437,65 @@ class OwnNormal(tfd.Normal):
 
 ERRORS = {
     "size 0": (lambda: tfpl.MultivariateNormalDiag(0), r"whole number of at least 1, received 0"),
-    "size negative": (lambda: tfpl.MultivariateNormalTriL(-1), r"whole number of at least 1, received -1"),
-    "size 2.5": (lambda: tfpl.MultivariateNormalDiag(2.5), r"whole number of at least 1, received 2\.5"),
+    "size negative": (
+        lambda: tfpl.MultivariateNormalTriL(-1),
+        r"whole number of at least 1, received -1",
+    ),
+    "size 2.5": (
+        lambda: tfpl.MultivariateNormalDiag(2.5),
+        r"whole number of at least 1, received 2\.5",
+    ),
     "shape 0": (lambda: tfpl.IndependentNormal((2, 0)), r"whole number of at least 1, received 0"),
-    "shape negative": (lambda: tfpl.IndependentBernoulli(-3), r"whole number of at least 1, received -3"),
-    "params_size": (lambda: tfpl.MultivariateNormalTriL.params_size(2.5), r"whole number of at least 1, received 2\.5"),
-    "count 0": (lambda: tfpl.IndependentBinomial(2, total_count=0), r"total_count .* at least 1, received 0"),
-    "count 1.5": (lambda: tfpl.IndependentBinomial(2, total_count=1.5), r"total_count .* at least 1, received 1\.5"),
-    "levels": (lambda: tfpl.IndependentQuantizedLogistic(2, num_levels=1), r"num_levels .* at least 2, received 1"),
-    "temperature": (lambda: tfpl.RelaxedOneHotCategorical(2, 0.0), r"temperature must be a positive.*received 0\.0"),
+    "shape negative": (
+        lambda: tfpl.IndependentBernoulli(-3),
+        r"whole number of at least 1, received -3",
+    ),
+    "params_size": (
+        lambda: tfpl.MultivariateNormalTriL.params_size(2.5),
+        r"whole number of at least 1, received 2\.5",
+    ),
+    "count 0": (
+        lambda: tfpl.IndependentBinomial(2, total_count=0),
+        r"total_count .* at least 1, received 0",
+    ),
+    "count 1.5": (
+        lambda: tfpl.IndependentBinomial(2, total_count=1.5),
+        r"total_count .* at least 1, received 1\.5",
+    ),
+    "levels": (
+        lambda: tfpl.IndependentQuantizedLogistic(2, num_levels=1),
+        r"num_levels .* at least 2, received 1",
+    ),
+    "temperature": (
+        lambda: tfpl.RelaxedOneHotCategorical(2, 0.0),
+        r"temperature must be a positive.*received 0\.0",
+    ),
     "sphere": (lambda: tfpl.PowerSpherical(1), r"sphere needs .* at least 2, received 1"),
     "scale shape": (
         lambda: tfpl.IndependentNormalLearnedScale((8, 8, 3), (3, 1)),
         r"broadcast to event_shape=\(8, 8, 3\), received \(3, 1\)",
     ),
-    "scale too large": (lambda: tfpl.IndependentNormalLearnedScale(2, (4, 2)), r"broadcast to .* received \(4, 2\)"),
+    "scale too large": (
+        lambda: tfpl.IndependentNormalLearnedScale(2, (4, 2)),
+        r"broadcast to .* received \(4, 2\)",
+    ),
     "components": (lambda: tfpl.MixtureNormal(0, 2), r"num_components .* at least 1, received 0"),
-    "not predicted": (lambda: tfpl.Independent(tfd.Binomial, 2), r"how to predict 'total_count' of tfd\.Binomial"),
-    "no such": (lambda: tfpl.Independent(tfd.Normal, 2, ["mean"]), r"tfd\.Normal has no parameter \['mean'\]"),
-    "other class": (lambda: tfpl.Independent(OwnNormal, 2).get_config(), r"it is not a class of tfd"),
-    "conversion": (lambda: tfpl.IndependentNormal(2, "median"), r"one of \['mean', 'mode', .*received 'median'"),
+    "not predicted": (
+        lambda: tfpl.Independent(tfd.Binomial, 2),
+        r"how to predict 'total_count' of tfd\.Binomial",
+    ),
+    "no such": (
+        lambda: tfpl.Independent(tfd.Normal, 2, ["mean"]),
+        r"tfd\.Normal has no parameter \['mean'\]",
+    ),
+    "other class": (
+        lambda: tfpl.Independent(OwnNormal, 2).get_config(),
+        r"it is not a class of tfd",
+    ),
+    "conversion": (
+        lambda: tfpl.IndependentNormal(2, "median"),
+        r"one of \['mean', 'mode', .*received 'median'",
+    ),
 }
 
 

@@ -26,7 +26,12 @@ def wide_scale(shape, dtype=None):
 def linear_vae(**kwargs):
     """p(x|z) = N(z W, S^2): log p(x) and p(missing | observed) are known for every pattern; q is no exact posterior."""
     wide = keras.layers.Dense(4, kernel_initializer="zeros", bias_initializer=wide_scale)
-    encoder = [keras.Input((3,)), keras.layers.Dense(16, "tanh"), wide, tfpl.MultivariateNormalDiag(2)]
+    encoder = [
+        keras.Input((3,)),
+        keras.layers.Dense(16, "tanh"),
+        wide,
+        tfpl.MultivariateNormalDiag(2),
+    ]
     kernel = keras.initializers.Constant(W)
     scale = tfpl.IndependentNormalLearnedScale(3)
     decoder = [keras.Input((2,)), keras.layers.Dense(3, kernel_initializer=kernel), scale]
@@ -38,14 +43,18 @@ def linear_vae(**kwargs):
 def data(number, seed=0):
     random = np.random.default_rng(seed)
     x = random.normal(size=(number, 2)) @ W + S * random.normal(size=(number, 3))
-    return np.where(random.uniform(size=x.shape) < 0.4, np.nan, x).astype("float32"), x.astype("float32")
+    return np.where(random.uniform(size=x.shape) < 0.4, np.nan, x).astype("float32"), x.astype(
+        "float32"
+    )
 
 
 def exact(x):
     """Return log p(observed), and mean and standard deviation of the missing values given those, by NumPy."""
     covariance, seen = W.T @ W + S**2 * np.eye(3), ~np.isnan(x)
     log_prob = (
-        stats.multivariate_normal(np.zeros(seen.sum()), covariance[np.ix_(seen, seen)]).logpdf(x[seen])
+        stats.multivariate_normal(np.zeros(seen.sum()), covariance[np.ix_(seen, seen)]).logpdf(
+            x[seen]
+        )
         if seen.any()
         else 0.0
     )
@@ -119,7 +128,11 @@ def test_training_on_incomplete_data_finds_the_scale_and_saves(tmp_path):
 
 
 def test_parts_are_missing_and_the_encoder_sees_which():
-    a, b, seen = keras.Input((3,), name="a"), keras.Input((2,), name="b"), keras.Input((3,), name="a_mask")
+    a, b, seen = (
+        keras.Input((3,), name="a"),
+        keras.Input((2,), name="b"),
+        keras.Input((3,), name="a_mask"),
+    )
     features = keras.layers.Dense(4)(keras.layers.Concatenate()([a, b, seen]))
     encoder = keras.Model([a, b, seen], tfpl.MultivariateNormalDiag(2)(features))
     vae = tfp_vae.VAE(encoder, mixed_vae().decoder, missing=True)
@@ -135,7 +148,9 @@ def test_parts_are_missing_and_the_encoder_sees_which():
     z = parts.sample([])
     expected = vae.decode(z).model["a"].distribution.log_prob(MIXED["a"]).numpy()[:, [0, 2]].sum(-1)
     expected[12:] += vae.decode(z).model["b"].log_prob(MIXED["b"]).numpy()[12:]
-    np.testing.assert_allclose(sampling.log_density(parts.likelihood(z), parts.x), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        sampling.log_density(parts.likelihood(z), parts.x), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def normal_vae(likelihood, **kwargs):
@@ -150,7 +165,10 @@ def fitted(vae, x):
 
 
 BAD = {
-    "likelihood": (lambda x: normal_vae(tfpl.MultivariateNormalTriL, missing=True), "values are independent"),
+    "likelihood": (
+        lambda x: normal_vae(tfpl.MultivariateNormalTriL, missing=True),
+        "values are independent",
+    ),
     "optimal scale": (
         lambda x: normal_vae(tfpl.MultivariateNormalDiag, missing=True),
         "values are independent, but MultivariateNormalDiag",
@@ -165,12 +183,18 @@ BAD = {
         lambda x: linear_vae()({"x": x, "mask": np.ones([20, 2])}),
         r"mask of shape \[\.\.\., 3\], received shape \(20, 2\)",
     ),
-    "infinite, to be filled in": (lambda x: linear_vae().impute(np.where(np.isnan(x), np.inf, x)), "NaN or infinite"),
+    "infinite, to be filled in": (
+        lambda x: linear_vae().impute(np.where(np.isnan(x), np.inf, x)),
+        "NaN or infinite",
+    ),
     "scale of the batch": (
         lambda x: fitted(normal_vae(tfpl.IndependentNormalOptimalScale, missing=True), x),
         "Choose IndependentNormalLearnedScale",
     ),
-    "infinite": (lambda x: fitted(linear_vae(), np.where(np.isnan(x), np.inf, x)), "NaN or infinite"),
+    "infinite": (
+        lambda x: fitted(linear_vae(), np.where(np.isnan(x), np.inf, x)),
+        "NaN or infinite",
+    ),
     "draws": (lambda x: linear_vae().impute(x, num_draws=0), "num_draws must be a whole number"),
 }
 
@@ -184,8 +208,13 @@ def test_misuse_is_explained(act, message):
 def test_each_mask_reaches_its_own_part_whatever_the_order():
     inputs = {name: keras.Input((1,), name=name) for name in ("b", "a", "b_mask", "a_mask")}
     features = keras.layers.Concatenate()([inputs[name] for name in ("b_mask", "a_mask")])
-    posterior = tfpl.DistributionLambda(lambda t: tfd.MultivariateNormalDiag(t, tf.ones_like(t)))(features)
-    parts = {name: keras.Sequential([keras.layers.Dense(2), tfpl.IndependentNormal(1)]) for name in ("b", "a")}
+    posterior = tfpl.DistributionLambda(lambda t: tfd.MultivariateNormalDiag(t, tf.ones_like(t)))(
+        features
+    )
+    parts = {
+        name: keras.Sequential([keras.layers.Dense(2), tfpl.IndependentNormal(1)])
+        for name in ("b", "a")
+    }
     decoder = keras.Sequential([keras.Input((2,)), tfpl.Joint(parts)])
     vae = tfp_vae.VAE(keras.Model(inputs, posterior), decoder, missing=True)
     b, a = np.float32([[1.0], [np.nan]]), np.float32([[1.0], [2.0]])
@@ -216,7 +245,9 @@ def test_parts_of_which_nothing_is_seen_and_values_that_are_next_to_impossible()
     vae.compile(run_eagerly=True)
     x[:, 1] = np.nan
     x[:4] = np.nan
-    vae.fit(tf.data.Dataset.from_tensor_slices(x).batch(4), verbose=0)  # of the first batch nothing is seen
+    vae.fit(
+        tf.data.Dataset.from_tensor_slices(x).batch(4), verbose=0
+    )  # of the first batch nothing is seen
     far = np.array([[1e25, np.nan, np.nan]], "float32")
     assert np.isfinite(vae.impute(far, 20)).all()
     assert np.isfinite(vae.impute(far, 20, num_draws=2)).all()

@@ -11,9 +11,17 @@ from tfp_vae import layers as tfpl
 CASES = {
     "mlp": (lambda: networks.mlp((8, 8, 1), 6, hidden_sizes=(16, 8)), (8, 8, 1), 6),
     "conv_encoder": (lambda: networks.conv_encoder((8, 8, 3), 6), (8, 8, 3), 6),
-    "from_inputs": (lambda: networks.from_inputs({"x": (5, 2)}, [keras.layers.Dense(6)]), (5, 2), 6),
+    "from_inputs": (
+        lambda: networks.from_inputs({"x": (5, 2)}, [keras.layers.Dense(6)]),
+        (5, 2),
+        6,
+    ),
     "one_hot": (lambda: networks.one_hot(7), (), 7),
-    "observed": (lambda: networks.from_inputs({"x": networks.observed(np.eye(4))}, [keras.layers.Dense(3)]), (4,), 3),
+    "observed": (
+        lambda: networks.from_inputs({"x": networks.observed(np.eye(4))}, [keras.layers.Dense(3)]),
+        (4,),
+        3,
+    ),
     "standardized": (lambda: networks.standardized(np.arange(8.0).reshape(2, 4)), (4,), 4),
     "conv_decoder": (lambda: networks.conv_decoder(5, (8, 12, 3), 2), (5,), 2 * 8 * 12 * 3),
 }
@@ -31,7 +39,9 @@ def test_observed_values_mean_the_same_however_many_there_are():
     np.testing.assert_allclose(np.sum(some, 0) / (mask.any(1).sum()), x[0] - center, atol=0.15)
     np.testing.assert_array_equal(network({"x": x[:1], "mask": np.zeros([1, 6])}), np.zeros([1, 6]))
     named = networks.observed(np.arange(4.0), "age")  # of numbers, one each
-    np.testing.assert_allclose(named({"age": np.array([5.0, 5.0]), "age_mask": np.array([1.0, 0.0])}), [3.5, 0.0])
+    np.testing.assert_allclose(
+        named({"age": np.array([5.0, 5.0]), "age_mask": np.array([1.0, 0.0])}), [3.5, 0.0]
+    )
 
 
 def test_every_network_has_a_row():
@@ -47,9 +57,13 @@ def test_contract(name, tmp_path):
     assert network(x).shape == (3, output_size)
     with tf.GradientTape() as tape:
         value = tf.reduce_sum(network(x) ** 2)
-    assert all(np.abs(gradient).max() > 0 for gradient in tape.gradient(value, network.trainable_weights))
+    assert all(
+        np.abs(gradient).max() > 0 for gradient in tape.gradient(value, network.trainable_weights)
+    )
     network.save(tmp_path / "network.keras")
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "network.keras")(x), network(x))
+    np.testing.assert_array_equal(
+        keras.models.load_model(tmp_path / "network.keras")(x), network(x)
+    )
 
 
 def test_conv_decoder_gives_all_values_of_one_parameter_first():
@@ -88,16 +102,25 @@ def test_inputs_by_name_are_flattened_and_concatenated():
         {"a": (2, 2), "b": networks.one_hot(3), "c": networks.one_hot(2, (2,)), "d": (1,)},
         [keras.layers.Rescaling(2.0)],
     )
-    values = {"a": np.arange(4.0).reshape(1, 2, 2), "b": np.array([2]), "c": np.array([[1, 0]]), "d": np.array([[9.0]])}
+    values = {
+        "a": np.arange(4.0).reshape(1, 2, 2),
+        "b": np.array([2]),
+        "c": np.array([[1, 0]]),
+        "d": np.array([[9.0]]),
+    }
     expected = [0, 1, 2, 3, 0, 0, 1, 0, 1, 1, 0, 9]
     np.testing.assert_array_equal(table(values), [2.0 * np.array(expected)])
 
 
 def test_two_networks_of_one_kind_are_two(tmp_path):
-    network = networks.from_inputs({"a": networks.mlp((3,), 2), "b": networks.mlp((3,), 2)}, [keras.layers.Dense(2)])
+    network = networks.from_inputs(
+        {"a": networks.mlp((3,), 2), "b": networks.mlp((3,), 2)}, [keras.layers.Dense(2)]
+    )
     network.save(tmp_path / "network.keras")
     values = {"a": np.ones([1, 3]), "b": np.zeros([1, 3])}
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "network.keras")(values), network(values))
+    np.testing.assert_array_equal(
+        keras.models.load_model(tmp_path / "network.keras")(values), network(values)
+    )
     assert np.abs(network(values) - network({"a": values["b"], "b": values["a"]})).max() > 1e-3
 
 

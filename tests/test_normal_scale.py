@@ -40,7 +40,9 @@ def test_a_trained_scale_comes_to_the_root_mean_squared_error(scale_shape):
     for _ in range(800):
         step()
     shared = {(): (0, 1, 2, 3), (1, 1, 3): (0, 1, 2), (2, 2, 3): (0,)}[scale_shape]
-    mean_squared_error = np.broadcast_to(np.mean((x - loc) ** 2, shared, keepdims=True), (1, 2, 2, 3))
+    mean_squared_error = np.broadcast_to(
+        np.mean((x - loc) ** 2, shared, keepdims=True), (1, 2, 2, 3)
+    )
     p = layer(loc.reshape(200, -1))
     np.testing.assert_allclose(p.stddev()[0] ** 2, mean_squared_error[0], rtol=1e-2)
     expected = np.sum(log_likelihood_at_optimum(mean_squared_error, 1))
@@ -59,7 +61,9 @@ def test_the_optimal_scale_in_closed_form():
         expected = -6.0 * (1.0 + tf.math.log(2.0 * np.pi * mean_squared_error))
     assert np.mean(log_prob) == pytest.approx(float(expected), rel=1e-5)
     gradient = tape.gradient(log_prob, params)
-    np.testing.assert_allclose(gradient, 50 * closed.gradient(expected, closed_params), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        gradient, 50 * closed.gradient(expected, closed_params), rtol=1e-4, atol=1e-4
+    )
     np.testing.assert_allclose(
         layer(loc.reshape(50, -1)).stddev() ** 2, np.full(loc.shape, mean_squared_error), rtol=1e-5
     )
@@ -69,7 +73,9 @@ def test_the_stored_scale_is_a_mean_that_forgets():
     layer = OPTIMAL(())
     for number, size in enumerate((3.0, 1.0, 2.0), start=1):
         layer(tf.zeros([4, 1]), training=True).log_prob(tf.fill([4], size))
-        assert float(layer.variance) == pytest.approx(np.mean(np.square([3.0, 1.0, 2.0][:number])), rel=1e-6)
+        assert float(layer.variance) == pytest.approx(
+            np.mean(np.square([3.0, 1.0, 2.0][:number])), rel=1e-6
+        )
     for _ in range(200):
         layer(tf.zeros([4, 1]), training=True).log_prob(tf.fill([4], 0.5))
     assert float(layer.variance) == pytest.approx(0.25, rel=1e-4)
@@ -90,7 +96,9 @@ def test_a_vae_knows_when_it_trains(digits):
     vae, x = sigma_vae(), digits.train[:100] / np.float32(16)
     terms = vae(x, training=True)
     assert stored(vae) != 1.0
-    expected = log_likelihood_at_optimum(stored(vae), 64)  # one step: the stored one is that of the batch
+    expected = log_likelihood_at_optimum(
+        stored(vae), 64
+    )  # one step: the stored one is that of the batch
     assert np.mean(terms["log_likelihood"]) == pytest.approx(expected, rel=1e-5)
     before, alone = stored(vae), vae.decode(np.zeros([1, 4])).log_prob(x[:1])
     np.testing.assert_allclose(vae.decode(np.zeros([7, 4])).log_prob(x[:7])[:1], alone, rtol=1e-5)
@@ -104,11 +112,18 @@ def test_a_vae_knows_when_it_trains(digits):
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize(
     "objective",
-    [objectives.ELBO(), objectives.IWAE(3, estimator="dreg"), objectives.ELBO(kl="sampled", estimator="stl")],
+    [
+        objectives.ELBO(),
+        objectives.IWAE(3, estimator="dreg"),
+        objectives.ELBO(kl="sampled", estimator="stl"),
+    ],
     ids=["elbo", "dreg", "stl"],
 )
 def test_after_training_the_scale_is_that_of_the_errors(digits, objective, jit_compile):
-    vae, x = sigma_vae(type(objective).from_config(objective.get_config()), jit_compile=jit_compile), digits.train / 16
+    vae, x = (
+        sigma_vae(type(objective).from_config(objective.get_config()), jit_compile=jit_compile),
+        digits.train / 16,
+    )
     x = x[:1400].astype("float32")
     vae.fit(x, batch_size=100, epochs=25, verbose=0)
     z = vae.encode(x).sample(seed=(0, 0))
@@ -127,20 +142,32 @@ def test_the_scale_is_saved_and_served(digits, tmp_path):
     served = tfp_vae.load(again.export(tmp_path / "served", score_samples=1, log_prob_samples=1))
     z = np.zeros([2, 4], "float32")
     np.testing.assert_allclose(served.decode(z).stddev(), again.decode(z).stddev(), rtol=1e-6)
-    np.testing.assert_allclose(served.decode(z).log_prob(x[:2]), again.decode(z).log_prob(x[:2]), rtol=1e-4)
+    np.testing.assert_allclose(
+        served.decode(z).log_prob(x[:2]), again.decode(z).log_prob(x[:2]), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
     ("likelihood", "arguments"),
-    [(LEARNED, {}), (LEARNED, {"scale_shape": (8, 8, 1)}), (tfpl.MixtureQuantizedLogistic, {"num_components": 3})],
+    [
+        (LEARNED, {}),
+        (LEARNED, {"scale_shape": (8, 8, 1)}),
+        (tfpl.MixtureQuantizedLogistic, {"num_components": 3}),
+    ],
 )
 def test_other_new_likelihoods_are_served(likelihood, arguments, digits, tmp_path):
     size = (3 * 3 if arguments.get("num_components") else 1) * 64
-    decoder = [keras.Input((4,)), keras.layers.Dense(size), likelihood(event_shape=(8, 8, 1), **arguments)]
+    decoder = [
+        keras.Input((4,)),
+        keras.layers.Dense(size),
+        likelihood(event_shape=(8, 8, 1), **arguments),
+    ]
     vae = tfp_vae.VAE(make_vae().encoder, keras.Sequential(decoder))
     served = tfp_vae.load(vae.export(tmp_path / "served", score_samples=1, log_prob_samples=1))
     z = np.float32([[0.0, 1.0, -1.0, 2.0], [0.5, 0.0, 0.0, 0.0]])
     np.testing.assert_allclose(
-        served.decode(z).log_prob(digits.test[:2]), vae.decode(z).log_prob(digits.test[:2]), rtol=1e-4
+        served.decode(z).log_prob(digits.test[:2]),
+        vae.decode(z).log_prob(digits.test[:2]),
+        rtol=1e-4,
     )
     np.testing.assert_allclose(served.decode(z).mean(), vae.decode(z).mean(), rtol=1e-4, atol=1e-4)

@@ -32,7 +32,11 @@ def test_relaxed_bits_have_a_finite_gradient(temperature, logit):
 def test_draws_of_counts_return_whatever_the_parameters(name):
     layer = getattr(tfpl, name)(3)
     rest = np.zeros([1, layer.params_size(3) - 3], "float32")
-    x = layer(np.concatenate([np.float32([[500.0, np.nan, 1.0]]), rest], 1)).sample(seed=(1, 2)).numpy()
+    x = (
+        layer(np.concatenate([np.float32([[500.0, np.nan, 1.0]]), rest], 1))
+        .sample(seed=(1, 2))
+        .numpy()
+    )
     assert np.isfinite(x[0, [0, 2]]).all()
     assert np.isnan(x[0, 1])
 
@@ -44,23 +48,31 @@ def test_draws_of_counts_return_where_all_their_mass_is_at_zero_and_far_out():
 
 
 @pytest.mark.parametrize("leading", [(), (6,), (2, 3), (1, 2, 3)], ids=str)
-@pytest.mark.parametrize("layer", [tfpl.IndependentRelaxedBernoulli((2, 2)), tfpl.RelaxedOneHotCategorical(4)], ids=str)
+@pytest.mark.parametrize(
+    "layer", [tfpl.IndependentRelaxedBernoulli((2, 2)), tfpl.RelaxedOneHotCategorical(4)], ids=str
+)
 def test_a_point_of_what_has_neither_mean_nor_mode_has_any_leading_axes(layer, leading):
     params = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
     expected = sampling.point(layer(params).tensor_distribution).numpy()
     p = layer(params.reshape(*leading, 4) if leading else params[0]).tensor_distribution
     assert sampling.point(p).shape == (*leading, *p.event_shape)
     np.testing.assert_allclose(
-        np.reshape(sampling.point(p), [-1, *p.event_shape]), expected[: np.prod(leading, dtype=int)], rtol=1e-6
+        np.reshape(sampling.point(p), [-1, *p.event_shape]),
+        expected[: np.prod(leading, dtype=int)],
+        rtol=1e-6,
     )
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0, 1000.0])
 def test_the_nearest_code_is_found_far_from_the_origin(offset):
     random = np.random.default_rng(0)
-    codebook, features = (np.float32(random.normal(size=shape) + offset) for shape in ((64, 4), (2000, 1, 4)))
+    codebook, features = (
+        np.float32(random.normal(size=shape) + offset) for shape in ((64, 4), (2000, 1, 4))
+    )
     q = QuantizedVectors(features, codebook)
-    distances = ((features.astype("float64")[:, :, np.newaxis] - codebook.astype("float64")) ** 2).sum(-1)
+    distances = (
+        (features.astype("float64")[:, :, np.newaxis] - codebook.astype("float64")) ** 2
+    ).sum(-1)
     np.testing.assert_array_equal(q.codes, distances.argmin(-1))
     assert np.isfinite(q.log_prob(q.sample(seed=(0, 0)))).all()
     assert not np.isfinite(q.log_prob(q.vectors((q.codes + 1) % 64))).any()
@@ -84,7 +96,9 @@ def test_a_sampled_divergence_of_codes_is_the_analytic_one_in_every_step(digits,
         np.testing.assert_allclose(posterior.log_prob(z) - prior.log_prob(z), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("objective", [objectives.IWAE(3, "dreg"), objectives.ELBO(kl="sampled", estimator="stl")])
+@pytest.mark.parametrize(
+    "objective", [objectives.IWAE(3, "dreg"), objectives.ELBO(kl="sampled", estimator="stl")]
+)
 def test_the_optimal_scale_moves_once_a_step(digits, objective):
     vae = make_vae(likelihood=tfpl.IndependentNormalOptimalScale, objective=objective)
     vae.compile("adam", run_eagerly=True)
@@ -93,13 +107,21 @@ def test_the_optimal_scale_moves_once_a_step(digits, objective):
 
 
 def test_a_learned_scale_begins_at_the_spread_of_the_data():
-    x = np.random.default_rng(0).normal([1.0, -2.0, 5.0], [0.5, 2.0, 0.0], size=(4000, 3)).astype("float32")
+    x = (
+        np.random.default_rng(0)
+        .normal([1.0, -2.0, 5.0], [0.5, 2.0, 0.0], size=(4000, 3))
+        .astype("float32")
+    )
     for scale_shape, expected in (((), np.sqrt((0.25 + 4.0) / 3)), ((3,), [0.5, 2.0, 1.0])):
         layer = tfpl.IndependentNormalLearnedScale(3, scale_shape)
         layer.begin_at({"x": x})
-        np.testing.assert_allclose(layer(np.zeros([1, 3])).stddev()[0], np.broadcast_to(expected, 3), rtol=0.05)
+        np.testing.assert_allclose(
+            layer(np.zeros([1, 3])).stddev()[0], np.broadcast_to(expected, 3), rtol=0.05
+        )
         layer.begin_at({"x": 7.0 * x})  # it has begun
-        np.testing.assert_allclose(layer(np.zeros([1, 3])).stddev()[0], np.broadcast_to(expected, 3), rtol=0.05)
+        np.testing.assert_allclose(
+            layer(np.zeros([1, 3])).stddev()[0], np.broadcast_to(expected, 3), rtol=0.05
+        )
 
 
 def test_a_learned_scale_of_files_from_before_keeps_its_pace():
@@ -115,18 +137,30 @@ def test_pseudo_inputs_that_cannot_reach_the_data_are_told(digits):
     prior = priors.VampPrior(vae.encoder, (8, 8, 1), 5)
     vae = tfp_vae.VAE(vae.encoder, vae.decoder, prior=prior)
     vae.compile("adam", run_eagerly=True)
-    with pytest.warns(UserWarning, match=r"between 0 and 1, but the data lie between 0 and 16.* Pass low=0, high=16"):
+    with pytest.warns(
+        UserWarning,
+        match=r"between 0 and 1, but the data lie between 0 and 16.* Pass low=0, high=16",
+    ):
         vae.fit(digits.train[:20], verbose=0)
 
 
 WRONG = {
-    "values": (lambda vae, x: vae.encode(20.0 * x + 1), "takes whole numbers from 0 to total_count, but x lies in"),
+    "values": (
+        lambda vae, x: vae.encode(20.0 * x + 1),
+        "takes whole numbers from 0 to total_count, but x lies in",
+    ),
     "NaN": (lambda vae, x: vae.log_prob(x * np.nan, 2), "values that are NaN or infinite"),
     "fractions": (lambda vae, x: vae.reconstruct(x + 0.5), "not all whole"),
-    "latents": (lambda vae, x: vae.decode(np.full([2, 4], np.nan)), "z holds values that are NaN or infinite"),
+    "latents": (
+        lambda vae, x: vae.decode(np.full([2, 4], np.nan)),
+        "z holds values that are NaN or infinite",
+    ),
     "nothing": (lambda vae, x: vae.encode(None), "x must be numbers, .* received NoneType"),
     "no example": (lambda vae, x: vae.encode(x[:0]), "empty: x has shape"),
-    "class_weight": (lambda vae, x: vae.fit(x, class_weight={0: 1.0}), "Pass sample_weight instead"),
+    "class_weight": (
+        lambda vae, x: vae.fit(x, class_weight={0: 1.0}),
+        "Pass sample_weight instead",
+    ),
 }
 
 
@@ -145,12 +179,15 @@ def test_impossible_values_are_refused_where_they_are_observed(digits):
     x[1, 0] = 50.0
     mask = x != 50.0
     vae.encode({"x": x, "mask": mask})
-    with pytest.raises(ValueError, match=r"takes whole numbers from 0 to total_count, but x lies in"):
+    with pytest.raises(
+        ValueError, match=r"takes whole numbers from 0 to total_count, but x lies in"
+    ):
         vae.encode(x)
 
 
 def test_parameters_of_another_number_are_told_in_one_line():
     with pytest.raises(
-        ValueError, match=r"^independent_normal\S*: The distribution needs 6 parameters, received 5[^\n]*$"
+        ValueError,
+        match=r"^independent_normal\S*: The distribution needs 6 parameters, received 5[^\n]*$",
     ):
         tfpl.IndependentNormal(3)(keras.Input((5,)))

@@ -36,7 +36,10 @@ CASES = {
     "PIWAE": [objectives.PIWAE(2, 3)],
     "Renyi": [objectives.Renyi(0.5, 3), objectives.Renyi(1.0, 3), objectives.Renyi(-0.5, 3)],
     "TVO": [objectives.TVO(3, 4)],
-    "BetaTCVAE": [objectives.BetaTCVAE(50), objectives.BetaTCVAE(50, WARM_UP, estimator="stratified")],
+    "BetaTCVAE": [
+        objectives.BetaTCVAE(50),
+        objectives.BetaTCVAE(50, WARM_UP, estimator="stratified"),
+    ],
     "FactorVAE": [objectives.FactorVAE(hidden_sizes=(8, 8))],
     "InfoVAE": [objectives.InfoVAE(0.5, 10.0)],
     "WAE": [objectives.WAE(10.0)],
@@ -45,7 +48,11 @@ CASES = {
 }
 # What an example contributes depends on its batch: averages over it are part of the definition.
 OF_THE_BATCH = {"BetaTCVAE", "FactorVAE", "InfoVAE", "WAE", "DIPVAE"}
-ROWS = [pytest.param(member, id=f"{name}-{i}") for name, members in CASES.items() for i, member in enumerate(members)]
+ROWS = [
+    pytest.param(member, id=f"{name}-{i}")
+    for name, members in CASES.items()
+    for i, member in enumerate(members)
+]
 EACH_THIRD = [
     row if place % 3 == 0 else pytest.param(*row.values, id=row.id, marks=pytest.mark.slow)
     for place, row in enumerate(ROWS)
@@ -55,7 +62,9 @@ EACH_THIRD = [
 def test_every_member_has_a_row():
     public = {getattr(objectives, name) for name in objectives.__all__}
     members = {
-        member.__name__ for member in public if isinstance(member, type) and issubclass(member, objectives.Objective)
+        member.__name__
+        for member in public
+        if isinstance(member, type) and issubclass(member, objectives.Objective)
     }
     assert members - {"Objective"} == CASES.keys()
 
@@ -84,7 +93,9 @@ def fresh(objective):
 @pytest.mark.parametrize("objective", ROWS)
 def test_shapes_config_and_xla(objective):
     def terms(objective):
-        return objective.terms(normal_pass(tf.constant([0.5, -1.0, 2.0]), tf.constant([1.0, 0.5, 2.0])))
+        return objective.terms(
+            normal_pass(tf.constant([0.5, -1.0, 2.0]), tf.constant([1.0, 0.5, 2.0]))
+        )
 
     objective = fresh(objective)
     plain = terms(objective)
@@ -102,7 +113,9 @@ def test_shapes_config_and_xla(objective):
 @pytest.mark.parametrize("objective", EACH_THIRD)
 def test_keras_file_round_trip_and_one_training_step(objective, digits, tmp_path):
     posterior = tfpl.Deterministic if objective.takes_points else tfpl.MultivariateNormalDiag
-    vae = make_vae(objective=type(objective).from_config(objective.get_config()), posterior=posterior)
+    vae = make_vae(
+        objective=type(objective).from_config(objective.get_config()), posterior=posterior
+    )
     vae.compile("adam", run_eagerly=True)
     weights = vae.get_weights()
     vae.fit(digits.train[:50], batch_size=25, epochs=2, verbose=0)
@@ -114,7 +127,9 @@ def test_keras_file_round_trip_and_one_training_step(objective, digits, tmp_path
     np.testing.assert_array_equal(vae(digits.test[:5])["loss"], again(digits.test[:5])["loss"])
 
 
-@pytest.mark.parametrize("objective", [row for row in ROWS if row.id.split("-")[0] not in OF_THE_BATCH])
+@pytest.mark.parametrize(
+    "objective", [row for row in ROWS if row.id.split("-")[0] not in OF_THE_BATCH]
+)
 def test_duplicating_the_batch_changes_no_example(objective):
     loc, scale = tf.constant([0.5, -1.0]), tf.constant([1.0, 0.5])
     noise = tf.random.stateless_normal([6, 2, 1], [0, 0])
@@ -134,15 +149,27 @@ def test_duplicating_the_batch_changes_no_example(objective):
 COINCIDENCES = {
     "IWAE(1) is the ELBO": (objectives.IWAE(1), objectives.ELBO(kl="sampled")),
     "MIWAE(1, k) is IWAE(k)": (objectives.MIWAE(1, 4), objectives.IWAE(4)),
-    "MIWAE(m, 1) is the ELBO": (objectives.MIWAE(4, 1), objectives.ELBO(kl="sampled", num_samples=4)),
+    "MIWAE(m, 1) is the ELBO": (
+        objectives.MIWAE(4, 1),
+        objectives.ELBO(kl="sampled", num_samples=4),
+    ),
     "CIWAE(0) is IWAE": (objectives.CIWAE(0.0, 4), objectives.IWAE(4)),
-    "CIWAE(1) is the ELBO": (objectives.CIWAE(1.0, 4), objectives.ELBO(kl="sampled", num_samples=4)),
+    "CIWAE(1) is the ELBO": (
+        objectives.CIWAE(1.0, 4),
+        objectives.ELBO(kl="sampled", num_samples=4),
+    ),
     "PIWAE's bound is IWAE's": (objectives.PIWAE(2, 3), objectives.IWAE(6)),
     "Renyi(0) is IWAE": (objectives.Renyi(0.0, 4), objectives.IWAE(4)),
-    "Renyi(1) is the ELBO": (objectives.Renyi(1.0, 4), objectives.ELBO(kl="sampled", num_samples=4)),
+    "Renyi(1) is the ELBO": (
+        objectives.Renyi(1.0, 4),
+        objectives.ELBO(kl="sampled", num_samples=4),
+    ),
     "Renyi near 1": (objectives.Renyi(1.0 - 2e-4, 4), objectives.ELBO(kl="sampled", num_samples=4)),
     "dreg is IWAE": (objectives.IWAE(4, estimator="dreg"), objectives.IWAE(4)),
-    "stl is the ELBO": (objectives.ELBO(kl="sampled", estimator="stl"), objectives.ELBO(kl="sampled")),
+    "stl is the ELBO": (
+        objectives.ELBO(kl="sampled", estimator="stl"),
+        objectives.ELBO(kl="sampled"),
+    ),
     "TVO(1) is the ELBO": (objectives.TVO(1, 4), objectives.ELBO(kl="sampled", num_samples=4)),
     "BetaTCVAE(1, 1, 1)": (objectives.BetaTCVAE(100, 1.0), objectives.ELBO(kl="sampled")),
     "stratified BetaTCVAE(1, 1, 1)": (
@@ -194,7 +221,9 @@ def test_kl_between_multivariate_normals_is_analytic_and_right():
     q = tfd.MultivariateNormalTriL([1.0, -1.0], [[0.5, 0.0], [0.3, 2.0]])
     p = tfd.MultivariateNormalDiag([0.0, 0.0], [1.0, 1.0])
     z = q.sample(1_000_000, seed=[1, 2])
-    assert objectives.analytic_kl(q, p).numpy() == pytest.approx(np.mean(q.log_prob(z) - p.log_prob(z)), abs=5e-3)
+    assert objectives.analytic_kl(q, p).numpy() == pytest.approx(
+        np.mean(q.log_prob(z) - p.log_prob(z)), abs=5e-3
+    )
 
 
 def test_beta_weights_the_kl_in_the_loss_only():
@@ -252,7 +281,9 @@ def linear_pass(loc, factor, weights=W, batch=1, seed=0):
     )
 
 
-EVIDENCE = tfd.MultivariateNormalFullCovariance(np.zeros(3), W @ W.T + np.eye(3)).log_prob(X)[0].numpy()
+EVIDENCE = (
+    tfd.MultivariateNormalFullCovariance(np.zeros(3), W @ W.T + np.eye(3)).log_prob(X)[0].numpy()
+)
 WRONG = np.array([[0.3, -0.1]]), np.array([[0.8, 0.0], [0.2, 0.9]])
 
 
@@ -275,7 +306,9 @@ def test_importance_weighted_bounds_rise_with_the_draws_and_stay_below_the_evide
     assert bounds[3] == pytest.approx(EVIDENCE, abs=0.02)
     renyi = [bound(objectives.Renyi(alpha, 8)) for alpha in (1.0, 0.5, 0.0, -1.0)]
     assert renyi == sorted(renyi)
-    thermodynamic = [bound(objectives.TVO(partitions, 64, first=0.02)) for partitions in (1, 2, 5, 60)]
+    thermodynamic = [
+        bound(objectives.TVO(partitions, 64, first=0.02)) for partitions in (1, 2, 5, 60)
+    ]
     assert thermodynamic == sorted(thermodynamic)
     assert thermodynamic[0] == pytest.approx(bounds[0], abs=0.03)
     assert thermodynamic[-1] == pytest.approx(EVIDENCE, abs=0.03)
@@ -325,11 +358,17 @@ def test_sticking_the_landing_has_the_mean_of_the_standard_gradient():
 
 def test_piwae_trains_the_decoder_by_iwae_and_the_encoder_by_miwae():
     piwae = gradients(objectives.PIWAE(3, 4), *WRONG, batch=5)
-    np.testing.assert_allclose(piwae[0], gradients(objectives.MIWAE(3, 4), *WRONG, batch=5)[0], rtol=1e-10)
-    np.testing.assert_allclose(piwae[1], gradients(objectives.IWAE(12), *WRONG, batch=5)[1], rtol=1e-10)
+    np.testing.assert_allclose(
+        piwae[0], gradients(objectives.MIWAE(3, 4), *WRONG, batch=5)[0], rtol=1e-10
+    )
+    np.testing.assert_allclose(
+        piwae[1], gradients(objectives.IWAE(12), *WRONG, batch=5)[1], rtol=1e-10
+    )
 
 
-@pytest.mark.parametrize("objective", [objectives.IWAE(4), objectives.CIWAE(0.3, 4), objectives.Renyi(-0.5, 4)])
+@pytest.mark.parametrize(
+    "objective", [objectives.IWAE(4), objectives.CIWAE(0.3, 4), objectives.Renyi(-0.5, 4)]
+)
 def test_gradients_by_the_decoder_against_finite_differences(objective):
     _, by_weights = gradients(objective, *WRONG, batch=7)
 
@@ -339,7 +378,9 @@ def test_gradients_by_the_decoder_against_finite_differences(objective):
     for index in np.ndindex(W.shape):
         step = np.zeros_like(W)
         step[index] = 1e-6
-        assert by_weights[index] == pytest.approx((loss(W + step) - loss(W - step)) / 2e-6, rel=1e-5)
+        assert by_weights[index] == pytest.approx(
+            (loss(W + step) - loss(W - step)) / 2e-6, rel=1e-5
+        )
 
 
 # Free bits and schedules
@@ -347,7 +388,9 @@ def test_gradients_by_the_decoder_against_finite_differences(objective):
 
 def test_free_bits_floor_the_kl_of_each_dimension():
     loc, scale = np.array([[0.1, 2.0], [-0.1, 1.0]]), np.array([[0.9, 0.5], [1.0, 0.5]])
-    one_pass = dataclasses.replace(linear_pass(*WRONG, batch=2), posterior=tfd.MultivariateNormalDiag(loc, scale))
+    one_pass = dataclasses.replace(
+        linear_pass(*WRONG, batch=2), posterior=tfd.MultivariateNormalDiag(loc, scale)
+    )
     kl = 0.5 * (loc**2 + scale**2 - 1) - np.log(scale)
     assert kl[:, 0].mean() < 0.25 < kl[:, 1].mean()
     terms = objectives.ELBO(free_bits=0.25).terms(one_pass)
@@ -360,9 +403,13 @@ def test_a_schedule_is_read_at_the_step_in_training_and_at_its_end_in_evaluation
     plain = objectives.ELBO().terms(one_pass)
     for step, beta in ((0, 0.0), (5, 1.0), (100, 2.0), (None, 2.0)):
         terms = objectives.ELBO(WARM_UP).terms(dataclasses.replace(one_pass, step=step))
-        np.testing.assert_allclose(terms["loss"] - plain["loss"], (beta - 1.0) * plain["kl"], atol=1e-6)
+        np.testing.assert_allclose(
+            terms["loss"] - plain["loss"], (beta - 1.0) * plain["kl"], atol=1e-6
+        )
         np.testing.assert_array_equal(terms["elbo"], plain["elbo"])
-        capacity = objectives.ControlledCapacity(WARM_UP, 3.0).terms(dataclasses.replace(one_pass, step=step))
+        capacity = objectives.ControlledCapacity(WARM_UP, 3.0).terms(
+            dataclasses.replace(one_pass, step=step)
+        )
         expected = 3.0 * abs(plain["kl"][0] - beta) - plain["log_likelihood"][0]
         assert capacity["loss"].numpy()[0] == pytest.approx(expected.numpy(), rel=1e-5)
 
@@ -389,12 +436,17 @@ def test_beta_tcvae_finds_the_aggregate_posterior_of_a_whole_data_set(estimator)
     log_marginal, log_product = objective.log_aggregate(posterior, z)
     excess = np.log(6) if estimator == "weighted" else 0.0
     np.testing.assert_allclose(log_marginal + excess, aggregate(range(6)).log_prob(z))
-    each = tfd.MixtureSameFamily(tfd.Categorical(logits=np.zeros([2, 6])), tfd.Normal(LOCS.T, SCALES.T)).log_prob(z)
+    each = tfd.MixtureSameFamily(
+        tfd.Categorical(logits=np.zeros([2, 6])), tfd.Normal(LOCS.T, SCALES.T)
+    ).log_prob(z)
     np.testing.assert_allclose(log_product + 2 * excess, tf.reduce_sum(each, -1))
 
 
 def test_the_stratified_estimate_is_unbiased_over_all_batches():
-    objective, z = objectives.BetaTCVAE(6, estimator="stratified"), tf.constant([[0.3, -0.4]], tf.float64)
+    objective, z = (
+        objectives.BetaTCVAE(6, estimator="stratified"),
+        tf.constant([[0.3, -0.4]], tf.float64),
+    )
     estimates = []
     for others in itertools.combinations(range(1, 6), 2):
         rows = [0, *others]
@@ -435,13 +487,17 @@ def test_factor_vae_learns_the_total_correlation():
     @tf.function
     def step(number):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(objective.terms(dataclasses.replace(one_pass, seed=tf.stack([0, number])))["loss"])
+            loss = tf.reduce_mean(
+                objective.terms(dataclasses.replace(one_pass, seed=tf.stack([0, number])))["loss"]
+            )
         optimizer.apply(tape.gradient(loss, objective.trainable_variables))
 
     for number in tf.range(300):
         step(number)
     terms = objective.terms(one_pass)
-    assert np.mean(terms["loss"] + terms["elbo"]) == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.08)
+    assert np.mean(terms["loss"] + terms["elbo"]) == pytest.approx(
+        -0.5 * np.log(1 - rho**2), abs=0.08
+    )
 
 
 def test_factor_vae_moves_z_by_the_discriminator_but_not_the_discriminator_by_the_vae():
@@ -458,8 +514,12 @@ def test_factor_vae_moves_z_by_the_discriminator_but_not_the_discriminator_by_th
         return objective.discriminator(sampling.sample(one_pass.posterior, [], one_pass.seed))[:, 0]
 
     loc = tf.Variable([0.5, -1.0, 2.0])
-    by_loc, *by_discriminator = gradients_of(lambda one_pass: objective.terms(one_pass)["loss"], loc)
-    by_elbo, by_logit = (gradients_of(term, loc)[0] for term in (lambda p: objectives.ELBO().terms(p)["elbo"], logit))
+    by_loc, *by_discriminator = gradients_of(
+        lambda one_pass: objective.terms(one_pass)["loss"], loc
+    )
+    by_elbo, by_logit = (
+        gradients_of(term, loc)[0] for term in (lambda p: objectives.ELBO().terms(p)["elbo"], logit)
+    )
     np.testing.assert_allclose(by_loc, 5.0 * by_logit - by_elbo, rtol=1e-5)
     objective.gamma = 50.0
     _, *again = gradients_of(lambda one_pass: objective.terms(one_pass)["loss"], loc)
@@ -481,10 +541,16 @@ def test_dip_vae_penalizes_the_covariance(kind):
 BAD = {
     "beta text": (lambda: objectives.ELBO("much"), "beta must be a finite number .* 'much'"),
     "free bits": (lambda: objectives.ELBO(free_bits=-1.0), "free_bits must be"),
-    "kl": (lambda: objectives.ELBO(kl="exact"), "kl must be one of analytic, sampled; received 'exact'"),
+    "kl": (
+        lambda: objectives.ELBO(kl="exact"),
+        "kl must be one of analytic, sampled; received 'exact'",
+    ),
     "stl": (lambda: objectives.ELBO(estimator="stl"), "takes kl='sampled'"),
     "draws": (lambda: objectives.IWAE(0), "num_samples must be a whole number"),
-    "estimator": (lambda: objectives.IWAE(2, "best"), "estimator must be one of standard, stl, dreg"),
+    "estimator": (
+        lambda: objectives.IWAE(2, "best"),
+        "estimator must be one of standard, stl, dreg",
+    ),
     "CIWAE": (lambda: objectives.CIWAE(1.5), "between 0 and 1"),
     "Renyi": (lambda: objectives.Renyi(np.inf), "alpha must be a finite number"),
     "InfoVAE": (lambda: objectives.InfoVAE(0.5, 0.2), "weight at least 1 - alpha"),

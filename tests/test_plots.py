@@ -37,7 +37,9 @@ def test_latent_traversal_moves_one_dimension_a_row(trained_vae, digits):
 
 
 def test_learning_curves():
-    history = {name: [-30.0, -20.0, -15.0, -14.0] for name in ("elbo", "log_likelihood", "kl", "val_elbo")}
+    history = {
+        name: [-30.0, -20.0, -15.0, -14.0] for name in ("elbo", "log_likelihood", "kl", "val_elbo")
+    }
     figure = plots.learning_curves(history)
     lines = figure.axes[0].lines
     assert [line.get_label() for line in lines] == ["training", "validation"]
@@ -49,6 +51,9 @@ def test_learning_curves():
 def test_events_that_are_no_grey_images(shape):
     vae = make_vae(shape, 2, tfpl.IndependentNormal)
     x = np.random.RandomState(0).normal(size=(12, *shape)).astype("float32")
-    for figure in (plots.reconstructions(vae, x, num_examples=3), plots.latent_traversal(vae, x, num_dims=2)):
+    for figure in (
+        plots.reconstructions(vae, x, num_examples=3),
+        plots.latent_traversal(vae, x, num_dims=2),
+    ):
         drawn = all(axes.images or axes.lines for axes in figure.axes)
         assert drawn

@@ -16,7 +16,9 @@ tfd = tfp.distributions
 
 
 def vae_with(posterior, prior) -> tfp_vae.VAE:
-    encoder = keras.Sequential([networks.mlp((8, 8, 1), posterior.params_size(4), hidden_sizes=(32,)), posterior(4)])
+    encoder = keras.Sequential(
+        [networks.mlp((8, 8, 1), posterior.params_size(4), hidden_sizes=(32,)), posterior(4)]
+    )
     return tfp_vae.VAE(encoder, make_vae().decoder, prior=prior)
 
 
@@ -50,19 +52,31 @@ CASES = {
     "VampPrior": (vamp_vae, 1),
     "FlowPrior": (lambda: flow_vae(tfpl.MaskedAutoregressiveFlow), 8),
     "FlowPrior of couplings": (lambda: flow_vae(tfpl.RealNVP), 8),
-    "HypersphericalUniform": (lambda: vae_with(tfpl.PowerSpherical, priors.HypersphericalUniform(4)), 0),
-    "Categorical": (lambda: vae_with(tfpl.OneHotCategoricalStraightThrough, priors.Categorical(4, trained=True)), 1),
+    "HypersphericalUniform": (
+        lambda: vae_with(tfpl.PowerSpherical, priors.HypersphericalUniform(4)),
+        0,
+    ),
+    "Categorical": (
+        lambda: vae_with(
+            tfpl.OneHotCategoricalStraightThrough, priors.Categorical(4, trained=True)
+        ),
+        1,
+    ),
     "RelaxedCategorical": (
         lambda: vae_with(tfpl.RelaxedOneHotCategorical, priors.RelaxedCategorical(4, trained=True)),
         1,
     ),
     "Bernoulli": (
-        lambda: vae_with(tfpl.IndependentBernoulliStraightThrough, priors.Bernoulli(4, trained=True)),
+        lambda: vae_with(
+            tfpl.IndependentBernoulliStraightThrough, priors.Bernoulli(4, trained=True)
+        ),
         1,
     ),
     "Codes": (lambda: codes_vae(trained=True), 1),
     "RelaxedBernoulli": (
-        lambda: vae_with(tfpl.IndependentRelaxedBernoulli, priors.RelaxedBernoulli(4, trained=True)),
+        lambda: vae_with(
+            tfpl.IndependentRelaxedBernoulli, priors.RelaxedBernoulli(4, trained=True)
+        ),
         1,
     ),
 }
@@ -117,7 +131,9 @@ def test_density_sums_to_one(case):
         return
     if isinstance(vae.prior, priors.HypersphericalUniform):
         area = 2 * np.pi**2 / special.gamma(2)  # of the unit sphere in four dimensions
-        np.testing.assert_allclose(p.prob(p.sample(3, seed=[1, 2])), np.full(3, 1 / area), rtol=1e-5)
+        np.testing.assert_allclose(
+            p.prob(p.sample(3, seed=[1, 2])), np.full(3, 1 / area), rtol=1e-5
+        )
         return
     if type(vae.prior) in OUTCOMES:
         assert np.sum(p.prob(OUTCOMES[type(vae.prior)])) == pytest.approx(1.0, rel=1e-5)
@@ -139,14 +155,18 @@ def test_draws_follow_the_density(case):
         others = wide.sample(200_000, seed=[3, 4])
         weights = np.exp(p.log_prob(others) - wide.log_prob(others))[:, np.newaxis]
         for power in (1, 2):
-            np.testing.assert_allclose((z**power).mean(0), np.mean(weights * others**power, 0), atol=0.02)
+            np.testing.assert_allclose(
+                (z**power).mean(0), np.mean(weights * others**power, 0), atol=0.02
+            )
     else:
         mean, stddev = moments(p)
         np.testing.assert_allclose(z.mean(0), mean, atol=0.03)
         np.testing.assert_allclose(z.std(0), stddev, atol=0.03)
 
 
-@pytest.mark.parametrize("case", mostly_slow(CASES, "StandardNormal", "NormalMixture", "Codes"), indirect=True)
+@pytest.mark.parametrize(
+    "case", mostly_slow(CASES, "StandardNormal", "NormalMixture", "Codes"), indirect=True
+)
 def test_training_saving_and_serving(case, digits, tmp_path):
     vae, num_weights = case
     networks_weights = len(vae.encoder.trainable_weights) + len(vae.decoder.trainable_weights)
@@ -169,7 +189,9 @@ def test_training_saving_and_serving(case, digits, tmp_path):
     z = vae.prior_distribution().sample(seed=[1, 2])
     if isinstance(vae.prior, priors.Codes):
         np.testing.assert_allclose(
-            served.joint_distribution().model["z"].log_prob(z), vae.prior_distribution().log_prob(z), rtol=1e-5
+            served.joint_distribution().model["z"].log_prob(z),
+            vae.prior_distribution().log_prob(z),
+            rtol=1e-5,
         )
         return
     np.testing.assert_allclose(
@@ -199,7 +221,9 @@ def test_normal_densities_in_numpy():
     mixture = priors.NormalMixture(4, 3)
     mixture.logits.assign([0.0, 1.0, -1.0])
     parts = [stats.norm.logpdf(z, loc).sum(-1) for loc in mixture.locs.numpy()]
-    expected = special.logsumexp(np.array(parts) + np.log(special.softmax([0.0, 1.0, -1.0]))[:, None], axis=0)
+    expected = special.logsumexp(
+        np.array(parts) + np.log(special.softmax([0.0, 1.0, -1.0]))[:, None], axis=0
+    )
     np.testing.assert_allclose(mixture(None).log_prob(z), expected, rtol=1e-4)
 
 
@@ -242,13 +266,28 @@ BAD = {
     "size 0": (lambda: priors.StandardNormal(0), r"at least 1, received 0"),
     "size -2": (lambda: priors.Normal(-2), r"at least 1, received -2"),
     "size 1.5": (lambda: priors.StandardNormal(1.5), r"at least 1, received 1\.5"),
-    "components": (lambda: priors.NormalMixture(2, 0), r"num_components must be a whole number of at least 1"),
-    "range": (lambda: priors.VampPrior(make_vae().encoder, (8, 8, 1), 3, low=1.0), r"low must be below high"),
+    "components": (
+        lambda: priors.NormalMixture(2, 0),
+        r"num_components must be a whole number of at least 1",
+    ),
+    "range": (
+        lambda: priors.VampPrior(make_vae().encoder, (8, 8, 1), 3, low=1.0),
+        r"low must be below high",
+    ),
     "sphere": (lambda: priors.HypersphericalUniform(1), r"at least 2, received 1"),
     "no categories": (lambda: priors.Categorical(()), r"a shape that ends in one, received \(\)"),
-    "temperature": (lambda: priors.RelaxedBernoulli(2, -1.0), r"temperature must be a positive, .* received -1\.0"),
-    "quantizer": (lambda: priors.Codes(tfpl.VectorQuantized), r"the VectorQuantized layer of the VAE's encoder"),
-    "pair": (lambda: make_vae(prior=priors.HypersphericalUniform(4)), r"MultivariateNormalDiag takes real numbers"),
+    "temperature": (
+        lambda: priors.RelaxedBernoulli(2, -1.0),
+        r"temperature must be a positive, .* received -1\.0",
+    ),
+    "quantizer": (
+        lambda: priors.Codes(tfpl.VectorQuantized),
+        r"the VectorQuantized layer of the VAE's encoder",
+    ),
+    "pair": (
+        lambda: make_vae(prior=priors.HypersphericalUniform(4)),
+        r"MultivariateNormalDiag takes real numbers",
+    ),
     "shape": (
         lambda: make_vae(prior=priors.Normal(3)),
         r"prior's event shape \(3,\) differs from .* \(4,\)",

@@ -21,7 +21,11 @@ def fit(model, x, y, *, steps=400, learning_rate=0.1, batch_size=500):
     data = tf.data.Dataset.from_tensor_slices((x.astype("float32"), y.astype("float32")))
     data = data.shuffle(len(x), seed=0).repeat().batch(batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    model.compile(keras.optimizers.Adam(schedule), loss=lambda y, rv: -rv.log_prob(y), steps_per_execution=steps // 4)
+    model.compile(
+        keras.optimizers.Adam(schedule),
+        loss=lambda y, rv: -rv.log_prob(y),
+        steps_per_execution=steps // 4,
+    )
     model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0)
     return model
 
@@ -40,8 +44,12 @@ def test_linear_regression(random):
     """MultivariateNormalTriL: coefficients, and a likelihood that only the covariance of the noise gives."""
     x = random.normal(size=(1000, 2))
     y = x @ COEFFICIENTS + random.normal(size=(1000, 2)) @ np.array([[0.5, 0.3], [0.0, 0.2]])
-    dense = keras.layers.Dense(tfpl.MultivariateNormalTriL.params_size(2), kernel_initializer="zeros")
-    model = fit(keras.Sequential([dense, tfpl.MultivariateNormalTriL(2)]), x, y, steps=1000, batch_size=1000)
+    dense = keras.layers.Dense(
+        tfpl.MultivariateNormalTriL.params_size(2), kernel_initializer="zeros"
+    )
+    model = fit(
+        keras.Sequential([dense, tfpl.MultivariateNormalTriL(2)]), x, y, steps=1000, batch_size=1000
+    )
     estimate = LinearRegression().fit(x, y)
     np.testing.assert_allclose(model.get_weights()[0][:, :2], estimate.coef_.T, atol=0.02)
     covariance = np.cov((y - estimate.predict(x)).T)
@@ -82,18 +90,25 @@ def test_logistic_regressions_side_by_side(random):
     x = random.normal(size=(10_000, 2))
     y = random.binomial(1, 1.0 / (1.0 + np.exp(-x @ COEFFICIENTS)))
     shape = (1, 2, 1)
-    layers = [keras.layers.Dense(tfpl.IndependentBernoulli.params_size(shape)), tfpl.IndependentBernoulli(shape)]
+    layers = [
+        keras.layers.Dense(tfpl.IndependentBernoulli.params_size(shape)),
+        tfpl.IndependentBernoulli(shape),
+    ]
     model = fit(keras.Sequential(layers), x, y.reshape(-1, *shape))
     for column in range(2):
         estimate = LogisticRegression(C=1e6).fit(x, y[:, column])
-        np.testing.assert_allclose(model.get_weights()[0][:, column], estimate.coef_[0], rtol=0.05, atol=0.05)
+        np.testing.assert_allclose(
+            model.get_weights()[0][:, column], estimate.coef_[0], rtol=0.05, atol=0.05
+        )
 
 
 @pytest.mark.slow
 def test_poisson_regression(random):
     x, coefficients = random.uniform(0.0, 1.0, size=(2000, 4)), np.array([3.14, 2.72, -1.62, 0.577])
     y = random.poisson(np.exp(x @ coefficients - 0.141))[:, np.newaxis]
-    model = keras.Sequential([keras.layers.Dense(tfpl.IndependentPoisson.params_size(1)), tfpl.IndependentPoisson(1)])
+    model = keras.Sequential(
+        [keras.layers.Dense(tfpl.IndependentPoisson.params_size(1)), tfpl.IndependentPoisson(1)]
+    )
     fit(model, x, y, steps=800, batch_size=2000)
     estimate = PoissonRegressor(alpha=0.0, max_iter=1000, tol=1e-8).fit(x, y[:, 0])
     np.testing.assert_allclose(model.get_weights()[0][:, 0], estimate.coef_, atol=0.02)
@@ -128,7 +143,11 @@ def exact_cardioid_log_prob(x, y):
 def test_mixture_density_networks(name, random):
     layer, params_size = CARDIOID[name]
     x, y = cardioid(random)
-    hidden = [keras.layers.Dense(64, "tanh"), keras.layers.Dense(64, "tanh"), keras.layers.Dense(params_size)]
+    hidden = [
+        keras.layers.Dense(64, "tanh"),
+        keras.layers.Dense(64, "tanh"),
+        keras.layers.Dense(params_size),
+    ]
     model = fit(keras.Sequential([*hidden, layer]), x, y, steps=2000, learning_rate=0.01)
     x_test, y_test = cardioid(np.random.default_rng(1))
     best = float(np.mean(exact_cardioid_log_prob(x_test, y_test)))
@@ -136,7 +155,10 @@ def test_mixture_density_networks(name, random):
     assert one_normal + 1.0 < best - 0.15 < mean_log_prob(model, x_test, y_test) < best + 0.01
 
 
-ENCODERS = {"IndependentNormal": tfpl.IndependentNormal, "IndependentLogistic": tfpl.IndependentLogistic}
+ENCODERS = {
+    "IndependentNormal": tfpl.IndependentNormal,
+    "IndependentLogistic": tfpl.IndependentLogistic,
+}
 DIVERGENCES = {
     "KLDivergenceRegularizer, exact": (tfpl.KLDivergenceRegularizer, True),
     "KLDivergenceRegularizer, Monte Carlo": (tfpl.KLDivergenceRegularizer, False),
@@ -153,7 +175,9 @@ def test_variational_inference_finds_the_exact_posterior(divergence, use_exact_k
     kl = divergence(tfd.Independent(tfd.Normal([0.0], 1.0), 1), use_exact_kl=use_exact_kl)
     is_layer = divergence is tfpl.KLDivergenceAddLoss
     posterior = tfpl.IndependentNormal(1, activity_regularizer=None if is_layer else kl)
-    encoder = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2), posterior, *([kl] if is_layer else [])])
+    encoder = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(2), posterior, *([kl] if is_layer else [])]
+    )
     likelihood = tfpl.DistributionLambda(lambda z: tfd.Independent(tfd.Normal(2.0 * z, 0.5), 1))
     vae = keras.Model(encoder.inputs, likelihood(encoder.outputs[0]))
     fit(vae, x, x, steps=400, learning_rate=0.1, batch_size=2000)
@@ -169,19 +193,35 @@ def test_variational_inference_finds_the_exact_posterior(divergence, use_exact_k
 def test_stochastic_encoders(name, digits):
     """An encoder for an autoencoder: drawn, decoded, it must beat the best constant."""
     layer, x = ENCODERS[name], digits.train / 16.0
-    encoder = [keras.layers.Flatten(), keras.layers.Dense(32, "relu"), keras.layers.Dense(layer.params_size(4))]
-    decoder = [keras.layers.Dense(32, "relu"), keras.layers.Dense(2 * 64), tfpl.IndependentNormal((8, 8, 1))]
+    encoder = [
+        keras.layers.Flatten(),
+        keras.layers.Dense(32, "relu"),
+        keras.layers.Dense(layer.params_size(4)),
+    ]
+    decoder = [
+        keras.layers.Dense(32, "relu"),
+        keras.layers.Dense(2 * 64),
+        tfpl.IndependentNormal((8, 8, 1)),
+    ]
     model = keras.Sequential([keras.Input((8, 8, 1)), *encoder, layer(4), *decoder])
-    assert isinstance(model.layers[3](np.zeros([2, layer.params_size(4)], "float32")), tfd.Distribution)
+    assert isinstance(
+        model.layers[3](np.zeros([2, layer.params_size(4)], "float32")), tfd.Distribution
+    )
     fit(model, x, x, steps=400, learning_rate=0.01)
-    assert np.mean((model(x.astype("float32")).mean() - x) ** 2) < 0.7 * np.mean((x - x.mean(0)) ** 2)
+    assert np.mean((model(x.astype("float32")).mean() - x) ** 2) < 0.7 * np.mean(
+        (x - x.mean(0)) ** 2
+    )
 
 
 def test_trainable_distribution(random):
     """VariableLayer: a distribution without input finds mean and standard deviation of the data."""
     data = random.normal([1.0, -2.0], [0.5, 3.0], size=(500, 2))
-    initializer = tfpl.BlockwiseInitializer(["zeros", keras.initializers.Constant(np.log(np.expm1(1.0)))], sizes=[2, 2])
-    model = keras.Sequential([tfpl.VariableLayer(4, initializer=initializer), tfpl.IndependentNormal(2)])
+    initializer = tfpl.BlockwiseInitializer(
+        ["zeros", keras.initializers.Constant(np.log(np.expm1(1.0)))], sizes=[2, 2]
+    )
+    model = keras.Sequential(
+        [tfpl.VariableLayer(4, initializer=initializer), tfpl.IndependentNormal(2)]
+    )
     np.testing.assert_allclose(model(None).stddev(), [1.0, 1.0], rtol=1e-4)
     fit(model, np.zeros([500, 1]), data, batch_size=500)
     np.testing.assert_allclose(model(None).mean(), data.mean(0), atol=0.01)
@@ -199,14 +239,19 @@ def test_density_estimation_with_a_flow(random):
     def standard_normal(empty):
         return tfd.MultivariateNormalDiag(tf.zeros([tf.shape(empty)[0], 2]))
 
-    made = tfpl.AutoregressiveNetwork(params=2, hidden_units=[32], activation="relu", input_order="right-to-left")
+    made = tfpl.AutoregressiveNetwork(
+        params=2, hidden_units=[32], activation="relu", input_order="right-to-left"
+    )
     layers = [tfpl.DistributionLambda(standard_normal), tfpl.AutoregressiveTransform(made)]
     model = keras.Sequential([keras.Input((0,)), *layers])
     fit(model, np.zeros([4000, 0]), draw(random), steps=1500, learning_rate=0.01)
     data = draw(np.random.default_rng(1)).astype("float32")
     log_prob = float(np.mean(model(np.zeros([1, 0])).log_prob(data)))
     exact = float(
-        np.mean(tfd.Normal(0.0, 2.0).log_prob(data[:, 1]) + tfd.Normal(data[:, 1] ** 2 / 4, 1.0).log_prob(data[:, 0]))
+        np.mean(
+            tfd.Normal(0.0, 2.0).log_prob(data[:, 1])
+            + tfd.Normal(data[:, 1] ** 2 / 4, 1.0).log_prob(data[:, 0])
+        )
     )
     normal = tfd.MultivariateNormalFullCovariance(data.mean(0), np.cov(data.T).astype("float32"))
     assert float(np.mean(normal.log_prob(data))) + 0.2 < exact - 0.05 < log_prob < exact + 0.005

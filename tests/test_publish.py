@@ -22,12 +22,20 @@ def write_three_files(folder: Path) -> None:
 
 
 def assert_whole(version: Path) -> None:
-    assert {file.name: file.read_text() for file in version.iterdir()} == dict.fromkeys("abc", "whole")
+    assert {file.name: file.read_text() for file in version.iterdir()} == dict.fromkeys(
+        "abc", "whole"
+    )
 
 
 @pytest.mark.parametrize(
     ("before", "number"),
-    [([], "1"), (["1"], "2"), (["1", "7"], "8"), (["9", "10"], "11"), (["2", "notes", "5.5", ".6", "v7"], "3")],
+    [
+        ([], "1"),
+        (["1"], "2"),
+        (["1", "7"], "8"),
+        (["9", "10"], "11"),
+        (["2", "notes", "5.5", ".6", "v7"], "3"),
+    ],
 )
 def test_the_next_version_follows_the_highest(tmp_path, before, number):
     for name in before:
@@ -72,7 +80,9 @@ def test_a_linked_base_is_written_beside_the_folder_it_leads_to(tmp_path):
 
     def write(folder):
         write_three_files(folder)
-        assert tmp_path / "volume" in folder.parents, "the link may lead to another file system, where rename fails"
+        assert tmp_path / "volume" in folder.parents, (
+            "the link may lead to another file system, where rename fails"
+        )
 
     publish(write, tmp_path / "vae")
     assert_whole(tmp_path / "volume" / "vae" / "1")
@@ -139,7 +149,11 @@ for moment in itertools.count():
 
 
 def test_a_killed_exporter_leaves_no_partial_version(tmp_path):
-    subprocess.run([sys.executable, "-c", EXPORTERS, publishing.__file__, str(tmp_path)], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", EXPORTERS, publishing.__file__, str(tmp_path)],
+        check=True,
+        timeout=120,
+    )
     bases = list(tmp_path.glob("*/vae"))
     found = [path for base in bases for path in base.iterdir()]
     assert len(bases) > 10
@@ -174,7 +188,11 @@ while True:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_twenty_kills_leave_the_tracked_model_whole(tmp_path):
@@ -197,7 +215,11 @@ def test_twenty_kills_leave_the_tracked_model_whole(tmp_path):
 
 def test_two_processes_at_once_publish_whole_versions(tmp_path):
     source, base = Path(__file__).parents[1] / "saved_models" / "digits" / "1", tmp_path / "digits"
-    command = [sys.executable, "-c", COPIER.replace("while True", "for _ in range(5)").replace("keep=3", "keep=None")]
+    command = [
+        sys.executable,
+        "-c",
+        COPIER.replace("while True", "for _ in range(5)").replace("keep=3", "keep=None"),
+    ]
     command += [publishing.__file__, str(source), str(base)]
     exporters = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [exporter.wait(timeout=120) for exporter in exporters] == [0, 0]
@@ -207,7 +229,9 @@ def test_two_processes_at_once_publish_whole_versions(tmp_path):
     assert os.listdir(tmp_path) == ["digits"]
 
 
-@pytest.mark.parametrize(("keep", "left"), [(None, [1, 2, 3, 7, 8]), (1, [8]), (2, [7, 8]), (5, [1, 2, 3, 7, 8])])
+@pytest.mark.parametrize(
+    ("keep", "left"), [(None, [1, 2, 3, 7, 8]), (1, [8]), (2, [7, 8]), (5, [1, 2, 3, 7, 8])]
+)
 def test_only_the_last_versions_are_kept(tmp_path, keep, left):
     (tmp_path / "vae").mkdir()
     for name in ("1", "2", "3", "7", "notes"):

@@ -28,9 +28,13 @@ def test_the_python_example_runs(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["catalogue.md", "tour.md"])
 def test_the_pages_run(page, tmp_path):
-    code = "".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL))
+    code = "".join(
+        re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    )
     code = code.replace("epochs=10", "epochs=1, verbose=0")
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -40,7 +44,9 @@ def test_every_file_and_target_it_names_exists():
     assert len(rooms) > 15
     for first, second in rooms:
         assert (ROOT / first).exists(), first
-        assert not second or (ROOT / second).exists() or (ROOT / first).with_name(second).exists(), second
+        assert (
+            not second or (ROOT / second).exists() or (ROOT / first).with_name(second).exists()
+        ), second
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"make (\w+)", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE) or f" {target}" in makefile, target

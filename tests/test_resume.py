@@ -18,17 +18,39 @@ CASES = {
     "plain": (make_vae, first_digits, {}),
     "by XLA": (make_vae, first_digits, {"jit_compile": True}),
     "several steps at once": (make_vae, first_digits, {"steps_per_execution": 3}),
-    "a schedule": (lambda: make_vae(objective=objectives.ELBO(test_schedules.CYCLICAL)), first_digits, {}),
-    "an importance-weighted bound": (lambda: make_vae(objective=objectives.IWAE(3, "dreg")), first_digits, {}),
-    "a discriminator": (lambda: make_vae(objective=objectives.FactorVAE(hidden_sizes=(8,))), first_digits, {}),
-    "running means of codes": (lambda: test_codes.vq_vae(num_codes=32, momentum=0.5), first_digits, {}),
-    "a running mean of errors": (test_normal_scale.sigma_vae, lambda digits: first_digits(digits) / 16, {}),
+    "a schedule": (
+        lambda: make_vae(objective=objectives.ELBO(test_schedules.CYCLICAL)),
+        first_digits,
+        {},
+    ),
+    "an importance-weighted bound": (
+        lambda: make_vae(objective=objectives.IWAE(3, "dreg")),
+        first_digits,
+        {},
+    ),
+    "a discriminator": (
+        lambda: make_vae(objective=objectives.FactorVAE(hidden_sizes=(8,))),
+        first_digits,
+        {},
+    ),
+    "running means of codes": (
+        lambda: test_codes.vq_vae(num_codes=32, momentum=0.5),
+        first_digits,
+        {},
+    ),
+    "a running mean of errors": (
+        test_normal_scale.sigma_vae,
+        lambda digits: first_digits(digits) / 16,
+        {},
+    ),
     "a condition": (test_conditional.of_labels, lambda digits: test_conditional.named(), {}),
     "a table": (test_mixed.make_vae, lambda digits: test_mixed.rows(test_mixed.TRAIN, 60), {}),
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(CASES, "plain", "a condition", "running means of codes"))
+@pytest.mark.parametrize(
+    "name", mostly_slow(CASES, "plain", "a condition", "running means of codes")
+)
 def test_interrupted_equals_uninterrupted_bit_for_bit(name, digits, tmp_path):
     def fit(vae, first, last):
         vae.fit(data, batch_size=20, shuffle=False, initial_epoch=first, epochs=last, verbose=0)

@@ -51,7 +51,9 @@ def read(path):
 
 
 def same_weights(*folders):
-    first, second = (keras.models.load_model(folder / "model.keras").get_weights() for folder in folders)
+    first, second = (
+        keras.models.load_model(folder / "model.keras").get_weights() for folder in folders
+    )
     return all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
 
 
@@ -81,10 +83,16 @@ def test_what_fails_after_training_is_named_and_takes_nothing_with_it(what, here
     assert len(list((here / "run" / "pictures").iterdir())) == 4
 
 
-def test_the_message_names_what_fails_and_the_command_that_makes_good_for_it(here, monkeypatch, unserved):
+def test_the_message_names_what_fails_and_the_command_that_makes_good_for_it(
+    here, monkeypatch, unserved
+):
     monkeypatch.setattr(plots, "samples", fail)
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit, match="1"):
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit, match="1"),
+    ):
         tfp_vae_console.run(["train", *map(str, FEW), "--epochs", "1", "--run", "run"])
     assert "error: no pictures: samples: it broke Try again with: " in err.getvalue()
     assert "tfp-vae plot run" in err.getvalue()
@@ -107,7 +115,9 @@ def test_a_run_is_held_by_the_process_that_trains_it(here, unserved):
     before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
     code, _, err = invoke("train", "--resume", "run")
     assert (code, f"is being trained by process {holder.pid}" in err) == (2, True), err
-    assert before == {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
+    assert before == {
+        path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()
+    }
     holder.kill()
     holder.wait()
     assert invoke("train", "--resume", "run")[0] == 0
@@ -153,7 +163,11 @@ def test_longer_training_that_is_broken_off_equals_the_unbroken(here, monkeypatc
     for name in ("whole", "broken"):
         assert train("--epochs", 2, "--batch-size", 24, "--run", name)[0] == 0
     code, out, _ = invoke("train", "--resume", "whole", "--epochs", 4)
-    assert (code, "on from epoch 3 to 4. The learning rate follows the cosine" in out, "0.001 now" in out) == (0, 1, 1)
+    assert (
+        code,
+        "on from epoch 3 to 4. The learning rate follows the cosine" in out,
+        "0.001 now" in out,
+    ) == (0, 1, 1)
     with monkeypatch.context() as patch:
         break_off_after(2, patch)
         with pytest.raises(SystemExit, match="130"):
@@ -190,10 +204,16 @@ def test_patience_keeps_the_best_model_whether_interrupted_or_not(here, monkeypa
 
 def _more_patience_goes_on_from_the_last_epoch(here, elbos):
     best, last = len(elbos) - 3, len(elbos)
-    metrics, weights = read(here / "whole" / "metrics.json"), (here / "whole" / "model.keras").read_bytes()
+    metrics, weights = (
+        read(here / "whole" / "metrics.json"),
+        (here / "whole" / "model.keras").read_bytes(),
+    )
     code, _, err = invoke("train", "--resume", "whole", "--epochs", 50)
     assert code == 2
-    assert f"stopped after {last} epochs, as its val_elbo was best after {best}. To train longer give it more" in err
+    assert (
+        f"stopped after {last} epochs, as its val_elbo was best after {best}. To train longer give it more"
+        in err
+    )
     (here / "rows.npz").rename(here / "away.npz")
     assert invoke("train", "--resume", "whole", "--patience", 4)[0] == 2
     (here / "away.npz").rename(here / "rows.npz")
@@ -239,8 +259,15 @@ def test_what_became_of_the_data_is_told_and_kept(here):
     code, out, err = train("--epochs", 1, "--run", "run")
     note = "IndependentQuantizedLogistic, for the 256 levels of 8-bit images"
     assert (code, err) == (0, "")
-    assert f"rows: 48 training examples, in batches of 48.\nLikelihood: {note}. Another one: --likelihood" in out
-    assert read(here / "run" / "config.json")["data"] == read(here / "run" / "metrics.json")["data"] == note
+    assert (
+        f"rows: 48 training examples, in batches of 48.\nLikelihood: {note}. Another one: --likelihood"
+        in out
+    )
+    assert (
+        read(here / "run" / "config.json")["data"]
+        == read(here / "run" / "metrics.json")["data"]
+        == note
+    )
     assert read(here / "run" / "config.json")["likelihood"] == "auto"
     assert note in (here / "saved_models/rows/1/assets.extra/model_card.md").read_text()
     assert "e-" not in next(line for line in out.splitlines() if line.startswith("epoch 1/1"))
@@ -248,7 +275,9 @@ def test_what_became_of_the_data_is_told_and_kept(here):
 
 def shown(out):
     """The table of numbers that was printed, by quantity."""
-    cells = [[cell.strip() for cell in line.split("│")[1:3]] for line in out.splitlines() if "│" in line]
+    cells = [
+        [cell.strip() for cell in line.split("│")[1:3]] for line in out.splitlines() if "│" in line
+    ]
     return {quantity.split(" (")[0]: value for quantity, value in cells}
 
 
@@ -260,11 +289,16 @@ def test_a_served_model_is_judged_on_the_data_it_was_made_for(here):
     options = ["--epochs", 1, "--likelihood", "IndependentNormal", "--condition", "kind"]
     assert train(*options, "--run", "run")[0] == 0
     served = "saved_models/rows"
-    code, out, _ = invoke("evaluate", served, "--dataset", "rows.npz", "--condition", "kind", "--batch-size", 4)
+    code, out, _ = invoke(
+        "evaluate", served, "--dataset", "rows.npz", "--condition", "kind", "--batch-size", 4
+    )
     assert code == 0
     test = tfp_vae.datasets.load("rows.npz", likelihood="IndependentNormal", condition="kind").test
     model = tfp_vae.load(served)
-    expected = {"-ELBO, 16 draws": -model.score(test)["elbo"], "NLL, 128 samples": -model.log_prob(test).numpy()}
+    expected = {
+        "-ELBO, 16 draws": -model.score(test)["elbo"],
+        "NLL, 128 samples": -model.log_prob(test).numpy(),
+    }
     for name, values in expected.items():
         assert float(shown(out)[name]) == pytest.approx(values.mean(), abs=1e-3)
     live = read(here / "run" / "metrics.json")
@@ -285,13 +319,24 @@ def test_a_served_model_is_judged_on_the_data_it_was_made_for(here):
 
 @pytest.mark.slow
 def test_a_served_autoencoder_has_no_density(here):
-    options = ["--epochs", 1, "--posterior", "Deterministic", "--objective", "Reconstruction", "--run", "run"]
+    options = [
+        "--epochs",
+        1,
+        "--posterior",
+        "Deterministic",
+        "--objective",
+        "Reconstruction",
+        "--run",
+        "run",
+    ]
     assert train(*options)[0] == 0
     code, out, _ = invoke("evaluate", "saved_models/rows", "--dataset", "rows.npz")
     assert (code, shown(out)["ELBO, KL, NLL"]) == (0, "not defined: codes are points")
     expected = read(here / "run" / "metrics.json")["log_likelihood"]
     assert float(shown(out)["log-likelihood at the code"]) == pytest.approx(expected, abs=1e-3)
-    code, _, err = invoke("evaluate", "saved_models/rows", "--dataset", "rows.npz", "--condition", "kind")
+    code, _, err = invoke(
+        "evaluate", "saved_models/rows", "--dataset", "rows.npz", "--condition", "kind"
+    )
     assert (code, "is not conditional. Leave out --condition" in err) == (2, True)
 
 
@@ -299,8 +344,12 @@ WORDS = {
     "There is not enough memory (asked for: shape[9,9]).": tf.errors.ResourceExhaustedError(
         None, None, "{{node a}} OOM when allocating tensor with shape[9,9] and type float"
     ),
-    "There is not enough memory.": tf.errors.InternalError(None, None, "RESOURCE_EXHAUSTED: Out of memory"),
-    "The disk is full.": tf.errors.ResourceExhaustedError(None, None, "a/b.tmp; No space left on device"),
+    "There is not enough memory.": tf.errors.InternalError(
+        None, None, "RESOURCE_EXHAUSTED: Out of memory"
+    ),
+    "The disk is full.": tf.errors.ResourceExhaustedError(
+        None, None, "a/b.tmp; No space left on device"
+    ),
     "The disk is full, writing a.npz.": OSError(errno.EDQUOT, "Disk quota exceeded", "a.npz"),
     "a.npz: Permission denied.": OSError(errno.EACCES, "Permission denied", "a.npz"),
 }
@@ -323,7 +372,9 @@ def test_what_is_listed_and_helped_with_is_whole_on_a_narrow_terminal(monkeypatc
     ]  # fmt: skip
     assert "..." not in help_text.partition("Commands:")[2]
     text = invoke("train", "-h")[1]
-    assert tfp_vae_console.EXAMPLES.splitlines()[2:] == [line[2:] for line in text.splitlines()[-6:]]
+    assert tfp_vae_console.EXAMPLES.splitlines()[2:] == [
+        line[2:] for line in text.splitlines()[-6:]
+    ]
     assert "…" not in text + help_text
     assert "<bool>" not in text + help_text
 

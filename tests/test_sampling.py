@@ -20,10 +20,16 @@ DISTRIBUTIONS = {
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_moments(name, jit_compile):
     distribution = DISTRIBUTIONS[name]()
-    z = tf.function(lambda seed: sample(distribution, 200_000, seed), jit_compile=jit_compile)(tf.constant([3, 4]))
+    z = tf.function(lambda seed: sample(distribution, 200_000, seed), jit_compile=jit_compile)(
+        tf.constant([3, 4])
+    )
     assert z.shape == (200_000, 1, 2)
     np.testing.assert_allclose(np.mean(z, 0), distribution.mean(), atol=0.03)
-    covariance = np.diag(np.square(distribution.stddev()[0])) if name == "other" else distribution.covariance()[0]
+    covariance = (
+        np.diag(np.square(distribution.stddev()[0]))
+        if name == "other"
+        else distribution.covariance()[0]
+    )
     np.testing.assert_allclose(np.cov(z[:, 0].numpy().T), covariance, rtol=0.02, atol=0.02)
 
 

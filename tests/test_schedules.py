@@ -26,7 +26,9 @@ class Sawtooth(keras.optimizers.schedules.LearningRateSchedule):
         return {"period": self.period}
 
 
-SCHEDULES = pytest.mark.parametrize("schedule", [CYCLICAL, RESTARTS, Sawtooth(7)], ids=lambda s: type(s).__name__)
+SCHEDULES = pytest.mark.parametrize(
+    "schedule", [CYCLICAL, RESTARTS, Sawtooth(7)], ids=lambda s: type(s).__name__
+)
 
 
 def pass_at(vae, x, step):
@@ -44,10 +46,16 @@ def test_beta_follows_the_schedule_in_training_alone(schedule, jit_compile, digi
 
     for step in (0, 1, 3, 7, 8, 11, 23, 24, 1000):
         answer, beta = terms(tf.constant(step)), float(schedule(step))
-        np.testing.assert_allclose(answer["loss"], beta * answer["kl"] - answer["log_likelihood"], rtol=1e-4)
-        np.testing.assert_allclose(answer["elbo"], answer["log_likelihood"] - answer["kl"], rtol=1e-5)
+        np.testing.assert_allclose(
+            answer["loss"], beta * answer["kl"] - answer["log_likelihood"], rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            answer["elbo"], answer["log_likelihood"] - answer["kl"], rtol=1e-5
+        )
     answer, last = vae(x), float(schedule(2**31 - 1))
-    np.testing.assert_allclose(answer["loss"], last * answer["kl"] - answer["log_likelihood"], rtol=1e-5)
+    np.testing.assert_allclose(
+        answer["loss"], last * answer["kl"] - answer["log_likelihood"], rtol=1e-5
+    )
     np.testing.assert_allclose(answer["elbo"], answer["log_likelihood"] - answer["kl"], rtol=1e-5)
 
 
@@ -55,8 +63,12 @@ def test_beta_follows_the_schedule_in_training_alone(schedule, jit_compile, digi
 def test_free_bits_follow_the_schedule(schedule, digits):
     vae, x = make_vae(objective=objectives.ELBO(free_bits=schedule)), digits.train[:10]
     for step in (1, 3, 11, 23):
-        fixed = objectives.ELBO(free_bits=max(float(schedule(step)), 1e-9)).terms(pass_at(vae, x, step))
-        np.testing.assert_allclose(vae.objective.terms(pass_at(vae, x, step))["loss"], fixed["loss"], rtol=1e-5)
+        fixed = objectives.ELBO(free_bits=max(float(schedule(step)), 1e-9)).terms(
+            pass_at(vae, x, step)
+        )
+        np.testing.assert_allclose(
+            vae.objective.terms(pass_at(vae, x, step))["loss"], fixed["loss"], rtol=1e-5
+        )
 
 
 @SCHEDULES
@@ -86,10 +98,22 @@ def test_cycles_in_closed_form():
 
 
 BAD = {
-    "final": ({"final": -1.0, "steps_per_cycle": 5}, r"final must be a finite number of at least 0, received -1\.0"),
-    "steps": ({"steps_per_cycle": 0}, "steps_per_cycle must be a whole number of at least 1, received 0"),
-    "cycles": ({"steps_per_cycle": 5, "num_cycles": 1.5}, r"num_cycles must be a whole number .* received 1\.5"),
-    "ramp": ({"steps_per_cycle": 5, "ramp": 0.0}, r"ramp must be above 0 and at most 1, received 0\.0"),
+    "final": (
+        {"final": -1.0, "steps_per_cycle": 5},
+        r"final must be a finite number of at least 0, received -1\.0",
+    ),
+    "steps": (
+        {"steps_per_cycle": 0},
+        "steps_per_cycle must be a whole number of at least 1, received 0",
+    ),
+    "cycles": (
+        {"steps_per_cycle": 5, "num_cycles": 1.5},
+        r"num_cycles must be a whole number .* received 1\.5",
+    ),
+    "ramp": (
+        {"steps_per_cycle": 5, "ramp": 0.0},
+        r"ramp must be above 0 and at most 1, received 0\.0",
+    ),
 }
 
 

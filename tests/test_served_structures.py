@@ -18,7 +18,11 @@ pytestmark = pytest.mark.verified
 
 def flow_vae():
     flow = tfpl.InverseAutoregressiveFlow(2, 2, (8,), context_size=2)
-    encoder = [keras.Input((3,)), keras.layers.Dense(tfpl.FlowPosterior.params_size(flow)), tfpl.FlowPosterior(flow)]
+    encoder = [
+        keras.Input((3,)),
+        keras.layers.Dense(tfpl.FlowPosterior.params_size(flow)),
+        tfpl.FlowPosterior(flow),
+    ]
     decoder = [keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)]
     return tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder))
 
@@ -35,12 +39,18 @@ def served(request, tmp_path_factory):
     vae.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
     vae.fit(data, batch_size=12, verbose=0)
     folder = tmp_path_factory.mktemp("served")
-    return vae, tfp_vae.load(vae.export(folder / "model", score_samples=2, log_prob_samples=50)), data
+    return (
+        vae,
+        tfp_vae.load(vae.export(folder / "model", score_samples=2, log_prob_samples=50)),
+        data,
+    )
 
 
 def close(actual, expected, tolerance=1e-4):
     tf.nest.map_structure(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), actual, dict_or_array(expected)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance),
+        actual,
+        dict_or_array(expected),
     )
 
 
@@ -52,7 +62,10 @@ def test_answers_are_the_live_models(served):
     vae, loaded, data = served
     condition = data["condition"][0] if vae.condition is not None else None
     close(loaded.reconstruct(data), vae.reconstruct(data))
-    close(loaded.generate(4, seed=1, condition=condition), vae.generate(4, seed=1, condition=condition))
+    close(
+        loaded.generate(4, seed=1, condition=condition),
+        vae.generate(4, seed=1, condition=condition),
+    )
     one_pass = vae.one_pass(data, tf.constant([7, 0]))  # the seed of what is served
     log_likelihood, log_prior, log_posterior = one_pass.log_densities(
         sampling.sample_alike(one_pass.posterior, 2, one_pass.seed)
@@ -61,7 +74,9 @@ def test_answers_are_the_live_models(served):
     expected = {"log_likelihood": tf.reduce_mean(log_likelihood, 0), "kl": kl}
     expected["elbo"] = expected["log_likelihood"] - kl
     close(loaded.score(data), {name: value.numpy() for name, value in expected.items()}, 1e-3)
-    estimate = objectives.importance_sampled_log_prob(one_pass, 50, draws_per_step=32, draw=sampling.sample_alike)
+    estimate = objectives.importance_sampled_log_prob(
+        one_pass, 50, draws_per_step=32, draw=sampling.sample_alike
+    )
     close(loaded.log_prob(data), estimate, 1e-3)
 
 
@@ -69,7 +84,9 @@ def test_the_posterior_draws_and_has_the_live_models_density(served):
     vae, loaded, data = served
     q, live = loaded.encode(data), vae.encode(data)
     z = q.sample(3, seed=[1, 2])
-    assert tf.nest.map_structure(lambda part: part.shape[:2], z) == tf.nest.map_structure(lambda _: (3, 24), z)
+    assert tf.nest.map_structure(lambda part: part.shape[:2], z) == tf.nest.map_structure(
+        lambda _: (3, 24), z
+    )
     close(q.log_prob(z), sampling.log_density(live, z), 2e-3)
     one = q.sample(seed=[1, 2])
     close(q.log_prob(one), sampling.log_density(live, one), 2e-3)

@@ -60,10 +60,15 @@ def served(request, all_served) -> Served:
 
 
 def test_layout(served):
-    files = {str(path.relative_to(served.folder)) for path in served.folder.rglob("*") if path.is_file()}
+    files = {
+        str(path.relative_to(served.folder)) for path in served.folder.rglob("*") if path.is_file()
+    }
     variables = {"variables/variables.index", "variables/variables.data-00000-of-00001"}
     assert served.folder.name == "1"
-    beside = {f"assets.extra/{name}" for name in ("tfp_vae.json", "tf_serving_warmup_requests", "model_card.md")}
+    beside = {
+        f"assets.extra/{name}"
+        for name in ("tfp_vae.json", "tf_serving_warmup_requests", "model_card.md")
+    }
     assert files == {"saved_model.pb", "fingerprint.pb", *beside, *variables}
     description = json.loads((served.folder / "assets.extra" / "tfp_vae.json").read_text())
     assert description["event_shape"] == list(EVENT_SHAPE)
@@ -72,7 +77,9 @@ def test_layout(served):
 
 def test_only_the_weights_are_saved(served):
     graph = c_api.meta_graph(served.folder).graph_def
-    constants = [tf.make_ndarray(node.attr["value"].tensor) for node in graph.node if node.op == "Const"]
+    constants = [
+        tf.make_ndarray(node.attr["value"].tensor) for node in graph.node if node.op == "Const"
+    ]
     shapes = sorted(constant.shape for constant in constants if constant.dtype != object)
     assert shapes == sorted(tuple(weight.shape) for weight in served.vae.weights)
 
@@ -84,14 +91,21 @@ def test_signatures_are_batched_float32(served):
     definitions = dict(c_api.meta_graph(served.folder).signature_def)
     definitions.pop("__saved_model_init_op")
     description = definitions.pop("describe").outputs["description"]
-    assert (description.dtype, [dim.size for dim in description.tensor_shape.dim]) == (tf.string, [-1])
+    assert (description.dtype, [dim.size for dim in description.tensor_shape.dim]) == (
+        tf.string,
+        [-1],
+    )
     assert set(definitions) == set(INPUTS)
     for name, definition in definitions.items():
         assert definition.method_name == "tensorflow/serving/predict"
         assert set(definition.inputs) == {INPUTS[name]}
         assert set(definition.outputs) == served.outputs[name]
-        assert definition.inputs[INPUTS[name]].dtype == (tf.int32 if name == "sample" else tf.float32)
-        assert {output.dtype for output in definition.outputs.values()} == {tf.float32.as_datatype_enum}
+        assert definition.inputs[INPUTS[name]].dtype == (
+            tf.int32 if name == "sample" else tf.float32
+        )
+        assert {output.dtype for output in definition.outputs.values()} == {
+            tf.float32.as_datatype_enum
+        }
         for info in [*definition.inputs.values(), *definition.outputs.values()]:
             assert not info.tensor_shape.unknown_rank
             assert info.tensor_shape.dim[0].size == -1
@@ -99,7 +113,10 @@ def test_signatures_are_batched_float32(served):
 
 def test_the_graph_runs_on_any_server(served):
     graph = c_api.meta_graph(served.folder).graph_def
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    nodes = [
+        *graph.node,
+        *(node for function in graph.library.function for node in function.node_def),
+    ]
     assert {"MatMul", "StatelessRandomNormalV2"} <= {node.op for node in nodes}
     assert not [node.op for node in nodes if "PyFunc" in node.op or "Xla" in node.op]
     assert {node.op for node in nodes if op_def_registry.get(node.op).is_stateful} <= STATEFUL
@@ -109,7 +126,9 @@ def test_the_graph_runs_on_any_server(served):
 
 def test_a_version_describes_itself_for_each_row(served):
     (description,) = served.plain.signatures["describe"](row=tf.zeros([3], tf.int32)).values()
-    assert set(description.numpy()) == {(served.folder / "assets.extra" / "tfp_vae.json").read_bytes()}
+    assert set(description.numpy()) == {
+        (served.folder / "assets.extra" / "tfp_vae.json").read_bytes()
+    }
     signatures = json.loads(description.numpy()[0])["signatures"]
     assert {name: list(signature["inputs"]) for name, signature in signatures.items()} == {
         name: [input] for name, input in INPUTS.items()
@@ -127,9 +146,13 @@ def test_a_version_describes_itself_for_each_row(served):
 @pytest.mark.parametrize("signature", INPUTS)
 def test_batches_concatenate(served, signature):
     request = served.inputs[INPUTS[signature]]
-    parts = [served.ask(signature, request[rows]) for rows in (slice(1), slice(1, 4), slice(4, 132))]
+    parts = [
+        served.ask(signature, request[rows]) for rows in (slice(1), slice(1, 4), slice(4, 132))
+    ]
     whole = served.ask(signature)
-    assert_all_close({name: np.concatenate([part[name] for part in parts]) for name in whole}, whole)
+    assert_all_close(
+        {name: np.concatenate([part[name] for part in parts]) for name in whole}, whole
+    )
 
 
 @pytest.mark.parametrize("signature", INPUTS)
@@ -146,7 +169,9 @@ def test_a_sample_depends_on_its_own_seed_alone(served):
     seed, order = served.inputs["seed"], np.random.default_rng(1).permutation(ROWS)
     drawn, permuted = served.ask("sample"), served.ask("sample", seed[order])
     assert_all_close(permuted, {name: value[order] for name, value in drawn.items()})
-    assert_all_close(served.ask("sample", seed[7:8]), {name: value[7:8] for name, value in drawn.items()})
+    assert_all_close(
+        served.ask("sample", seed[7:8]), {name: value[7:8] for name, value in drawn.items()}
+    )
     assert len(np.unique(drawn["z"])) == drawn["z"].size
     assert_close(drawn["z"].std(), 1, 0.1)
 
@@ -156,7 +181,9 @@ def test_a_sample_depends_on_its_own_seed_alone(served):
 
 def assert_same_distribution(actual, expected, value):
     assert type(actual) is type(expected)
-    assert type(getattr(actual, "distribution", None)) is type(getattr(expected, "distribution", None))
+    assert type(getattr(actual, "distribution", None)) is type(
+        getattr(expected, "distribution", None)
+    )
     assert (actual.batch_shape, actual.event_shape, actual.dtype) == (
         expected.batch_shape,
         expected.event_shape,
@@ -182,7 +209,9 @@ def test_loaded_methods_give_the_live_values(served):
     x = served.inputs["x"]
     assert_close(served.loaded.reconstruct(x), served.vae.reconstruct(x))
     assert_close(served.loaded.generate(7, seed=3), served.vae.generate(7, seed=3))
-    prior = tfd.MultivariateNormalDiag(tf.fill(served.vae.latent_shape, 0.5), tf.fill(served.vae.latent_shape, 2.0))
+    prior = tfd.MultivariateNormalDiag(
+        tf.fill(served.vae.latent_shape, 0.5), tf.fill(served.vae.latent_shape, 2.0)
+    )
     for draws in (False, True):
         arguments = {"seed": 3, "prior": prior, "draws": draws}
         assert_close(served.loaded.generate(7, **arguments), served.vae.generate(7, **arguments))
@@ -190,13 +219,19 @@ def test_loaded_methods_give_the_live_values(served):
     assert_close(served.loaded.log_prob(x), served.ask("log_prob")["log_prob"])
     seed = served.inputs["seed"][:9]
     live = served.vae.sample_rows(tf.constant(seed))
-    assert_all_close(served.ask("sample", seed), {name: value.numpy() for name, value in live.items()})
+    assert_all_close(
+        served.ask("sample", seed), {name: value.numpy() for name, value in live.items()}
+    )
 
 
 def test_score_estimates_the_live_elbo(served):
     x = served.inputs["x"][:20]
     score, posterior = served.loaded.score(x), served.vae.encode(x)
-    draws = served.vae.decode(posterior.sample(1000, seed=1)).log_prob(np.broadcast_to(x, [1000, *x.shape])).numpy()
+    draws = (
+        served.vae.decode(posterior.sample(1000, seed=1))
+        .log_prob(np.broadcast_to(x, [1000, *x.shape]))
+        .numpy()
+    )
     error = draws.std(0) * np.sqrt(1 / SAMPLES["score_samples"] + 1 / len(draws))
     assert_close(score["kl"], tfd.kl_divergence(posterior, served.vae.prior(None)))
     assert_close(score["elbo"], score["log_likelihood"] - score["kl"])
@@ -211,9 +246,13 @@ def test_log_prob_estimates_the_live_one(served):
 
 def test_estimates_take_the_promised_number_of_draws(served):
     x, seed = served.inputs["x"][:1], seed_of(Stream.SERVED_ESTIMATES)
-    one_pass = objectives.OnePass(x, served.vae.encode(x), served.vae.prior(None), served.vae.decode, seed)
+    one_pass = objectives.OnePass(
+        x, served.vae.encode(x), served.vae.prior(None), served.vae.decode, seed
+    )
     z = sampling.sample(one_pass.posterior, SAMPLES["score_samples"], seed)
-    assert_close(served.ask("score")["log_likelihood"][:1], tf.reduce_mean(one_pass.log_densities(z)[0], 0))
+    assert_close(
+        served.ask("score")["log_likelihood"][:1], tf.reduce_mean(one_pass.log_densities(z)[0], 0)
+    )
     live = objectives.importance_sampled_log_prob(
         one_pass, SAMPLES["log_prob_samples"], draws_per_step=signatures.DRAWS_PER_STEP
     )
@@ -226,7 +265,10 @@ def test_the_c_api_gives_the_same(served):
             answer = session.run(signature, **{name: served.inputs[name]})
             assert_all_close(answer, served.ask(signature))
             assert {value.dtype.name for value in answer.values()} == {"float32"}
-            assert {len(value) for value in session.run(signature, **{name: served.inputs[name][:3]}).values()} == {3}
+            assert {
+                len(value)
+                for value in session.run(signature, **{name: served.inputs[name][:3]}).values()
+            } == {3}
 
 
 CLIENT = """
@@ -275,15 +317,31 @@ def test_plain_tensorflow_gives_the_same(all_served, tmp_path):
     folders = [str(tmp_path / name) for name in all_served]
     subprocess.run([sys.executable, "-c", CLIENT, *folders], check=True, timeout=300, cwd=tmp_path)
     for name, served in all_served.items():
-        answers = {f"{signature}/{key}": value for signature in INPUTS for key, value in served.ask(signature).items()}
+        answers = {
+            f"{signature}/{key}": value
+            for signature in INPUTS
+            for key, value in served.ask(signature).items()
+        }
         assert_all_close(dict(np.load(tmp_path / name / "outputs.npz")), answers)
 
 
 def test_saved_model_cli_gives_the_same(all_served, tmp_path):
     served = all_served["binomial"]
     np.save(tmp_path / "x.npy", served.inputs["x"])
-    command = [os.path.join(os.path.dirname(sys.executable), "saved_model_cli"), "run", "--dir", str(served.folder)]
-    command += ["--tag_set", "serve", "--signature_def", "encode", "--inputs", f"x={tmp_path / 'x.npy'}"]
+    command = [
+        os.path.join(os.path.dirname(sys.executable), "saved_model_cli"),
+        "run",
+        "--dir",
+        str(served.folder),
+    ]
+    command += [
+        "--tag_set",
+        "serve",
+        "--signature_def",
+        "encode",
+        "--inputs",
+        f"x={tmp_path / 'x.npy'}",
+    ]
     subprocess.run([*command, "--outdir", str(tmp_path / "out")], check=True, timeout=300)
     answers = {path.stem: np.load(path) for path in (tmp_path / "out").iterdir()}
     assert_all_close(answers, served.ask("encode"))
@@ -295,7 +353,9 @@ def test_saved_model_cli_gives_the_same(all_served, tmp_path):
 @pytest.mark.parametrize("method", ["encode", "reconstruct", "score", "log_prob"])
 @pytest.mark.parametrize("shape", [(3, 8, 8), (3, 8, 8, 2), (8, 8, 1), (2, 3, 8, 8, 1)])
 def test_wrong_shapes_of_x_are_named(all_served, method, shape):
-    with pytest.raises(ValueError, match=f"{method} takes x of shape .*8, 8, 1.*received .*{shape[-1]}"):
+    with pytest.raises(
+        ValueError, match=f"{method} takes x of shape .*8, 8, 1.*received .*{shape[-1]}"
+    ):
         getattr(all_served["binomial"].loaded, method)(np.zeros(shape, "float32"))
 
 

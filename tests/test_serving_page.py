@@ -71,12 +71,20 @@ def test_a_card_can_be_left_out_and_configurations_are_kept(trained_vae, tmp_pat
 
 def test_configurations_are_what_the_server_reads():
     """The stand-in reads the batching of the tracked model; tensorflow-serving-api has the message of the other."""
-    model_server_config_pb2 = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
+    model_server_config_pb2 = pytest.importorskip(
+        "tensorflow_serving.config.model_server_config_pb2"
+    )
     from google.protobuf import text_format
 
     text = (BASE / "models.config").read_text()
-    (config,) = text_format.Parse(text, model_server_config_pb2.ModelServerConfig()).model_config_list.config
-    assert (config.name, config.base_path, config.model_platform) == ("digits", "/models/digits", "tensorflow")
+    (config,) = text_format.Parse(
+        text, model_server_config_pb2.ModelServerConfig()
+    ).model_config_list.config
+    assert (config.name, config.base_path, config.model_platform) == (
+        "digits",
+        "/models/digits",
+        "tensorflow",
+    )
 
 
 def test_docker_lines_name_what_is_there():
@@ -112,11 +120,18 @@ def test_the_grpc_block_runs(server, x):
 def test_curl_lines_answer(server):
     """Sent as curl would send them."""
     commands = [
-        shlex.split(line) for block in SHELL for line in block.replace("\\\n", "").splitlines() if "curl" in line
+        shlex.split(line)
+        for block in SHELL
+        for line in block.replace("\\\n", "").splitlines()
+        if "curl" in line
     ]
-    answers = [requests.post(at(server, url), data=body, timeout=30).json() for _, url, _, body in commands]
+    answers = [
+        requests.post(at(server, url), data=body, timeout=30).json() for _, url, _, body in commands
+    ]
     rows, described, columns = answers
-    np.testing.assert_allclose([row["x"] for row in rows["predictions"]], columns["outputs"]["x"], rtol=1e-5)
+    np.testing.assert_allclose(
+        [row["x"] for row in rows["predictions"]], columns["outputs"]["x"], rtol=1e-5
+    )
     assert described["predictions"] == [(BASE / "1" / "assets.extra" / "tfp_vae.json").read_text()]
 
 

@@ -14,7 +14,11 @@ from tests.test_cli import ROOT, invoke
 from tfp_vae import sources
 from tfp_vae.cli.runs import Run
 
-PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if "tfp-vae " in path.read_text()]
+PAGES = [
+    path
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if "tfp-vae " in path.read_text()
+]
 SHORT = ["--hidden-size", "16", "--num-samples", "2"]
 FEW = 240
 
@@ -25,7 +29,10 @@ def commands(page: Path) -> list[list[str]]:
     found = re.findall(r"^tfp-vae [^\n]+|`(?:\.venv/bin/)?tfp-vae [^`]+`", text, re.MULTILINE)
     lines = [" ".join(line.strip("`").split()) for line in found]
     if page.name == "mnist.md":
-        lines = [f"{lines[0]} {options}" for options in re.findall(r"^\|[^|]+\| `([^`]+)` \|", text, re.MULTILINE)]
+        lines = [
+            f"{lines[0]} {options}"
+            for options in re.findall(r"^\|[^|]+\| `([^`]+)` \|", text, re.MULTILINE)
+        ]
     return [
         words
         for line in dict.fromkeys(lines)
@@ -85,8 +92,12 @@ def test_every_line_ends_in_what_it_promises(page, here, full):
         assert (code, err) == (0, ""), (short, err)
         if words[1] == "train" and "--resume" not in words:
             (run,) = {*here.glob("runs/*")} - before
-            assert len(list((run / "pictures").glob("*.png"))) == (2 if "people.npz" in words else 4)
-            assert tfp_vae.load(here / "saved_models" / Run.open(run).options.name).description["signatures"]
+            assert len(list((run / "pictures").glob("*.png"))) == (
+                2 if "people.npz" in words else 4
+            )
+            assert tfp_vae.load(here / "saved_models" / Run.open(run).options.name).description[
+                "signatures"
+            ]
         elif "--output" in words:
             assert (here / words[words.index("--output") + 1]).is_file()
         assert out

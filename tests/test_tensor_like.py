@@ -37,12 +37,21 @@ def test_every_use_sees_the_same_draw():
     q = TensorLike(tfd.Normal(LOC, 2.0), draw)
     assert draw.call_count == 0
     first = tf.convert_to_tensor(q)
-    for use in (q.value(), q + 0.0, tf.identity(q), keras.ops.add(q, 0.0), q.numpy(), np.asarray(q)):
+    for use in (
+        q.value(),
+        q + 0.0,
+        tf.identity(q),
+        keras.ops.add(q, 0.0),
+        q.numpy(),
+        np.asarray(q),
+    ):
         np.testing.assert_array_equal(use, first)
     assert draw.call_count == 1
 
 
-@pytest.mark.parametrize("convert", [tfd.Distribution.sample, lambda q: q.sample(5, seed=SEED)], ids=["sample", "own"])
+@pytest.mark.parametrize(
+    "convert", [tfd.Distribution.sample, lambda q: q.sample(5, seed=SEED)], ids=["sample", "own"]
+)
 def test_shape_is_known_without_a_draw(convert):
     with tf.Graph().as_default() as graph:
         q = TensorLike(tfd.MultivariateNormalDiag(tf.zeros([3, 2])), convert)
@@ -96,13 +105,20 @@ def test_stock_export_and_predict_give_tensors(tmp_path):
 
 def test_distribution_that_is_not_composite():
     flow = tfb.MaskedAutoregressiveFlow(lambda y: (tf.ones_like(y), tf.zeros_like(y)))
-    layer = tfpl.DistributionLambda(lambda t: flow(tfd.MultivariateNormalDiag(t)), lambda p: flow(p.distribution.loc))
+    layer = tfpl.DistributionLambda(
+        lambda t: flow(tfd.MultivariateNormalDiag(t)), lambda p: flow(p.distribution.loc)
+    )
     model = keras.Sequential([keras.Input((2,)), layer])
     np.testing.assert_array_equal(model.predict(LOC, verbose=0), LOC + 1.0)
-    with pytest.raises(NotImplementedError, match=r"TransformedDistribution.* leaves a tf\.function only if .* Return"):
+    with pytest.raises(
+        NotImplementedError,
+        match=r"TransformedDistribution.* leaves a tf\.function only if .* Return",
+    ):
         tf.function(lambda: layer(LOC).tensor_distribution)()
     eager = layer(LOC)
-    np.testing.assert_allclose(eager.log_prob(LOC), flow(tfd.MultivariateNormalDiag(LOC)).log_prob(LOC), rtol=1e-5)
+    np.testing.assert_allclose(
+        eager.log_prob(LOC), flow(tfd.MultivariateNormalDiag(LOC)).log_prob(LOC), rtol=1e-5
+    )
 
 
 def test_border_of_a_function():
@@ -122,7 +138,9 @@ DISTRIBUTIONS = [
     lambda: tfd.TransformedDistribution(tfd.Normal(LOC, 1.0), tfb.Exp()),
     lambda: tfd.JointDistributionSequential([tfd.Normal(LOC, 1.0), lambda z: tfd.Normal(z, 2.0)]),
 ]
-NOT_ASKED = {"with_name_scope": "decorates the methods of a tf.Module, says nothing of the distribution"}
+NOT_ASKED = {
+    "with_name_scope": "decorates the methods of a tf.Module, says nothing of the distribution"
+}
 
 
 def ask(distribution, name, arguments):
@@ -131,7 +149,11 @@ def ask(distribution, name, arguments):
     if not callable(attribute):
         return attribute
     parameters = inspect.signature(getattr(tfd.Distribution, name)).parameters
-    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    required = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
     positional = [arguments[argument] for argument in required if argument != "self"]
     try:
         return attribute(*positional, **({"seed": SEED} if "seed" in parameters else {}))
@@ -145,13 +167,19 @@ def facts(answer) -> str:
     return re.sub(" at 0x[0-9a-f]+", "", repr((type(answer), shown)))
 
 
-@pytest.mark.parametrize("name", [n for n in dir(tfd.Distribution) if n[0] != "_" and n not in NOT_ASKED])
+@pytest.mark.parametrize(
+    "name", [n for n in dir(tfd.Distribution) if n[0] != "_" and n not in NOT_ASKED]
+)
 def test_every_public_name_answers_as_the_inner_one(name):
     answers = []
     for inner in (make() for make in DISTRIBUTIONS):
         value = np.full_like(LOC, 0.5)
         is_joint = isinstance(inner, tfd.JointDistribution)
-        arguments = {"value": [value, value] if is_joint else value, "other": inner, "sample_shape": (2, 2)}
+        arguments = {
+            "value": [value, value] if is_joint else value,
+            "other": inner,
+            "sample_shape": (2, 2),
+        }
         answers.append(ask(inner, name, arguments))
         assert facts(ask(TensorLike(inner), name, arguments)) == facts(answers[-1])
     assert not all(isinstance(answer, Exception) for answer in answers)
@@ -164,18 +192,44 @@ def test_it_is_a_distribution_with_the_members_of_its_kind():
     assert tfd.Independent(q, 1).event_shape == [2, 1]
 
 
-UNARY = {"neg": operator.neg, "abs": abs, "len": len, "list": list, "tf.shape": tf.shape, "np.sum": np.sum}
-BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lt", "le", "gt", "ge"]
+UNARY = {
+    "neg": operator.neg,
+    "abs": abs,
+    "len": len,
+    "list": list,
+    "tf.shape": tf.shape,
+    "np.sum": np.sum,
+}
+BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+]
 
 
 @pytest.mark.parametrize("act", UNARY.values(), ids=UNARY)
 def test_unary_operators_act_on_the_tensor(act):
-    np.testing.assert_array_equal(act(TensorLike(tfd.Normal(LOC, 2.0), MEAN)), act(tf.constant(LOC)))
+    np.testing.assert_array_equal(
+        act(TensorLike(tfd.Normal(LOC, 2.0), MEAN)), act(tf.constant(LOC))
+    )
 
 
 @pytest.mark.parametrize("name", BINARY)
 def test_binary_operators_act_on_the_tensor(name):
-    act, q, other = getattr(operator, name), TensorLike(tfd.Normal(LOC, 2.0), MEAN), tf.constant([[2.0, 1], [3, 2]])
+    act, q, other = (
+        getattr(operator, name),
+        TensorLike(tfd.Normal(LOC, 2.0), MEAN),
+        tf.constant([[2.0, 1], [3, 2]]),
+    )
     np.testing.assert_array_equal(act(q, other), act(LOC, other))
     np.testing.assert_array_equal(act(q, other.numpy()), act(LOC, other))
     np.testing.assert_array_equal(act(other, q), act(other, LOC))
@@ -185,7 +239,13 @@ def test_binary_operators_act_on_the_tensor(name):
 
 def test_python_asks_the_tensor():
     q, whole = TensorLike(tfd.Normal(2.5, 1.0), MEAN), TensorLike(tfd.Bernoulli(logits=50.0))
-    assert (float(q), int(q), complex(q), f"{q:.2f}", [*range(whole)]) == (2.5, 2, 2.5 + 0j, "2.50", [0])
+    assert (float(q), int(q), complex(q), f"{q:.2f}", [*range(whole)]) == (
+        2.5,
+        2,
+        2.5 + 0j,
+        "2.50",
+        [0],
+    )
     assert (f"{q}", bool(q)) == (str(q.tensor_distribution), True)
     row = TensorLike(tfd.Normal([1.0, 2.0], 1.0), MEAN)
     assert 2.0 in row
@@ -194,15 +254,25 @@ def test_python_asks_the_tensor():
 
 def test_it_is_one_object_that_cannot_be_pickled():
     q, p = TensorLike(tfd.Normal(LOC, 1.0)), TensorLike(tfd.Normal(LOC, 1.0))
-    assert ((q == q), (q == p), (q != p), len({q, p}), copy.copy(q) is q) == (True, False, True, 2, True)
+    assert ((q == q), (q == p), (q != p), len({q, p}), copy.copy(q) is q) == (
+        True,
+        False,
+        True,
+        2,
+        True,
+    )
     np.testing.assert_array_equal(tf.equal(q, q), np.ones([2, 2], bool))
     assert copy.deepcopy(q).tensor_distribution is not q.tensor_distribution
     np.testing.assert_array_equal(copy.deepcopy(q), q)
-    with pytest.raises(TypeError, match=r"Normal.* cannot be pickled: .*Save the model, or pickle np.asarray\(q\)"):
+    with pytest.raises(
+        TypeError, match=r"Normal.* cannot be pickled: .*Save the model, or pickle np.asarray\(q\)"
+    ):
         pickle.dumps(q)
 
 
-@pytest.mark.parametrize("function", [np.mean, np.std, np.prod, np.argmax, np.copy, lambda q: np.concatenate([q, q])])
+@pytest.mark.parametrize(
+    "function", [np.mean, np.std, np.prod, np.argmax, np.copy, lambda q: np.concatenate([q, q])]
+)
 def test_numpy_sees_an_array(function):
     np.testing.assert_array_equal(function(TensorLike(tfd.Normal(LOC, 2.0), MEAN)), function(LOC))
 
@@ -223,7 +293,11 @@ def test_dtype_is_that_of_the_tensor(convert, dtype):
 
 def test_cast_keeps_the_distribution_and_the_draw():
     q = TensorLike(tfd.Bernoulli(logits=LOC))
-    for cast in (tf.cast(q, tf.float16), tf.cast(x=q, dtype="float16"), keras.ops.cast(q, "float16")):
+    for cast in (
+        tf.cast(q, tf.float16),
+        tf.cast(x=q, dtype="float16"),
+        keras.ops.cast(q, "float16"),
+    ):
         assert (type(cast), cast.dtype, cast.value().dtype) == (TensorLike, tf.float16, tf.float16)
         assert cast.tensor_distribution is q.tensor_distribution
         np.testing.assert_array_equal(cast, q)
@@ -255,8 +329,17 @@ def test_other_new_axes_give_a_tensor(make, axis):
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int64", "bool"])
 def test_an_outcome_is_brought_to_the_dtype_of_the_distribution(dtype):
     q, ones = TensorLike(tfd.Normal(LOC, 2.0)), tf.ones([2, 2], dtype)
-    for name in ("log_prob", "prob", "cdf", "log_cdf", "survival_function", "log_survival_function"):
-        np.testing.assert_array_equal(getattr(q, name)(ones), getattr(q.tensor_distribution, name)(np.float32(1.0)))
+    for name in (
+        "log_prob",
+        "prob",
+        "cdf",
+        "log_cdf",
+        "survival_function",
+        "log_survival_function",
+    ):
+        np.testing.assert_array_equal(
+            getattr(q, name)(ones), getattr(q.tensor_distribution, name)(np.float32(1.0))
+        )
     np.testing.assert_array_equal(q.log_prob(value=ones), q.log_prob(1.0))
     joint = TensorLike(tfd.JointDistributionNamed({"x": tfd.Normal(0.0, 1.0)}))
     np.testing.assert_array_equal(joint.log_prob(x=1.0), joint.log_prob({"x": 1.0}))
@@ -275,15 +358,21 @@ def test_numpy_on_the_left_gives_a_tensor(left):
         product = left * TensorLike(tfd.Normal(loc, 1.0), MEAN)
     assert tf.is_tensor(product)
     np.testing.assert_array_equal(tape.gradient(product, loc), np.broadcast_to(left, LOC.shape))
-    np.testing.assert_array_equal(tf.function(lambda: left * TensorLike(tfd.Normal(loc, 1.0), MEAN))(), left * LOC)
+    np.testing.assert_array_equal(
+        tf.function(lambda: left * TensorLike(tfd.Normal(loc, 1.0), MEAN))(), left * LOC
+    )
 
 
-@pytest.mark.parametrize("index", [0, (0, 1), slice(1, None), (..., None), (slice(None), -1)], ids=str)
+@pytest.mark.parametrize(
+    "index", [0, (0, 1), slice(1, None), (..., None), (slice(None), -1)], ids=str
+)
 def test_indexing_acts_on_the_tensor(index):
     np.testing.assert_array_equal(TensorLike(tfd.Normal(LOC, 2.0), MEAN)[index], LOC[index])
 
 
-@pytest.mark.parametrize("wrap", [(True, False), (False, True), (True, True)], ids=["left", "right", "both"])
+@pytest.mark.parametrize(
+    "wrap", [(True, False), (False, True), (True, True)], ids=["left", "right", "both"]
+)
 def test_kl_divergence(wrap):
     scale, other = np.array([[1.0, 2.0], [2.0, 1.0]], "float32")
     inner = tfd.MultivariateNormalDiag(LOC, scale), tfd.MultivariateNormalDiag([0.0, 0.0], other)
@@ -344,7 +433,9 @@ def test_a_layer_that_takes_a_distribution_gets_it(density_dtype):
 
 def test_a_layer_asks_the_distribution_before_it():
     ask = tfpl.DistributionLambda(lambda q: tfd.Normal(q.mean(), q.stddev()), "mean")
-    np.testing.assert_allclose(keras.Sequential([model := normal_model(), ask])(X).mean(), model(X).mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        keras.Sequential([model := normal_model(), ask])(X).mean(), model(X).mean(), rtol=1e-6
+    )
 
 
 def test_large_values_survive(density_dtype):
@@ -368,7 +459,12 @@ def test_loss_gets_the_distribution(density_dtype):
 
 def test_unwrap_gives_the_plain_distribution():
     plain = tfd.Normal(LOC, 2.0)
-    assert unwrap(TensorLike(TensorLike(plain))) is TensorLike(plain).tensor_distribution is unwrap(plain) is plain
+    assert (
+        unwrap(TensorLike(TensorLike(plain)))
+        is TensorLike(plain).tensor_distribution
+        is unwrap(plain)
+        is plain
+    )
 
 
 def test_activity_regularizer_receives_the_distribution():
@@ -391,28 +487,42 @@ def test_fit_evaluate_predict():
 
 def test_models_compose():
     encoder = normal_model()
-    decoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), tfpl.IndependentBernoulli(3)])
+    decoder = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(3), tfpl.IndependentBernoulli(3)]
+    )
     autoencoder = keras.Model(encoder.inputs[0], decoder(encoder.outputs[0]))
     np.testing.assert_allclose(autoencoder(X).mean(), decoder(encoder(X).mean()).mean(), rtol=1e-5)
     assert autoencoder.output_shape == (None, 3)
 
 
 def test_what_cannot_be_is_said():
-    with pytest.raises(TypeError, match="Return one from the function given to the distribution layer"):
+    with pytest.raises(
+        TypeError, match="Return one from the function given to the distribution layer"
+    ):
         tfpl.DistributionLambda(lambda t: t)(LOC)
     with pytest.raises(TypeError, match="converts to a tensor of float32, but int32 was expected"):
         tf.convert_to_tensor(TensorLike(tfd.Normal(LOC, 2.0)), tf.int32)
-    with pytest.raises(TypeError, match=r"convert_to_tensor_fn gave list for .*Normal.*, expected one tensor"):
+    with pytest.raises(
+        TypeError, match=r"convert_to_tensor_fn gave list for .*Normal.*, expected one tensor"
+    ):
         TensorLike(tfd.Normal(LOC, 2.0), lambda p: [p.mean(), p.mean()]).value()
 
 
 PAIR = tfd.JointDistributionSequential([tfd.Normal(0.0, 1.0), tfd.Normal([0.0, 0.0], 1.0)])
-AS_TENSOR = {"value": TensorLike.value, "shape": lambda q: q.shape, "add": lambda q: q + 1.0, "np": np.asarray}
+AS_TENSOR = {
+    "value": TensorLike.value,
+    "shape": lambda q: q.shape,
+    "add": lambda q: q + 1.0,
+    "np": np.asarray,
+}
 
 
 @pytest.mark.parametrize("use", AS_TENSOR.values(), ids=AS_TENSOR)
 def test_an_event_of_several_parts_is_no_tensor(use):
-    with pytest.raises(TypeError, match=r"has several parts and cannot become one tensor\. Ask it as a distribution"):
+    with pytest.raises(
+        TypeError,
+        match=r"has several parts and cannot become one tensor\. Ask it as a distribution",
+    ):
         use(TensorLike(PAIR))
 
 
@@ -420,8 +530,13 @@ def test_an_event_of_several_parts_is_a_distribution():
     first = tfpl.DistributionLambda(lambda t: PAIR, lambda pair: pair.sample()[1])
     for q in (TensorLike(PAIR), tfpl.DistributionLambda(lambda t: PAIR)(LOC), first(LOC)):
         assert q.tensor_distribution is PAIR
-        np.testing.assert_array_equal(q.log_prob([0.0, [0.0, 0.0]]), PAIR.log_prob([0.0, [0.0, 0.0]]))
+        np.testing.assert_array_equal(
+            q.log_prob([0.0, [0.0, 0.0]]), PAIR.log_prob([0.0, [0.0, 0.0]])
+        )
         assert [part.shape for part in q.sample(3, seed=SEED)] == [(3,), (3, 2)]
-    assert keras.Sequential([keras.Input((2,)), first, keras.layers.Reshape((1,))])(LOC).shape == (2, 1)
+    assert keras.Sequential([keras.Input((2,)), first, keras.layers.Reshape((1,))])(LOC).shape == (
+        2,
+        1,
+    )
     with pytest.raises(TypeError, match="has several parts"):
         keras.Sequential([keras.Input((2,)), tfpl.DistributionLambda(lambda t: PAIR)])

@@ -33,7 +33,11 @@ class Row:
 
     def model(self, layers, framework):
         return framework.Sequential(
-            [framework.Input((3,)), framework.layers.Dense(self.params_size), self.make(layers, framework)]
+            [
+                framework.Input((3,)),
+                framework.layers.Dense(self.params_size),
+                self.make(layers, framework),
+            ]
         )
 
 
@@ -62,7 +66,9 @@ def whole(high, *shape):
 
 ONE_HOT = np.eye(3, dtype="float32")[RNG.integers(0, 3, BATCH)]
 FAMILY = {
-    "DistributionLambda": Row(lambda L, K: L.DistributionLambda(lambda t: tfd.Normal(t, 2.0), "mean"), 2, real(2)),
+    "DistributionLambda": Row(
+        lambda L, K: L.DistributionLambda(lambda t: tfd.Normal(t, 2.0), "mean"), 2, real(2)
+    ),
     "MultivariateNormalTriL": Row(lambda L, K: L.MultivariateNormalTriL(3), 9, real(3)),
     "OneHotCategorical": Row(lambda L, K: L.OneHotCategorical(3), 3, ONE_HOT),
     "CategoricalMixtureOfOneHotCategorical": Row(
@@ -72,7 +78,9 @@ FAMILY = {
     "IndependentNormal": Row(lambda L, K: L.IndependentNormal((2, 1)), 4, real(2, 1)),
     "IndependentLogistic": Row(lambda L, K: L.IndependentLogistic([2]), 4, real(2)),
     "IndependentPoisson": Row(lambda L, K: L.IndependentPoisson([2]), 2, whole(5, 2)),
-    "MixtureSameFamily": Row(lambda L, K: L.MixtureSameFamily(2, L.MultivariateNormalTriL(2)), 12, real(2)),
+    "MixtureSameFamily": Row(
+        lambda L, K: L.MixtureSameFamily(2, L.MultivariateNormalTriL(2)), 12, real(2)
+    ),
     "MixtureNormal": Row(lambda L, K: L.MixtureNormal(3, [2]), 15, real(2)),
     "MixtureLogistic": Row(lambda L, K: L.MixtureLogistic(3), 9, real()),
 }
@@ -83,7 +91,10 @@ def test_densities_and_gradients(row):
     theirs, ours = same_weights(row.model)
     close(ours(X).log_prob(row.y), theirs(X).log_prob(row.y))
     close(ours(X).mean(), theirs(X).mean())
-    assert (ours(X).batch_shape, ours(X).event_shape) == (theirs(X).batch_shape, theirs(X).event_shape)
+    assert (ours(X).batch_shape, ours(X).event_shape) == (
+        theirs(X).batch_shape,
+        theirs(X).event_shape,
+    )
 
     def loss(model):
         return -tf.reduce_mean(model(X).log_prob(row.y))
@@ -92,7 +103,9 @@ def test_densities_and_gradients(row):
         close(one, other)
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILY if name not in ("DistributionLambda", "MixtureSameFamily")])
+@pytest.mark.parametrize(
+    "name", [name for name in FAMILY if name not in ("DistributionLambda", "MixtureSameFamily")]
+)
 def test_sizes_and_new(name):
     ours, theirs, row = getattr(tfpl, name), getattr(tfp.layers, name), FAMILY[name]
     arguments = {"MixtureNormal": (3, [2]), "MixtureLogistic": (3, [])}.get(name) or {
@@ -100,11 +113,17 @@ def test_sizes_and_new(name):
     }.get(name, (row.y.shape[1:] if "Independent" in name else row.y.shape[-1],))
     assert ours.params_size(*arguments) == theirs.params_size(*arguments) == row.params_size
     params = tf.constant(real(row.params_size))
-    close(ours.new(params, *arguments).log_prob(row.y), theirs.new(params, *arguments).log_prob(row.y))
+    close(
+        ours.new(params, *arguments).log_prob(row.y), theirs.new(params, *arguments).log_prob(row.y)
+    )
 
 
 def test_sizes_of_a_mixture():
-    assert tfpl.MixtureSameFamily.params_size(3, 5) == tfp.layers.MixtureSameFamily.params_size(3, 5) == 18
+    assert (
+        tfpl.MixtureSameFamily.params_size(3, 5)
+        == tfp.layers.MixtureSameFamily.params_size(3, 5)
+        == 18
+    )
 
 
 def prior():
@@ -118,7 +137,10 @@ def regularized(L, K, **options):
 
 
 def added(L, K, **options):
-    posterior = [L.MultivariateNormalTriL(2, tfd.Distribution.mean), L.KLDivergenceAddLoss(prior(), **options)]
+    posterior = [
+        L.MultivariateNormalTriL(2, tfd.Distribution.mean),
+        L.KLDivergenceAddLoss(prior(), **options),
+    ]
     return K.Sequential([K.Input((3,)), K.layers.Dense(5), *posterior])
 
 
@@ -158,7 +180,9 @@ def normal_weights(L, K, size: int, trainable_scale: bool):
     return K.Sequential([variable, L.DistributionLambda(make, tfd.Distribution.mean)])
 
 
-@pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"activation": "tanh", "kl_weight": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"use_bias": False}, {"activation": "tanh", "kl_weight": 0.1}], ids=str
+)
 @pytest.mark.parametrize("kl_use_exact", [True, False], ids=["exact", "Monte Carlo"])
 def test_dense_variational(kl_use_exact, options):
     def make(L, K):
@@ -166,7 +190,9 @@ def test_dense_variational(kl_use_exact, options):
             lambda kernel, bias, dtype: normal_weights(L, K, kernel + bias, trainable_scale=True),
             lambda kernel, bias, dtype: normal_weights(L, K, kernel + bias, trainable_scale=False),
         ]
-        model = K.Sequential([K.Input((3,)), L.DenseVariational(2, *parts, kl_use_exact=kl_use_exact, **options)])
+        model = K.Sequential(
+            [K.Input((3,)), L.DenseVariational(2, *parts, kl_use_exact=kl_use_exact, **options)]
+        )
         model(X)
         return model
 
@@ -180,7 +206,9 @@ def test_dense_variational(kl_use_exact, options):
 def test_variable_layer():
     def make(L, K):
         initializer = L.BlockwiseInitializer(["zeros", "ones"], sizes=[2, 2])
-        variable = L.VariableLayer([3, 4], initializer=initializer, activation="tanh", dtype="float32")
+        variable = L.VariableLayer(
+            [3, 4], initializer=initializer, activation="tanh", dtype="float32"
+        )
         model = K.Sequential([variable, L.IndependentNormal(2)])
         model(tf.zeros([1]))
         return model
@@ -204,7 +232,9 @@ def test_autoregressive_transform(input_order, hidden_units):
         made = {THEIRS: tfp.bijectors.AutoregressiveNetwork, OURS: tfpl.AutoregressiveNetwork}[L, K]
         made = made(params=2, hidden_units=hidden_units, activation="tanh", input_order=input_order)
         base = L.IndependentNormal([3], tfd.Distribution.mean)
-        model = K.Sequential([K.Input((3,)), K.layers.Dense(6), base, L.AutoregressiveTransform(made)])
+        model = K.Sequential(
+            [K.Input((3,)), K.layers.Dense(6), base, L.AutoregressiveTransform(made)]
+        )
         model(X)
         return model
 
@@ -217,13 +247,21 @@ def test_autoregressive_transform(input_order, hidden_units):
 
     # TFP's network leaves a gradient on what its masks hide and has a constraint undo the step: these entries are 0.
     seen = [True, *(weight != 0.0 if weight.ndim == 2 else True for weight in weights)]
-    for one, other, entries in zip(gradients(ours, loss), gradients(theirs, loss), seen, strict=True):
+    for one, other, entries in zip(
+        gradients(ours, loss), gradients(theirs, loss), seen, strict=True
+    ):
         close(one, other * entries)
 
 
 # Constructors.
 
-NAMES = [*FAMILY, "KLDivergenceRegularizer", "KLDivergenceAddLoss", "VariableLayer", "DenseVariational"]
+NAMES = [
+    *FAMILY,
+    "KLDivergenceRegularizer",
+    "KLDivergenceAddLoss",
+    "VariableLayer",
+    "DenseVariational",
+]
 NAMES += ["AutoregressiveTransform", "BlockwiseInitializer"]
 
 
@@ -253,6 +291,7 @@ def test_signatures(name, method):
 
 def test_autoregressive_network_takes_the_same_arguments():
     expected, ours = (
-        arguments_of(cls) for cls in (tfp.bijectors.AutoregressiveNetwork.__init__, tfpl.AutoregressiveNetwork)
+        arguments_of(cls)
+        for cls in (tfp.bijectors.AutoregressiveNetwork.__init__, tfpl.AutoregressiveNetwork)
     )
     assert ours[: len(expected)] == expected

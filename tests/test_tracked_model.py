@@ -41,7 +41,9 @@ def test_it_is_a_good_model(served, digits):
     independent = tfp_vae.layers.IndependentBinomial.new(
         np.log(rate / (1 - rate)).reshape(1, 64).astype("float32"), digits.event_shape, 16
     )
-    assert served.score(digits.test)["elbo"].mean() > np.mean(independent.log_prob(digits.test)) + 100
+    assert (
+        served.score(digits.test)["elbo"].mean() > np.mean(independent.log_prob(digits.test)) + 100
+    )
 
 
 def test_it_is_small():

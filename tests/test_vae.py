@@ -47,12 +47,18 @@ def test_elbo_against_a_monte_carlo_estimate(trained_vae, digits):
     x = digits.test[:3]
     q, prior = trained_vae.encode(x), trained_vae.prior(None)
     z = q.sample(4000, seed=[1, 2])
-    expected = trained_vae.decode(z).log_prob(np.broadcast_to(x, (4000, *x.shape))) + prior.log_prob(z) - q.log_prob(z)
+    expected = (
+        trained_vae.decode(z).log_prob(np.broadcast_to(x, (4000, *x.shape)))
+        + prior.log_prob(z)
+        - q.log_prob(z)
+    )
     one_pass = objectives.OnePass(tf.constant(x), q, prior, trained_vae.decode, None)
 
     @tf.function
     def elbo(seed):
-        return trained_vae.objective.terms(dataclasses.replace(one_pass, seed=tf.stack([0, seed])))["elbo"]
+        return trained_vae.objective.terms(dataclasses.replace(one_pass, seed=tf.stack([0, seed])))[
+            "elbo"
+        ]
 
     elbos = [elbo(tf.constant(seed)) for seed in range(1000)]
     error = np.std(elbos, axis=0) / 1000**0.5 + np.std(expected, axis=0) / 4000**0.5
@@ -72,7 +78,9 @@ def test_any_number_of_leading_axes(vae, digits, leading):
     assert vae.decode(z).mean().shape == (*leading, 8, 8, 1)
     x = np.broadcast_to(digits.test[0], (*leading, 8, 8, 1))
     assert vae.encode(x).mean().shape == (*leading, 4)
-    np.testing.assert_allclose(vae.encode(x).mean(), np.broadcast_to(vae.encode(x).mean(), (*leading, 4)), rtol=1e-6)
+    np.testing.assert_allclose(
+        vae.encode(x).mean(), np.broadcast_to(vae.encode(x).mean(), (*leading, 4)), rtol=1e-6
+    )
 
 
 def test_reconstruct_predict_and_generate(trained_vae, digits):
@@ -80,7 +88,9 @@ def test_reconstruct_predict_and_generate(trained_vae, digits):
     mean = trained_vae.decode(trained_vae.encode(x).mean()).mean()
     np.testing.assert_allclose(trained_vae.reconstruct(x), mean, rtol=1e-6)
     np.testing.assert_allclose(trained_vae.predict(x, verbose=0), mean, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(trained_vae.generate(6, seed=3)[:4], trained_vae.generate(4, seed=3))
+    np.testing.assert_array_equal(
+        trained_vae.generate(6, seed=3)[:4], trained_vae.generate(4, seed=3)
+    )
     assert np.abs(trained_vae.generate(4, seed=3) - trained_vae.generate(4, seed=4)).max() > 0.1
 
 
@@ -88,7 +98,9 @@ def test_joint_distribution(trained_vae):
     joint = trained_vae.joint_distribution()
     draws = joint.sample(6, seed=[1, 2])
     assert {name: value.shape for name, value in draws.items()} == {"z": (6, 4), "x": (6, 8, 8, 1)}
-    expected = trained_vae.prior(None).log_prob(draws["z"]) + trained_vae.decode(draws["z"]).log_prob(draws["x"])
+    expected = trained_vae.prior(None).log_prob(draws["z"]) + trained_vae.decode(
+        draws["z"]
+    ).log_prob(draws["x"])
     np.testing.assert_allclose(joint.log_prob(draws), expected, rtol=1e-6)
     assert joint.log_prob(joint.sample(seed=[1, 2])).shape == ()
 
@@ -109,7 +121,9 @@ def test_log_prob_is_the_same_at_once_and_in_steps(trained_vae, digits):
             start = next(rows)
             return tf.concat([z, tf.zeros([100, 4, 4])], 0)[start : start + number]
 
-        estimate = objectives.importance_sampled_log_prob(one_pass, 12, draws_per_step=draws_per_step, draw=draw)
+        estimate = objectives.importance_sampled_log_prob(
+            one_pass, 12, draws_per_step=draws_per_step, draw=draw
+        )
         np.testing.assert_allclose(estimate, expected, rtol=1e-5)
 
 
@@ -134,7 +148,9 @@ def test_keras_file_reloads_in_a_new_process(trained_vae, digits, tmp_path):
         "np.save('elbo.npy', vae(np.load('x.npy'))['elbo'])"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "elbo.npy"), trained_vae(digits.test[:5])["elbo"])
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "elbo.npy"), trained_vae(digits.test[:5])["elbo"]
+    )
 
 
 def test_xla_and_no_xla_agree_on_densities_and_gradients(trained_vae, digits):
@@ -146,7 +162,9 @@ def test_xla_and_no_xla_agree_on_densities_and_gradients(trained_vae, digits):
             densities = tf.stack(one_pass.log_densities(z))
         return densities, tape.gradient(densities, trained_vae.decoder.trainable_weights)
 
-    plain, compiled = (tf.function(densities_and_gradients, jit_compile=jit)() for jit in (False, True))
+    plain, compiled = (
+        tf.function(densities_and_gradients, jit_compile=jit)() for jit in (False, True)
+    )
     np.testing.assert_allclose(plain[0], compiled[0], rtol=1e-4)
     for gradient, other in zip(plain[1], compiled[1], strict=True):
         np.testing.assert_allclose(gradient, other, rtol=1e-3, atol=1e-3 * np.abs(gradient).max())
@@ -167,7 +185,9 @@ def test_steps_per_execution_changes_nothing(digits):
     for vae, steps in zip(vaes, (1, 4), strict=True):
         vae.compile("adam", jit_compile=False, steps_per_execution=steps)
         vae.fit(digits.train[:800], batch_size=100, shuffle=False, verbose=0)
-    np.testing.assert_allclose(*(vae.encoder.get_weights()[0] for vae in vaes), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        *(vae.encoder.get_weights()[0] for vae in vaes), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_evaluate_is_deterministic_and_training_is_not(trained_vae, digits):
@@ -190,7 +210,9 @@ def test_sample_weight_weights_the_mean(vae, digits):
     for name in ("loss", "elbo", "log_likelihood", "kl"):
         assert numbers[name] == pytest.approx(np.average(terms[name], weights=weight), rel=1e-5)
     vae.compile(keras.optimizers.SGD(0.0), jit_compile=False)
-    history = vae.fit(x, sample_weight=weight, validation_data=(x, None, weight), batch_size=6, verbose=0)
+    history = vae.fit(
+        x, sample_weight=weight, validation_data=(x, None, weight), batch_size=6, verbose=0
+    )
     assert history.history["val_loss"][0] == pytest.approx(numbers["loss"], rel=1e-5)
     plain = vae.fit(x, batch_size=6, verbose=0)
     assert history.history["loss"][0] != pytest.approx(plain.history["loss"][0], rel=1e-3)
@@ -210,7 +232,9 @@ def test_regularizers_and_add_loss_reach_the_loss(digits):
             keras.Input((8, 8, 1)),
             AddLoss(),
             keras.layers.Flatten(),
-            keras.layers.Dense(posterior.params_size(4), kernel_regularizer=keras.regularizers.L2(0.5)),
+            keras.layers.Dense(
+                posterior.params_size(4), kernel_regularizer=keras.regularizers.L2(0.5)
+            ),
             posterior(4),
         ]
     )
@@ -231,12 +255,16 @@ def test_keras_callbacks(vae, digits, tmp_path):
         verbose=0,
         callbacks=[
             keras.callbacks.EarlyStopping("val_elbo", mode="max", patience=2, min_delta=1e6),
-            keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", "val_elbo", mode="max", save_best_only=True),
+            keras.callbacks.ModelCheckpoint(
+                tmp_path / "best.keras", "val_elbo", mode="max", save_best_only=True
+            ),
             keras.callbacks.BackupAndRestore(tmp_path / "backup"),
             keras.callbacks.TensorBoard(tmp_path / "logs", profile_batch=0),
         ],
     )
-    assert len(history.history["val_elbo"]) == 3  # the first epoch, then two without an improvement by a million nats
+    assert (
+        len(history.history["val_elbo"]) == 3
+    )  # the first epoch, then two without an improvement by a million nats
     assert isinstance(keras.models.load_model(tmp_path / "best.keras"), tfp_vae.VAE)
     assert list((tmp_path / "logs").rglob("events*"))
 
@@ -259,7 +287,11 @@ def test_backup_and_restore_goes_on_where_it_stopped(digits, tmp_path):
         interrupted.fit(digits.train[:300], callbacks=[backup, Stop()], **options)
     again = make_vae()
     again.compile("adam", jit_compile=False)
-    again.fit(digits.train[:300], callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")], **options)
+    again.fit(
+        digits.train[:300],
+        callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")],
+        **options,
+    )
     assert same_weights(straight, again)
 
 
@@ -311,7 +343,9 @@ def test_dtype_policies(policy, digits):
 def test_large_values_survive_mixed_precision():
     keras.config.set_dtype_policy("mixed_float16")
     posterior, likelihood = tfpl.MultivariateNormalDiag, tfpl.IndependentNormal
-    encoder = keras.Sequential([keras.Input((1,)), keras.layers.Rescaling(1e-5), keras.layers.Dense(4), posterior(2)])
+    encoder = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Rescaling(1e-5), keras.layers.Dense(4), posterior(2)]
+    )
     decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), likelihood(1)])
     vae = tfp_vae.VAE(encoder, decoder)
     x = np.array([[70001.0]], "float32")
@@ -335,7 +369,9 @@ def test_mirrored_strategy_trains(digits):
         "elbo = vae.fit(x, batch_size=40, epochs=3, verbose=0).history['elbo']\n"
         "assert elbo[-1] > elbo[0], elbo\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -364,7 +400,9 @@ def sequential(*layers):
 
 def test_encoder_and_decoder_must_fit(vae):
     narrow = make_vae(latent_size=3)
-    with pytest.raises(ValueError, match=r"decoder takes inputs of shape \(3,\).*latent shape.*\(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"decoder takes inputs of shape \(3,\).*latent shape.*\(4,\)"
+    ):
         tfp_vae.VAE(vae.encoder, narrow.decoder)
     other = make_vae(event_shape=(4, 4, 1))
     with pytest.raises(ValueError, match=r"\(8, 8, 1\).*\(4, 4, 1\)"):
@@ -441,7 +479,11 @@ def test_numbers_of_samples(vae, digits, number):
 @pytest.mark.slow
 def test_another_keras_backend_is_refused():
     result = subprocess.run(
-        [sys.executable, "-c", "import keras; keras.backend.backend = lambda: 'jax'; import tfp_vae"],
+        [
+            sys.executable,
+            "-c",
+            "import keras; keras.backend.backend = lambda: 'jax'; import tfp_vae",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -450,7 +492,11 @@ def test_another_keras_backend_is_refused():
 
 
 MISUSES = {
-    "fit None": (lambda vae: vae.fit(None), TypeError, "x must be one array .* received a NoneType"),
+    "fit None": (
+        lambda vae: vae.fit(None),
+        TypeError,
+        "x must be one array .* received a NoneType",
+    ),
     "fit list": (lambda vae: vae.fit([np.zeros([4, 8, 8, 1])]), TypeError, "received a list"),
     "evaluate name": (lambda vae: vae.evaluate("digits"), TypeError, "received a str"),
     "encode": (
@@ -463,12 +509,36 @@ MISUSES = {
         ValueError,
         r"\[\.\.\., 8, 8, 1\], received shape \(4, 7, 8, 1\)",
     ),
-    "number": (lambda vae: vae.generate(2.5), ValueError, r"num_samples .* whole number of at least 1, received 2\.5"),
-    "seed": (lambda vae: vae.generate(2, seed=2**31), ValueError, "seed must be a whole number from 0"),
-    "log_prob seed": (lambda vae: vae.log_prob(np.zeros([1, 8, 8, 1]), 2, -1), ValueError, "seed must be a whole"),
-    "encoder": (lambda vae: tfp_vae.VAE(None, vae.decoder), TypeError, "encoder must be a Keras model, received None"),
-    "prior": (lambda vae: tfp_vae.VAE(vae.encoder, vae.decoder, prior=3), TypeError, "prior must be .*received 3"),
-    "objective": (lambda vae: tfp_vae.VAE(vae.encoder, vae.decoder, objective="ELBO"), TypeError, "received 'ELBO'"),
+    "number": (
+        lambda vae: vae.generate(2.5),
+        ValueError,
+        r"num_samples .* whole number of at least 1, received 2\.5",
+    ),
+    "seed": (
+        lambda vae: vae.generate(2, seed=2**31),
+        ValueError,
+        "seed must be a whole number from 0",
+    ),
+    "log_prob seed": (
+        lambda vae: vae.log_prob(np.zeros([1, 8, 8, 1]), 2, -1),
+        ValueError,
+        "seed must be a whole",
+    ),
+    "encoder": (
+        lambda vae: tfp_vae.VAE(None, vae.decoder),
+        TypeError,
+        "encoder must be a Keras model, received None",
+    ),
+    "prior": (
+        lambda vae: tfp_vae.VAE(vae.encoder, vae.decoder, prior=3),
+        TypeError,
+        "prior must be .*received 3",
+    ),
+    "objective": (
+        lambda vae: tfp_vae.VAE(vae.encoder, vae.decoder, objective="ELBO"),
+        TypeError,
+        "received 'ELBO'",
+    ),
 }
 
 
@@ -484,7 +554,10 @@ def test_a_kl_that_would_count_twice_is_refused(vae):
     mlp = networks.mlp((8, 8, 1), 8)
     for layers in (
         [tfpl.MultivariateNormalDiag(4, activity_regularizer=regularizer)],
-        [tfpl.MultivariateNormalDiag(4), tfpl.KLDivergenceAddLoss(tfp_vae.priors.StandardNormal(4))],
+        [
+            tfpl.MultivariateNormalDiag(4),
+            tfpl.KLDivergenceAddLoss(tfp_vae.priors.StandardNormal(4)),
+        ],
     ):
         with pytest.raises(ValueError, match="it would count twice"):
             tfp_vae.VAE(sequential(mlp, *layers), vae.decoder).compile("adam")
@@ -498,7 +571,9 @@ def diagonal_normal(params):
 def test_a_prior_made_of_layers_is_trained_saved_and_served(digits, tmp_path):
     prior = sequential(tfpl.VariableLayer([2, 4]), tfpl.DistributionLambda(diagonal_normal))
     vae = make_vae(prior=prior)
-    assert sum(weight is prior.layers[0].trainable_weights[0] for weight in vae.trainable_weights) == 1
+    assert (
+        sum(weight is prior.layers[0].trainable_weights[0] for weight in vae.trainable_weights) == 1
+    )
     vae.compile("adam", jit_compile=False)
     vae.fit(digits.train[:200], verbose=0)
     assert (np.abs(prior.get_weights()[0]) > 0).all()
@@ -521,7 +596,11 @@ def test_a_vae_without_inputs_is_built_by_data_or_says_so():
     encoder = model(keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2))
     decoder = model(keras.layers.Dense(6), tfpl.IndependentNormal(3))
     vae = tfp_vae.VAE(encoder, decoder)
-    for act in (lambda: vae.generate(2), lambda: vae.decode(np.zeros([1, 2])), vae.joint_distribution):
+    for act in (
+        lambda: vae.generate(2),
+        lambda: vae.decode(np.zeros([1, 2])),
+        vae.joint_distribution,
+    ):
         with pytest.raises(ValueError, match="not built yet: call it on data"):
             act()
     assert vae.encode(np.zeros([5, 3])).batch_shape == [5]
@@ -531,7 +610,9 @@ def test_a_vae_without_inputs_is_built_by_data_or_says_so():
 def test_log_prob_takes_any_leading_axes(trained_vae, digits):
     x = digits.test[:6]
     np.testing.assert_allclose(
-        trained_vae.log_prob(x.reshape(2, 3, 8, 8, 1), 5), np.reshape(trained_vae.log_prob(x, 5), [2, 3]), rtol=1e-5
+        trained_vae.log_prob(x.reshape(2, 3, 8, 8, 1), 5),
+        np.reshape(trained_vae.log_prob(x, 5), [2, 3]),
+        rtol=1e-5,
     )
     assert trained_vae.log_prob(x[0], 5).shape == ()
 
@@ -548,7 +629,9 @@ def test_the_gradient_of_log_prob_is_that_of_all_draws_at_once(trained_vae, digi
     with tf.GradientTape() as tape:
         tape.watch(x)
         one_pass = vae.one_pass(x, tf.constant([3, 0]))
-        log_weights = tf.concat([importance.log_weights_of_step(one_pass, *step) for step in steps], 0)
+        log_weights = tf.concat(
+            [importance.log_weights_of_step(one_pass, *step) for step in steps], 0
+        )
         theirs = tf.reduce_logsumexp(log_weights, 0) - np.log(10.0)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     for slope, expected in zip(slopes, tape.gradient(theirs, sources), strict=True):
@@ -558,14 +641,21 @@ def test_the_gradient_of_log_prob_is_that_of_all_draws_at_once(trained_vae, digi
 @pytest.mark.xla
 def test_log_prob_has_a_gradient_under_xla(trained_vae, digits):
     """The gradient of the estimate, against finite differences along a random direction on the same draws."""
-    x, direction = tf.Variable(digits.test[:2]), np.random.default_rng(0).normal(size=[2, 8, 8, 1]).astype("float32")
+    x, direction = (
+        tf.Variable(digits.test[:2]),
+        np.random.default_rng(0).normal(size=[2, 8, 8, 1]).astype("float32"),
+    )
     vae = clone(trained_vae)
     assert vae.uses_xla
     with tf.GradientTape() as tape:
         log_prob = tf.reduce_sum(vae.log_prob(x, 20))
     slope = np.sum(tape.gradient(log_prob, x) * direction)
-    log_prob_at = tf.function(lambda x: vae.log_prob(x, 20))  # where values between counts are not looked at
-    ahead, behind = (np.sum(log_prob_at(digits.test[:2] + step * direction)) for step in (0.02, -0.02))
+    log_prob_at = tf.function(
+        lambda x: vae.log_prob(x, 20)
+    )  # where values between counts are not looked at
+    ahead, behind = (
+        np.sum(log_prob_at(digits.test[:2] + step * direction)) for step in (0.02, -0.02)
+    )
     assert slope == pytest.approx((ahead - behind) / 0.04, rel=0.02)
 
 

@@ -22,19 +22,51 @@ IMPOSSIBLE = {
     "NaN": (NORMAL, [[0.0, np.nan], [np.inf, 0.0]], r"x holds 2 values that are NaN or infinite"),
     "empty": (NORMAL, np.zeros([0, 2]), r"The data set is empty: x has shape \(0, 2\)"),
     "shape": (NORMAL, np.zeros([4, 3]), r"must have shape \(2,\), received x of shape \(4, 3\)"),
-    "8 bit": (BERNOULLI, np.uint8([[0, 1], [3, 255]]), r"zeros and ones, .*\[0, 255\]. Scale 8-bit images by x / 255"),
+    "8 bit": (
+        BERNOULLI,
+        np.uint8([[0, 1], [3, 255]]),
+        r"zeros and ones, .*\[0, 255\]. Scale 8-bit images by x / 255",
+    ),
     "negative": (BERNOULLI, [[0.0, 1.0], [1.0, -1.0]], r"x lies in \[-1, 1\]. Scale 8-bit images"),
-    "fraction": (BINOMIAL, [[0.0, 16.0], [3.0, 2.5]], r"takes whole .*, not all whole. Raise total_count .* round"),
-    "too large": (BINOMIAL, [[0.0, 4.0], [17.0, 3.0]], r"from 0 to total_count, .*\[0, 17\]. Raise total_count"),
-    "negative count": (POISSON, [[0, -1]], r"Poisson takes whole numbers of at least 0, .*\[-1, 0\]"),
-    "inflated": (INFLATED, [[0.5, 1.0]], r"NegativeBinomial takes whole numbers .* not all whole. Round the data"),
-    "level": (QUANTIZED, [[256.0, 0.0]], r"from 0 to num_levels - 1, .*Leave 8-bit images as they are"),
-    "level of a mixture": (MIXED, [[0.0, 2.5]], r"QuantizedLogistic takes whole numbers .*, not all whole"),
+    "fraction": (
+        BINOMIAL,
+        [[0.0, 16.0], [3.0, 2.5]],
+        r"takes whole .*, not all whole. Raise total_count .* round",
+    ),
+    "too large": (
+        BINOMIAL,
+        [[0.0, 4.0], [17.0, 3.0]],
+        r"from 0 to total_count, .*\[0, 17\]. Raise total_count",
+    ),
+    "negative count": (
+        POISSON,
+        [[0, -1]],
+        r"Poisson takes whole numbers of at least 0, .*\[-1, 0\]",
+    ),
+    "inflated": (
+        INFLATED,
+        [[0.5, 1.0]],
+        r"NegativeBinomial takes whole numbers .* not all whole. Round the data",
+    ),
+    "level": (
+        QUANTIZED,
+        [[256.0, 0.0]],
+        r"from 0 to num_levels - 1, .*Leave 8-bit images as they are",
+    ),
+    "level of a mixture": (
+        MIXED,
+        [[0.0, 2.5]],
+        r"QuantizedLogistic takes whole numbers .*, not all whole",
+    ),
     "fraction out of range": (RELAXED, [[0.5, 1.5]], r"numbers from 0 to 1, .*Scale 8-bit images"),
     "category": (CATEGORICAL, [[3, 0]], r"from 0 to num_categories - 1, .*\[0, 3\]"),
     "one-hot": (MIXTURE, [[1, 1]], r"takes vectors of one 1 and zeros"),
     "direction": (SPHERE, [[1.0, 1.0]], r"takes vectors of length 1, .* Divide by their length"),
-    "deterministic": (tfpl.Deterministic.new(tf.zeros([1, 2]), 2), [[0.0, 0.0]], r"It is no likelihood"),
+    "deterministic": (
+        tfpl.Deterministic.new(tf.zeros([1, 2]), 2),
+        [[0.0, 0.0]],
+        r"It is no likelihood",
+    ),
 }
 
 

@@ -18,7 +18,9 @@ PRIOR_LOC = np.linspace(0.5, -0.5, 8)
 # Variables
 
 
-@pytest.mark.parametrize("inputs", [None, 0.0, 3, X, [1.0, 2.0]], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "inputs", [None, 0.0, 3, X, [1.0, 2.0]], ids=lambda value: type(value).__name__
+)
 def test_variable_whatever_the_input(inputs):
     layer = tfpl.VariableLayer([2, 3], initializer="ones", activation="softplus")
     np.testing.assert_allclose(layer(inputs), np.full([2, 3], np.log(1.0 + np.e)), rtol=1e-6)
@@ -28,22 +30,36 @@ def test_variable_whatever_the_input(inputs):
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (3,), None], ids=str)
 def test_variable_in_a_model(shape):
     first = [] if shape is None else [keras.Input(shape)]
-    model = keras.Sequential([*first, tfpl.VariableLayer(4, initializer="ones"), tfpl.IndependentNormal(2, "mean")])
+    model = keras.Sequential(
+        [*first, tfpl.VariableLayer(4, initializer="ones"), tfpl.IndependentNormal(2, "mean")]
+    )
     for inputs in (tf.zeros([5, *(shape or ())]), tf.zeros([1, *(shape or ())])):
         q = model(inputs)
         assert (q.batch_shape, q.event_shape) == ((), (2,))
         np.testing.assert_array_equal(q, [1.0, 1.0])
-    assert keras.Sequential([tfpl.VariableLayer(2), tfpl.IndependentNormal(1)])(None).event_shape == (1,)
+    assert keras.Sequential([tfpl.VariableLayer(2), tfpl.IndependentNormal(1)])(
+        None
+    ).event_shape == (1,)
 
 
 def test_variable_learns_the_moments_of_data():
     """The example of tfp.layers: a normal distribution without input, fitted to data."""
     x = np.random.default_rng(0).normal([1.0, -2.0], [0.5, 1.5], [400, 2]).astype("float32")
-    initializer = tfpl.BlockwiseInitializer(["zeros", keras.initializers.Constant(np.log(np.expm1(1.0)))], [2, 2])
-    model = keras.Sequential([tfpl.VariableLayer(4, initializer=initializer), tfpl.IndependentNormal(2)])
+    initializer = tfpl.BlockwiseInitializer(
+        ["zeros", keras.initializers.Constant(np.log(np.expm1(1.0)))], [2, 2]
+    )
+    model = keras.Sequential(
+        [tfpl.VariableLayer(4, initializer=initializer), tfpl.IndependentNormal(2)]
+    )
     np.testing.assert_allclose(model(None).stddev(), [1.0, 1.0], rtol=1e-4)
     model.compile(keras.optimizers.Adam(0.05), loss=lambda x, p: -p.log_prob(x))
-    model.fit(np.zeros([60_000, 1], "float32"), np.tile(x, (150, 1)), batch_size=400, shuffle=False, verbose=0)
+    model.fit(
+        np.zeros([60_000, 1], "float32"),
+        np.tile(x, (150, 1)),
+        batch_size=400,
+        shuffle=False,
+        verbose=0,
+    )
     p = model(tf.zeros([1, 1]))
     np.testing.assert_allclose(p.mean(), x.mean(0), atol=0.01)
     np.testing.assert_allclose(p.stddev(), x.std(0), atol=0.01)
@@ -51,7 +67,11 @@ def test_variable_learns_the_moments_of_data():
 
 def test_variable_with_regularizer_constraint_and_dtype():
     layer = tfpl.VariableLayer(
-        2, "float64", initializer=keras.initializers.Constant(-3.0), regularizer="l2", constraint="non_neg"
+        2,
+        "float64",
+        initializer=keras.initializers.Constant(-3.0),
+        regularizer="l2",
+        constraint="non_neg",
     )
     assert layer(None).dtype == tf.float64
     np.testing.assert_allclose(layer.losses, [0.01 * 18.0], rtol=1e-6)
@@ -68,13 +88,17 @@ def test_variable_is_float32_under_mixed_precision():
 
 
 def test_blocks():
-    initializer = tfpl.BlockwiseInitializer(["ones", keras.initializers.Constant(2.0)], sizes=[1, 2])
+    initializer = tfpl.BlockwiseInitializer(
+        ["ones", keras.initializers.Constant(2.0)], sizes=[1, 2]
+    )
     rebuilt = keras.initializers.get(keras.initializers.serialize(initializer))
     for each in (initializer, rebuilt):
         np.testing.assert_array_equal(each((2, 3), "float64"), [[1.0, 2.0, 2.0]] * 2)
     with pytest.raises(ValueError, match=r"\[1, 2\] make 3, the last axis of \(2, 4\) differs"):
         initializer((2, 4))
-    with pytest.raises(ValueError, match=r"one size for each of the 2 initializers, received sizes=\[1\]"):
+    with pytest.raises(
+        ValueError, match=r"one size for each of the 2 initializers, received sizes=\[1\]"
+    ):
         tfpl.BlockwiseInitializer(["ones", "zeros"], [1])
 
 
@@ -86,7 +110,9 @@ def posterior(kernel_size, bias_size, dtype):
     assert (kernel_size, bias_size) in [(6, 2), (6, 0)]
     size, dtype = kernel_size + bias_size, dtype.name
     scale = keras.initializers.Constant(np.log(np.expm1(SCALE[:size] - 1e-5)))
-    blocks = tfpl.BlockwiseInitializer([keras.initializers.Constant(LOC[:size]), scale], [size, size])
+    blocks = tfpl.BlockwiseInitializer(
+        [keras.initializers.Constant(LOC[:size]), scale], [size, size]
+    )
     variable = tfpl.VariableLayer(2 * size, dtype=dtype, initializer=blocks)
     return keras.Sequential([variable, tfpl.IndependentNormal(size, draw, dtype=dtype)])
 
@@ -100,11 +126,15 @@ def draw(q):
 def prior(kernel_size, bias_size, dtype):
     size = kernel_size + bias_size
     loc = keras.initializers.Constant(PRIOR_LOC[:size])
-    return keras.Sequential([tfpl.VariableLayer(size, dtype=dtype, initializer=loc), unit_normal(dtype)])
+    return keras.Sequential(
+        [tfpl.VariableLayer(size, dtype=dtype, initializer=loc), unit_normal(dtype)]
+    )
 
 
 def unit_normal(dtype):
-    return tfpl.DistributionLambda(lambda t: tfd.Independent(tfd.Normal(t, tf.ones([], t.dtype)), 1), dtype=dtype)
+    return tfpl.DistributionLambda(
+        lambda t: tfd.Independent(tfd.Normal(t, tf.ones([], t.dtype)), 1), dtype=dtype
+    )
 
 
 def without_independent(kernel_size, bias_size, dtype):
@@ -118,12 +148,16 @@ def fixed_prior(kernel_size, bias_size, dtype):
 def many_draws(kernel_size, bias_size, dtype):
     """2000 draws of all weights at once, a sample axis before the kernel."""
     normal = tfd.Independent(tfd.Normal(tf.cast(LOC, dtype), tf.cast(SCALE, dtype)), 1)
-    layer = tfpl.DistributionLambda(lambda inputs: normal, lambda q: q.sample(2000, seed=[1, 2]), dtype=dtype)
+    layer = tfpl.DistributionLambda(
+        lambda inputs: normal, lambda q: q.sample(2000, seed=[1, 2]), dtype=dtype
+    )
     return layer
 
 
 def independent_prior(kernel_size, bias_size, dtype):
-    return lambda inputs: tfd.Independent(tfd.Normal(tf.cast(PRIOR_LOC, dtype), tf.ones([], dtype)), 1)
+    return lambda inputs: tfd.Independent(
+        tfd.Normal(tf.cast(PRIOR_LOC, dtype), tf.ones([], dtype)), 1
+    )
 
 
 def closed_form(size=8):
@@ -145,7 +179,9 @@ def test_output_is_that_of_a_dense_layer_with_the_drawn_weights(use_bias):
     assert dense(use_bias=use_bias)(X[:, None]).shape == (6, 1, 2)
 
 
-@pytest.mark.parametrize("functions", [(posterior, prior), (without_independent, fixed_prior)], ids=["model", "plain"])
+@pytest.mark.parametrize(
+    "functions", [(posterior, prior), (without_independent, fixed_prior)], ids=["model", "plain"]
+)
 @pytest.mark.parametrize("weight", [None, 0.25])
 def test_exact_divergence(functions, weight):
     """Summed over the weights, whether or not they are one event, and not divided by the batch."""
@@ -159,7 +195,9 @@ def test_monte_carlo_divergence_within_its_standard_error():
     layer = tfpl.DenseVariational(2, many_draws, independent_prior)
     assert layer(X).shape == (2000, 6, 2)
     z = np.random.default_rng(0).normal(LOC, SCALE, [4000, 8])
-    log_ratio = tfd.Normal(LOC, SCALE).log_prob(z) - tfd.Normal(PRIOR_LOC, np.float64(1.0)).log_prob(z)
+    log_ratio = tfd.Normal(LOC, SCALE).log_prob(z) - tfd.Normal(
+        PRIOR_LOC, np.float64(1.0)
+    ).log_prob(z)
     error = np.sum(log_ratio, -1).std() / 2000**0.5
     assert 0.0 < abs(layer.losses[0] - closed_form()) < 4.0 * error < 0.5
 
@@ -183,7 +221,9 @@ def test_gradient_against_finite_differences():
 
     with tf.GradientTape() as tape:
         value = loss()
-    for weight, gradient in zip(layer.trainable_weights, tape.gradient(value, layer.trainable_weights), strict=True):
+    for weight, gradient in zip(
+        layer.trainable_weights, tape.gradient(value, layer.trainable_weights), strict=True
+    ):
         for index in (0, 5):
             step = 1e-6 * np.eye(weight.shape[0])[index]
             weight.assign_add(step)
@@ -195,12 +235,16 @@ def test_gradient_against_finite_differences():
 
 
 def test_trained_weights_are_tracked_trained_and_saved(tmp_path):
-    model = keras.Sequential([keras.Input((3,)), dense(kl_weight=0.1, kl_use_exact=True), dense_default()])
+    model = keras.Sequential(
+        [keras.Input((3,)), dense(kl_weight=0.1, kl_use_exact=True), dense_default()]
+    )
     assert [weight.shape for weight in model.trainable_weights] == [(16,), (8,), (6,), (3,)]
     before = model.get_weights()
     model.compile(keras.optimizers.Adam(0.1), loss="mse")
     model.fit(X, X[:, :1], epochs=2, verbose=0)
-    assert all((weight != same).any() for weight, same in zip(model.get_weights(), before, strict=True))
+    assert all(
+        (weight != same).any() for weight, same in zip(model.get_weights(), before, strict=True)
+    )
     model.save(tmp_path / "model.keras")
     reloaded = keras.models.load_model(tmp_path / "model.keras")
     for weight, same in zip(reloaded.get_weights(), model.get_weights(), strict=True):
@@ -232,7 +276,9 @@ def test_xla_changes_nothing():
         model = keras.Sequential([keras.Input((3,)), dense(kl_weight=0.1, kl_use_exact=True)])
         model.layers[0].posterior.layers[-1].convert_to_tensor_fn = tfd.Distribution.mean
         model.compile("sgd", loss="mse", jit_compile=jit_compile)
-        losses.append(model.fit(X, X[:, :2], batch_size=2, epochs=2, shuffle=False, verbose=0).history["loss"])
+        losses.append(
+            model.fit(X, X[:, :2], batch_size=2, epochs=2, shuffle=False, verbose=0).history["loss"]
+        )
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -241,7 +287,9 @@ def test_posterior_of_bayesian_linear_regression():
     random = np.random.default_rng(0)
     x = random.normal(size=(50, 2)).astype("float32")
     y = (x @ [[1.0, 0.5], [-2.0, 0.0]] + 0.5 * random.normal(size=(50, 2))).astype("float32")
-    layer = tfpl.DenseVariational(2, full_posterior, standard_prior, 1 / 50, kl_use_exact=True, use_bias=False)
+    layer = tfpl.DenseVariational(
+        2, full_posterior, standard_prior, 1 / 50, kl_use_exact=True, use_bias=False
+    )
     likelihood = tfpl.DistributionLambda(lambda t: tfd.Independent(tfd.Normal(t, 0.5), 1))
     model = keras.Sequential([keras.Input((2,)), layer, likelihood])
     schedule = keras.optimizers.schedules.CosineDecay(0.05, 1000)
@@ -250,7 +298,9 @@ def test_posterior_of_bayesian_linear_regression():
     covariance = np.linalg.inv(x.T @ x / 0.25 + np.eye(2))
     q = layer.posterior(x)
     np.testing.assert_allclose(q.mean(), (covariance @ (x.T @ y) / 0.25).ravel(), atol=0.03)
-    np.testing.assert_allclose(q.covariance(), np.kron(covariance, np.eye(2)), atol=0.1 * covariance.max())
+    np.testing.assert_allclose(
+        q.covariance(), np.kron(covariance, np.eye(2)), atol=0.1 * covariance.max()
+    )
 
 
 def full_posterior(kernel_size, bias_size, dtype):
@@ -267,14 +317,19 @@ def standard_prior(kernel_size, bias_size, dtype):
 def test_what_cannot_be_saved_names_the_way_out(tmp_path):
     layer = tfpl.DenseVariational(1, make_prior_fn=lambda *sizes: tfpl.prior_trainable(*sizes))
     model = keras.Sequential([keras.Input((3,)), layer])
-    with pytest.raises(ValueError, match=r"make_prior_fn=.* cannot be saved.*register_keras_serializable"):
+    with pytest.raises(
+        ValueError, match=r"make_prior_fn=.* cannot be saved.*register_keras_serializable"
+    ):
         model.save(tmp_path / "model.keras")
 
 
 ERRORS = {
     "units": (lambda: tfpl.DenseVariational(0), "whole number of at least 1, received 0"),
     "shape": (lambda: tfpl.VariableLayer([2, -1]), "whole number of at least 1, received -1"),
-    "features": (lambda: dense()(keras.Input((None,))), r"known number of features, received shape \(None, None\)"),
+    "features": (
+        lambda: dense()(keras.Input((None,))),
+        r"known number of features, received shape \(None, None\)",
+    ),
     "no distribution": (
         lambda: tfpl.DenseVariational(1, lambda *sizes: tf.identity)(X),
         r"(?s)make_posterior_fn and make_prior_fn to give .* received",

@@ -52,7 +52,9 @@ def test_another_answer_is_named_and_measured(tmp_path):
 
 def test_a_small_difference_is_rounding(tmp_path):
     verify_function(tmp_path, lambda x: {"y": 1000 * x}, live=lambda x: {"y": 1000 * x + 1e-4})
-    verify_function(tmp_path / "more", lambda x: {"y": 0 * x + np.nan}, live=lambda x: {"y": 0 * x + np.nan})
+    verify_function(
+        tmp_path / "more", lambda x: {"y": 0 * x + np.nan}, live=lambda x: {"y": 0 * x + np.nan}
+    )
 
 
 def test_a_number_that_is_none_is_infinitely_far(tmp_path):
@@ -60,7 +62,12 @@ def test_a_number_that_is_none_is_infinitely_far(tmp_path):
 
 
 def test_other_outputs_and_shapes_are_named(tmp_path):
-    refused(tmp_path, lambda x: {"y": x}, r"f gives \['y'\], the live model \['z'\]", live=lambda x: {"z": x})
+    refused(
+        tmp_path,
+        lambda x: {"y": x},
+        r"f gives \['y'\], the live model \['z'\]",
+        live=lambda x: {"z": x},
+    )
     refused(
         tmp_path / "shape",
         lambda x: {"y": x},
@@ -81,7 +88,11 @@ def test_tracing_that_freezes_a_value_is_found(tmp_path):
 
 
 def test_rows_that_depend_on_each_other_are_found(tmp_path):
-    refused(tmp_path, lambda x: {"y": x - tf.reduce_mean(x, 0)}, "output y: .* that of all rows at once by [0-9.]+")
+    refused(
+        tmp_path,
+        lambda x: {"y": x - tf.reduce_mean(x, 0)},
+        "output y: .* that of all rows at once by [0-9.]+",
+    )
     refused(  # too little to differ by more than rounding, but not the same bits
         tmp_path / "tiny",
         lambda x: {"y": x + 1e-6 * tf.roll(x, -1, 0)},
@@ -90,21 +101,37 @@ def test_rows_that_depend_on_each_other_are_found(tmp_path):
 
 
 def test_draws_that_do_not_repeat_are_found(tmp_path):
-    refused(tmp_path, lambda x: {"y": x + tf.random.normal(tf.shape(x))}, "RandomStandardNormal .* hidden state")
+    refused(
+        tmp_path,
+        lambda x: {"y": x + tf.random.normal(tf.shape(x))},
+        "RandomStandardNormal .* hidden state",
+    )
 
 
 def test_a_fixed_batch_is_found(tmp_path):
-    refused(tmp_path, lambda x: {"y": x, "total": tf.reduce_sum(x)}, r"Signature f: total has shape \[\]")
-    refused(tmp_path / "one", lambda x: {"y": tf.reduce_sum(x, 0, keepdims=True)}, r"Signature f: y has shape \[1, 3\]")
+    refused(
+        tmp_path,
+        lambda x: {"y": x, "total": tf.reduce_sum(x)},
+        r"Signature f: total has shape \[\]",
+    )
+    refused(
+        tmp_path / "one",
+        lambda x: {"y": tf.reduce_sum(x, 0, keepdims=True)},
+        r"Signature f: y has shape \[1, 3\]",
+    )
 
 
 def test_operations_of_python_and_xla_are_found(tmp_path):
     refused(
-        tmp_path, lambda x: {"y": tf.ensure_shape(tf.py_function(lambda x: x, [x], tf.float32), [None, 3])}, "PyFunc"
+        tmp_path,
+        lambda x: {"y": tf.ensure_shape(tf.py_function(lambda x: x, [x], tf.float32), [None, 3])},
+        "PyFunc",
     )
     refused(
         tmp_path / "numpy",
-        lambda x: {"y": tf.ensure_shape(tf.numpy_function(lambda x: x, [x], tf.float32), [None, 3])},
+        lambda x: {
+            "y": tf.ensure_shape(tf.numpy_function(lambda x: x, [x], tf.float32), [None, 3])
+        },
         "PyFunc",
     )
     compiled = tf.function(lambda x: tf.tanh(x), jit_compile=True)
@@ -130,7 +157,12 @@ def test_a_value_of_another_library_is_found(tmp_path):
 def test_a_warm_up_request_that_fails_is_found(tmp_path):
     requests = {"x": tf.zeros([128, 2])}
     weights = tf.ones([3, 2])
-    refused(tmp_path, lambda x: {"y": x @ weights}, "Warm-up request 0, to signature f, fails", requests=requests)
+    refused(
+        tmp_path,
+        lambda x: {"y": x @ weights},
+        "Warm-up request 0, to signature f, fails",
+        requests=requests,
+    )
 
 
 @pytest.mark.verified
@@ -140,7 +172,11 @@ def test_coarser_numbers_may_differ_more(tmp_path, monkeypatch):
     keras.config.set_dtype_policy("float32")
     seen = []
     check = verifying._check_answers
-    monkeypatch.setattr(verifying, "_check_answers", lambda *arguments: seen.append(arguments[-1]) or check(*arguments))
+    monkeypatch.setattr(
+        verifying,
+        "_check_answers",
+        lambda *arguments: seen.append(arguments[-1]) or check(*arguments),
+    )
     assert vae.export(tmp_path / "half").name == "1"
     assert seen[0] == pytest.approx(1e-5 * 2**13)
 
@@ -155,7 +191,9 @@ class Forgetful(tfpl.IndependentNormal):
 @pytest.mark.verified
 def test_a_version_that_differs_is_not_published(tmp_path):
     vae = small_vae(likelihood=Forgetful(3))
-    with pytest.raises(ValueError, match=r"No version was published.*Signature decode, output loc: .*Python by 1"):
+    with pytest.raises(
+        ValueError, match=r"No version was published.*Signature decode, output loc: .*Python by 1"
+    ):
         vae.export(tmp_path / "vae")
     assert os.listdir(tmp_path) == ["vae"]
     assert os.listdir(tmp_path / "vae") == []

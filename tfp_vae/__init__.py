@@ -12,7 +12,17 @@ if _backend != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before Python starts."
     )
 
-from tfp_vae import datasets, evaluation, hierarchy, layers, networks, objectives, plots, priors, serving
+from tfp_vae import (
+    datasets,
+    evaluation,
+    hierarchy,
+    layers,
+    networks,
+    objectives,
+    plots,
+    priors,
+    serving,
+)
 from tfp_vae.aggregate_prior import fit_aggregate_prior
 from tfp_vae.serving import client, load
 from tfp_vae.vae import VAE

@@ -39,35 +39,39 @@ def fit_aggregate_prior(
 ) -> tfd.Distribution:
     """Fit a mixture, or a flow, to the aggregate posterior, the mean of q(z|x) over the data.
 
-    The prior often covers codes that no example has; samples from there look like nothing. Draws from the fitted
-    prior look better: `vae.generate(16, prior=fit_aggregate_prior(vae, x_train))`. The mixture is scikit-learn's
-    `GaussianMixture` with full covariances, fitted to one draw of z for each example. A flow is trained by maximum
-    likelihood on fresh draws in each epoch, after these are brought to mean 0 and standard deviation 1. To an
-    autoencoder (`layers.Deterministic`) it gives the prior that training did not. The codes of a
-    `layers.VectorQuantized` posterior get a mixture too: in each component the codes are independent, the components
-    say which of them go together (a latent class model, fitted by expectation maximization); with one component it is
-    the frequency of each code at each position.
+    The prior often covers codes that no example has; samples from there look like nothing. Draws
+    from the fitted
+    prior look better: `vae.generate(16, prior=fit_aggregate_prior(vae, x_train))`. The mixture is
+    scikit-learn's `GaussianMixture` with full covariances, fitted to one draw of z for each
+    example. A flow is trained by maximum likelihood on fresh draws in each epoch, after these are
+    brought to mean 0 and standard deviation 1. To an autoencoder (`layers.Deterministic`) it gives
+    the prior that training did not. The codes of a `layers.VectorQuantized` posterior get a mixture
+    too: in each component the codes are independent, the components say which of them go together
+    (a latent class model, fitted by expectation maximization); with one component it is the
+    frequency of each code at each position.
 
-    Reference: Ghosh et al., 2020, From variational to deterministic autoencoders, arXiv:1903.12436, section 4.
+    Reference: Ghosh et al., 2020, From variational to deterministic autoencoders, arXiv:1903.12436,
+        section 4.
 
     Args:
         vae: a trained VAE.
-        x: training data, `[num_examples, *event_shape]`; of a conditional model, or an x of several parts, a dict.
+        x: training data, `[num_examples, *event_shape]`; of a conditional model, or an x of several
+            parts, a dict.
         num_components: number of components of the mixture.
-        flow: a `layers.Flow` without context that is trained, in place, instead of a mixture, such as
-            `layers.MaskedAutoregressiveFlow(latent_size, 4)`.
+        flow: a `layers.Flow` without context that is trained, in place, instead of a mixture, such
+            as `layers.MaskedAutoregressiveFlow(latent_size, 4)`.
         epochs: of the flow's training.
         batch_size: examples held in memory at once, and in each step of the flow's training.
         seed: of the draws, of the fit's start, and of the order of the examples.
 
-    Returns:
-        `tfd.MixtureSameFamily` of normals or, for code vectors, of categories; or `tfd.TransformedDistribution` of a
-        flow. Batch shape `[]`, event shape as the prior's.
+    Returns: `tfd.MixtureSameFamily` of normals or, for code vectors, of categories; or
+        `tfd.TransformedDistribution` of a flow. Batch shape `[]`, event shape as the prior's.
 
     Raises:
         TypeError: if `flow` is not a `layers.Flow`.
-        ValueError: if there are fewer examples than components, the flow has a context or another size or dtype, the
-            prior depends on a condition (which has an aggregate posterior of its own), or there are several latents.
+        ValueError: if there are fewer examples than components, the flow has a context or another
+            size or dtype, the prior depends on a condition (which has an aggregate posterior of its
+            own), or there are several latents.
 
     Example:
     >>> import keras
@@ -83,7 +87,9 @@ def fit_aggregate_prior(
     posterior = vae.encode(tf.nest.map_structure(lambda value: value[:1], x))
     if is_quantized(posterior):
         if flow is not None:
-            raise ValueError("A flow is a density, but the VAE's codes are discrete. Leave flow out.")
+            raise ValueError(
+                "A flow is a density, but the VAE's codes are discrete. Leave flow out."
+            )
         return _fit_codes(vae, x, num_components, batch_size, seed)
     if flow is not None:
         return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), batch_size, seed)
@@ -99,16 +105,24 @@ def fit_aggregate_prior(
 
 def _expect_enough(x, num_components: int) -> None:
     if (number := num_examples(x)) < num_components:
-        raise ValueError(f"Expected at least as many examples as components, received {number} and {num_components}.")
+        raise ValueError(
+            f"Expected at least as many examples as components, received {number} and "
+            f"{num_components}."
+        )
 
 
-def _fit_codes(vae: VAE, x: np.ndarray, num_components: int, batch_size: int, seed: int) -> tfd.Distribution:
-    """Fit a mixture of independent categories, each probability by frequencies and one example spread over all."""
+def _fit_codes(
+    vae: VAE, x: np.ndarray, num_components: int, batch_size: int, seed: int
+) -> tfd.Distribution:
+    """Fit a mixture of independent categories, each probability by frequencies and one example
+    spread over all.
+    """
     _expect_enough(x, num_components)
     codes = evaluation.codes(vae, x, batch_size=batch_size)
     codebook = vae.encode(x[:1]).codebook
     (number, num_vectors), num_codes = codes.shape, codebook.shape[0]
-    shares = np.random.default_rng(seed).dirichlet(np.ones(num_components), number)  # of the components, [number, C]
+    # Of the components, [number, C].
+    shares = np.random.default_rng(seed).dirichlet(np.ones(num_components), number)
     for _ in range(CODES_ITERATIONS if num_components > 1 else 1):
         weights = shares.mean(0)
         frequencies = np.full([num_vectors, num_codes, num_components], 1.0 / num_codes)
@@ -129,11 +143,15 @@ def _expect_one_prior(vae: VAE) -> None:
     vae.expect_built()
     if "condition" in named_inputs(vae.prior):
         raise ValueError(
-            "The VAE's prior depends on the condition, so each condition has an aggregate posterior of its own: one "
-            "prior for all would draw codes of other conditions. It is fitted already, by training."
+            "The VAE's prior depends on the condition, so each condition has an aggregate posterior "
+            "of its own: one prior for all would draw codes of other conditions. It is fitted "
+            "already, by training."
         )
     if vae.z.has_parts:
-        raise ValueError(f"An aggregate prior is fitted to codes of one latent, the VAE has {[*vae.latent_shape]}.")
+        raise ValueError(
+            "An aggregate prior is fitted to codes of one latent, the VAE has "
+            f"{[*vae.latent_shape]}."
+        )
 
 
 def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
@@ -142,26 +160,39 @@ def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[
     for epoch in itertools.count():
         starts = range(0, num_examples(x), batch_size)
         seeds = [tf.constant([seed, start + epoch * num_examples(x)]) for start in starts]
-        rows = (tf.nest.map_structure(lambda values, i=i: tf.constant(values[i : i + batch_size]), x) for i in starts)
-        yield np.concatenate([draw(batch, at).numpy() for batch, at in zip(rows, seeds, strict=True)])
+        rows = (
+            tf.nest.map_structure(lambda values, i=i: tf.constant(values[i : i + batch_size]), x)
+            for i in starts
+        )
+        yield np.concatenate(
+            [draw(batch, at).numpy() for batch, at in zip(rows, seeds, strict=True)]
+        )
 
 
 def _draw(vae: VAE, x, seed: tf.Tensor) -> tf.Tensor:
     return sampling.sample(vae.encode(x), [], seed)
 
 
-def _fit_flow(vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int, seed: int) -> tfd.Distribution:
+def _fit_flow(
+    vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int, seed: int
+) -> tfd.Distribution:
     draws, random = _draw_each(vae, x, batch_size, seed), np.random.default_rng(seed)
     first = next(draws)
     prior = FlowPrior(flow, dtype=first.dtype.name)
     if flow.event_size != first.shape[-1]:
-        raise ValueError(f"The codes have {first.shape[-1]} values, flow has event_size={flow.event_size}.")
+        raise ValueError(
+            f"The codes have {first.shape[-1]} values, flow has event_size={flow.event_size}."
+        )
     loc, scale = first.mean(0), first.std(0)
     model = _Density(prior)
-    rate = keras.optimizers.schedules.CosineDecay(FLOW_LEARNING_RATE, epochs * -(-num_examples(x) // batch_size))
+    rate = keras.optimizers.schedules.CosineDecay(
+        FLOW_LEARNING_RATE, epochs * -(-num_examples(x) // batch_size)
+    )
     model.compile(keras.optimizers.Adam(rate), jit_compile=True)
     for z in itertools.islice(draws, epochs):
-        model.fit((random.permutation(z) - loc) / scale, batch_size=batch_size, shuffle=False, verbose=0)
+        model.fit(
+            (random.permutation(z) - loc) / scale, batch_size=batch_size, shuffle=False, verbose=0
+        )
     standardized = prior(None)
     to_codes = tfb.Chain([tfb.Shift(loc), tfb.Scale(scale), standardized.bijector])
     return tfd.TransformedDistribution(standardized.distribution, to_codes)

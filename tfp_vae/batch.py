@@ -1,4 +1,7 @@
-"""What goes into and through a VAE, by name: examples x, latents z, and a condition; x and z may have several parts."""
+"""What goes into and through a VAE, by name: examples x, latents z, and a condition.
+
+x and z may have several parts.
+"""
 
 import dataclasses
 import keyword
@@ -22,13 +25,15 @@ BESIDE_X = ("condition", "mask")
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """x, z or the condition: a tensor `[..., *shape]`, or a dict of such tensors by the names of its parts.
+    """x, z or the condition: a tensor `[..., *shape]`, or a dict of such tensors by the names of
+    its parts.
 
     Args:
         name: "x", "z" or "condition".
         shape: of one, or a dict of the shapes of its parts.
         dtype: of each part.
-        num_labels: of a condition of labels, how many the networks know; None where that is not known.
+        num_labels: of a condition of labels, how many the networks know; None where that is not
+            known.
 
     Example:
     >>> z = Quantity("z", {"z1": (5,), "z2": (2, 3)}, tf.float32)
@@ -49,9 +54,15 @@ class Quantity:
     @classmethod
     def condition(cls, networks: Sequence[keras.layers.Layer]) -> "Quantity | None":
         """Make that of the condition, if one of the networks takes it."""
-        found = [named["condition"] for named in map(named_inputs, networks) if "condition" in named]
+        found = [
+            named["condition"] for named in map(named_inputs, networks) if "condition" in named
+        ]
         known = [size for size in map(num_labels, networks) if size is not None]
-        return cls("condition", tuple(found[0].shape[1:]), found[0].dtype, min(known, default=None)) if found else None
+        return (
+            cls("condition", tuple(found[0].shape[1:]), found[0].dtype, min(known, default=None))
+            if found
+            else None
+        )
 
     @property
     def shapes(self) -> dict[str, tuple]:
@@ -80,27 +91,40 @@ class Quantity:
 
     @property
     def main(self) -> str | None:
-        """What a sole input of a network takes, whatever it is called: nothing if there are several parts."""
+        """What a sole input of a network takes, whatever it is called.
+
+        Nothing if there are several parts.
+        """
         return None if self.has_parts else self.name
 
     def parts(self, value) -> dict:
         """Return a value as a dict of its parts, in the order of their names, as everywhere."""
-        return map_parts(lambda part: part, value) if isinstance(value, Mapping) else {self.name: value}
+        return (
+            map_parts(lambda part: part, value)
+            if isinstance(value, Mapping)
+            else {self.name: value}
+        )
 
     def whole(self, parts: Mapping):
-        """Return what `parts` was made of: its one part, or the dict of them; other names are left out."""
+        """Return what `parts` was made of: its one part, or the dict of them.
+
+        Other names are left out.
+        """
         named = {name: parts[name] for name in self.shapes}
         return named if self.has_parts else named[self.name]
 
     def zeros(self, *leading: int):
         """Return zeros `[1, *shape]`, or with the given leading axes."""
-        return map_parts(lambda shape: tf.zeros([*(leading or [1]), *shape], self.dtype), self.shape)
+        return map_parts(
+            lambda shape: tf.zeros([*(leading or [1]), *shape], self.dtype), self.shape
+        )
 
     def expect(self, value):
         """Return a value in the variable's dtype.
 
         Raises:
-            ValueError: if its parts are others, or one of them has another shape, or fractions where labels are asked.
+            ValueError: if its parts are others, or one of them has another shape, or fractions
+                where labels are asked.
         """
         value = map_parts(self._cast, value)
         parts = self.parts(value)
@@ -111,15 +135,25 @@ class Quantity:
         for name, shape in self.shapes.items():
             if not _ends_with(parts[name].shape, shape):
                 expected = ", ".join(["...", *map(str, shape)])
-                raise ValueError(f"The VAE takes {name} of shape [{expected}], received shape {parts[name].shape}.")
-        leads = {name: parts[name].shape[: parts[name].shape.rank - len(shape)] for name, shape in self.shapes.items()}
+                raise ValueError(
+                    f"The VAE takes {name} of shape [{expected}], received shape "
+                    f"{parts[name].shape}."
+                )
+        leads = {
+            name: parts[name].shape[: parts[name].shape.rank - len(shape)]
+            for name, shape in self.shapes.items()
+        }
         if not all(lead.is_compatible_with(self.leading(value)) for lead in leads.values()):
             received = {name: tuple(lead) for name, lead in leads.items()}
-            raise ValueError(f"The parts of {self.name} must be of as many examples each, received {received}.")
+            raise ValueError(
+                f"The parts of {self.name} must be of as many examples each, received {received}."
+            )
         return value
 
     def expect_finite(self, value):
-        """Return a value as `expect` does, after looking at it where that is possible: not at a symbolic tensor.
+        """Return a value as `expect` does, after looking at it where that is possible.
+
+        Not at a symbolic tensor.
 
         Raises:
             ValueError: as `expect`, or if a value is NaN or infinite.
@@ -127,15 +161,22 @@ class Quantity:
         value = self.expect(value)
         known = [tf.get_static_value(leaf) for leaf in tf.nest.flatten(value)]
         if not all(leaf is None or np.isfinite(leaf).all() for leaf in known):
-            raise ValueError(f"{self.name} holds values that are NaN or infinite. Remove or replace them.")
+            raise ValueError(
+                f"{self.name} holds values that are NaN or infinite. Remove or replace them."
+            )
         return value
 
     def rows(self, value):
-        """Return a value as arrays `[rows, *shape]`; None of symbolic tensors, which cannot be looked at."""
+        """Return a value as arrays `[rows, *shape]`.
+
+        None of symbolic tensors, which cannot be looked at.
+        """
         parts = {name: tf.get_static_value(part) for name, part in self.parts(value).items()}
         if any(part is None for part in parts.values()):
             return None
-        return self.whole({name: np.reshape(part, [-1, *self.shapes[name]]) for name, part in parts.items()})
+        return self.whole(
+            {name: np.reshape(part, [-1, *self.shapes[name]]) for name, part in parts.items()}
+        )
 
     def _cast(self, part) -> tf.Tensor:
         received, own = (
@@ -145,23 +186,30 @@ class Quantity:
         kinds = ("bool", "int") if own.is_integer else ("bool", "int", "float")
         if not any(kind in received for kind in kinds):
             raise ValueError(
-                f"{self.name} must be {'whole ' * own.is_integer}numbers, as its keras.Input(..., dtype={own.name!r}) "
-                f"says, received {_kind(part, received)}. Convert it, as in {self.name}.astype({own.name!r})."
+                f"{self.name} must be {'whole ' * own.is_integer}numbers, as its keras.Input(..., "
+                f"dtype={own.name!r}) says, received {_kind(part, received)}. Convert it, as in "
+                f"{self.name}.astype({own.name!r})."
             )
         return tf.cast(part, self.dtype)
 
     def is_known(self, value) -> tf.Tensor:
-        """Return whether each value is finite and, if it is a label, one that the networks know: `[...]`."""
+        """Return whether each value is finite and, if it is a label, one that the networks know.
+
+        `[...]`.
+        """
         known = tf.math.is_finite(tf.cast(value, tf.float32))
         if self.num_labels is not None:
             known &= (value >= 0) & (value < self.num_labels)
         return tf.reduce_all(known, list(range(-len(self.shape), 0)))
 
     def expect_known(self, value):
-        """Return a value as `expect` does, after looking at it where that is possible: not at a symbolic tensor.
+        """Return a value as `expect` does, after looking at it where that is possible.
+
+        Not at a symbolic tensor.
 
         Raises:
-            ValueError: as `expect`, or if a value is NaN, infinite, or a label that no network knows.
+            ValueError: as `expect`, or if a value is NaN, infinite, or a label that no network
+                knows.
         """
         value = self.expect(value)
         static = tf.get_static_value(value)
@@ -169,10 +217,12 @@ class Quantity:
             if static is None or np.all(self.is_known(static)):
                 return value
         if self.num_labels is None:
-            raise ValueError(f"{self.name} holds values that are NaN or infinite. Remove or replace them.")
+            raise ValueError(
+                f"{self.name} holds values that are NaN or infinite. Remove or replace them."
+            )
         raise ValueError(
-            f"{self.name} must be a label from 0 to {self.num_labels - 1}, which the networks know; received labels "
-            f"from {static.min()} to {static.max()}."
+            f"{self.name} must be a label from 0 to {self.num_labels - 1}, which the networks know; "
+            f"received labels from {static.min()} to {static.max()}."
         )
 
     def leading(self, value) -> tf.TensorShape:
@@ -185,7 +235,9 @@ class Quantity:
         lead, shapes = tf.shape(vectors)[:-1], self.shapes
         pieces = tf.split(vectors, [int(np.prod(shape)) for shape in shapes.values()], -1)
         named = zip(shapes.items(), pieces, strict=True)
-        return self.whole({name: tf.reshape(piece, tf.concat([lead, shape], 0)) for (name, shape), piece in named})
+        return self.whole(
+            {name: tf.reshape(piece, tf.concat([lead, shape], 0)) for (name, shape), piece in named}
+        )
 
 
 def _kind(value, dtype: str) -> str:
@@ -194,7 +246,9 @@ def _kind(value, dtype: str) -> str:
 
 
 def by_name(data) -> dict:
-    """Return data as a dict with "x", which it may be already; a dict without "x" is an x of several parts.
+    """Return data as a dict with "x", which it may be already.
+
+    A dict without "x" is an x of several parts.
 
     Raises:
         ValueError: if a name beside "x" is not known.
@@ -208,7 +262,8 @@ def by_name(data) -> dict:
         return {"x": data}
     if unknown := sorted(set(data) - {"x", *BESIDE_X}):
         raise ValueError(
-            f"Data by name are a dict of 'x' and {', '.join(map(repr, BESIDE_X))}, received {unknown} too."
+            f"Data by name are a dict of 'x' and {', '.join(map(repr, BESIDE_X))}, received "
+            f"{unknown} too."
         )
     return dict(data)
 
@@ -223,10 +278,14 @@ def mask_name(name: str) -> str:
 
 
 def expect_distinct_names(x: Quantity, z: Quantity) -> None:
-    """Raise a ValueError if a part of x or z has a name that says something else, or is no identifier."""
+    """Raise a ValueError if a part of x or z has a name that says something else, or is no
+    identifier.
+    """
     for name in x.shapes | z.shapes:
         if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name):
-            raise ValueError(f"Parts of x and z are named like Python's variables, in ASCII; received {name!r}.")
+            raise ValueError(
+                f"Parts of x and z are named like Python's variables, in ASCII; received {name!r}."
+            )
     taken = {"condition", "seed", "row", "mask", *map(mask_name, x.shapes)}
     taken |= {variable.name for variable in (x, z) if variable.name not in variable.shapes}
     if clash := sorted((x.shapes.keys() & z.shapes.keys()) | (taken & {*x.shapes, *z.shapes})):
@@ -234,21 +293,29 @@ def expect_distinct_names(x: Quantity, z: Quantity) -> None:
 
 
 def input_shape_of(encoder) -> dict | None:
-    """Return the shapes of the x that an encoder takes, batch included, as data by name; None if not known yet."""
+    """Return the shapes of the x that an encoder takes, batch included, as data by name.
+
+    None if not known yet.
+    """
     shapes = {name: (None, *tensor.shape[1:]) for name, tensor in named_inputs(encoder).items()}
     if not shapes:
         return None
-    masks = [name for name in shapes if name.removesuffix("_mask") in shapes and name.endswith("_mask")]
+    masks = [
+        name for name in shapes if name.removesuffix("_mask") in shapes and name.endswith("_mask")
+    ]
     for name in (*BESIDE_X, *masks):
         shapes.pop(name, None)
     return {"x": shapes if len(shapes) > 1 else next(iter(shapes.values()))}
 
 
 def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = None) -> int | None:
-    """Return how many labels a network knows of its input "condition": the least size of the tables it is looked up in.
+    """Return how many labels a network knows of its input "condition".
+
+    The least size of the tables it is looked up in.
 
     Args:
-        network: Keras model, of which the layers `Embedding` and `CategoryEncoding` are such tables.
+        network: Keras model, of which the layers `Embedding` and `CategoryEncoding` are such
+            tables.
         tensor: another tensor of the network to look for than its input "condition".
 
     Example:
@@ -266,9 +333,15 @@ def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = N
                 place = next(i for i, given in enumerate(node.input_tensors) if given is tensor)
                 sizes.append(num_labels(layer, layer.inputs[place]))
             elif isinstance(layer, (keras.layers.Embedding, keras.layers.CategoryEncoding)):
-                sizes.append(layer.input_dim if isinstance(layer, keras.layers.Embedding) else layer.num_tokens)
+                sizes.append(
+                    layer.input_dim
+                    if isinstance(layer, keras.layers.Embedding)
+                    else layer.num_tokens
+                )
             else:
-                sizes += [num_labels(network, out) for out in node.output_tensors if "int" in out.dtype]
+                sizes += [
+                    num_labels(network, out) for out in node.output_tensors if "int" in out.dtype
+                ]
     return min((size for size in sizes if size is not None), default=None)
 
 
@@ -285,10 +358,13 @@ def given(condition, variable: Quantity | None, model: str) -> dict:
     """
     if variable is not None and condition is None:
         raise ValueError(
-            f"{model} is conditional: pass a dict of 'x' and 'condition' as data, and condition=... elsewhere."
+            f"{model} is conditional: pass a dict of 'x' and 'condition' as data, and condition=... "
+            "elsewhere."
         )
     if variable is None and condition is not None:
-        raise ValueError(f"{model} takes no condition: none of its networks has a keras.Input named 'condition'.")
+        raise ValueError(
+            f"{model} takes no condition: none of its networks has a keras.Input named 'condition'."
+        )
     return {} if variable is None else {"condition": variable.expect_known(condition)}
 
 
@@ -299,28 +375,36 @@ def one_for_each(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:
         ValueError: if it has another number of rows.
     """
     if condition.shape.rank > len(shape) and condition.shape[0] not in (1, number):
-        raise ValueError(f"The condition is for {condition.shape[0]} examples, but {number} are asked for.")
+        raise ValueError(
+            f"The condition is for {condition.shape[0]} examples, but {number} are asked for."
+        )
     return tf.broadcast_to(condition, [number, *shape])
 
 
 def expect_alike(x: tf.TensorShape, condition: tf.TensorShape, name: str = "x") -> None:
-    """Raise a ValueError if the leading axes of a condition are not those of x, or the last of them."""
+    """Raise a ValueError if the leading axes of a condition are not those of x, or the last of
+    them.
+    """
     if condition.rank > x.rank or not condition.is_compatible_with(x[x.rank - condition.rank :]):
         raise ValueError(
-            f"{name} has the leading axes {tuple(x)}, the condition {tuple(condition)}: expected one condition for "
-            f"each {name}, or one for all."
+            f"{name} has the leading axes {tuple(x)}, the condition {tuple(condition)}: expected "
+            f"one condition for each {name}, or one for all."
         )
 
 
 def expect_no_labels(data, y=None) -> None:
-    """Raise a ValueError if a conditional model is given labels y, or a tuple, whose second part would be such."""
+    """Raise a ValueError if a conditional model is given labels y, or a tuple, whose second part
+    would be such.
+    """
     if isinstance(data, tf.data.Dataset) and isinstance(data.element_spec, tuple):
-        pair = len(data.element_spec) == 2  # of three, the last is a sample weight, which needs some y before it
+        # Of three, the last is a sample weight, which needs some y before it.
+        pair = len(data.element_spec) == 2
     else:
         pair = isinstance(data, tuple) and len(data) > 1
     if y is not None or pair:
         raise ValueError(
-            f"{'y' if y is not None else 'A tuple (x, y)'} was given to a conditional model, which would ignore y. "
+            f"{'y' if y is not None else 'A tuple (x, y)'} was given to a conditional model, which "
+            "would ignore y. "
             'Pass the condition by name: fit({"x": x, "condition": y}), or a tf.data.Dataset of such dicts.'
         )
 
@@ -330,9 +414,12 @@ def _ends_with(shape: tf.TensorShape, end: tuple) -> bool:
 
 
 def examples_of(data):
-    """Return the examples that can be looked at before training: arrays whole, a `tf.data.Dataset`'s first batch.
+    """Return the examples that can be looked at before training.
 
-    None where that is impossible, as of a generator. Data by name are a dict of arrays, which may be nested.
+    Arrays whole, a `tf.data.Dataset`'s first batch.
+
+    None where that is impossible, as of a generator. Data by name are a dict of arrays, which may
+    be nested.
 
     Raises:
         TypeError: if the data are nothing that a VAE can be trained on.
@@ -340,8 +427,8 @@ def examples_of(data):
     """
     if data is None or isinstance(data, (str, bytes, list, tuple)):
         raise TypeError(
-            "x must be one array or tensor [num_examples, *event_shape], a dict of such by name, a tf.data.Dataset or "
-            f"a keras PyDataset, received a {type(data).__name__}."
+            "x must be one array or tensor [num_examples, *event_shape], a dict of such by name, a "
+            f"tf.data.Dataset or a keras PyDataset, received a {type(data).__name__}."
         )
     if isinstance(data, tf.data.Dataset):
         data = next(iter(data.take(1)), None)
@@ -354,7 +441,9 @@ def examples_of(data):
             raise TypeError(f"Data by name must be arrays or tensors, received {data!r}.")
         return None
     if len({len(leaf) for leaf in leaves}) > 1:
-        raise ValueError(f"The arrays differ in length: {[len(leaf) for leaf in leaves]} for {sorted(data)}.")
+        raise ValueError(
+            f"The arrays differ in length: {[len(leaf) for leaf in leaves]} for {sorted(data)}."
+        )
     return tf.nest.map_structure(np.asarray, data)
 
 

@@ -31,7 +31,9 @@ def expect_kind(name: str, value, kind: type, expected: str):
         TypeError: if it is not; `expected` says in words what it should be.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {expected}, received {value!r} of type {type(value).__name__}.")
+        raise TypeError(
+            f"{name} must be {expected}, received {value!r} of type {type(value).__name__}."
+        )
     return value
 
 
@@ -42,7 +44,9 @@ def one_of(choices: tuple, value, name: str):
         ValueError: if it is none of the choices.
     """
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; received {value!r}.")
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(str, choices))}; received {value!r}."
+        )
     return value
 
 

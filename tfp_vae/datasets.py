@@ -1,4 +1,6 @@
-"""Data sets: a name, a file or an array becomes train, validation and test data, and the likelihood that suits them."""
+"""Data sets: a name, a file or an array becomes train, validation and test data, and the likelihood
+that suits them.
+"""
 
 import dataclasses
 import functools
@@ -14,7 +16,18 @@ import tensorflow as tf
 from tfp_vae import files, layers, sources
 from tfp_vae.batch import BESIDE_X, map_parts, num_examples
 from tfp_vae.checks import as_seed
-from tfp_vae.kinds import BECOME, MOST, MOST_CATEGORIES, PIXELS, USUAL, advice, binarize, dequantize, kind_of, known_of
+from tfp_vae.kinds import (
+    BECOME,
+    MOST,
+    MOST_CATEGORIES,
+    PIXELS,
+    USUAL,
+    advice,
+    binarize,
+    dequantize,
+    kind_of,
+    known_of,
+)
 from tfp_vae.seeds import Stream, seed_of
 
 SPLITS = ("train", "validation", "test")
@@ -26,15 +39,16 @@ class Splits:
 
     Args:
         name: of the data set, without the folders of a path; fit for a file name.
-        train: `[num_examples, *event_shape]`; 8-bit pixels where `draw` is given, else final values. A table is a dict
-            of such arrays by the names of its parts. With a condition this and the next two are dicts of "x", such
-            data, and "condition", `[num_examples, ...]`.
+        train: `[num_examples, *event_shape]`; 8-bit pixels where `draw` is given, else final
+            values. A table is a dict of such arrays by the names of its parts. With a condition
+            this and the next two are dicts of "x", such data, and "condition", `[num_examples,
+            ...]`.
         validation: final values, float32.
         test: final values, float32.
         likelihood: name of the class in `tfp_vae.layers`; of a table a dict of the names.
         likelihood_config: its arguments besides the event shape; of a table a dict of such dicts.
-        draw: function of a batch of training data and a stateless seed that gives final values, anew in each epoch
-            (`binarize`, `dequantize`), or None.
+        draw: function of a batch of training data and a stateless seed that gives final values,
+            anew in each epoch (`binarize`, `dequantize`), or None.
         note: why this likelihood, and what was done to the values, in a sentence.
 
     Example:
@@ -52,7 +66,9 @@ class Splits:
     note: str = ""
 
     def __repr__(self) -> str:
-        rows = ", ".join(f"{num_examples(part):,}" for part in (self.train, self.validation, self.test))
+        rows = ", ".join(
+            f"{num_examples(part):,}" for part in (self.train, self.validation, self.test)
+        )
         return f"Splits({self.name}: {rows} examples of shape {self.event_shape}; {self.note})"
 
     @property
@@ -70,12 +86,18 @@ class Splits:
         """All conditions, one after another, `[num_examples, ...]`, or None."""
         if not _has_condition(self.train):
             return None
-        return np.concatenate([part["condition"] for part in (self.train, self.validation, self.test)])
+        return np.concatenate(
+            [part["condition"] for part in (self.train, self.validation, self.test)]
+        )
 
     @property
     def has_labels(self) -> bool:
         """Whether the condition is one of labels: whole numbers of at least 0."""
-        return self.conditions is not None and self.conditions.dtype.kind == "i" and self.conditions.min() >= 0
+        return (
+            self.conditions is not None
+            and self.conditions.dtype.kind == "i"
+            and self.conditions.min() >= 0
+        )
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Count the batches of one epoch of `batches`.
@@ -86,8 +108,8 @@ class Splits:
         number = num_examples(self.train)
         if not 1 <= batch_size <= number:
             raise ValueError(
-                f"The batch size must lie between 1 and the {number} training examples of {self.name}, "
-                f"received {batch_size}."
+                f"The batch size must lie between 1 and the {number} training examples of "
+                f"{self.name}, received {batch_size}."
             )
         return number // batch_size
 
@@ -98,13 +120,18 @@ class Splits:
             rows = self.draw(rows, seed_of(Stream.TRAINING_VALUES, as_seed(seed)))
         return map_parts(lambda values: np.asarray(values, "float32"), rows)
 
-    def batches(self, batch_size: int, *, seed: int = 0, first_epoch: int = 0, epochs: int = 1) -> tf.data.Dataset:
-        """Return shuffled training batches of the epochs `first_epoch`, ..., `epochs` - 1, one after the other.
+    def batches(
+        self, batch_size: int, *, seed: int = 0, first_epoch: int = 0, epochs: int = 1
+    ) -> tf.data.Dataset:
+        """Return shuffled training batches of the epochs `first_epoch`, ..., `epochs` - 1, one
+        after the other.
 
-        Order and draws are functions of (seed, epoch, step) alone: any epoch can be had again, whatever came before.
-        Each epoch leaves out the remainder of a random order that does not fill a batch, so every batch has one shape.
+        Order and draws are functions of (seed, epoch, step) alone: any epoch can be had again,
+        whatever came before. Each epoch leaves out the remainder of a random order that does not
+        fill a batch, so every batch has one shape.
 
-        Use with `fit(splits.batches(...), steps_per_epoch=splits.steps_per_epoch(batch_size), ...)`.
+        Use with `fit(splits.batches(...), steps_per_epoch=splits.steps_per_epoch(batch_size),
+        ...)`.
 
         >>> splits = load("digits")
         >>> next(iter(splits.batches(100))).shape
@@ -115,22 +142,32 @@ class Splits:
 
         def one_epoch(epoch):
             epoch_seed = tf.random.fold_in(seed_of(Stream.EPOCHS, seed), tf.cast(epoch, tf.int32))
-            order = tf.random.experimental.stateless_shuffle(tf.range(num_examples(data)), epoch_seed)
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(num_examples(data)), epoch_seed
+            )
 
             def one_batch(step):
                 places = tf.ensure_shape(order[step * batch_size :][:batch_size], [batch_size])
                 rows = tf.nest.map_structure(lambda values: tf.gather(values, places), data)
                 drawn = x_of(rows)
                 if self.draw is not None:
-                    drawn = self.draw(drawn, tf.random.fold_in(epoch_seed, tf.cast(step, tf.int32) + 1))
+                    drawn = self.draw(
+                        drawn, tf.random.fold_in(epoch_seed, tf.cast(step, tf.int32) + 1)
+                    )
                 x = tf.nest.map_structure(
-                    lambda values, row: tf.ensure_shape(tf.cast(values, tf.float32), row.shape), drawn, x_of(rows)
+                    lambda values, row: tf.ensure_shape(tf.cast(values, tf.float32), row.shape),
+                    drawn,
+                    x_of(rows),
                 )
                 return {**rows, "x": x} if _has_condition(rows) else x
 
             return tf.data.Dataset.range(steps).map(one_batch, num_parallel_calls=tf.data.AUTOTUNE)
 
-        return tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+        return (
+            tf.data.Dataset.range(first_epoch, epochs)
+            .flat_map(one_epoch)
+            .prefetch(tf.data.AUTOTUNE)
+        )
 
 
 def x_of(data):
@@ -168,25 +205,30 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     | larger ones, to 2**24 | counts without a limit | IndependentNegativeBinomial |
     | floats, or whole numbers of which some are negative | real values | IndependentNormal |
 
-    8-bit images are arrays of uint8, `[num_examples, height, width]` or `[num_examples, height, width, channels]`; if
-    all their values are below 32 they are counts. With a chosen likelihood of bits they are binarized, with one of real
-    numbers dequantized to [0, 1], as vectors of bytes are too. `Splits.note` says what was chosen and done.
+    8-bit images are arrays of uint8, `[num_examples, height, width]` or `[num_examples, height,
+    width, channels]`; if all their values are below 32 they are counts. With a chosen likelihood of
+    bits they are binarized, with one of real numbers dequantized to [0, 1], as vectors of bytes are
+    too. `Splits.note` says what was chosen and done.
 
-    Where the source has no validation or test data of its own, they are cut from the training data: a tenth each, at
-    most 10,000 (for TFDS: the last tenth of the training data, at most 5,000). `TFDS_DATA_DIR` is honoured.
+    Where the source has no validation or test data of its own, they are cut from the training data:
+    a tenth each, at most 10,000 (for TFDS: the last tenth of the training data, at most 5,000).
+    `TFDS_DATA_DIR` is honoured.
 
     Args:
         source: name, path of an `.npz` or `.npy` file, or array `[num_examples, *event_shape]`.
-        condition: what x is conditional on: "label" of the digits, a feature of a TFDS data set, or name of the arrays
-            beside x: `x` and `label` in an `.npz` file, or `x_train`, `label_train`, `x_test` and `label_test`.
-        likelihood: name of a class in `tfp_vae.layers` to use instead; or a dict of such names, or None, by the names
-            of the arrays that are the parts of a table. Labels 0, 1, ... have `IndependentCategorical`.
+        condition: what x is conditional on: "label" of the digits, a feature of a TFDS data set, or
+            name of the arrays beside x: `x` and `label` in an `.npz` file, or `x_train`,
+            `label_train`, `x_test` and `label_test`.
+        likelihood: name of a class in `tfp_vae.layers` to use instead; or a dict of such names, or
+            None, by the names of the arrays that are the parts of a table. Labels 0, 1, ... have
+            `IndependentCategorical`.
         missing: whether NaN is let through, as a value that is missing.
         seed: of the binarization or dequantization of validation and test data.
 
     Raises:
         ValueError: if the name is not known, or the data are empty, not finite or not numbers.
-        FileNotFoundError: if the file is not there, or a TFDS data set is neither prepared nor within reach.
+        FileNotFoundError: if the file is not there, or a TFDS data set is neither prepared nor
+            within reach.
 
     Example:
     >>> splits = load("digits")
@@ -196,7 +238,9 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     ('IndependentBinomial', {'total_count': 16})
     """
     chosen = _by_part(likelihood)
-    wanted = {part: part for part in chosen} | ({} if condition is None else {"condition": condition})
+    wanted = {part: part for part in chosen} | (
+        {} if condition is None else {"condition": condition}
+    )
     if isinstance(source, (np.ndarray, Mapping)):
         arrays = source if isinstance(source, Mapping) else {"x": source}
         _check_all("array", arrays, chosen, missing)
@@ -209,7 +253,10 @@ random, anew in each epoch, white with the probability of its brightness | Indep
         name, parts = Path(source).stem, sources.from_arrays(str(source), arrays, wanted)
     else:
         features = {**wanted, "x": "image"} if "x" in wanted else wanted
-        name, parts = str(source).replace("/", "-").replace(":", "-"), sources.load_tfds(str(source), features)
+        name, parts = (
+            str(source).replace("/", "-").replace(":", "-"),
+            sources.load_tfds(str(source), features),
+        )
     is_table = isinstance(likelihood, Mapping)
     for part, key in itertools.product(parts, chosen):
         called, least_ndim = (f"{name}, {key}", 1) if is_table else (name, 2)
@@ -217,21 +264,31 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     for key in wanted:
         _expect_alike(f"{name}, {key}" if len(wanted) > 1 else name, [part[key] for part in parts])
     suited = {
-        key: _suit(name, [part[key] for part in parts], usual, as_seed(seed), place if is_table else None)
+        key: _suit(
+            name, [part[key] for part in parts], usual, as_seed(seed), place if is_table else None
+        )
         for place, (key, usual) in enumerate(chosen.items())
     }
     splits = _table(name, suited) if is_table else suited["x"]
-    return splits if condition is None else _with_conditions(splits, [part["condition"] for part in parts])
+    return (
+        splits
+        if condition is None
+        else _with_conditions(splits, [part["condition"] for part in parts])
+    )
 
 
 def _by_part(likelihood) -> dict[str, str | None]:
     """Return the chosen likelihood of each part; an x without parts is one of the name x."""
     if not isinstance(likelihood, Mapping):
         return {"x": likelihood}
-    if len(likelihood) < 2 or {"x", *BESIDE_X} & {*likelihood} or any(part.endswith("_mask") for part in likelihood):
+    if (
+        len(likelihood) < 2
+        or {"x", *BESIDE_X} & {*likelihood}
+        or any(part.endswith("_mask") for part in likelihood)
+    ):
         raise ValueError(
-            f"A table has at least two parts, none of them called x, {' or '.join(BESIDE_X)}, or ending in _mask; "
-            f"received {[*likelihood]}."
+            f"A table has at least two parts, none of them called x, {' or '.join(BESIDE_X)}, or "
+            f"ending in _mask; received {[*likelihood]}."
         )
     return dict(likelihood)
 
@@ -242,13 +299,21 @@ def _table(name: str, parts: dict[str, Splits]) -> Splits:
     draws = {key: part.draw for key, part in parts.items() if part.draw is not None}
 
     def draw(rows, seed):
-        return {key: draws[key](values, seed) if key in draws else values for key, values in rows.items()}
+        return {
+            key: draws[key](values, seed) if key in draws else values
+            for key, values in rows.items()
+        }
 
     likelihood = {key: part.likelihood for key, part in parts.items()}
     config = {key: part.likelihood_config for key, part in parts.items()}
     note = ". ".join(f"{key}: {part.note}" for key, part in parts.items())
     return Splits(
-        name, **data, likelihood=likelihood, likelihood_config=config, draw=draw if draws else None, note=note
+        name,
+        **data,
+        likelihood=likelihood,
+        likelihood_config=config,
+        draw=draw if draws else None,
+        note=note,
     )
 
 
@@ -256,8 +321,9 @@ def _expect_alike(name: str, parts: list[np.ndarray]) -> None:
     for part in parts:
         if (part.shape[1:], part.dtype.kind) != (parts[0].shape[1:], parts[0].dtype.kind):
             raise ValueError(
-                f"The parts of {name} must agree: training examples have shape {parts[0].shape[1:]} and type "
-                f"{parts[0].dtype}, others have shape {part.shape[1:]} and type {part.dtype}."
+                f"The parts of {name} must agree: training examples have shape {parts[0].shape[1:]} "
+                f"and type {parts[0].dtype}, others have shape {part.shape[1:]} and type "
+                f"{part.dtype}."
             )
 
 
@@ -269,12 +335,21 @@ def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
         name = f"{splits.name}, the condition"
         sources.expect_numbers(name, condition, missing=False, least_ndim=1, for_x=False)
         if condition.dtype.kind in "iu":
-            _expect_at_most(MOST_CATEGORIES if condition.min() >= 0 else MOST, name, [condition.min(), condition.max()])
-        named[split] = {"x": x, "condition": condition.astype("float32" if condition.dtype.kind == "f" else "int32")}
+            _expect_at_most(
+                MOST_CATEGORIES if condition.min() >= 0 else MOST,
+                name,
+                [condition.min(), condition.max()],
+            )
+        named[split] = {
+            "x": x,
+            "condition": condition.astype("float32" if condition.dtype.kind == "f" else "int32"),
+        }
     return dataclasses.replace(splits, **named)
 
 
-def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int, place: int | None) -> Splits:
+def _suit(
+    name: str, parts: list[np.ndarray], likelihood: str | None, seed: int, place: int | None
+) -> Splits:
     """Find the likelihood that suits the values, and bring them to where it has its support.
 
     In a table, where the part has its place, only bytes of height x width x channels are pixels.
@@ -317,17 +392,20 @@ def _suit(name: str, parts: list[np.ndarray], likelihood: str | None, seed: int,
 
 
 def _expect_at_most(most: int, name: str, edges: list) -> None:
-    """Raise a ValueError where whole numbers, of which the least and the largest are given, are too large."""
+    """Raise a ValueError where whole numbers, of which the least and the largest are given, are too
+    large.
+    """
     if (largest := max(abs(int(edge)) for edge in edges)) <= most:
         return
     if most == MOST_CATEGORIES:
         raise ValueError(
-            f"{name} holds labels up to {largest:,}, each of which would be a category; expected at most {most:,}. "
-            "Number those that occur: numpy.unique(values, return_inverse=True)[1]."
+            f"{name} holds labels up to {largest:,}, each of which would be a category; expected at "
+            f"most {most:,}. Number those that occur: numpy.unique(values, return_inverse=True)[1]."
         )
     raise ValueError(
-        f"{name} holds whole numbers up to {largest:,}, but float32, in which models compute, tells them apart up to "
-        f"{most:,} only. Give floats: their logarithms (numpy.log1p), or multiples of a larger unit."
+        f"{name} holds whole numbers up to {largest:,}, but float32, in which models compute, tells "
+        f"them apart up to {most:,} only. Give floats: their logarithms (numpy.log1p), or multiples "
+        "of a larger unit."
     )
 
 

@@ -14,29 +14,37 @@ from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
 
-# A latent dimension is active when its posterior mean varies over the data by more than this (Burda et al., 2016).
+# A latent dimension is active when its posterior mean varies over the data by more than this (Burda
+# et al., 2016).
 ACTIVE_VARIANCE = 0.01
 
 
 def evaluate(
-    vae: VAE, x: np.ndarray | dict, *, num_samples: int = 1000, batch_size: int = 500, seed: int = 0, verbose: int = 0
+    vae: VAE,
+    x: np.ndarray | dict,
+    *,
+    num_samples: int = 1000,
+    batch_size: int = 500,
+    seed: int = 0,
+    verbose: int = 0,
 ) -> dict[str, float]:
     """Return the numbers by which a VAE is judged on data it has not seen.
 
     Args:
         vae: a built VAE.
-        x: `[num_examples, *event_shape]`; of a conditional model, or an x of several parts, a dict of such arrays.
+        x: `[num_examples, *event_shape]`; of a conditional model, or an x of several parts, a dict
+            of such arrays.
         num_samples: draws for each example in the importance-sampled negative log-likelihood.
         batch_size: examples held in memory at once.
         seed: of the draws.
         verbose: 1 shows a progress bar.
 
-    Returns:
-        `negative_elbo`, `log_likelihood` (its first term, log p(x|z)), `kl`, `nll` (importance sampling), in nats per
-        example; `active_units` of `latent_units`; `kl_is_analytic`; `num_examples`, `num_samples`; of a
-        `layers.VectorQuantized` posterior `perplexity` too, and `nll_is_bound`: all draws of such a posterior are one
-        point, so that `nll` is at least the negative log-likelihood, however many they are. A `layers.Deterministic`
-        posterior has no `nll`: it is not a number.
+    Returns: `negative_elbo`, `log_likelihood` (its first term, log p(x|z)), `kl`, `nll` (importance
+        sampling), in nats per example; `active_units` of `latent_units`; `kl_is_analytic`;
+        `num_examples`, `num_samples`; of a `layers.VectorQuantized` posterior `perplexity` too, and
+        `nll_is_bound`: all draws of such a posterior are one point, so that `nll` is at least the
+        negative log-likelihood, however many they are. A `layers.Deterministic` posterior has no
+        `nll`: it is not a number.
 
     Raises:
         ValueError: if `x` is empty or `batch_size` below 1.
@@ -52,7 +60,12 @@ def evaluate(
     vae.check_data(x)
     terms = _over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
     has_codes = is_quantized(vae.encode(tf.nest.map_structure(lambda value: value[:1], x)))
-    nll_of = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed, "verbose": verbose}
+    nll_of = {
+        "num_samples": num_samples,
+        "batch_size": batch_size,
+        "seed": seed,
+        "verbose": verbose,
+    }
     return {
         "negative_elbo": -float(terms["elbo"].mean(dtype="float64")),
         "log_likelihood": float(terms["log_likelihood"].mean(dtype="float64")),
@@ -63,29 +76,51 @@ def evaluate(
         "kl_is_analytic": kl_is_analytic(vae, x),
         "num_examples": num_examples(x),
         "num_samples": num_samples,
-        **({"perplexity": perplexity(vae, x, batch_size=batch_size), "nll_is_bound": True} if has_codes else {}),
+        **(
+            {"perplexity": perplexity(vae, x, batch_size=batch_size), "nll_is_bound": True}
+            if has_codes
+            else {}
+        ),
     }
 
 
 def elbo(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> dict[str, np.ndarray]:
-    """Return the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example, `[num_examples]`."""
+    """Return the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example,
+    `[num_examples]`.
+    """
     return _over_batches(vae.compile_once(_terms), x, batch_size)
 
 
 def nll(
-    vae: VAE, x: np.ndarray | dict, *, num_samples: int = 1000, batch_size: int = 500, seed: int = 0, verbose: int = 0
+    vae: VAE,
+    x: np.ndarray | dict,
+    *,
+    num_samples: int = 1000,
+    batch_size: int = 500,
+    seed: int = 0,
+    verbose: int = 0,
 ) -> float:
-    """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per example."""
-    num_samples, first = as_count(num_samples, "num_samples"), seed_of(Stream.LOG_PROB, as_seed(seed))
+    """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per
+    example.
+    """
+    num_samples, first = (
+        as_count(num_samples, "num_samples"),
+        seed_of(Stream.LOG_PROB, as_seed(seed)),
+    )
 
     def log_prob(batch, start):
-        return {"log_prob": vae.estimate_log_prob(batch, num_samples, tf.random.fold_in(first, start))}
+        return {
+            "log_prob": vae.estimate_log_prob(batch, num_samples, tf.random.fold_in(first, start))
+        }
 
     return -float(_over_batches(log_prob, x, batch_size, verbose)["log_prob"].mean(dtype="float64"))
 
 
-def active_units(vae: VAE, x: np.ndarray | dict, *, threshold: float = ACTIVE_VARIANCE, batch_size: int = 500) -> int:
-    """Count the latent dimensions whose posterior mean varies over the data by more than `threshold`.
+def active_units(
+    vae: VAE, x: np.ndarray | dict, *, threshold: float = ACTIVE_VARIANCE, batch_size: int = 500
+) -> int:
+    """Count the latent dimensions whose posterior mean varies over the data by more than
+    `threshold`.
 
     Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519, section 5.1.
     """
@@ -93,12 +128,16 @@ def active_units(vae: VAE, x: np.ndarray | dict, *, threshold: float = ACTIVE_VA
 
 
 def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
-    """Return the mean of q(z|x) for each example, `[num_examples, latent]`; several latents one after another."""
+    """Return the mean of q(z|x) for each example, `[num_examples, latent]`.
+
+    Several latents one after another.
+    """
     return _over_batches(vae.compile_once(_mean), x, batch_size)["mean"]
 
 
 def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
-    """Return the integer codes of a `layers.VectorQuantized` posterior for each example, `[num_examples, num_vectors]`.
+    """Return the integer codes of a `layers.VectorQuantized` posterior for each example,
+    `[num_examples, num_vectors]`.
 
     Raises:
         ValueError: if the posterior is another.
@@ -107,7 +146,9 @@ def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarra
 
 
 def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> float:
-    """Return the number of codes in use: exp of the entropy of their frequencies over the data and all positions.
+    """Return the number of codes in use.
+
+    Exp of the entropy of their frequencies over the data and all positions.
 
     It is 1 where one code serves all, and the number of codes where all are used alike.
 
@@ -118,13 +159,20 @@ def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> floa
 
 
 def kl_is_analytic(vae: VAE, x) -> bool:
-    """Return whether TFP has a closed form of the VAE's KL divergence, or Monte Carlo stands in for it."""
-    one_pass = vae.one_pass(tf.nest.map_structure(lambda value: value[:1], x), seed_of(Stream.EVALUATION))
+    """Return whether TFP has a closed form of the VAE's KL divergence, or Monte Carlo stands in for
+    it.
+    """
+    one_pass = vae.one_pass(
+        tf.nest.map_structure(lambda value: value[:1], x), seed_of(Stream.EVALUATION)
+    )
     return objectives.kl_is_analytic(one_pass.posterior, one_pass.prior)
 
 
 def _terms(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Return the terms by draws of the batch's own: the same draws in each would err alike, and add up."""
+    """Return the terms by draws of the batch's own.
+
+    The same draws in each would err alike, and add up.
+    """
     return vae.terms(batch, tf.random.fold_in(seed_of(Stream.EVALUATION, vae.seed), start))
 
 
@@ -150,7 +198,9 @@ def _count_active(means: np.ndarray, threshold: float) -> int:
     return int((means.var(axis=0, dtype="float64") > threshold).sum())
 
 
-def _over_batches(function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0) -> dict[str, np.ndarray]:
+def _over_batches(
+    function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0
+) -> dict[str, np.ndarray]:
     """Apply a function of a batch, and of the number of its first row, to all rows.
 
     The last batch is filled up, so that one compiled shape serves all.
@@ -163,8 +213,15 @@ def _over_batches(function: Callable, x: np.ndarray | dict, batch_size: int, ver
     results = []
     for start in range(0, number, batch_size):
         rows = min(batch_size, number - start)
-        batch = tf.nest.map_structure(lambda values, start=start: _rows(values, start, batch_size), x)
-        results.append({name: value[:rows].numpy() for name, value in function(batch, tf.constant(start)).items()})
+        batch = tf.nest.map_structure(
+            lambda values, start=start: _rows(values, start, batch_size), x
+        )
+        results.append(
+            {
+                name: value[:rows].numpy()
+                for name, value in function(batch, tf.constant(start)).items()
+            }
+        )
         progress.add(rows)
     return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 

@@ -1,4 +1,7 @@
-"""Files of data: `.npz` and `.npy` become arrays by name; of any other it is said what it is and what to do."""
+"""Files of data: `.npz` and `.npy` become arrays by name.
+
+Of any other it is said what it is and what to do.
+"""
 
 import csv
 import itertools
@@ -25,7 +28,8 @@ HEAD = 2**16
 
 
 def load_file(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an `.npz` file by name, or that of an `.npy` file as `x`, whatever the file is called.
+    """Return the arrays of an `.npz` file by name, or that of an `.npy` file as `x`, whatever the
+    file is called.
 
     Raises:
         FileNotFoundError: if it is not there.
@@ -41,8 +45,14 @@ def load_file(path: Path) -> dict[str, np.ndarray]:
         try:
             return {"x": np.load(path)}
         except (EOFError, OSError, ValueError) as error:
-            raise ValueError(f"{path} is not an .npy file of a numeric array, as numpy.save writes it.") from error
-    wanted = "an .npz file, as numpy.savez writes them" if path.suffix == ".npz" else "an .npz or .npy file"
+            raise ValueError(
+                f"{path} is not an .npy file of a numeric array, as numpy.save writes it."
+            ) from error
+    wanted = (
+        "an .npz file, as numpy.savez writes them"
+        if path.suffix == ".npz"
+        else "an .npz or .npy file"
+    )
     raise ValueError(f"{path} is not {wanted}, but {_what(path, head)}")
 
 
@@ -50,9 +60,10 @@ def expect_no_folder(name: str) -> None:
     """Raise an error about a name of data that is that of a folder, or can only be that of a file."""
     if Path(name).is_dir():
         raise ValueError(
-            f"{name} is a folder. Put what it holds into one array, the examples first, and give its file: "
-            f"numpy.savez('{Path(name).name}.npz', x=numpy.stack([numpy.asarray(PIL.Image.open(path)) for path in "
-            "paths])) for pictures of one size."
+            f"{name} is a folder. Put what it holds into one array, the examples first, and give "
+            f"its file: numpy.savez('{Path(name).name}.npz', "
+            "x=numpy.stack([numpy.asarray(PIL.Image.open(path)) for path in paths])) for pictures "
+            "of one size."
         )
     if Path(name).suffix.isascii() and Path(name).suffix[1:].isalpha():
         raise FileNotFoundError(f"There is no file {name}, nor a data set of that name.")
@@ -60,19 +71,28 @@ def expect_no_folder(name: str) -> None:
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as opened, np.load(opened) as file:  # closes it also where NumPy does not
+        with (
+            path.open("rb") as opened,
+            np.load(opened) as file,
+        ):  # closes it also where NumPy does not
             return {name: _numbers(path, name, file) for name in _arrays_of(path, file)}
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not an .npz file, or a damaged one: {error}. Write it anew.") from error
+        raise ValueError(
+            f"{path} is not an .npz file, or a damaged one: {error}. Write it anew."
+        ) from error
 
 
 def _arrays_of(path: Path, file) -> list[str]:
-    """Return the names of the arrays in a zip archive, which may be of another kind, such as a `.keras` file."""
-    names = [Path(member).stem if member.endswith(".npy") else None for member in file.zip.namelist()]
+    """Return the names of the arrays in a zip archive, which may be of another kind, such as a
+    `.keras` file.
+    """
+    names = [
+        Path(member).stem if member.endswith(".npy") else None for member in file.zip.namelist()
+    ]
     if not names or None in names:
         raise ValueError(
-            f"{path} is an archive {'of other things than arrays' if names else 'without arrays'}. Expected an .npz "
-            "file with arrays: numpy.savez('data.npz', x=x)."
+            f"{path} is an archive {'of other things than arrays' if names else 'without arrays'}. "
+            "Expected an .npz file with arrays: numpy.savez('data.npz', x=x)."
         )
     return file.files
 
@@ -93,11 +113,19 @@ def _what(path: Path, head: bytes) -> str:
         if head.startswith(beginning):
             return f"{what}. Read it with the library that wrote it, and save arrays: numpy.savez('data.npz', x=x)."
     try:
-        lines = head[: len(head) if len(head) < HEAD else head.rindex(b"\n") + 1].decode("utf-8-sig").splitlines()
+        lines = (
+            head[: len(head) if len(head) < HEAD else head.rindex(b"\n") + 1]
+            .decode("utf-8-sig")
+            .splitlines()
+        )
     except ValueError:
         lines = []
     if not lines or "\0" in lines[0]:
-        return "empty." if not head else "of an unknown kind. Save arrays: numpy.savez('data.npz', x=x)."
+        return (
+            "empty."
+            if not head
+            else "of an unknown kind. Save arrays: numpy.savez('data.npz', x=x)."
+        )
     return _what_text(path, lines)
 
 
@@ -113,22 +141,32 @@ def _what_text(path: Path, lines: list[str]) -> str:
         return "a text without columns. Save arrays of numbers: numpy.savez('data.npz', x=x)."
     number, types = _types(path, delimiter, 1)
     texts = ", ".join(name for name, kind in zip(names, types, strict=False) if kind == TYPES[-1])
-    columns = "n: np.unique(t[n], return_inverse=True)[1] if t[n].dtype.kind == 'U' else t[n]" if texts else "n: t[n]"
+    columns = (
+        "n: np.unique(t[n], return_inverse=True)[1] if t[n].dtype.kind == 'U' else t[n]"
+        if texts
+        else "n: t[n]"
+    )
     return (
         f"a text of {number:,} rows under the names {', '.join(names)}. Make one"
         f'{f", in which the texts of {texts} are numbered" if texts else ""}: python -c "import numpy as np; '
-        f"t = np.genfromtxt('{path}', delimiter={delimiter!r}, names=True, dtype='{','.join(types)}', "
-        f"encoding='utf-8'); np.savez('data.npz', **{{{columns} for n in t.dtype.names}})\""
+        f"t = np.genfromtxt('{path}', delimiter={delimiter!r}, names=True, "
+        f"dtype='{','.join(types)}', encoding='utf-8'); np.savez('data.npz', **{{{columns} for n in "
+        't.dtype.names})"'
     )
 
 
 def _types(path: Path, delimiter: str, start: int = 0) -> tuple[int, list[str]]:
-    """Return the number of rows of a text, and the types of its columns: where a whole number lacks it is a float."""
+    """Return the number of rows of a text, and the types of its columns.
+
+    Where a whole number lacks it is a float.
+    """
     number, ranks = -start, list[int]()
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         for row in csv.reader(file, delimiter=delimiter):
             if row and number >= 0:
-                ranks = [max(pair) for pair in itertools.zip_longest(ranks, map(_rank, row), fillvalue=0)]
+                ranks = [
+                    max(pair) for pair in itertools.zip_longest(ranks, map(_rank, row), fillvalue=0)
+                ]
             number += bool(row)
     return number, [TYPES[rank] for rank in ranks]
 

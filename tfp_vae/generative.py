@@ -1,4 +1,7 @@
-"""Encoder, decoder and prior become one probabilistic model: its distributions, and what is computed from them."""
+"""Encoder, decoder and prior become one probabilistic model.
+
+Its distributions, and what is computed from them.
+"""
 
 import abc
 import functools
@@ -51,41 +54,61 @@ class LatentVariableModel(Surface, keras.Model):
         self.decoder = expect_kind("decoder", decoder, keras.layers.Layer, "a Keras model")
         self.prior = prior  # `build` makes the default one
         if prior is not None:
-            expect_kind("prior", prior, keras.layers.Layer, "a prior such as tfp_vae.priors.StandardNormal(size)")
-        self.condition = Quantity.condition([part for part in (encoder, decoder, prior) if part is not None])
+            expect_kind(
+                "prior",
+                prior,
+                keras.layers.Layer,
+                "a prior such as tfp_vae.priors.StandardNormal(size)",
+            )
+        self.condition = Quantity.condition(
+            [part for part in (encoder, decoder, prior) if part is not None]
+        )
 
     # Building
 
     def build(self, input_shape):
-        """Check that encoder, decoder and prior fit each other and x, and create what is not created yet."""
+        """Check that encoder, decoder and prior fit each other and x, and create what is not
+        created yet.
+        """
         shapes = batch.by_name(input_shape)["x"]
-        self.x = Quantity.of("x", batch.map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
+        self.x = Quantity.of(
+            "x", batch.map_parts(lambda shape: shape[1:], shapes), self.variable_dtype
+        )
         given = {} if self.condition is None else {"condition": self.condition.zeros()}
         x = self.x.zeros()
-        seen = {"mask": batch.map_parts(lambda part: tf.ones_like(part, tf.bool), x)} if self.missing else {}
+        seen = (
+            {"mask": batch.map_parts(lambda part: tf.ones_like(part, tf.bool), x)}
+            if self.missing
+            else {}
+        )
         values = self._encoder_inputs({"x": x, **seen, **given})
         posterior = first_distribution("encoder", self.encoder, values, self.x.main)
         if posterior.event_shape == []:
-            raise ValueError("The encoder must end in a distribution over vectors, its event is ().")
+            raise ValueError(
+                "The encoder must end in a distribution over vectors, its event is ()."
+            )
         self.z = Quantity.of("z", posterior.event_shape, self.variable_dtype)
         self.encodes_to_points = is_point(posterior)
         if not objectives.is_reparameterized(posterior):
             raise ValueError(
-                f"The posterior {type(posterior).__name__} is not reparameterized: no gradient would reach the encoder "
-                "through its draws. Use one that is, such as MultivariateNormalDiag, PowerSpherical or a relaxed one."
+                f"The posterior {type(posterior).__name__} is not reparameterized: no gradient "
+                "would reach the encoder through its draws. Use one that is, such as "
+                "MultivariateNormalDiag, PowerSpherical or a relaxed one."
             )
         if self.prior is None:
             self.prior = self._default_prior()
         prior = self.prior_distribution(**given)
         check_pair(posterior, prior)
         if (shape := batch.map_parts(tuple, prior.event_shape)) != self.z.shape:
-            raise ValueError(f"The prior's event shape {shape} differs from the encoder's {self.z.shape}.")
+            raise ValueError(
+                f"The prior's event shape {shape} differs from the encoder's {self.z.shape}."
+            )
         values = {**self.z.parts(self.z.zeros()), **given}
         likelihood = first_distribution("decoder", self.decoder, values, self.z.main)
         if (shape := batch.map_parts(tuple, likelihood.event_shape)) != self.x.shape:
             raise ValueError(
-                f"The encoder takes examples of shape {self.x.shape}, but the decoder's distribution is over "
-                f"examples of shape {shape}. Make them equal."
+                f"The encoder takes examples of shape {self.x.shape}, but the decoder's "
+                f"distribution is over examples of shape {shape}. Make them equal."
             )
         batch.expect_distinct_names(self.x, self.z)
         if self.missing:
@@ -107,12 +130,13 @@ class LatentVariableModel(Surface, keras.Model):
         if not self.z.has_parts and len(self.z.shape) == 1:
             return priors.StandardNormal(self.z.size, dtype=self.dtype_policy)
         raise ValueError(
-            f"The latents have shape {self.z.shape}, for which there is no default prior. Pass prior=..., such as a "
-            "tfp_vae.layers.Joint of a prior for each."
+            f"The latents have shape {self.z.shape}, for which there is no default prior. Pass "
+            "prior=..., such as a tfp_vae.layers.Joint of a prior for each."
         )
 
     def as_batch(self, data) -> dict:
-        """Bring data to a dict of `x` and, of a conditional model, `condition`, in the variables' dtypes.
+        """Bring data to a dict of `x` and, of a conditional model, `condition`, in the variables'
+        dtypes.
 
         Raises:
             ValueError: if a part is missing, not asked for, or of another shape.
@@ -125,7 +149,9 @@ class LatentVariableModel(Surface, keras.Model):
         if self.missing:
             x, seen["mask"] = missing.split(x, None if mask is None else self._mask.expect(mask))
         elif mask is not None:
-            raise ValueError("A mask was given to a VAE that takes none: make it with VAE(..., missing=True).")
+            raise ValueError(
+                "A mask was given to a VAE that takes none: make it with VAE(..., missing=True)."
+            )
         self._expect_possible(x, **seen)
         given = self._given(data.get("condition"))
         if self.condition is not None:
@@ -133,16 +159,22 @@ class LatentVariableModel(Surface, keras.Model):
         return {"x": x, **seen, **given}
 
     def _expect_possible(self, x, mask=None) -> None:
-        """Raise a ValueError if x can be looked at, which symbolic tensors cannot, and is impossible where observed."""
+        """Raise a ValueError if x can be looked at, which symbolic tensors cannot, and is
+        impossible where observed.
+        """
         with tf.init_scope():
             x, mask = self.x.rows(x), None if mask is None else self._mask.rows(mask)
             if x is not None:
-                expect_possible(self._some_likelihood, missing.observed_examples(x, mask) if self.missing else x)
+                expect_possible(
+                    self._some_likelihood, missing.observed_examples(x, mask) if self.missing else x
+                )
 
     @functools.cached_property
     def _some_likelihood(self) -> tfd.Distribution:
         """The likelihood at some z: the values it takes are the same at any."""
-        return self.decode(self.z.zeros(), None if self.condition is None else self.condition.zeros())
+        return self.decode(
+            self.z.zeros(), None if self.condition is None else self.condition.zeros()
+        )
 
     @property
     def _mask(self) -> Quantity:
@@ -151,7 +183,10 @@ class LatentVariableModel(Surface, keras.Model):
     # Distributions
 
     def encode(self, x) -> tfd.Distribution:
-        """Return the posterior q(z|x), a plain tfd object: `[..., *event_shape]` -> batch shape `[...]`."""
+        """Return the posterior q(z|x), a plain tfd object.
+
+        `[..., *event_shape]` -> batch shape `[...]`.
+        """
         return self._posterior(self.as_batch(x))
 
     def _posterior(self, data: dict) -> tfd.Distribution:
@@ -160,20 +195,30 @@ class LatentVariableModel(Surface, keras.Model):
         return fold(self.encoder, self._encoder_inputs(data), ndims, self.x.main)
 
     def _encoder_inputs(self, data: dict) -> dict:
-        """Return all that an encoder may name: x or its parts, their masks as numbers, the condition."""
+        """Return all that an encoder may name.
+
+        x or its parts, their masks as numbers, the condition.
+        """
         values = self.x.parts(data["x"])
         if self.missing:
             masks = self.x.parts(data["mask"])
-            values |= {batch.mask_name(name): tf.cast(mask, self.variable_dtype) for name, mask in masks.items()}
+            values |= {
+                batch.mask_name(name): tf.cast(mask, self.variable_dtype)
+                for name, mask in masks.items()
+            }
         return {**values, **({"condition": data["condition"]} if "condition" in data else {})}
 
     def decode(self, z, condition=None) -> tfd.Distribution:
-        """Return the likelihood p(x|z), a plain tfd object: `[..., *latent_shape]` -> batch shape `[...]`.
+        """Return the likelihood p(x|z), a plain tfd object.
 
-        Latents of several parts are a dict. A condition with fewer leading axes than z is repeated along them.
+        `[..., *latent_shape]` -> batch shape `[...]`.
+
+        Latents of several parts are a dict. A condition with fewer leading axes than z is repeated
+        along them.
 
         Raises:
-            ValueError: if z or the condition has another shape, or can be looked at and is not finite.
+            ValueError: if z or the condition has another shape, or can be looked at and is not
+                finite.
         """
         self.expect_built()
         return self._likelihood(self.z.expect_finite(z), condition)
@@ -188,15 +233,18 @@ class LatentVariableModel(Surface, keras.Model):
         return fold(self.decoder, values, {**self.z.ndims, **self._condition_ndims}, self.z.main)
 
     def prior_distribution(self, condition=None) -> tfd.Distribution:
-        """Return the prior p(z), a plain tfd object, batch shape `[]`, or p(z|condition), batch shape `[...]`.
+        """Return the prior p(z), a plain tfd object, batch shape `[]`, or p(z|condition), batch
+        shape `[...]`.
 
-        A prior that does not look at the condition has batch shape `[]` in a conditional model, too.
+        A prior that does not look at the condition has batch shape `[]` in a conditional model,
+        too.
         """
         given = self._given(condition)
         if "condition" in named_inputs(self.prior):
             return fold(self.prior, given, self._condition_ndims)
         prior = unwrap(call_prior(self.prior))
-        return unfold(prior, []) if prior.batch_shape == [1] else prior  # of a Keras model, which needs a batch
+        # Of a Keras model, which needs a batch.
+        return unfold(prior, []) if prior.batch_shape == [1] else prior
 
     @property
     def _condition_ndims(self) -> dict[str, int]:
@@ -220,10 +268,16 @@ class LatentVariableModel(Surface, keras.Model):
     def reconstruction(self, x):
         """Return what `reconstruct` gives, as tensors."""
         data = self.as_batch(x)
-        return sampling.point(self._likelihood(sampling.point(self._posterior(data)), data.get("condition")))
+        return sampling.point(
+            self._likelihood(sampling.point(self._posterior(data)), data.get("condition"))
+        )
 
-    def rows_of_samples(self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool):
-        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32 `[num_samples, 2]`."""
+    def rows_of_samples(
+        self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool
+    ):
+        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32
+        `[num_samples, 2]`.
+        """
         return self._compiled_generate(seeds, condition, prior, draws)["x"]
 
     @functools.cached_property
@@ -231,26 +285,37 @@ class LatentVariableModel(Surface, keras.Model):
         return tf.function(self.sample_rows, reduce_retracing=True)
 
     def sample_rows(
-        self, seeds: tf.Tensor, condition=None, prior: tfd.Distribution | None = None, draws: bool = False
+        self,
+        seeds: tf.Tensor,
+        condition=None,
+        prior: tfd.Distribution | None = None,
+        draws: bool = False,
     ) -> dict:
-        """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`, and give `x`, as `generate`."""
+        """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`, and give
+        `x`, as `generate`.
+        """
         prior = self.prior_distribution(condition) if prior is None else unwrap(prior)
         z = sampling.sample_rows(prior, seeds)
         likelihood = self._likelihood(z, condition)
-        return {"z": z, "x": sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood)}
+        return {
+            "z": z,
+            "x": sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood),
+        }
 
     def log_prob(self, x, num_samples: int = 1000, seed: int = 0) -> tf.Tensor:
-        """Estimate log p(x) by importance sampling from the posterior: `[..., *event_shape]` -> `[...]`, in nats.
+        """Estimate log p(x) by importance sampling from the posterior.
 
-        The estimate is log of the mean of p(x|z) p(z) / q(z|x) over `num_samples` draws of z: a lower bound in
-        expectation, tight as `num_samples` grows. Memory does not grow with `num_samples`. Of a conditional model it is
-        log p(x|condition).
+        `[..., *event_shape]` -> `[...]`, in nats.
+
+        The estimate is log of the mean of p(x|z) p(z) / q(z|x) over `num_samples` draws of z: a
+        lower bound in expectation, tight as `num_samples` grows. Memory does not grow with
+        `num_samples`. Of a conditional model it is log p(x|condition).
 
         Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
 
         Raises:
-            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, x has
-                another shape, or the posterior is `layers.Deterministic`.
+            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to
+                2**31 - 1, x has another shape, or the posterior is `layers.Deterministic`.
         """
         num_samples, seed = as_count(num_samples, "num_samples"), as_seed(seed)
         return self.estimate_log_prob(x, num_samples, seed_of(Stream.LOG_PROB, seed))
@@ -260,27 +325,41 @@ class LatentVariableModel(Surface, keras.Model):
         data = self.as_batch(x)
         if self.encodes_to_points:
             raise ValueError(
-                "log p(x) cannot be estimated by a Deterministic posterior: importance sampling needs one that has a "
-                "density. Judge the model by its log_likelihood, or give it another posterior."
+                "log p(x) cannot be estimated by a Deterministic posterior: importance sampling "
+                "needs one that has a density. Judge the model by its log_likelihood, or give it "
+                "another posterior."
             )
         flat, lead = self._flatten(data)
         return tf.reshape(self.compile_once(_log_prob)(flat, tf.constant(num_samples), seed), lead)
 
     def _flatten(self, data: dict) -> tuple[dict, tf.Tensor]:
-        """Make one axis of the leading ones; a condition with fewer of them is repeated along the others."""
+        """Make one axis of the leading ones.
+
+        A condition with fewer of them is repeated along the others.
+        """
         variables: dict[str, Any] = {"x": self.x, "mask": self._mask, "condition": self.condition}
         ndims = {name: variables[name].ndims_of_parts for name in data}
         lead = tf.shape(tf.nest.flatten(data["x"])[0])[: self.x.leading(data["x"]).rank]
-        flat = tf.nest.map_structure(lambda value, number: batch.flatten(value, lead, number), data, ndims)
-        if self.missing:  # as numbers: a mask of truth values has no gradient, which `log_prob` asks for
-            flat["mask"] = tf.nest.map_structure(lambda mask: tf.cast(mask, self.x.dtype), flat["mask"])
+        flat = tf.nest.map_structure(
+            lambda value, number: batch.flatten(value, lead, number), data, ndims
+        )
+        if (
+            self.missing
+        ):  # as numbers: a mask of truth values has no gradient, which `log_prob` asks for
+            flat["mask"] = tf.nest.map_structure(
+                lambda mask: tf.cast(mask, self.x.dtype), flat["mask"]
+            )
         return flat, lead
 
     def compile_once(self, function: Callable) -> Callable:
-        """Return a function of the model and tensors as one of the tensors, compiled as training is, once for all."""
+        """Return a function of the model and tensors as one of the tensors, compiled as training
+        is, once for all.
+        """
         key = function, self.uses_xla, *self.parts.values()
         if key not in self._compiled_functions:
-            self._compiled_functions[key] = tf.function(functools.partial(function, self), jit_compile=self.uses_xla)
+            self._compiled_functions[key] = tf.function(
+                functools.partial(function, self), jit_compile=self.uses_xla
+            )
         return self._compiled_functions[key]
 
     @functools.cached_property
@@ -290,27 +369,34 @@ class LatentVariableModel(Surface, keras.Model):
     def impute(self, x, num_samples: int = 1000, seed: int = 0, *, num_draws: int | None = None):
         """Fill in missing values by importance sampling: `[batch, *event_shape]`, the shape of x.
 
-        The observed values of each example weigh `num_samples` draws of z; a missing value becomes the weighted mean of
-        p(x|z), which is its mean given what is observed (of categories: the most probable one). What is filled in for
-        an example does not depend on the others.
+        The observed values of each example weigh `num_samples` draws of z; a missing value becomes
+        the weighted mean of p(x|z), which is its mean given what is observed (of categories: the
+        most probable one). What is filled in for an example does not depend on the others.
 
         Reference: Mattei & Frellsen, 2019, MIWAE, arXiv:1812.02633.
 
         Args:
-            x: NaN where a value is missing; or a dict of "x" and "mask", which is 1 where a value is observed.
+            x: NaN where a value is missing; or a dict of "x" and "mask", which is 1 where a value
+                is observed.
             num_samples: draws of z for each example.
             seed: of the draws.
-            num_draws: None, or a number of draws of the missing values instead of their mean, by sampling importance
-                resampling: `[num_draws, batch, *event_shape]`. They show how uncertain the values are.
+            num_draws: None, or a number of draws of the missing values instead of their mean, by
+                sampling importance resampling: `[num_draws, batch, *event_shape]`. They show how
+                uncertain the values are.
 
         Raises:
-            ValueError: if the VAE was not made with `missing=True`, a number is below 1, or x has another shape.
+            ValueError: if the VAE was not made with `missing=True`, a number is below 1, or x has
+                another shape.
         """
         if not self.missing:
-            raise ValueError("This VAE knows no missing values: make it with VAE(..., missing=True).")
+            raise ValueError(
+                "This VAE knows no missing values: make it with VAE(..., missing=True)."
+            )
         num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
         num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
-        values = self._compiled_fill(data, num_samples, num_draws, seed_of(Stream.IMPUTATION, as_seed(seed)))
+        values = self._compiled_fill(
+            data, num_samples, num_draws, seed_of(Stream.IMPUTATION, as_seed(seed))
+        )
         return missing.replace(data["x"], data["mask"], values)
 
     @functools.cached_property
@@ -328,7 +414,9 @@ class LatentVariableModel(Surface, keras.Model):
         """The layers that the model is made of, by the names of its arguments."""
 
 
-def _log_prob(model: LatentVariableModel, data: dict, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _log_prob(
+    model: LatentVariableModel, data: dict, num_samples: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
     rows = tf.nest.flatten(data)[0].shape[0] or ROWS_PER_DRAW
     draws = max(1, ROWS_PER_DRAW // rows)
     return objectives.log_prob_by_recomputation(

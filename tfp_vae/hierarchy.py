@@ -1,4 +1,6 @@
-"""Encoders and priors of several stochastic layers, z1 next to the data: the two usual ways to build them.
+"""Encoders and priors of several stochastic layers, z1 next to the data.
+
+The two usual ways to build them.
 
 >>> from tfp_vae import layers as tfpl, networks
 >>> encoder, prior = bottom_up(networks.mlp((8, 8, 1), 100), (16, 4))
@@ -19,12 +21,18 @@ from tfp_vae.priors import StandardNormal
 
 
 def bottom_up(
-    network: keras.Model, latent_sizes: Sequence[int], *, hidden_size: int = 200, top=None, activation="relu"
+    network: keras.Model,
+    latent_sizes: Sequence[int],
+    *,
+    hidden_size: int = 200,
+    top=None,
+    activation="relu",
 ) -> tuple[keras.Model, Joint]:
-    """Build q(z1|x) q(z2|z1) ... and p(zL) ... p(z1|z2): each latent is inferred from the one below.
+    """Build q(z1|x) q(z2|z1) ... and p(zL) ... p(z1|z2): each latent is told by the one below.
 
-    The decoder takes z1: let its `keras.Input` have that name. `tfp_vae.VAE(encoder, decoder, prior=prior)` is the
-    hierarchical VAE of the IWAE paper, with any objective that does not ask for independent latents.
+    The decoder takes z1: let its `keras.Input` have that name. `tfp_vae.VAE(encoder, decoder,
+    prior=prior)` is the hierarchical VAE of the IWAE paper, with any objective that does not ask
+    for independent latents.
 
     Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
 
@@ -51,18 +59,25 @@ def bottom_up(
 
 
 def ladder(
-    network: keras.Model, latent_sizes: Sequence[int], *, hidden_size: int = 200, top=None, activation="relu"
+    network: keras.Model,
+    latent_sizes: Sequence[int],
+    *,
+    hidden_size: int = 200,
+    top=None,
+    activation="relu",
 ) -> tuple[keras.Model, Joint]:
-    """Build q(zL|x) ... q(z1|z2, x) and p(zL) ... p(z1|z2), which share their path from the top down.
+    """Build q(zL|x) ... q(z1|z2, x) and p(zL) ... p(z1|z2), which share the path from above.
 
-    Each latent below the top is the product of what its features say and what the prior says given the latent above.
+    Each latent below the top is the product of what its features say and what the prior says given
+    the latent above.
 
     Reference: Soenderby et al., 2016, Ladder variational autoencoders, arXiv:1602.02282.
 
     Args:
         network: Keras model from x to features, `[batch, num_features]`.
         latent_sizes: dimensions of z1, z2, ...
-        hidden_size: width of the hidden layers: those between two latents, and those from features to features.
+        hidden_size: width of the hidden layers: those between two latents, and those from features
+            to features.
         top: prior of the last latent, a Keras layer; None takes `priors.StandardNormal`.
         activation: of the features and the hidden layers.
 
@@ -81,21 +96,32 @@ def ladder(
     parts: dict = {}
     for k in reversed(range(len(sizes))):
         name = f"d{k + 1}"
-        bottom_up = keras.Sequential([keras.Input(features[name].shape[1:], name=name), *_ending(sizes[k])])
-        parts[f"z{k + 1}"] = ProductOfNormals([bottom_up, top_down[k]]) if k < len(top_down) else bottom_up
+        bottom_up = keras.Sequential(
+            [keras.Input(features[name].shape[1:], name=name), *_ending(sizes[k])]
+        )
+        parts[f"z{k + 1}"] = (
+            ProductOfNormals([bottom_up, top_down[k]]) if k < len(top_down) else bottom_up
+        )
     encoder = keras.Model(inputs, Joint(parts)(features), name="encoder")
     return encoder, _prior(sizes, top_down, top)
 
 
 def _check_sizes(latent_sizes: Sequence[int]) -> list[int]:
-    sizes = [as_count(size, "a latent size") for size in np.atleast_1d(np.asarray(latent_sizes, object))]
+    sizes = [
+        as_count(size, "a latent size") for size in np.atleast_1d(np.asarray(latent_sizes, object))
+    ]
     if len(sizes) < 2:
-        raise ValueError(f"A hierarchy has at least two latents, received latent_sizes={latent_sizes!r}.")
+        raise ValueError(
+            f"A hierarchy has at least two latents, received latent_sizes={latent_sizes!r}."
+        )
     return sizes
 
 
 def _ending(size: int) -> list[keras.layers.Layer]:
-    return [keras.layers.Dense(MultivariateNormalDiag.params_size(size)), MultivariateNormalDiag(size)]
+    return [
+        keras.layers.Dense(MultivariateNormalDiag.params_size(size)),
+        MultivariateNormalDiag(size),
+    ]
 
 
 def _normal(name: str, from_size: int, size: int, hidden_size: int, activation) -> keras.Sequential:
@@ -105,7 +131,10 @@ def _normal(name: str, from_size: int, size: int, hidden_size: int, activation) 
 
 def _top_down(sizes: Sequence[int], hidden_size: int, activation) -> list[keras.Sequential]:
     """Return p(z1|z2), p(z2|z3), ..."""
-    return [_normal(f"z{k + 2}", sizes[k + 1], sizes[k], hidden_size, activation) for k in range(len(sizes) - 1)]
+    return [
+        _normal(f"z{k + 2}", sizes[k + 1], sizes[k], hidden_size, activation)
+        for k in range(len(sizes) - 1)
+    ]
 
 
 def _prior(sizes: Sequence[int], top_down: Sequence[keras.Model], top) -> Joint:

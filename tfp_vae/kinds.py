@@ -1,4 +1,7 @@
-"""What kind of values an array holds: the likelihood that suits them, and what becomes of 8-bit pixels."""
+"""What kind of values an array holds.
+
+The likelihood that suits them, and what becomes of 8-bit pixels.
+"""
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +20,8 @@ def binarize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def dequantize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Spread each 8-bit pixel uniformly over its 1/256 of the unit interval, so that a density makes sense.
+    """Spread each 8-bit pixel uniformly over its 1/256 of the unit interval, so that a density
+    makes sense.
 
     Reference: Theis et al., 2016, A note on the evaluation of generative models, arXiv:1511.01844.
 
@@ -29,8 +33,9 @@ def dequantize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return (tf.cast(pixels, tf.float32) + uniform) / 256.0
 
 
-# Bits say enough of grey images where binarizing leaves what is to be seen: at most this share of the variance of the
-# drawn bits may be noise. MNIST: 16 %; Fashion-MNIST: 39 %; photographs and faces: 55 % and more.
+# Bits say enough of grey images where binarizing leaves what is to be seen: at most this share of
+# the variance of the drawn bits may be noise. MNIST: 16 %; Fashion-MNIST: 39 %; photographs and
+# faces: 55 % and more.
 MOST_NOISE = 0.3
 # Bytes that stay below it are counts, whatever their shape: nobody sees pixels as dark as that.
 LEAST_WHITE = 32
@@ -42,7 +47,10 @@ MANY = 5_000
 USUAL = {
     "bits": ("IndependentBernoulli", "for zeros and ones"),
     "bytes of bits": ("IndependentBernoulli", "for pixels that are black or white, as 0 and 1"),
-    "nearly black and white": ("IndependentBernoulli", "for grey 8-bit images that are nearly black and white"),
+    "nearly black and white": (
+        "IndependentBernoulli",
+        "for grey 8-bit images that are nearly black and white",
+    ),
     "photographs": ("IndependentQuantizedLogistic", "for the 256 levels of 8-bit images"),
     "counts": ("IndependentBinomial", "for counts from 0 to {largest}"),
     "large counts": ("IndependentNegativeBinomial", "for counts up to {largest}"),
@@ -85,7 +93,12 @@ def advice(kind: str, values: np.ndarray) -> str:
     if kind != "real" or not (known := known_of([values[:MANY]])):
         return ""
     least, largest = known[0].min(), known[0].max()
-    if values.ndim >= 3 and least >= 0 and 1 < largest <= 255 and (known[0] == np.round(known[0])).all():
+    if (
+        values.ndim >= 3
+        and least >= 0
+        and 1 < largest <= 255
+        and (known[0] == np.round(known[0])).all()
+    ):
         return " (if they are 8-bit pixels, give them as uint8)"
     if max(-least, largest) > HANDY:
         return " (they learn better standardized: the mean subtracted, divided by the standard deviation)"
@@ -98,16 +111,27 @@ def known_of(parts: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def kind_of(parts: list[np.ndarray], *, is_part: bool) -> str:
-    """Return the kind of values that some arrays of one type hold, a key of `USUAL`; NaN is left out of account."""
+    """Return the kind of values that some arrays of one type hold, a key of `USUAL`.
+
+    NaN is left out of account.
+    """
     first, known = parts[0], known_of(parts)
     if all(np.isin(values, (0, 1)).all() for values in known):
         return "bits"
     least, largest = min(values.min() for values in known), max(values.max() for values in known)
-    if first.dtype == np.uint8 and largest >= LEAST_WHITE and (first.ndim == 4 or (first.ndim == 3 and not is_part)):
+    if (
+        first.dtype == np.uint8
+        and largest >= LEAST_WHITE
+        and (first.ndim == 4 or (first.ndim == 3 and not is_part))
+    ):
         if all(np.isin(values, (0, 255)).all() for values in known):
             return "bytes of bits"
         is_gray = first.ndim == 3 or first.shape[-1] == 1
-        return "nearly black and white" if is_gray and noise_of_bits(first) <= MOST_NOISE else "photographs"
+        return (
+            "nearly black and white"
+            if is_gray and noise_of_bits(first) <= MOST_NOISE
+            else "photographs"
+        )
     if first.dtype.kind not in "iu" or least < 0:
         return "real"
     return "counts" if largest <= 255 else "large counts"

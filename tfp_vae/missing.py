@@ -1,4 +1,7 @@
-"""Examples with missing values: what of them is observed, how likely it is, and what the rest may be."""
+"""Examples with missing values.
+
+What of them is observed, how likely it is, and what the rest may be.
+"""
 
 import keras
 import numpy as np
@@ -30,14 +33,17 @@ def split(x, mask=None) -> tuple:
 
 
 def observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
-    """Return the likelihood of the observed values alone: those that are missing add nothing to its `log_prob`.
+    """Return the likelihood of the observed values alone.
 
-    Reference: Mattei & Frellsen, 2019, MIWAE: deep generative modelling and imputation of incomplete data,
-    arXiv:1812.02633.
+    Those that are missing add nothing to its `log_prob`.
+
+    Reference: Mattei & Frellsen, 2019, MIWAE: deep generative modelling and imputation of
+    incomplete data, arXiv:1812.02633.
 
     Args:
         likelihood: independent distributions of each value of x, or a joint distribution of such.
-        mask: True where a value is observed, `[batch, *event_shape]`; a dict of such under a joint distribution.
+        mask: True where a value is observed, `[batch, *event_shape]`; a dict of such under a joint
+            distribution.
 
     Raises:
         ValueError: if the values of the likelihood are not independent of each other.
@@ -53,15 +59,19 @@ def observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
 def _observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
     if not is_a(likelihood, tfd.Independent) or likelihood.distribution.event_shape.rank != 0:
         raise ValueError(
-            f"missing=True needs a likelihood whose values are independent, but {type(likelihood).__name__} says "
-            "nothing of a part of x alone. End the decoder in a layer such as IndependentNormal."
+            "missing=True needs a likelihood whose values are independent, but "
+            f"{type(likelihood).__name__} says nothing of a part of x alone. End the decoder in a "
+            "layer such as IndependentNormal."
         )
     masked = tfd.Masked(likelihood.distribution, mask, safe_sample_fn=_safe_value)
     return tfd.Independent(masked, likelihood.reinterpreted_batch_ndims)
 
 
 def _safe_value(distribution: tfd.Distribution) -> tf.Tensor:
-    """Return what stands where a value is missing, in a density that is not used: counts and labels may be 0."""
+    """Return what stands where a value is missing, in a density that is not used.
+
+    Counts and labels may be 0.
+    """
     if distribution.reparameterization_type == tfd.NOT_REPARAMETERIZED:
         return tf.zeros(distribution.batch_shape_tensor(), keras.config.floatx())
     return distribution.sample(seed=[0, 0])
@@ -74,7 +84,8 @@ def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Te
         model: a VAE with `missing=True`.
         data: what its `as_batch` gives.
         num_samples: draws of z for each example.
-        num_draws: None for means, `[batch, *event_shape]`; else draws, `[num_draws, batch, *event_shape]`.
+        num_draws: None for means, `[batch, *event_shape]`; else draws, `[num_draws, batch,
+            *event_shape]`.
         seed: int32 `[2]`: for means the same for each example, for draws another one.
     """
     lead = [] if num_draws is None else [num_draws]
@@ -83,7 +94,11 @@ def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Te
     def fill_row(row_and_example):
         row, example = row_and_example
         return _fill(
-            model, example, num_samples, num_draws, seed if num_draws is None else tf.random.fold_in(seed, row)
+            model,
+            example,
+            num_samples,
+            num_draws,
+            seed if num_draws is None else tf.random.fold_in(seed, row),
         )
 
     rows = tf.range(tf.shape(tf.nest.flatten(data["x"])[0])[0])
@@ -110,13 +125,19 @@ def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: t
 
 
 def _comparable(log_weights: tf.Tensor) -> tf.Tensor:
-    """Return weights of which some are not 0: where x is so unlikely that all of them are, they count alike."""
+    """Return weights of which some are not 0.
+
+    Where x is so unlikely that all of them are, they count alike.
+    """
     known = tf.where(tf.math.is_nan(log_weights), -np.inf, log_weights)
     return tf.where(tf.reduce_all(tf.math.is_inf(known)), tf.zeros_like(known), known)
 
 
 def _weighted_point(likelihood: tfd.Distribution, weights: tf.Tensor):
-    """Return one value that stands for a mixture of likelihoods: its mean, or its most probable category."""
+    """Return one value that stands for a mixture of likelihoods.
+
+    Its mean, or its most probable category.
+    """
     inner = innermost(likelihood)
     if isinstance(inner, tfd.Categorical):
         return tf.argmax(tf.tensordot(weights, inner.probs_parameter(), 1), -1, tf.int32)
@@ -130,17 +151,25 @@ def _swap_first_axes(tensor: tf.Tensor) -> tf.Tensor:
 def replace(x, mask, values):
     """Return x where it is observed, and the values elsewhere, as arrays in x's dtype."""
     return tf.nest.map_structure(
-        lambda part, seen, value: np.asarray(tf.where(seen, part, tf.cast(value, part.dtype))), x, mask, values
+        lambda part, seen, value: np.asarray(tf.where(seen, part, tf.cast(value, part.dtype))),
+        x,
+        mask,
+        values,
     )
 
 
 def observed_examples(x, mask=None):
-    """Return examples whose missing values are replaced by an observed one of the same part, to look at their range.
+    """Return examples whose missing values are replaced by an observed one of the same part, to
+    look at their range.
 
     A part of which nothing is observed is None.
     """
     finite = map_parts(lambda part: ~np.isnan(part), x)
-    seen = finite if mask is None else tf.nest.map_structure(lambda a, b: a & np.asarray(b, bool), finite, mask)
+    seen = (
+        finite
+        if mask is None
+        else tf.nest.map_structure(lambda a, b: a & np.asarray(b, bool), finite, mask)
+    )
     return tf.nest.map_structure(_observed_examples, x, seen)
 
 

@@ -23,7 +23,9 @@ def mlp(
     activation="relu",
     kernel_regularizer=None,
 ) -> keras.Sequential:
-    """Fully connected network: `[batch, *input_shape]` -> `[batch, output_size]`; serves as encoder and decoder.
+    """Fully connected network: `[batch, *input_shape]` -> `[batch, output_size]`.
+
+    Serves as encoder and decoder.
 
     Args:
         input_shape: shape of one input, without the batch.
@@ -40,7 +42,10 @@ def mlp(
         [
             keras.Input(tuple(input_shape)),
             keras.layers.Flatten(),
-            *(keras.layers.Dense(size, activation, kernel_regularizer=kernel_regularizer) for size in hidden_sizes),
+            *(
+                keras.layers.Dense(size, activation, kernel_regularizer=kernel_regularizer)
+                for size in hidden_sizes
+            ),
             keras.layers.Dense(output_size, kernel_regularizer=kernel_regularizer),
         ],
         name="mlp",
@@ -48,7 +53,11 @@ def mlp(
 
 
 def conv_encoder(
-    input_shape: Sequence[int], output_size: int, *, filters: Sequence[int] = (32, 64), activation="relu"
+    input_shape: Sequence[int],
+    output_size: int,
+    *,
+    filters: Sequence[int] = (32, 64),
+    activation="relu",
 ) -> keras.Sequential:
     """Small convolutional encoder: `[batch, height, width, channels]` -> `[batch, output_size]`.
 
@@ -71,7 +80,10 @@ def conv_encoder(
     return keras.Sequential(
         [
             keras.Input(tuple(input_shape)),
-            *(keras.layers.Conv2D(n, 3, strides=2, padding="same", activation=activation) for n in filters),
+            *(
+                keras.layers.Conv2D(n, 3, strides=2, padding="same", activation=activation)
+                for n in filters
+            ),
             keras.layers.Flatten(),
             keras.layers.Dense(output_size),
         ],
@@ -88,14 +100,18 @@ def conv_decoder(
     activation="relu",
     kernel_regularizer=None,
 ) -> keras.Sequential:
-    """Small convolutional decoder: `[batch, latent_size]` -> `[batch, params_per_value * prod(output_shape)]`.
+    """Small convolutional decoder.
+
+    `[batch, latent_size]` -> `[batch, params_per_value * prod(output_shape)]`.
 
     The output is flat, all values of the first parameter first, as the distribution layers take it.
 
     Args:
         latent_size: number of inputs.
-        output_shape: (height, width, channels) of the image, height and width divisible by 2 for each stage.
-        params_per_value: parameters of the likelihood for each value: 1 for Bernoulli, 2 for normal.
+        output_shape: (height, width, channels) of the image, height and width divisible by 2 for
+            each stage.
+        params_per_value: parameters of the likelihood for each value: 1 for Bernoulli, 2 for
+            normal.
         filters: channels of each stage; each stage doubles height and width.
         activation: of the transposed convolutions.
         kernel_regularizer: of each layer, such as `keras.regularizers.L2(1e-5)`.
@@ -127,16 +143,18 @@ def conv_decoder(
 
 
 def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Sequence) -> keras.Model:
-    """Like `keras.Sequential`, but from several inputs by name, which are flattened and concatenated before the layers.
+    """Like `keras.Sequential`, but from several inputs by name, which are flattened and
+    concatenated before the layers.
 
-    With an input named "condition" a VAE is conditional; inputs of the names of the parts of x make an encoder of
-    tables. The layers may end in a distribution layer, as those of an encoder or decoder do.
+    With an input named "condition" a VAE is conditional; inputs of the names of the parts of x make
+    an encoder of tables. The layers may end in a distribution layer, as those of an encoder or
+    decoder do.
 
     Args:
-        inputs: by name the shape of one input, or a Keras model that turns it into numbers: `one_hot` of labels,
-            `standardized` values, a convolutional network of images. One of several inputs, such as `observed`, has
-            names for them itself. Models are copied, weights included: Keras could not load a file of two models that
-            share a layer.
+        inputs: by name the shape of one input, or a Keras model that turns it into numbers:
+            `one_hot` of labels, `standardized` values, a convolutional network of images. One of
+            several inputs, such as `observed`, has names for them itself. Models are copied,
+            weights included: Keras could not load a file of two models that share a layer.
         layers: Keras layers, applied one after another.
 
     Raises:
@@ -151,7 +169,9 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
     TensorShape([5, 8, 8, 1])
     """
     if not inputs or not layers:
-        raise ValueError(f"Expected inputs and layers, received inputs={inputs!r} and layers={layers!r}.")
+        raise ValueError(
+            f"Expected inputs and layers, received inputs={inputs!r} and layers={layers!r}."
+        )
     tensors: dict[str, keras.KerasTensor] = {}
     numbers = []
     for name, source in inputs.items():
@@ -165,7 +185,9 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
             copy.name = f"{name}_{source.name}"  # two of one kind would clash
             copy.set_weights(source.get_weights())
             given = [*own.values()]
-            features = copy(given[0] if len(given) == 1 else keras.tree.pack_sequence_as(source.input, given))
+            features = copy(
+                given[0] if len(given) == 1 else keras.tree.pack_sequence_as(source.input, given)
+            )
             tensors |= own
         else:
             features = tensors[name] = keras.Input(tuple(source), name=name)
@@ -177,7 +199,9 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
 
 
 def one_hot(num_labels: int, shape: Sequence[int] = ()) -> keras.Sequential:
-    """Network from labels 0, 1, ... to one-hot vectors: `[batch, *shape]` -> `[batch, *shape, num_labels]`.
+    """Network from labels 0, 1, ... to one-hot vectors.
+
+    `[batch, *shape]` -> `[batch, *shape, num_labels]`.
 
     A VAE refuses a condition with labels outside of that range.
 
@@ -193,16 +217,22 @@ def one_hot(num_labels: int, shape: Sequence[int] = ()) -> keras.Sequential:
     array([[0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    # In a graph it casts labels to its compute dtype first: in half precision 2049 would become 2048.
-    encoding = keras.layers.CategoryEncoding(as_count(num_labels, "num_labels"), "one_hot", dtype="float32")
+    # In a graph it casts labels to its compute dtype first: in half precision 2049 would become
+    # 2048.
+    encoding = keras.layers.CategoryEncoding(
+        as_count(num_labels, "num_labels"), "one_hot", dtype="float32"
+    )
     return keras.Sequential([keras.Input(tuple(shape), dtype="int32"), encoding])
 
 
 def standardized(x: np.ndarray) -> keras.Sequential:
-    """Network that brings numbers to mean 0 and standard deviation 1 over data: `[batch, *shape]`, same shape out.
+    """Network that brings numbers to mean 0 and standard deviation 1 over data.
+
+    `[batch, *shape]`, same shape out.
 
     Args:
-        x: the data to measure, `[num_examples, *shape]`; what is constant over them is shifted only.
+        x: the data to measure, `[num_examples, *shape]`; what is constant over them is shifted
+            only.
 
     Raises:
         ValueError: if there are no data, or not all are finite.
@@ -226,15 +256,17 @@ def standardized(x: np.ndarray) -> keras.Sequential:
 def observed(x: np.ndarray, name: str = "x") -> keras.Model:
     """Network from what is observed of x to numbers that mean the same however much is missing.
 
-    `[batch, *shape]` and a mask of that shape -> `[batch, *shape]`. Values are shifted by their means, so that 0 stands
-    for a missing one as for an average one, and what is observed is scaled up as if it were all. An encoder that begins
-    with it learns from examples with many missing values what it can use on whole ones.
+    `[batch, *shape]` and a mask of that shape -> `[batch, *shape]`. Values are shifted by their
+    means, so that 0 stands for a missing one as for an average one, and what is observed is scaled
+    up as if it were all. An encoder that begins with it learns from examples with many missing
+    values what it can use on whole ones.
 
     Reference: the scaling is that of Srivastava et al., 2014, Dropout, JMLR 15.
 
     Args:
         x: the data to measure, `[num_examples, *shape]`; NaN where a value is missing.
-        name: of the first input; the second is "mask", or, of a part of x such as "age", "age_mask".
+        name: of the first input; the second is "mask", or, of a part of x such as "age",
+            "age_mask".
 
     Raises:
         ValueError: if there are no data, or they hold infinite values.
@@ -249,7 +281,9 @@ def observed(x: np.ndarray, name: str = "x") -> keras.Model:
         raise ValueError(f"Expected numbers to measure, finite or NaN, received {x!r}.")
     mean = np.sum(x, 0, dtype="float64", where=seen) / np.maximum(seen.sum(0), 1)
     axes = tuple(range(1, x.ndim))
-    shift = keras.layers.Normalization(axes or None, mean=mean.tolist(), variance=np.ones_like(mean).tolist())
+    shift = keras.layers.Normalization(
+        axes or None, mean=mean.tolist(), variance=np.ones_like(mean).tolist()
+    )
     values = keras.Input(x.shape[1:], name=name)
     mask = keras.Input(x.shape[1:], name="mask" if name == "x" else f"{name}_mask")
     share = keras.ops.mean(mask, axes, keepdims=True) if axes else mask
@@ -260,14 +294,25 @@ def observed(x: np.ndarray, name: str = "x") -> keras.Model:
 def _check_image(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int, int]:
     side = 2 ** len(filters)
     if len(shape) == 2:
-        raise ValueError(f"Images of shape {tuple(shape)} have no channel axis. Add one: x[..., np.newaxis].")
+        raise ValueError(
+            f"Images of shape {tuple(shape)} have no channel axis. Add one: x[..., np.newaxis]."
+        )
     if len(shape) != 3 or shape[0] % side or shape[1] % side:
         raise ValueError(
-            f"A convolutional network of {len(filters)} stages needs images (height, width, channels) with sides "
-            f"divisible by {side}, received {tuple(shape)}. Use networks.mlp, fewer stages, or padded images."
+            f"A convolutional network of {len(filters)} stages needs images (height, width, "
+            f"channels) with sides divisible by {side}, received {tuple(shape)}. Use networks.mlp, "
+            "fewer stages, or padded images."
         )
     height, width, channels = shape
     return height, width, channels
 
 
-__all__ = ["conv_decoder", "conv_encoder", "from_inputs", "mlp", "observed", "one_hot", "standardized"]
+__all__ = [
+    "conv_decoder",
+    "conv_encoder",
+    "from_inputs",
+    "mlp",
+    "observed",
+    "one_hot",
+    "standardized",
+]

@@ -1,4 +1,7 @@
-"""Pictures people look at: each function returns a `matplotlib.figure.Figure` to show or to save."""
+"""Pictures people look at.
+
+Each function returns a `matplotlib.figure.Figure` to show or to save.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -30,11 +33,18 @@ class Generator(Protocol):
 
     @property
     def generate(self) -> Callable[..., np.ndarray]:
-        """The method from num_samples, seed and, of a conditional model, condition to `[num_samples, *event_shape]`."""
+        """The method from num_samples, seed and, of a conditional model, condition to
+        `[num_samples, *event_shape]`.
+        """
 
 
 def reconstructions(
-    vae: VAE, x, *, num_examples: int = 10, part: str | None = None, limits: tuple[float, float] | None = None
+    vae: VAE,
+    x,
+    *,
+    num_examples: int = 10,
+    part: str | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Show originals above the means of p(x|z) at the posterior's mean z.
 
@@ -68,8 +78,8 @@ def samples(
         num_columns: number of columns.
         seed: of the draws.
         condition: of a conditional model, one label for all, or one condition for each row,
-            `[num_rows, *condition_shape]`. Then each column has one seed: where the prior does not depend on the
-            condition it shows one z under each of them.
+            `[num_rows, *condition_shape]`. Then each column has one seed: where the prior does not
+            depend on the condition it shows one z under each of them.
         part: of an x of several parts, the one to show.
         limits: values shown black and white; by default the least and the largest of the picture.
     """
@@ -95,7 +105,9 @@ def latent_traversal(
     part: str | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Show what each latent dimension does: one row a dimension, moved from -extent to extent, the others at 0.
+    """Show what each latent dimension does.
+
+    One row a dimension, moved from -extent to extent, the others at 0.
 
     The dimensions are those whose posterior mean varies most over `x`, the most active first.
 
@@ -126,7 +138,9 @@ def _under(condition) -> str:
     """Name the condition of a whole picture, if there is one."""
     if condition is None:
         return ""
-    return ", condition " + np.array2string(np.asarray(condition), precision=2, threshold=3, edgeitems=1)
+    return ", condition " + np.array2string(
+        np.asarray(condition), precision=2, threshold=3, edgeitems=1
+    )
 
 
 def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> Figure:
@@ -150,9 +164,14 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
     drawn = vae.x.whole(joint.sample(shape, seed=seed_of(Stream.MARGINALS, as_seed(seed))))
     columns = {}
     for name, event_shape in vae.x.shapes.items():
-        real, made = (np.reshape(part[name], [-1, int(np.prod(event_shape))]) for part in (data["x"], drawn))
+        real, made = (
+            np.reshape(part[name], [-1, int(np.prod(event_shape))]) for part in (data["x"], drawn)
+        )
         for column in range(real.shape[-1]):
-            columns[f"{name} {column}" if real.shape[-1] > 1 else name] = real[:, column], made[:, column]
+            columns[f"{name} {column}" if real.shape[-1] > 1 else name] = (
+                real[:, column],
+                made[:, column],
+            )
     number = min(as_count(num_panels, "num_panels"), len(columns))
     width = min(6, number)
     height = -(-number // width)
@@ -163,8 +182,13 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
         values = values[np.isfinite(values)]
         bins = _bins(values, draws)
         filled, line = {"alpha": 0.5}, {"histtype": "step", "linewidth": 1.2}
-        for numbers, style in ((values, filled), (draws, line)):  # shares of all, also of those beyond the bins
-            axes.hist(numbers, bins, weights=np.full(len(numbers), 1.0 / max(1, len(numbers))), **style)
+        for numbers, style in (
+            (values, filled),
+            (draws, line),
+        ):  # shares of all, also of those beyond the bins
+            axes.hist(
+                numbers, bins, weights=np.full(len(numbers), 1.0 / max(1, len(numbers))), **style
+            )
         axes.set(title=title, yticks=[])
     for axes in panels[number:]:
         axes.remove()
@@ -172,16 +196,24 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
 
 
 def _bins(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Return the edges of a histogram of both: a bar for each whole number if they are few, else more for more data."""
+    """Return the edges of a histogram of both.
+
+    A bar for each whole number if they are few, else more for more data.
+    """
     ends = [np.quantile(part, [0.002, 0.998]) for part in (values, draws) if len(part)]
     low, high = np.min(ends), np.max(ends)
-    if high - low < 40 and np.array_equal(values, np.round(values)) and np.array_equal(draws, np.round(draws)):
+    if (
+        high - low < 40
+        and np.array_equal(values, np.round(values))
+        and np.array_equal(draws, np.round(draws))
+    ):
         return np.arange(np.floor(low) - 0.5, high + 1.0)
     return np.linspace(low, max(high, low + 1e-6), 2 + int(np.clip(np.sqrt(len(values)), 6, 30)))
 
 
 def learning_curves(history: dict[str, list[float]]) -> Figure:
-    """Show the ELBO and its two terms over the epochs, training and validation, in nats per example.
+    """Show the ELBO and its two terms over the epochs, training and validation, in nats per
+    example.
 
     Args:
         history: the attribute `history` of what `fit` returns.
@@ -193,7 +225,11 @@ def learning_curves(history: dict[str, list[float]]) -> Figure:
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             if key in history:
                 axes.plot(range(1, len(history[key]) + 1), history[key], label=label)
-        later = [value for key in (name, f"val_{name}") for value in history.get(key, [])[len(history[name]) // 10 :]]
+        later = [
+            value
+            for key in (name, f"val_{name}")
+            for value in history.get(key, [])[len(history[name]) // 10 :]
+        ]
         later = [value for value in later if value is not None and np.isfinite(value)]
         if len(later) > 2:  # the first epochs are far off and would flatten the rest
             low, high = min(later), max(later)
@@ -215,7 +251,8 @@ def grid(
         x: `[num_rows, num_columns, *event_shape]`; NaN in images is blue.
         title: above all.
         row_labels: beside each row.
-        limits: values shown black and white, or as the ends of curves; by default the least and the largest.
+        limits: values shown black and white, or as the ends of curves; by default the least and the
+            largest.
     """
     num_rows, num_columns = x.shape[:2]
     is_image = x.ndim == 4 or (x.ndim == 5 and x.shape[-1] in (1, 3))
@@ -250,7 +287,10 @@ def _part(x, part: str | None):
     """Return what is to be drawn of an x that may have several parts."""
     if isinstance(x, Mapping):
         if part not in x:
-            raise ValueError(f"x has the parts {sorted(x)}, and a picture shows one: pass part=..., received {part!r}.")
+            raise ValueError(
+                f"x has the parts {sorted(x)}, and a picture shows one: pass part=..., received "
+                f"{part!r}."
+            )
         return x[part]
     if part is not None:
         raise ValueError(f"x has no parts, received part={part!r}. Leave it out.")

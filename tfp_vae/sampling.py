@@ -1,4 +1,6 @@
-"""Reparameterized draws that are fast under XLA, and draws whose rows do not depend on their neighbours."""
+"""Reparameterized draws that are fast under XLA, and draws whose rows do not depend on their
+neighbours.
+"""
 
 from collections.abc import Callable
 
@@ -12,7 +14,8 @@ from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
 
-# The class of a `tfd.TransformedDistribution`: the second where a part, such as a flow, is no composite tensor.
+# The class of a `tfd.TransformedDistribution`: the second where a part, such as a flow, is no
+# composite tensor.
 TRANSFORMED = tfd.TransformedDistribution, tfd.TransformedDistribution.__base__
 
 # Folded into the seeds of the parts of a joint distribution.
@@ -24,10 +27,12 @@ POINT_DRAWS = 64
 def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor):
     """Draw as `distribution.sample(sample_shape, seed=seed)` does, from an explicit stateless seed.
 
-    TFP leaves the choice of the random number generator to the device. Under XLA on the CPU that choice takes 0.2
-    microseconds a number, a quarter of a small VAE's training step; Philox is ten times as fast there. So the noise of
-    normal distributions, also of those below a flow, is drawn by Philox and pushed through the distribution's own
-    bijector, which remembers it: `log_prob` at the draws inverts nothing. Every other distribution draws as TFP does.
+    TFP leaves the choice of the random number generator to the device. Under XLA on the CPU that
+    choice takes 0.2 microseconds a number, a quarter of a small VAE's training step; Philox is ten
+    times as fast there. So the noise of normal distributions, also of those below a flow, is drawn
+    by Philox and pushed through the distribution's own
+    bijector, which remembers it: `log_prob` at the draws inverts nothing. Every other distribution
+        draws as TFP does.
     The same seed gives other numbers with XLA than without: so it is with TensorFlow's own.
 
     Args:
@@ -52,7 +57,8 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor):
 
 
 def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tensor):
-    """Draw `[num_samples, batch, *event_shape]`, each row from the same seed, so whatever its place in the batch.
+    """Draw `[num_samples, batch, *event_shape]`, each row from the same seed, so whatever its place
+    in the batch.
 
     Example:
     >>> q = tfd.MultivariateNormalDiag(tf.zeros([2, 3]), tf.ones([2, 3]))
@@ -80,7 +86,9 @@ def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tens
 
 
 def draw_of_rows(likelihood: tfd.Distribution, seeds: tf.Tensor):
-    """Draw x from p(x|z) for z that `sample_rows` has drawn by the same seeds, from randomness of its own."""
+    """Draw x from p(x|z) for z that `sample_rows` has drawn by the same seeds, from randomness of
+    its own.
+    """
     return sample_rows(likelihood, -1 - seeds)
 
 
@@ -119,7 +127,9 @@ def sample_rows(distribution: tfd.Distribution, seeds: tf.Tensor):
 
 
 def log_density(distribution: tfd.Distribution, value) -> tf.Tensor:
-    """Return `distribution.log_prob(value)`; of a joint distribution without the draws that TFP makes on the way.
+    """Return `distribution.log_prob(value)`.
+
+    Of a joint distribution without the draws that TFP makes on the way.
 
     >>> p = tfd.JointDistributionNamed({"a": tfd.Normal(0., 1.), "b": lambda a: tfd.Normal(a, 1.)})
     >>> value = {"a": 1.0, "b": 3.0}
@@ -128,7 +138,9 @@ def log_density(distribution: tfd.Distribution, value) -> tf.Tensor:
     """
     if not is_joint(distribution):
         return distribution.log_prob(value)
-    return tf.add_n([part.log_prob(value[name]) for name, part in parts_given(distribution, value).items()])
+    return tf.add_n(
+        [part.log_prob(value[name]) for name, part in parts_given(distribution, value).items()]
+    )
 
 
 def _through_parts(distribution: tfd.Distribution, draw: Callable):
@@ -136,7 +148,8 @@ def _through_parts(distribution: tfd.Distribution, draw: Callable):
 
     Args:
         distribution: what to draw from.
-        draw: function of a distribution that is neither, whether it depends on no other draw, and its number.
+        draw: function of a distribution that is neither, whether it depends on no other draw, and
+            its number.
     """
 
     def through(part, is_root: bool, number: int):
@@ -153,8 +166,13 @@ def _through_parts(distribution: tfd.Distribution, draw: Callable):
 
 
 def is_pushed_forward(distribution: tfd.Distribution) -> bool:
-    """Whether it is a plain `tfd.TransformedDistribution`, without batch axes of the bijector's own."""
-    return type(distribution) in TRANSFORMED and distribution.batch_shape == distribution.distribution.batch_shape
+    """Whether it is a plain `tfd.TransformedDistribution`, without batch axes of the bijector's
+    own.
+    """
+    return (
+        type(distribution) in TRANSFORMED
+        and distribution.batch_shape == distribution.distribution.batch_shape
+    )
 
 
 def _normal(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
@@ -162,7 +180,9 @@ def _normal(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
 
 
 def _fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:
-    """Return a seed for each part of a joint distribution, other than those that callers make of theirs."""
+    """Return a seed for each part of a joint distribution, other than those that callers make of
+    theirs.
+    """
     return tf.random.fold_in(seed, PART_SALT + number) if number else seed
 
 
@@ -171,10 +191,12 @@ def _draw_shape(distribution: tfd.Distribution) -> tf.Tensor:
 
 
 def point(distribution: tfd.Distribution):
-    """Return one value that stands for a distribution: its mean, else its mode, else the mean of 64 fixed draws a row.
+    """Return one value that stands for a distribution.
 
-    Of categories, whose numbers are but names, it is the mode. Of a joint distribution it is the point of each part,
-    given those of the parts before it.
+    Its mean, else its mode, else the mean of 64 fixed draws a row.
+
+    Of categories, whose numbers are but names, it is the mode. Of a joint distribution it is the
+    point of each part, given those of the parts before it.
 
     Example:
     >>> point(tfd.Categorical(logits=[[0., 2., 1.]])).numpy()
@@ -183,7 +205,9 @@ def point(distribution: tfd.Distribution):
     if is_joint(distribution):
         return in_order(distribution, lambda name, part: point(part))
     is_categorical = isinstance(innermost(distribution), tfd.Categorical)
-    for statistic in (distribution.mode,) if is_categorical else (distribution.mean, distribution.mode):
+    for statistic in (
+        (distribution.mode,) if is_categorical else (distribution.mean, distribution.mode)
+    ):
         try:
             return statistic()
         except NotImplementedError:
@@ -203,7 +227,8 @@ def row_seeds(num_samples: int, seed: int) -> tf.Tensor:
     """Return the stateless seeds of `generate`, int32 `[num_samples, 2]`: row i is (seed, i).
 
     Raises:
-        ValueError: if `num_samples` is not a whole number of at least 1, or `seed` one from 0 to 2**31 - 1.
+        ValueError: if `num_samples` is not a whole number of at least 1, or `seed` one from 0 to
+            2**31 - 1.
 
     Example:
     >>> row_seeds(2, seed=7).numpy().tolist()

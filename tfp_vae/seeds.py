@@ -1,4 +1,7 @@
-"""The streams of draws: each purpose has one of its own, so that no two of them share their numbers."""
+"""The streams of draws.
+
+Each purpose has one of its own, so that no two of them share their numbers.
+"""
 
 import enum
 

@@ -1,4 +1,7 @@
-"""Where data come from: arrays by name, TFDS; each gives train, validation and test data by name."""
+"""Where data come from: arrays by name, TFDS.
+
+Each gives train, validation and test data by name.
+"""
 
 import difflib
 import keyword
@@ -28,28 +31,34 @@ def load_digits() -> dict[str, np.ndarray]:
     return {"x": digits.images[..., np.newaxis].astype("int32"), "label": digits.target}
 
 
-def expect_numbers(name: str, values: np.ndarray, *, missing: bool, least_ndim: int, for_x: bool = True) -> None:
+def expect_numbers(
+    name: str, values: np.ndarray, *, missing: bool, least_ndim: int, for_x: bool = True
+) -> None:
     """Check one array, before it is cut into training, validation and test data.
 
     Raises:
-        ValueError: if it is empty, of fewer axes, or holds anything but numbers, finite or, where allowed, missing.
+        ValueError: if it is empty, of fewer axes, or holds anything but numbers, finite or, where
+            allowed, missing.
     """
     if values.size == 0:
-        raise ValueError(f"The data set {name} is empty: shape {values.shape}. Expected at least ten examples.")
+        raise ValueError(
+            f"The data set {name} is empty: shape {values.shape}. Expected at least ten examples."
+        )
     if values.dtype.kind in "USO":
         _refuse_text(name, values.astype(str), for_x=for_x)
     if values.ndim < least_ndim or values.dtype.kind not in "biuf":
         raise ValueError(
-            f"The data set {name} must be an array of numbers, [num_examples, *event_shape], received shape "
-            f"{values.shape} of {values.dtype}."
+            f"The data set {name} must be an array of numbers, [num_examples, *event_shape], "
+            f"received shape {values.shape} of {values.dtype}."
         )
     bad = np.isinf(values) if missing else ~np.isfinite(values)
     if bad.any():
         rows = bad.reshape(len(bad), -1).any(axis=1).sum() if bad.ndim else 1
         raise ValueError(
-            f"The data set {name} holds {bad.sum():,} values that are {'infinite' if missing else 'NaN or infinite'}, "
-            f"in {rows:,} of {len(np.atleast_1d(bad)):,} rows. Remove or replace them"
-            f"{'; NaN as a missing value needs missing=True, or --missing' if for_x and not missing else ''}."
+            f"The data set {name} holds {bad.sum():,} values that are "
+            f"{'infinite' if missing else 'NaN or infinite'}, in {rows:,} of "
+            f"{len(np.atleast_1d(bad)):,} rows. Remove or replace "
+            f"them{'; NaN as a missing value needs missing=True, or --missing' if for_x and not missing else ''}."
         )
 
 
@@ -58,26 +67,33 @@ def _refuse_text(name: str, values: np.ndarray, *, for_x: bool) -> None:
     different, places = np.unique(values, return_inverse=True)
     is_text = ~np.array([is_number(text) for text in different])
     if not is_text.any():
-        raise ValueError(f"The data set {name} holds numbers written as text. Give values.astype('float32').")
+        raise ValueError(
+            f"The data set {name} holds numbers written as text. Give values.astype('float32')."
+        )
     where = is_text[places.reshape(values.shape)]
     columns = ""
     if values.ndim == 2 and not where.any(axis=0).all():
-        columns = f" in column {', '.join(map(str, np.flatnonzero(where.any(axis=0))))} (the first is 0)"
+        columns = (
+            f" in column {', '.join(map(str, np.flatnonzero(where.any(axis=0))))} (the first is 0)"
+        )
     raise ValueError(
-        f"The data set {name} holds text: {where.sum():,} of {values.size:,} values{columns}, {is_text.sum():,} "
-        f"different ones such as {', '.join(map(repr, different[is_text][:3].tolist()))}. Number them, as "
-        "numpy.unique(values, return_inverse=True)[1] does"
-        f"{', in an array of their own, and take IndependentCategorical for what is a category' if for_x else ''}."
+        f"The data set {name} holds text: {where.sum():,} of {values.size:,} values{columns}, "
+        f"{is_text.sum():,} different ones such as "
+        f"{', '.join(map(repr, different[is_text][:3].tolist()))}. Number them, as "
+        "numpy.unique(values, return_inverse=True)[1] "
+        f"does{', in an array of their own, and take IndependentCategorical for what is a category' if for_x else ''}."
     )
 
 
-def from_arrays(name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, str]) -> list[dict[str, np.ndarray]]:
+def from_arrays(
+    name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, str]
+) -> list[dict[str, np.ndarray]]:
     """Return train, validation and test data of some arrays.
 
     Args:
         name: of the whole, for messages.
-        arrays: `age` and `job`, or `age_train`, `age_test`, `job_train` ..., perhaps with `..._validation`. A sole
-            array is x, whatever its name.
+        arrays: `age` and `job`, or `age_train`, `age_test`, `job_train` ..., perhaps with
+            `..._validation`. A sole array is x, whatever its name.
         wanted: the array of each thing by name; others are left out.
 
     Raises:
@@ -97,13 +113,20 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str
             return [train, split("validation"), test]
     except KeyError as missing:
         in_splits = any(f"{found}_train" in arrays for found in wanted.values())
-        lacking = missing if in_splits else next(repr(found) for found in wanted.values() if found not in arrays)
+        lacking = (
+            missing
+            if in_splits
+            else next(repr(found) for found in wanted.values() if found not in arrays)
+        )
         if [*wanted] == ["x"] and not in_splits:
             _tell_of_tables(name, arrays)
-        split_names = [f"{found}_{which}" for found in wanted.values() for which in ("train", "test")]
+        split_names = [
+            f"{found}_{which}" for found in wanted.values() for which in ("train", "test")
+        ]
         raise ValueError(
             f"{name} holds {sorted(arrays)}, but no {lacking}. Expected "
-            f"{'one array' if [*wanted] == ['x'] else ' and '.join(wanted.values())}, or {' and '.join(split_names)}."
+            f"{'one array' if [*wanted] == ['x'] else ' and '.join(wanted.values())}, or "
+            f"{' and '.join(split_names)}."
         ) from None
     train, validation, rest = _cut(name, train)
     return [{key: np.concatenate([train[key], rest[key]]) for key in train}, validation, test]
@@ -111,46 +134,77 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str
 
 def _tell_of_tables(name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Raise a ValueError that shows how to take several arrays for a table, if they can be one."""
-    columns = {key: values for key, values in arrays.items() if values.ndim and values.dtype.kind in "biufUS"}
-    if len(columns) < 2 or len({len(values) for values in columns.values()}) > 1 or not all(map(len, columns.values())):
+    columns = {
+        key: values
+        for key, values in arrays.items()
+        if values.ndim and values.dtype.kind in "biufUS"
+    }
+    if (
+        len(columns) < 2
+        or len({len(values) for values in columns.values()}) > 1
+        or not all(map(len, columns.values()))
+    ):
         return
     texts = [key for key, values in columns.items() if values.dtype.kind in "US"]
-    renamed = [key for key in columns if not key.isidentifier() or keyword.iskeyword(key) or key in BESIDE_X]
-    joint = ", ".join(f"{key}='{_suits(values)}'" for key, values in columns.items() if key not in renamed)
+    renamed = [
+        key
+        for key in columns
+        if not key.isidentifier() or keyword.iskeyword(key) or key in BESIDE_X
+    ]
+    joint = ", ".join(
+        f"{key}='{_suits(values)}'" for key, values in columns.items() if key not in renamed
+    )
     remarks = [
-        f"number the texts of {', '.join(texts)} first, as numpy.unique(values, return_inverse=True)[1] does"
+        f"number the texts of {', '.join(texts)} first, as numpy.unique(values, "
+        "return_inverse=True)[1] does"
         if texts
         else "",
-        f"give {', '.join(map(repr, renamed))} other names, such as Python's variables have" if renamed else "",
+        f"give {', '.join(map(repr, renamed))} other names, such as Python's variables have"
+        if renamed
+        else "",
         "few whole numbers are taken for categories, for counts write 'auto'",
     ]
     raise ValueError(
-        f"{name} holds several arrays, {', '.join(arrays)}, and none of them is called x. To take them for the columns "
+        f"{name} holds several arrays, {', '.join(arrays)}, and none of them is called x. To take "
+        "them for the columns "
         f'of a table, say how each is distributed: --likelihood "Joint({joint})" '
-        f"({'; '.join(filter(None, remarks))}). To take one alone, call it x; another can be its --condition."
+        f"({'; '.join(filter(None, remarks))}). To take one alone, call it x; another can be its "
+        "--condition."
     )
 
 
 def _suits(values: np.ndarray) -> str:
-    """Return the likelihood to propose for a column: a categorical one for texts, and for few whole numbers."""
+    """Return the likelihood to propose for a column.
+
+    A categorical one for texts, and for few whole numbers.
+    """
     different = np.unique(values)
     few = len(different) <= MANY_CATEGORIES
-    if values.dtype.kind in "US" or (values.dtype.kind in "iu" and few and [*different] == [*range(len(different))]):
+    if values.dtype.kind in "US" or (
+        values.dtype.kind in "iu" and few and [*different] == [*range(len(different))]
+    ):
         return "IndependentBernoulli" if [*different] in ([0], [0, 1]) else "IndependentCategorical"
     return USUAL[kind_of([values], is_part=True)][0]
 
 
 def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Cut validation and test data, a tenth each, from shuffled data; the cut is the same at every call."""
+    """Cut validation and test data, a tenth each, from shuffled data.
+
+    The cut is the same at every call.
+    """
     for values in data.values():
         if values.ndim == 0:
-            raise ValueError(f"{name} must be an array of numbers, received shape () of {values.dtype}.")
+            raise ValueError(
+                f"{name} must be an array of numbers, received shape () of {values.dtype}."
+            )
     lengths = {key: len(values) for key, values in data.items()}
     number = next(iter(lengths.values()))
     if {*lengths.values()} != {number}:
         raise ValueError(f"The arrays of {name} must be of one length, received {lengths}.")
     if number < 10:
-        raise ValueError(f"The data set is empty or too small: {number} examples. Expected at least ten.")
+        raise ValueError(
+            f"The data set is empty or too small: {number} examples. Expected at least ten."
+        )
     held_out = min(number // 10 + (number % 10 > 0), 10_000)
     order = np.random.RandomState(0).permutation(number)
     places = order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
@@ -173,9 +227,13 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
     known = tfds.list_builders(with_community_datasets=False)
     if name.split("/")[0].split(":")[0] not in known:
         expect_no_folder(name)
-        near = ", ".join(difflib.get_close_matches(name, ["digits", *known], 3)) or "digits, mnist, fashion_mnist"
+        near = (
+            ", ".join(difflib.get_close_matches(name, ["digits", *known], 3))
+            or "digits, mnist, fashion_mnist"
+        )
         raise ValueError(
-            f"There is no data set {name!r}. Did you mean: {near}? Or give the path of an .npz or .npy file."
+            f"There is no data set {name!r}. Did you mean: {near}? Or give the path of an .npz or "
+            ".npy file."
         )
     builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     if not builder.is_prepared():
@@ -185,14 +243,18 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
     if image is None or None in image.shape:
         raise ValueError(f"The data set {name} has no images of one size: {builder.info.features}.")
     if lacking := {*wanted.values()} - {*builder.info.features}:
-        raise ValueError(f"The data set {name} has no {sorted(lacking)}, only {sorted(builder.info.features)}.")
+        raise ValueError(
+            f"The data set {name} has no {sorted(lacking)}, only {sorted(builder.info.features)}."
+        )
     last = min(builder.info.splits["train"].num_examples // 10, 5_000)
     if "validation" in builder.info.splits:
         splits = ["train", "validation", "test"]
     else:
         splits = [f"train[:-{last}]", f"train[-{last}:]", "test"]
     if "test" not in builder.info.splits:
-        raise ValueError(f"The data set {name} has no test split, only {sorted(builder.info.splits)}.")
+        raise ValueError(
+            f"The data set {name} has no test split, only {sorted(builder.info.splits)}."
+        )
     loaded = [builder.as_dataset(split=split, batch_size=-1) for split in splits]
     return [{key: part[found].numpy() for key, found in wanted.items()} for part in loaded]
 
@@ -203,7 +265,9 @@ def _expect_network(name: str, builder) -> None:
 
     def knock(url: str) -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=NETWORK_TIMEOUT).close()
+            urllib.request.urlopen(
+                urllib.request.Request(url, method="HEAD"), timeout=NETWORK_TIMEOUT
+            ).close()
         except urllib.error.HTTPError:
             pass  # an answer, whatever it says
         except (OSError, ValueError) as error:
@@ -215,7 +279,7 @@ def _expect_network(name: str, builder) -> None:
     thread.join(2 * NETWORK_TIMEOUT)
     if failures or thread.is_alive():
         raise FileNotFoundError(
-            f"The data set {name} is not prepared in {builder.data_dir}, and its source does not answer "
-            f"({failures[0] if failures else 'no reply'}). Set TFDS_DATA_DIR to a folder where it is prepared, or "
-            "connect to the network."
+            f"The data set {name} is not prepared in {builder.data_dir}, and its source does not "
+            f"answer ({failures[0] if failures else 'no reply'}). Set TFDS_DATA_DIR to a folder "
+            "where it is prepared, or connect to the network."
         )

@@ -63,18 +63,28 @@ class Surface(abc.ABC):
         """Return what `reconstruct` gives, as tensors."""
 
     @abc.abstractmethod
-    def rows_of_samples(self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool):
-        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32 `[num_samples, 2]`."""
+    def rows_of_samples(
+        self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool
+    ):
+        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32
+        `[num_samples, 2]`.
+        """
 
     def expect_built(self) -> None:
         """Raise a ValueError if the shapes are not known yet."""
         if not self.built:
-            raise ValueError("The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input.")
+            raise ValueError(
+                "The VAE is not built yet: call it on data, fit it, or give its networks a "
+                "keras.Input."
+            )
 
     def reconstruct(self, x):
-        """Return the mean of p(x|z) at the posterior's mean z: `[..., *event_shape]`, same shape out.
+        """Return the mean of p(x|z) at the posterior's mean z.
 
-        A distribution without a mean is represented as `sampling.point` says, here and in `generate`.
+        `[..., *event_shape]`, same shape out.
+
+        A distribution without a mean is represented as `sampling.point` says, here and in
+        `generate`.
         """
         return map_parts(np.asarray, self.reconstruction(x))
 
@@ -99,8 +109,8 @@ class Surface(abc.ABC):
             draws: whether to give draws from p(x|z) instead of its means.
 
         Raises:
-            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to 2**31 - 1, or the
-                condition is missing, not asked for, or of another shape.
+            ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to
+                2**31 - 1, or the condition is missing, not asked for, or of another shape.
         """
         self.expect_built()
         seeds = sampling.row_seeds(num_samples, seed)
@@ -110,7 +120,9 @@ class Surface(abc.ABC):
         return map_parts(np.asarray, self.rows_of_samples(seeds, condition, prior, draws))
 
     def joint_distribution(self, condition=None) -> tfd.JointDistribution:
-        """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of their parts."""
+        """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of
+        their parts.
+        """
         self.expect_built()
         latents = parts_of(self.prior_distribution(condition), "z")
 
@@ -120,7 +132,9 @@ class Surface(abc.ABC):
         def of_part(name: str) -> Callable:
             return named_function(tuple(latents), lambda **z: parts_of(likelihood(**z))[name])
 
-        return tfd.JointDistributionNamed({**latents, **{name: of_part(name) for name in self.x.shapes}})
+        return tfd.JointDistributionNamed(
+            {**latents, **{name: of_part(name) for name in self.x.shapes}}
+        )
 
     def _given(self, condition) -> dict:
         return batch.given(condition, self.condition, self.called)

@@ -19,45 +19,54 @@ from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
 
-# Mean KL(q(z|x) || p(z)), in nats per example, below which the latent code says next to nothing about x.
+# Mean KL(q(z|x) || p(z)), in nats per example, below which the latent code says next to nothing
+# about x.
 COLLAPSED_KL = 0.1
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class VAE(LatentVariableModel):
-    """A variational autoencoder: x -> q(z|x) -> z -> p(x|z), trained by `fit` to maximize the objective.
+    """A variational autoencoder: x -> q(z|x) -> z -> p(x|z), trained by `fit` to maximize the
+    objective.
 
-    `vae(x)` gives the objective's terms for each example, a dict of `loss`, `elbo`, `log_likelihood` and `kl`, each
-    `[batch]`, in nats. Quantized posteriors add a commitment loss. `fit` and `evaluate` report their
-    means over the examples, weighted by `sample_weight`; their `loss` is Keras's mean over the batches, with
-    regularizers. `predict` gives reconstructions.
+    `vae(x)` gives the objective's terms for each example, a dict of `loss`, `elbo`,
+    `log_likelihood` and `kl`, each `[batch]`, in nats. Quantized posteriors add a commitment loss.
+    `fit` and `evaluate` report their means over the examples, weighted by `sample_weight`; their
+    `loss` is Keras's mean over the batches, with regularizers. `predict` gives reconstructions.
 
-    Networks take their inputs by name. Latents of several groups or layers (`layers.Joint`) are a dict z, whose names
-    the decoder's `keras.Input`s bear. A model is conditional if a `keras.Input` of encoder, decoder or prior is named
-    "condition": then wherever x is taken, it takes a dict of "x" and "condition".
+    Networks take their inputs by name. Latents of several groups or layers (`layers.Joint`) are a
+    dict z, whose names the decoder's `keras.Input`s bear. A model is conditional if a `keras.Input`
+    of encoder, decoder or prior is named "condition": then wherever x is taken, it takes a dict of
+    "x" and "condition".
 
     Reference: Kingma & Welling, 2014, arXiv:1312.6114; Rezende et al., 2014, arXiv:1401.4082.
 
     Args:
-        encoder: Keras model from x, `[batch, *event_shape]`, to a posterior: it ends in a distribution layer.
-        decoder: Keras model from z, `[batch, *latent_shape]`, to a likelihood of x: it ends in a distribution layer.
-        prior: a `priors.Prior`, or any Keras layer that gives a distribution whatever its input, such as a
-            `layers.Joint` of priors; or a network from an input named "condition" to p(z|condition). None takes
-            `priors.StandardNormal` of the posterior's size.
+        encoder: Keras model from x, `[batch, *event_shape]`, to a posterior: it ends in a
+            distribution layer.
+        decoder: Keras model from z, `[batch, *latent_shape]`, to a likelihood of x: it ends in a
+            distribution layer.
+        prior: a `priors.Prior`, or any Keras layer that gives a distribution whatever its input,
+            such as a `layers.Joint` of priors; or a network from an input named "condition" to
+            p(z|condition). None takes `priors.StandardNormal` of the posterior's size.
         objective: an `objectives.Objective`; None takes `objectives.ELBO()`.
-        missing: whether values of x may be missing: NaN, or 0 in a "mask" beside "x" in a dict of data. The likelihood,
-            which must be independent over the values, then covers those that are observed; the encoder finds 0 in
-            place of the others, and "mask" (or "PART_mask") if a `keras.Input` has that name. `impute` fills them in.
-        seed: int. Each draw has a stateless seed made of it and, in training, of the optimizer's step.
+        missing: whether values of x may be missing: NaN, or 0 in a "mask" beside "x" in a dict of
+            data. The likelihood, which must be independent over the values, then covers those that
+            are observed; the encoder finds 0 in place of the others, and "mask" (or "PART_mask") if
+            a `keras.Input` has that name. `impute` fills them in.
+        seed: int. Each draw has a stateless seed made of it and, in training, of the optimizer's
+            step.
         **kwargs: arguments of `keras.Model`, such as `name`.
 
     Call arguments:
-        x: `[batch, *event_shape]`; of a conditional model a dict of it and "condition", `[batch, *condition_shape]`.
+        x: `[batch, *event_shape]`; of a conditional model a dict of it and "condition", `[batch,
+            *condition_shape]`.
 
     Raises:
-        TypeError: if a part is of the wrong kind, or encoder or decoder do not end in a distribution layer.
-        ValueError: if the shapes of encoder, decoder, prior and x do not fit each other, or the posterior is not
-            reparameterized.
+        TypeError: if a part is of the wrong kind, or encoder or decoder do not end in a
+            distribution layer.
+        ValueError: if the shapes of encoder, decoder, prior and x do not fit each other, or the
+            posterior is not reparameterized.
 
     Example:
     >>> from tfp_vae import layers as tfpl
@@ -83,9 +92,16 @@ class VAE(LatentVariableModel):
     ):
         super().__init__(encoder, decoder, prior, missing, **kwargs)
         self.objective = objectives.ELBO() if objective is None else objective
-        expect_kind("objective", self.objective, objectives.Objective, "an objective such as tfp_vae.objectives.ELBO()")
+        expect_kind(
+            "objective",
+            self.objective,
+            objectives.Objective,
+            "an objective such as tfp_vae.objectives.ELBO()",
+        )
         self.seed = as_seed(seed)
-        self.term_metrics = [keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")]
+        self.term_metrics = [
+            keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")
+        ]
         shape = batch.input_shape_of(encoder)
         if shape is not None:
             self.build(shape)
@@ -94,13 +110,15 @@ class VAE(LatentVariableModel):
         """Ask the objective whether it is defined for such distributions, and build it."""
         if self.encodes_to_points and not self.objective.takes_points:
             raise ValueError(
-                f"The posterior Deterministic has no density: {type(self.objective).__name__} is not defined for it. "
-                "Pass objective=tfp_vae.objectives.Reconstruction(), or use another posterior."
+                f"The posterior Deterministic has no density: {type(self.objective).__name__} is "
+                "not defined for it. Pass objective=tfp_vae.objectives.Reconstruction(), or use "
+                "another posterior."
             )
         if self.objective.takes_points and self.prior is not None and self.prior.trainable_weights:
             raise ValueError(
-                f"The prior {type(self.prior).__name__} has weights that {type(self.objective).__name__} never trains. "
-                "Use StandardNormal, and after training tfp_vae.fit_aggregate_prior."
+                f"The prior {type(self.prior).__name__} has weights that "
+                f"{type(self.objective).__name__} never trains. Use StandardNormal, and after "
+                "training tfp_vae.fit_aggregate_prior."
             )
         self.objective.check(posterior, prior)
         if not self.objective.built:
@@ -109,27 +127,44 @@ class VAE(LatentVariableModel):
     @property
     def parts(self) -> dict[str, keras.layers.Layer]:
         """Encoder, decoder, prior and objective, by name."""
-        return {"encoder": self.encoder, "decoder": self.decoder, "prior": self.prior, "objective": self.objective}
+        return {
+            "encoder": self.encoder,
+            "decoder": self.decoder,
+            "prior": self.prior,
+            "objective": self.objective,
+        }
 
     # Saving
 
     def get_config(self) -> dict:
-        # Keras notes what two parts share when it meets it again, but not in a model it has copied: so all meet twice.
+        # Keras notes what two parts share when it meets it again, but not in a model it has copied:
+        # so all meet twice.
         for _ in range(2):
-            serialized = {name: keras.saving.serialize_keras_object(part) for name, part in self.parts.items()}
+            serialized = {
+                name: keras.saving.serialize_keras_object(part) for name, part in self.parts.items()
+            }
         return {**super().get_config(), **serialized, "missing": self.missing, "seed": self.seed}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None):
         config = dict(config)
         for name in ("encoder", "decoder", "prior", "objective"):
-            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+            config[name] = keras.saving.deserialize_keras_object(
+                config[name], custom_objects=custom_objects
+            )
         return cls(**config)
 
     # Training: Keras's own fit, evaluate and train step
 
     def compile(
-        self, optimizer="adam", loss=None, *, metrics=None, weighted_metrics=None, jit_compile="auto", **kwargs
+        self,
+        optimizer="adam",
+        loss=None,
+        *,
+        metrics=None,
+        weighted_metrics=None,
+        jit_compile="auto",
+        **kwargs,
     ):
         """Configure training as `keras.Model.compile` does; the loss is the objective's.
 
@@ -138,23 +173,25 @@ class VAE(LatentVariableModel):
             loss: refused.
             metrics: refused.
             weighted_metrics: refused.
-            jit_compile: "auto" compiles with XLA, on the CPU too (where Keras's own "auto" does not), unless a layer
-                has `supports_jit = False`, or under a distribution strategy.
+            jit_compile: "auto" compiles with XLA, on the CPU too (where Keras's own "auto" does
+                not), unless a layer has `supports_jit = False`, or under a distribution strategy.
             **kwargs: `steps_per_execution`, `run_eagerly`, `auto_scale_loss`.
 
         Raises:
-            ValueError: if a loss or metrics are given, or the encoder adds a KL divergence of its own to the loss.
+            ValueError: if a loss or metrics are given, or the encoder adds a KL divergence of its
+                own to the loss.
         """
         if loss is not None or metrics or weighted_metrics:
             raise ValueError(
-                "A VAE's loss is its objective and its metrics are the objective's terms: compile takes no loss and no "
-                "metrics. Pass objective=tfp_vae.objectives.ELBO(beta=...) to VAE(...), or add a loss with add_loss in "
-                "a layer."
+                "A VAE's loss is its objective and its metrics are the objective's terms: compile "
+                "takes no loss and no metrics. Pass objective=tfp_vae.objectives.ELBO(beta=...) to "
+                "VAE(...), or add a loss with add_loss in a layer."
             )
         if any(getattr(layer, "adds_divergence", False) for layer in layers_within(self.encoder)):
             raise ValueError(
-                "The encoder has a KLDivergenceRegularizer or KLDivergenceAddLoss, but the VAE's objective has the KL "
-                "divergence already: it would count twice. Leave it out, or train a plain keras.Model."
+                "The encoder has a KLDivergenceRegularizer or KLDivergenceAddLoss, but the VAE's "
+                "objective has the KL divergence already: it would count twice. Leave it out, or "
+                "train a plain keras.Model."
             )
         if jit_compile == "auto":
             jit_compile = self._supports_xla() and not kwargs.get("run_eagerly")
@@ -166,7 +203,9 @@ class VAE(LatentVariableModel):
         return self.jit_compile if self.compiled else self._supports_xla()
 
     def _supports_xla(self) -> bool:
-        return not tf.distribute.has_strategy() and all(layer.supports_jit for layer in layers_within(self))
+        return not tf.distribute.has_strategy() and all(
+            layer.supports_jit for layer in layers_within(self)
+        )
 
     def compile_from_config(self, config: dict):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -176,28 +215,34 @@ class VAE(LatentVariableModel):
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         """Train as `keras.Model.fit` does; labels `y` are ignored.
 
-        The data are checked first: arrays whole, a `tf.data.Dataset` by its first batch. A warning tells when the
-        posterior has collapsed onto the prior.
+        The data are checked first: arrays whole, a `tf.data.Dataset` by its first batch. A warning
+        tells when the posterior has collapsed onto the prior.
 
         Args:
-            x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a conditional model, or
-                an x of several parts, dicts of such arrays by name, or a `tf.data.Dataset` of such dicts.
-            y: labels, which are ignored with a warning; a conditional model, which takes its condition by name, refuses
-                them.
+            x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a
+                conditional model, or an x of several parts, dicts of such arrays by name, or a
+                `tf.data.Dataset` of such dicts.
+            y: labels, which are ignored with a warning; a conditional model, which takes its
+                condition by name, refuses them.
             *args: further arguments of `keras.Model.fit`.
             **kwargs: further arguments of `keras.Model.fit`.
             validation_data: `(x,)`, `(x, y)`, `(x, y, sample_weight)`, or any iterable input.
 
         Raises:
-            ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood.
+            ValueError: if the data are empty, not finite, of another shape, or impossible under the
+                likelihood.
         """
         if self.is_conditional:
             batch.expect_no_labels(x, y)
-            batch.expect_no_labels(*(validation_data if isinstance(validation_data, tuple) else (validation_data,))[:2])
+            batch.expect_no_labels(
+                *(validation_data if isinstance(validation_data, tuple) else (validation_data,))[:2]
+            )
         if (examples := self.check_data(x)) is not None:
             self._begin_with(examples["x"])
         if validation_data is not None:
-            self.check_data(validation_data[0] if isinstance(validation_data, tuple) else validation_data)
+            self.check_data(
+                validation_data[0] if isinstance(validation_data, tuple) else validation_data
+            )
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
         if isinstance(validation_data, tuple) and len(validation_data) == 3:
@@ -205,25 +250,31 @@ class VAE(LatentVariableModel):
             validation_data = x_val, batch.labels(x_val, y_val, weight), weight
         if y is not None and y is not x and not self.is_conditional:
             warnings.warn(
-                "The labels y are ignored: a VAE learns from x alone. Leave them out, or name an input of encoder or "
+                "The labels y are ignored: a VAE learns from x alone. Leave them out, or name an "
+                "input of encoder or "
                 'decoder "condition" and pass {"x": x, "condition": y}.',
                 stacklevel=2,
             )
         if kwargs.get("class_weight") is not None:
-            raise ValueError("class_weight weighs labels, of which a VAE has none. Pass sample_weight instead.")
+            raise ValueError(
+                "class_weight weighs labels, of which a VAE has none. Pass sample_weight instead."
+            )
         y = batch.labels(x, y, kwargs.get("sample_weight"))
         history = super().fit(x, y, *args, validation_data=validation_data, **kwargs)
         kl = history.history.get("kl", [np.inf])[-1]
         if kl < COLLAPSED_KL and not self.encodes_to_points:
             warnings.warn(
-                f"The posterior has collapsed: KL(q(z|x) || p(z)) is {kl:.2g} nats per example, so z says next to "
+                f"The posterior has collapsed: KL(q(z|x) || p(z)) is {kl:.2g} nats per example, so "
+                "z says next to "
                 "nothing about x. Try a smaller beta, a lower learning rate, or a weaker decoder.",
                 stacklevel=2,
             )
         return history
 
     def _begin_with(self, x) -> None:
-        """Let the prior look at the data, and before the first step the decoder's layers choose where they begin."""
+        """Let the prior look at the data, and before the first step the decoder's layers choose
+        where they begin.
+        """
         if isinstance(self.prior, priors.Prior):
             self.prior.look_at(x)
         if self.compiled and not int(tf.convert_to_tensor(self.optimizer.iterations)):
@@ -232,26 +283,32 @@ class VAE(LatentVariableModel):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
-        if not kwargs.get("_use_cached_eval_dataset"):  # `fit` says so of validation data, which it has checked
+        if not kwargs.get(
+            "_use_cached_eval_dataset"
+        ):  # `fit` says so of validation data, which it has checked
             if self.is_conditional:
                 batch.expect_no_labels(x, y)
             self.check_data(x)
         return super().evaluate(x, batch.labels(x, y, kwargs.get("sample_weight")), *args, **kwargs)
 
     def check_data(self, data) -> dict | None:
-        """Check that data are possible under the likelihood; `fit` and `evaluate` do so before they begin.
+        """Check that data are possible under the likelihood.
+
+        `fit` and `evaluate` do so before they begin.
 
         Args:
-            data: array or tensor `[num_examples, *event_shape]`; a `tf.data.Dataset`, of which the first batch is
-                looked at; or another iterable, such as a `keras.utils.PyDataset`, which is let through.
+            data: array or tensor `[num_examples, *event_shape]`; a `tf.data.Dataset`, of which the
+                first batch is looked at; or another iterable, such as a `keras.utils.PyDataset`,
+                which is let through.
 
         Returns:
-            The examples that were looked at, by name: "x" and what is beside it; None of what is let through.
+            The examples that were looked at, by name: "x" and what is beside it; None of what is
+                let through.
 
         Raises:
             TypeError: if the data are of another kind.
-            ValueError: if the data are empty, not finite, of another shape, or impossible under the likelihood, or the
-                model's weights are not finite.
+            ValueError: if the data are empty, not finite, of another shape, or impossible under the
+                likelihood, or the model's weights are not finite.
         """
         examples = batch.examples_of(data)
         if examples is None:
@@ -260,7 +317,9 @@ class VAE(LatentVariableModel):
         if not self.built:
             self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), named["x"]))
         if not all(np.isfinite(weight).all() for weight in self.get_weights()):
-            raise ValueError("The model's weights are not finite: its training has diverged. Train it anew.")
+            raise ValueError(
+                "The model's weights are not finite: its training has diverged. Train it anew."
+            )
         condition = None if self.condition is None else self.condition.zeros()
         x = missing.observed_examples(named["x"], named.get("mask")) if self.missing else named["x"]
         check_values(self.decode(self.z.zeros(), condition), x)
@@ -279,13 +338,16 @@ class VAE(LatentVariableModel):
         return self.terms(x, seed, step)
 
     def terms(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """Return the objective's terms for each example, `[batch]`, by draws from a stateless seed, int32 `[2]`."""
+        """Return the objective's terms for each example, `[batch]`, by draws from a stateless seed,
+        int32 `[2]`.
+        """
         one_pass = self.one_pass(x, seed, step)
         terms = self.objective.terms(one_pass)
         terms = {**terms, "loss": terms["loss"] + commitment_loss(one_pass.posterior)}
         if self.condition is None or self.condition.num_labels is None:
             return terms
-        # A table looks up some row for a label that it does not know, silently: such an example has no number.
+        # A table looks up some row for a label that it does not know, silently: such an example has
+        # no number.
         known = self.condition.is_known(self.condition.expect(x["condition"]))
         return {name: tf.where(known, term, np.nan) for name, term in terms.items()}
 
@@ -300,7 +362,10 @@ class VAE(LatentVariableModel):
         return total / tf.distribute.get_strategy().num_replicas_in_sync
 
     def predict(self, x, *args, **kwargs):
-        """Return reconstructions as `keras.Model.predict` does; the conditions of arrays are checked first."""
+        """Return reconstructions as `keras.Model.predict` does.
+
+        The conditions of arrays are checked first.
+        """
         if self.is_conditional:
             batch.expect_no_labels(x)
             if (examples := batch.examples_of(x)) is not None:
@@ -312,8 +377,14 @@ class VAE(LatentVariableModel):
         return self.reconstruction(x)
 
     def export(self, path, **kwargs) -> Path:
-        """Export a SavedModel for serving as the next version in folder `path`; see `tfp_vae.serving.export`."""
-        from tfp_vae import serving  # the one call against the flow of imports: a model is exported by its method
+        """Export a SavedModel for serving as the next version in folder `path`.
+
+        See `tfp_vae.serving.export`.
+        """
+        # The one call against the flow of imports: a model is exported by its method.
+        from tfp_vae import (
+            serving,
+        )
 
         return serving.export(self, path, **kwargs)
 

@@ -15,7 +15,18 @@ from tfp_vae.checks import one_of
 from tfp_vae.cli import served
 from tfp_vae.cli.build import build, parse_condition, parse_likelihood
 from tfp_vae.cli.catalogue import members
-from tfp_vae.cli.report import card, console, draw, expect_new, find, is_served, judge, load_data, relative, table
+from tfp_vae.cli.report import (
+    card,
+    console,
+    draw,
+    expect_new,
+    find,
+    is_served,
+    judge,
+    load_data,
+    relative,
+    table,
+)
 from tfp_vae.cli.runs import Options, Run, open_vae, written_whole
 from tfp_vae.cli.training import read_config, resume, train
 from tfp_vae.vae import VAE
@@ -47,7 +58,13 @@ def evaluate(
 
 
 def sample(
-    model: Path | None, num_examples: int, seed: int, output: Path, condition: str | None, *, draws: bool
+    model: Path | None,
+    num_examples: int,
+    seed: int,
+    output: Path,
+    condition: str | None,
+    *,
+    draws: bool,
 ) -> None:
     """Write generated examples, means or draws of p(x|z), to a picture or an array."""
     expect_new(output, ".png", ".npz")
@@ -56,19 +73,29 @@ def sample(
     )
     given = _given(vae.condition, condition)
     if draws and output.suffix != ".npz":
-        raise ValueError(f"--draws writes arrays: choose an --output that ends in .npz, received {output}.")
+        raise ValueError(
+            f"--draws writes arrays: choose an --output that ends in .npz, received {output}."
+        )
     if output.suffix == ".npz":
         x = vae.generate(num_examples, seed=seed, draws=draws, **given)
         with written_whole(output) as aside:
             np.savez_compressed(aside, **vae.x.parts(x))
     elif vae.x.has_parts:
-        raise ValueError(f"A table of {[*vae.x.shape]} makes no picture: choose an --output that ends in .npz.")
+        raise ValueError(
+            f"A table of {[*vae.x.shape]} makes no picture: choose an --output that ends in .npz."
+        )
     else:
         if np.ndim(given.get("condition", 0)):
-            columns, given = num_examples, {"condition": np.stack([given["condition"]])}  # all in one row
+            # All in one row.
+            columns, given = (
+                num_examples,
+                {"condition": np.stack([given["condition"]])},
+            )
         else:
             columns = min(10, num_examples)
-        figure = plots.samples(vae, num_rows=-(-num_examples // columns), num_columns=columns, seed=seed, **given)
+        figure = plots.samples(
+            vae, num_rows=-(-num_examples // columns), num_columns=columns, seed=seed, **given
+        )
         with written_whole(output) as aside:
             figure.savefig(aside, dpi=150)
     console.print(f"Wrote {output}")
@@ -87,7 +114,9 @@ def _given(variable: Quantity | None, text: str | None) -> dict[str, Any]:
     if variable.shape:
         what = f"{size} of {what} with commas between them" if size > 1 else what
     if text is None:
-        raise ValueError(f"The model is conditional: say under what to draw by --condition, {what}.")
+        raise ValueError(
+            f"The model is conditional: say under what to draw by --condition, {what}."
+        )
     try:
         value = np.reshape(parse_condition(text), variable.shape)
         return {"condition": variable.expect_known(value)}
@@ -95,27 +124,43 @@ def _given(variable: Quantity | None, text: str | None) -> dict[str, Any]:
         raise ValueError(f"--condition must be {what}, received {text!r}.") from None
 
 
-def impute(model: Path | None, data: Path, output: Path, *, num_samples: int, num_draws: int | None, seed: int) -> None:
+def impute(
+    model: Path | None,
+    data: Path,
+    output: Path,
+    *,
+    num_samples: int,
+    num_draws: int | None,
+    seed: int,
+) -> None:
     """Write an `.npz` file anew with its missing values filled in; all else stays as it is.
 
-    What is filled in are the arrays that the run was trained on, whole or as `..._train`, `..._validation`, `..._test`.
+    What is filled in are the arrays that the run was trained on, whole or as `..._train`,
+    `..._validation`, `..._test`.
     """
     path, run = find(model)
     vae = open_vae(path)
     if not vae.missing:
-        raise ValueError(f"{path} was trained without --missing, so it fills in nothing. Train one with --missing.")
+        raise ValueError(
+            f"{path} was trained without --missing, so it fills in nothing. Train one with "
+            "--missing."
+        )
     expect_new(output, ".npz")
     arrays: dict[str, Any] = files.load_file(data)
     wanted = {name: name for name in vae.x.shapes}
     if vae.is_conditional:
-        wanted["condition"] = run.options.condition if run and run.options.condition else "condition"
+        wanted["condition"] = (
+            run.options.condition if run and run.options.condition else "condition"
+        )
     elif [*wanted] == ["x"] and len(arrays) == 1:
         wanted["x"] = next(iter(arrays))
     ends = "", *(f"_{split}" for split in datasets.SPLITS)
     groups = [{key: found + end for key, found in wanted.items()} for end in ends]
     groups = [group for group in groups if arrays.keys() >= {*group.values()}]
     if not groups:
-        raise ValueError(f"{data} holds {sorted(arrays)}. Expected {' and '.join(wanted.values())}.")
+        raise ValueError(
+            f"{data} holds {sorted(arrays)}. Expected {' and '.join(wanted.values())}."
+        )
     for group in groups:
         given = {key: arrays[found] for key, found in group.items()}
         x = vae.x.whole(given)
@@ -123,7 +168,9 @@ def impute(model: Path | None, data: Path, output: Path, *, num_samples: int, nu
         vae.check_data(examples)
         filled = _impute(vae, examples, num_samples, num_draws, seed)
         for name, values in vae.x.parts(filled).items():
-            arrays[group[name]] = np.where(np.isnan(given[name]), values, given[name]).astype(given[name].dtype)
+            arrays[group[name]] = np.where(np.isnan(given[name]), values, given[name]).astype(
+                given[name].dtype
+            )
     with written_whole(output) as aside:
         np.savez_compressed(aside, **arrays)
     console.print(f"Wrote {output}")
@@ -132,11 +179,17 @@ def impute(model: Path | None, data: Path, output: Path, *, num_samples: int, nu
 def _impute(vae: VAE, examples, num_samples: int, num_draws: int | None, seed: int):
     """Fill in batch by batch: means by the same draws everywhere, draws by others in each batch."""
     filled, starts = [], range(0, num_examples(examples), IMPUTATION_BATCH_SIZE)
-    for start in rich.progress.track(starts, "Filling in", console=console, disable=not console.is_terminal):
-        rows = tf.nest.map_structure(lambda values, at=start: values[at : at + IMPUTATION_BATCH_SIZE], examples)
+    for start in rich.progress.track(
+        starts, "Filling in", console=console, disable=not console.is_terminal
+    ):
+        rows = tf.nest.map_structure(
+            lambda values, at=start: values[at : at + IMPUTATION_BATCH_SIZE], examples
+        )
         own_seed = seed if num_draws is None else (seed + start) % 2**31
         filled.append(vae.impute(rows, num_samples, own_seed, num_draws=num_draws))
-    return tf.nest.map_structure(lambda *parts: np.concatenate(parts, 0 if num_draws is None else 1), *filled)
+    return tf.nest.map_structure(
+        lambda *parts: np.concatenate(parts, 0 if num_draws is None else 1), *filled
+    )
 
 
 def export(model: Path | None, name: str | None, saved_models: Path, **options) -> None:
@@ -154,12 +207,16 @@ def export(model: Path | None, name: str | None, saved_models: Path, **options) 
     )
 
 
-def plot(model: Path | None, dataset: str | None, condition: str | None, output: Path | None, seed: int) -> None:
+def plot(
+    model: Path | None, dataset: str | None, condition: str | None, output: Path | None, seed: int
+) -> None:
     """Draw all pictures of a model."""
     path, run = find(model)
     vae = open_vae(path)
     splits = load_data(vae, run, path, dataset, condition)
-    for picture in draw(output or path.parent / "pictures", vae, splits, run.history() if run else {}, seed):
+    for picture in draw(
+        output or path.parent / "pictures", vae, splits, run.history() if run else {}, seed
+    ):
         console.print(f"Wrote {picture}")
 
 
@@ -170,7 +227,14 @@ def list_members(kind: str | None) -> None:
     for title in kinds if kind is None else [one_of(tuple(kinds), kind, "The kind")]:
         console.print(f"{title}:", style="bold")
         for row in kinds[title]:
-            print(textwrap.fill(f"{row.name}  {row.line}", width, initial_indent="  ", subsequent_indent="      "))
+            print(
+                textwrap.fill(
+                    f"{row.name}  {row.line}",
+                    width,
+                    initial_indent="  ",
+                    subsequent_indent="      ",
+                )
+            )
         print()
 
 

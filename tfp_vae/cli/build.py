@@ -17,7 +17,8 @@ from tfp_vae.vae import VAE
 
 # Training steps in one call of the compiled loop, at most; the loop ends with the epoch.
 MAX_STEPS_PER_EXECUTION = 50
-# Values beyond it, such as 8-bit pixels under a likelihood of counts, are scaled before they enter the encoder.
+# Values beyond it, such as 8-bit pixels under a likelihood of counts, are scaled before they enter
+# the encoder.
 LARGE_INPUT = 32.0
 # Features of an example that the flow of its posterior depends on.
 CONTEXT_SIZE = 64
@@ -26,17 +27,29 @@ CODE_SIZE = 8
 
 
 def _members(room: ModuleType, base: type, role: str | None = None) -> tuple[str, ...]:
-    """Return the names of a room's classes of a kind, or of those that say of themselves that they have a role."""
+    """Return the names of a room's classes of a kind, or of those that say of themselves that they
+    have a role.
+    """
     members = {name: getattr(room, name) for name in room.__all__}
-    members = {name: one for name, one in members.items() if inspect.isclass(one) and not inspect.isabstract(one)}
+    members = {
+        name: one
+        for name, one in members.items()
+        if inspect.isclass(one) and not inspect.isabstract(one)
+    }
     of_the_kind = [name for name, member in members.items() if issubclass(member, base)]
-    return tuple(sorted(name for name in of_the_kind if role in (None, *getattr(members[name], "roles", ()))))
+    return tuple(
+        sorted(name for name in of_the_kind if role in (None, *getattr(members[name], "roles", ())))
+    )
 
 
 FLOWS = _members(layers, layers.Flow)
 # All but VectorQuantized, which is no part of a table of latents and has priors of its own.
 POSTERIORS = (
-    *(name for name in _members(layers, layers.DistributionLayer, "posterior") if name != "VectorQuantized"),
+    *(
+        name
+        for name in _members(layers, layers.DistributionLayer, "posterior")
+        if name != "VectorQuantized"
+    ),
     *FLOWS,
 )
 LIKELIHOODS = _members(layers, layers.DistributionLayer, "likelihood")
@@ -51,28 +64,44 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
     encoder, decoder, prior = _networks(splits, options)
     steps = splits.steps_per_epoch(options.batch_size)
     objective = _objective(splits, options, steps)
-    vae = VAE(encoder, decoder, prior=prior, objective=objective, seed=options.seed, missing=options.missing)
+    vae = VAE(
+        encoder,
+        decoder,
+        prior=prior,
+        objective=objective,
+        seed=options.seed,
+        missing=options.missing,
+    )
     vae.compile(
         keras.optimizers.Adam(learning_rate(options, steps)),
         steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION),
     )
-    vae.optimizer.build(vae.trainable_variables)  # so that the run can be resumed from before its first step
+    # So that the run can be resumed from before its first step.
+    vae.optimizer.build(vae.trainable_variables)
     return vae
 
 
 def check_numbers(options: Options) -> None:
     """Raise a ValueError if numbers are out of range, or change nothing."""
     if not 0.0 < options.learning_rate < np.inf:
-        raise ValueError(f"--learning-rate must be a finite number above 0, received {options.learning_rate}.")
+        raise ValueError(
+            f"--learning-rate must be a finite number above 0, received {options.learning_rate}."
+        )
     if options.warm_up > options.epochs:
         raise ValueError(
-            f"--warm-up {options.warm_up} is longer than the training of {options.epochs} epochs, in which beta would "
-            "not reach its value. Give fewer epochs of warm-up, or more --epochs."
+            f"--warm-up {options.warm_up} is longer than the training of {options.epochs} epochs, "
+            "in which beta would not reach its value. Give fewer epochs of warm-up, or more "
+            "--epochs."
         )
     if options.warm_up and not options.beta:
-        raise ValueError(f"--warm-up {options.warm_up} lets beta rise from 0 to --beta 0. Leave one of them out.")
+        raise ValueError(
+            f"--warm-up {options.warm_up} lets beta rise from 0 to --beta 0. Leave one of them out."
+        )
     if not np.isfinite(options.decoder_decay):
-        raise ValueError(f"--decoder-decay must be a finite number of at least 0, received {options.decoder_decay}.")
+        raise ValueError(
+            "--decoder-decay must be a finite number of at least 0, received "
+            f"{options.decoder_decay}."
+        )
 
 
 def learning_rate(options: Options, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -96,12 +125,15 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
             raise ValueError("a name given twice")
     except (SyntaxError, ValueError) as error:
         raise ValueError(
-            f"--{option} must be a name, alone or with arguments by name such as {known[0]}(name=1); received {text!r}."
+            f"--{option} must be a name, alone or with arguments by name such as "
+            f"{known[0]}(name=1); received {text!r}."
         ) from error
     return one_of(known, call.func.id, f"--{option}"), arguments
 
 
-def parse_likelihood(text: str, known: tuple[str, ...] = ("auto", *LIKELIHOODS, "Joint")) -> tuple[Any, dict]:
+def parse_likelihood(
+    text: str, known: tuple[str, ...] = ("auto", *LIKELIHOODS, "Joint")
+) -> tuple[Any, dict]:
     """Read the option --likelihood: a name with its arguments; None stands for what suits the data.
 
     >>> parse_likelihood("IndependentNormal"), parse_likelihood("Joint(age='auto', job='IndependentCategorical')")
@@ -110,8 +142,12 @@ def parse_likelihood(text: str, known: tuple[str, ...] = ("auto", *LIKELIHOODS, 
     name, arguments = parse("likelihood", text, known)
     if name != "Joint":
         return None if name == "auto" else name, arguments
-    parts = {part: parse_likelihood(str(end), ("auto", *LIKELIHOODS)) for part, end in arguments.items()}
-    return {part: name for part, (name, _) in parts.items()}, {part: given for part, (_, given) in parts.items()}
+    parts = {
+        part: parse_likelihood(str(end), ("auto", *LIKELIHOODS)) for part, end in arguments.items()
+    }
+    return {part: name for part, (name, _) in parts.items()}, {
+        part: given for part, (_, given) in parts.items()
+    }
 
 
 def parse_condition(text: str) -> np.ndarray:
@@ -128,36 +164,60 @@ def parse_condition(text: str) -> np.ndarray:
         ) from error
 
 
-def _networks(splits: datasets.Splits, options: Options) -> tuple[keras.Model, keras.Model, keras.layers.Layer]:
+def _networks(
+    splits: datasets.Splits, options: Options
+) -> tuple[keras.Model, keras.Model, keras.layers.Layer]:
     """Return encoder, decoder and prior."""
     known = (*POSTERIORS, "VectorQuantized", "Joint", *hierarchy.__all__)
     name, arguments = parse("posterior", options.posterior, known)
     if name in hierarchy.__all__:
         return _hierarchy(splits, options, name, arguments)
     if name == "Joint":
-        parts = {part: _part(*parse("posterior", str(end), POSTERIORS), options) for part, end in arguments.items()}
+        parts = {
+            part: _part(*parse("posterior", str(end), POSTERIORS), options)
+            for part, end in arguments.items()
+        }
         last: list[keras.layers.Layer] = [keras.layers.ReLU(), layers.Joint(parts)]
         features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
     else:
         parts, (posterior, size) = {}, _posterior(name, arguments, options.latent_size)
-        last, features = [posterior], _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
+        last, features = (
+            [posterior],
+            _from_data(splits, options, size, hidden_sizes=(options.hidden_size,)),
+        )
     if isinstance(features, keras.Sequential):
-        encoder = keras.Sequential([keras.Input(splits.event_shape), *features.layers, *last], name="encoder")
+        encoder = keras.Sequential(
+            [keras.Input(splits.event_shape), *features.layers, *last], name="encoder"
+        )
     else:
         encoder = _followed_by(features, last)
-    latents = {part: network.output_shape[1:] for part, network in parts.items()} or {"z": encoder.output_shape[1:]}
-    prior = _joint_prior(options, latents) if parts else _prior(splits, options, _size(latents["z"]), encoder)
+    latents = {part: network.output_shape[1:] for part, network in parts.items()} or {
+        "z": encoder.output_shape[1:]
+    }
+    prior = (
+        _joint_prior(options, latents)
+        if parts
+        else _prior(splits, options, _size(latents["z"]), encoder)
+    )
     return encoder, _decoder(splits, options, latents), prior
 
 
 def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: dict) -> tuple:
-    kinds = {"a table": splits.is_table, "conditional": splits.conditions is not None, "incomplete": options.missing}
+    kinds = {
+        "a table": splits.is_table,
+        "conditional": splits.conditions is not None,
+        "incomplete": options.missing,
+    }
     if any(kinds.values()):
         raise ValueError(
             f"--posterior {name} is for a whole x without parts or condition; the data are "
-            f"{next(kind for kind, holds in kinds.items() if holds)}. Choose a posterior of one latent, or Joint(...)."
+            f"{next(kind for kind, holds in kinds.items() if holds)}. Choose a posterior of one "
+            "latent, or Joint(...)."
         )
-    arguments = {"latent_sizes": (options.latent_size, max(1, options.latent_size // 2)), **arguments}
+    arguments = {
+        "latent_sizes": (options.latent_size, max(1, options.latent_size // 2)),
+        **arguments,
+    }
     features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
     top = _prior(splits, options, arguments["latent_sizes"][-1])
     arguments = {"hidden_size": options.hidden_size, "top": top, **arguments}
@@ -168,10 +228,14 @@ def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: 
 def _part(name: str, arguments: dict, options: Options) -> keras.Sequential:
     """Make one of several posteriors, from features that all of them share."""
     posterior, size = _posterior(name, arguments, options.latent_size)
-    return keras.Sequential([keras.Input((options.hidden_size,)), keras.layers.Dense(size), posterior])
+    return keras.Sequential(
+        [keras.Input((options.hidden_size,)), keras.layers.Dense(size), posterior]
+    )
 
 
-def _from_data(splits: datasets.Splits, options: Options, num_features: int, *, hidden_sizes) -> keras.Model:
+def _from_data(
+    splits: datasets.Splits, options: Options, num_features: int, *, hidden_sizes
+) -> keras.Model:
     if splits.conditions is not None or splits.is_table or options.missing:
         return _from_inputs(splits, options, num_features, hidden_sizes)
     if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
@@ -186,7 +250,9 @@ def _scaling(splits: datasets.Splits) -> list[keras.layers.Layer]:
     return [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
 
 
-def _from_inputs(splits: datasets.Splits, options: Options, num_features: int, hidden_sizes) -> keras.Model:
+def _from_inputs(
+    splits: datasets.Splits, options: Options, num_features: int, hidden_sizes
+) -> keras.Model:
     """Bring together the parts of x, what is observed of them, and the condition."""
     shape, size = splits.event_shape, options.hidden_size
     inputs: dict[str, Any] = {} if splits.conditions is None else {"condition": _condition(splits)}
@@ -194,10 +260,16 @@ def _from_inputs(splits: datasets.Splits, options: Options, num_features: int, h
         if options.network != "mlp":
             raise ValueError(f"A table has --network mlp, received {options.network!r}.")
         values = splits.training_values()
-        inputs = {name: _column(splits, name, values[name], options.missing) for name in shape} | inputs
+        inputs = {
+            name: _column(splits, name, values[name], options.missing) for name in shape
+        } | inputs
     else:
         is_mlp = one_of(("mlp", "conv"), options.network, "--network") == "mlp"
-        of_x = [keras.layers.Flatten()] if is_mlp else [networks.conv_encoder(shape, size), keras.layers.ReLU()]
+        of_x = (
+            [keras.layers.Flatten()]
+            if is_mlp
+            else [networks.conv_encoder(shape, size), keras.layers.ReLU()]
+        )
         of_x = [*_scaling(splits), *of_x]
         if options.missing:
             inputs = {"x": _followed_by(networks.observed(splits.training_values()), of_x)} | inputs
@@ -208,30 +280,43 @@ def _from_inputs(splits: datasets.Splits, options: Options, num_features: int, h
 
 
 def _column(splits: datasets.Splits, name: str, values: np.ndarray, missing: bool) -> keras.Model:
-    """Turn a part of a table into numbers of order one: labels one-hot, others standardized by the training data."""
+    """Turn a part of a table into numbers of order one.
+
+    Labels one-hot, others standardized by the training data.
+    """
     shape = splits.event_shape[name]
     if splits.likelihood[name] != "IndependentCategorical":
         if not missing:
             return networks.standardized(values)
         scale = np.nanstd(values) if np.isfinite(values).any() else 0.0
-        return _followed_by(networks.observed(values, name), [keras.layers.Rescaling(1.0 / (scale or 1.0))])
+        return _followed_by(
+            networks.observed(values, name), [keras.layers.Rescaling(1.0 / (scale or 1.0))]
+        )
     vectors = networks.one_hot(splits.likelihood_config[name]["num_categories"], shape)
     if not missing:
         return vectors
     labels = keras.Input(shape, dtype="int32", name=name)
     mask = keras.Input(shape, name=f"{name}_mask")
-    return keras.Model({name: labels, mask.name: mask}, vectors(labels) * keras.ops.expand_dims(mask, -1))
+    return keras.Model(
+        {name: labels, mask.name: mask}, vectors(labels) * keras.ops.expand_dims(mask, -1)
+    )
 
 
 def _followed_by(network: keras.Model, layers: list[keras.layers.Layer]) -> keras.Model:
-    return keras.Model(network.input, functools.reduce(lambda tensor, layer: layer(tensor), layers, network.output))
+    return keras.Model(
+        network.input, functools.reduce(lambda tensor, layer: layer(tensor), layers, network.output)
+    )
 
 
 def _condition(splits: datasets.Splits) -> Any:
     """Return what the condition enters a network by: one-hot vectors of labels, else its shape."""
     if (conditions := splits.conditions) is None:
         return None
-    return networks.one_hot(conditions.max() + 1, conditions.shape[1:]) if splits.has_labels else conditions.shape[1:]
+    return (
+        networks.one_hot(conditions.max() + 1, conditions.shape[1:])
+        if splits.has_labels
+        else conditions.shape[1:]
+    )
 
 
 def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple]) -> keras.Model:
@@ -246,23 +331,37 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
             config = {"event_shape": shape, **splits.likelihood_config[name], **chosen[name]}
             likelihood = getattr(layers, splits.likelihood[name])
             dense = keras.layers.Dense(num_params(likelihood, config), **regularized)
-            parts[name] = keras.Sequential([keras.Input((options.hidden_size,)), dense, likelihood(**config)])
+            parts[name] = keras.Sequential(
+                [keras.Input((options.hidden_size,)), dense, likelihood(**config)]
+            )
         ends = [keras.layers.Dense(options.hidden_size, "relu", **regularized), layers.Joint(parts)]
         return networks.from_inputs(inputs, ends)
     shape, likelihood = splits.event_shape, getattr(layers, splits.likelihood)
     config = {"event_shape": shape, **splits.likelihood_config, **chosen}
     size = num_params(likelihood, config)
-    shapes = [value.output_shape[1:] if isinstance(value, keras.Model) else value for value in inputs.values()]
+    shapes = [
+        value.output_shape[1:] if isinstance(value, keras.Model) else value
+        for value in inputs.values()
+    ]
     num_inputs = sum(int(np.prod(given)) for given in shapes)
     if options.network == "mlp":
-        network = networks.mlp((num_inputs,), size, hidden_sizes=(options.hidden_size,), **regularized)
+        network = networks.mlp(
+            (num_inputs,), size, hidden_sizes=(options.hidden_size,), **regularized
+        )
     else:
-        network = networks.conv_decoder(num_inputs, shape, size // int(np.prod(shape)), **regularized)
+        network = networks.conv_decoder(
+            num_inputs, shape, size // int(np.prod(shape)), **regularized
+        )
     return networks.from_inputs(inputs, [network, likelihood(**config)])
 
 
-def _posterior(name: str, arguments: dict, latent_size: int) -> tuple[layers.DistributionLayer, int]:
-    """Return the posterior's layer and its number of parameters; a flow's name stands for a `FlowPosterior` of it."""
+def _posterior(
+    name: str, arguments: dict, latent_size: int
+) -> tuple[layers.DistributionLayer, int]:
+    """Return the posterior's layer and its number of parameters.
+
+    A flow's name stands for a `FlowPosterior` of it.
+    """
     posterior, arguments = getattr(layers, name), {"event_size": latent_size, **arguments}
     if name in FLOWS:
         arguments = {"flow": posterior(**{"context_size": CONTEXT_SIZE, **arguments})}
@@ -275,7 +374,9 @@ def _posterior(name: str, arguments: dict, latent_size: int) -> tuple[layers.Dis
 
 
 def num_params(layer: type[layers.DistributionLayer], arguments: dict) -> int:
-    """Ask a layer's `params_size`, which takes those of the layer's arguments that the size depends on."""
+    """Ask a layer's `params_size`, which takes those of the layer's arguments that the size depends
+    on.
+    """
     names = inspect.signature(layer.params_size).parameters
     return layer.params_size(**{name: value for name, value in arguments.items() if name in names})
 
@@ -289,19 +390,26 @@ def _joint_prior(options: Options, latents: dict[str, tuple]) -> layers.Joint:
             f"--prior {options.prior!r}."
         )
     chosen = {part: parse("prior", str(arguments[part]), PRIORS) for part in latents}
-    return layers.Joint({part: _named_prior(*chosen[part], _size(shape)) for part, shape in latents.items()})
+    return layers.Joint(
+        {part: _named_prior(*chosen[part], _size(shape)) for part, shape in latents.items()}
+    )
 
 
 def _prior(
-    splits: datasets.Splits, options: Options, latent_size: int | tuple, encoder: keras.Model | None = None
+    splits: datasets.Splits,
+    options: Options,
+    latent_size: int | tuple,
+    encoder: keras.Model | None = None,
 ) -> priors.Prior:
-    """Return the prior of the latents, or of the last of a hierarchy, which no encoder of x alone ends in."""
+    """Return the prior of the latents, or of the last of a hierarchy, which no encoder of x alone
+    ends in.
+    """
     name, arguments = parse("prior", options.prior, (*PRIORS, "VampPrior", "Codes"))
     if name == "VampPrior":
         if encoder is None or splits.is_table or options.missing:
             raise ValueError(
-                f"--prior VampPrior needs an encoder from an x without parts to one latent; received --posterior "
-                f"{options.posterior!r}, --likelihood {options.likelihood!r}."
+                "--prior VampPrior needs an encoder from an x without parts to one latent; "
+                f"received --posterior {options.posterior!r}, --likelihood {options.likelihood!r}."
             )
         examples = splits.training_values()
         arguments = {"low": float(examples.min()), "high": float(examples.max()), **arguments}
@@ -313,8 +421,8 @@ def _prior(
         return priors.Codes(last, **arguments)
     if isinstance(last, layers.VectorQuantized) or name == "Codes":
         raise ValueError(
-            f"--posterior VectorQuantized and --prior Codes go together; received --posterior {options.posterior!r} "
-            f"and --prior {options.prior!r}."
+            "--posterior VectorQuantized and --prior Codes go together; received --posterior "
+            f"{options.posterior!r} and --prior {options.prior!r}."
         )
     return _named_prior(name, arguments, latent_size)
 
@@ -336,27 +444,33 @@ def _objective(splits: datasets.Splits, options: Options, steps: int) -> objecti
     if options.beta != 1.0 or options.warm_up or options.cycles > 1:
         if name not in ("ELBO", "BetaTCVAE") or "beta" in arguments:
             raise ValueError(
-                f"--beta, --warm-up and --cycles are about the beta of ELBO and BetaTCVAE; received --objective "
-                f"{options.objective!r}. Leave them out, or give beta there alone."
+                "--beta, --warm-up and --cycles are about the beta of ELBO and BetaTCVAE; received "
+                f"--objective {options.objective!r}. Leave them out, or give beta there alone."
             )
         arguments["beta"] = _beta(options, steps)
     return getattr(objectives, name)(**arguments)
 
 
 def _beta(options: Options, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return beta, which rises in the warm-up: once, or in each of several cycles that share the training."""
+    """Return beta, which rises in the warm-up.
+
+    Once, or in each of several cycles that share the training.
+    """
     if options.cycles > 1:
         if not 0 < options.warm_up * options.cycles <= options.epochs:
             raise ValueError(
-                f"Each of the {options.cycles} --cycles lasts {options.epochs / options.cycles:g} epochs, so --warm-up "
-                f"must be at least 1 and at most that; received {options.warm_up}."
+                f"Each of the {options.cycles} --cycles lasts {options.epochs / options.cycles:g} "
+                "epochs, so --warm-up must be at least 1 and at most that; received "
+                f"{options.warm_up}."
             )
         ramp = options.warm_up * options.cycles / options.epochs
         steps_per_cycle = max(1, steps * options.epochs // options.cycles)
         return objectives.CyclicalSchedule(
             options.beta, steps_per_cycle=steps_per_cycle, num_cycles=options.cycles, ramp=ramp
         )
-    rise = keras.optimizers.schedules.PolynomialDecay(0.0, max(1, options.warm_up * steps), options.beta)
+    rise = keras.optimizers.schedules.PolynomialDecay(
+        0.0, max(1, options.warm_up * steps), options.beta
+    )
     return rise if options.warm_up else options.beta
 
 

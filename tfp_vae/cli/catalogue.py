@@ -1,4 +1,7 @@
-"""What the options of `train` take by name, with a line and the paper of each: `tfp-vae list` and docs/members.md."""
+"""What the options of `train` take by name, with a line and the paper of each.
+
+`tfp-vae list` and docs/members.md.
+"""
 
 import inspect
 from typing import NamedTuple
@@ -34,13 +37,18 @@ def members() -> dict[str, list[Member]]:
         "likelihoods": [_member(name, layers) for name in LIKELIHOODS],
         "priors": [_member(name, priors, layers) for name in (*PRIORS, "VampPrior", "Codes")],
         "objectives": [_member(name, objectives) for name in OBJECTIVES],
-        "networks": [_member("mlp", networks), _member("conv_encoder", networks)._replace(name="conv")],
+        "networks": [
+            _member("mlp", networks),
+            _member("conv_encoder", networks)._replace(name="conv"),
+        ],
     }
 
 
 def _member(name: str, *rooms) -> Member:
     found = next(room for room in rooms if name in room.__all__)
-    paragraphs = str(inspect.getdoc(getattr(found, name))).replace("``", "").replace("`", "").split("\n\n")
+    paragraphs = (
+        str(inspect.getdoc(getattr(found, name))).replace("``", "").replace("`", "").split("\n\n")
+    )
     papers = [one.partition(": ")[2] for one in paragraphs if one.startswith("Reference")]
     return Member(name, *(" ".join(text.split()) for text in (paragraphs[0], *papers[:1], "")[:2]))
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 # What numpy and TensorFlow say of how much they asked for in vain.
 ASKED_FOR = re.compile(r"allocate ([\d.]+ [KMGT]iB)|(shape ?\[[\d,]+\])|allocat\w+ (\d+ bytes)")
-# Names of nodes and operations in the messages of TensorFlow: of its graph, not of what the user did.
+# Names of nodes and operations in the messages of TensorFlow: of its graph, not of what the user
+# did.
 NODES = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w*\]( name:\s*\S*)?|\s*\[\[.*?\]\]")
 
 
@@ -22,14 +23,16 @@ def in_words(error: Exception) -> str:
     """
     text = " ".join(NODES.sub("", " ".join(str(error).split())).split())
     if _is_full_disk(error, text):
-        place = f", writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        place = (
+            f", writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        )
         return f"The disk is full{place}. Free some space and try again; what was there before is unharmed."
     if _is_out_of_memory(error, text):
         found = ASKED_FOR.search(text)
         asked = f" (asked for: {next(filter(None, found.groups()))})" if found else ""
         return (
-            f"There is not enough memory{asked}. Try fewer examples or draws at once (--batch-size, --num-examples, "
-            "--num-samples) or smaller networks (--hidden-size, --latent-size)."
+            f"There is not enough memory{asked}. Try fewer examples or draws at once (--batch-size, "
+            "--num-examples, --num-samples) or smaller networks (--hidden-size, --latent-size)."
         )
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}."
@@ -37,7 +40,11 @@ def in_words(error: Exception) -> str:
 
 
 def _is_full_disk(error: Exception, text: str) -> bool:
-    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)  # h5py and TensorFlow tell in words alone
+    # H5py and TensorFlow tell in words alone.
+    told = getattr(error, "errno", None) in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+    )
     return told or "No space left on device" in text or "Disk quota exceeded" in text
 
 

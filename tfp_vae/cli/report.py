@@ -32,8 +32,13 @@ def card(run: Run, metrics: dict) -> serving.ModelCard:
     options = run.options
     epochs = metrics.get("epochs", options.epochs)
     data = f"{options.dataset}, {epochs} epochs of training in batches of {options.batch_size}. {options.data}"
-    pictures = [run.folder / "pictures" / f"{name}.png" for name in ("reconstructions", "samples", "marginals")]
-    return serving.ModelCard(data=data, metrics=metrics, pictures=[path for path in pictures if path.is_file()])
+    pictures = [
+        run.folder / "pictures" / f"{name}.png"
+        for name in ("reconstructions", "samples", "marginals")
+    ]
+    return serving.ModelCard(
+        data=data, metrics=metrics, pictures=[path for path in pictures if path.is_file()]
+    )
 
 
 def load_data(
@@ -45,18 +50,24 @@ def load_data(
     condition = condition or (run.options.condition if run else None)
     if vae.is_conditional and condition is None:
         raise ValueError(
-            f"{path} holds a conditional VAE outside a run folder, so what its condition is is unknown. Name it with "
-            "--condition, as in training."
+            f"{path} holds a conditional VAE outside a run folder, so what its condition is is "
+            "unknown. Name it with --condition, as in training."
         )
     source, likelihood = dataset or _dataset_of(run, path), names_of(vae.decoder.layers[-1])
     splits = datasets.load(source, condition=condition, likelihood=likelihood, missing=vae.missing)
     # The likelihood is the model's now; why it was chosen, the run knows.
-    return dataclasses.replace(splits, note=run.options.data or splits.note) if run and dataset is None else splits
+    return (
+        dataclasses.replace(splits, note=run.options.data or splits.note)
+        if run and dataset is None
+        else splits
+    )
 
 
 def _dataset_of(run: Run | None, path: Path) -> str:
     if run is None:
-        raise ValueError(f"{path} lies outside a run folder, so its data are unknown. Name them with --dataset.")
+        raise ValueError(
+            f"{path} lies outside a run folder, so its data are unknown. Name them with --dataset."
+        )
     return run.options.dataset
 
 
@@ -79,9 +90,13 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
         x = datasets.x_of(splits.test)
         limits = float(np.nanmin(x)), float(np.nanmax(x))  # one scale for all pictures of a run
         pictures = {
-            "reconstructions": lambda: _noted(plots.reconstructions(vae, splits.test, limits=limits), splits.note),
+            "reconstructions": lambda: _noted(
+                plots.reconstructions(vae, splits.test, limits=limits), splits.note
+            ),
             "samples": lambda: plots.samples(vae, seed=seed, condition=rows, limits=limits),
-            "latent_traversal": lambda: plots.latent_traversal(vae, splits.test, condition=first, limits=limits),
+            "latent_traversal": lambda: plots.latent_traversal(
+                vae, splits.test, condition=first, limits=limits
+            ),
         }
     if history:
         pictures["learning_curves"] = lambda: plots.learning_curves(history)
@@ -95,7 +110,9 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
         except Exception as error:  # one picture takes no other with it
             failures.append((name, error))
     if failures:
-        raise ValueError("; ".join(f"{name}: {in_words(error)}" for name, error in failures)) from failures[0][1]
+        raise ValueError(
+            "; ".join(f"{name}: {in_words(error)}" for name, error in failures)
+        ) from failures[0][1]
     return drawn
 
 
@@ -109,7 +126,11 @@ def _conditions_to_draw(splits: datasets.Splits) -> tuple:
     """Return some conditions, each label where there are few, and the first of them."""
     if splits.conditions is None:
         return None, None
-    rows = np.unique(splits.conditions, axis=0)[:MAX_CONDITIONS] if splits.has_labels else splits.conditions[:6]
+    rows = (
+        np.unique(splits.conditions, axis=0)[:MAX_CONDITIONS]
+        if splits.has_labels
+        else splits.conditions[:6]
+    )
     return rows, rows[0]
 
 
@@ -170,7 +191,9 @@ def is_served(model: Path) -> bool:
 
 
 def find(model: Path | None) -> tuple[Path, Run | None]:
-    """Return the `.keras` file, and its run where there is one, of a run folder, a `.keras` file, or the newest run."""
+    """Return the `.keras` file, and its run where there is one, of a run folder, a `.keras` file,
+    or the newest run.
+    """
     if model is not None and model.suffix == ".keras":
         return model, Run.open(model.parent) if (model.parent / "config.json").is_file() else None
     if (
@@ -179,8 +202,8 @@ def find(model: Path | None) -> tuple[Path, Run | None]:
         and any(any(model.glob(place)) for place in ("saved_model.pb", "*/saved_model.pb"))
     ):
         raise ValueError(
-            f"{model} is a SavedModel, which evaluate and sample take, and no other command. Give its run folder or "
-            ".keras file."
+            f"{model} is a SavedModel, which evaluate and sample take, and no other command. Give "
+            "its run folder or .keras file."
         )
     run = Run.newest() if model is None else Run.open(model)
     return run.model, run

@@ -39,10 +39,12 @@ def read_options(path: Path) -> Options:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A folder with `config.json`, `history.json`, `model.keras`, and after the last epoch `metrics.json`.
+    """A folder with `config.json`, `history.json`, `model.keras`, and after the last epoch
+    `metrics.json`.
 
-    A run with patience has a second model. While it trains, `model.keras` is the last epoch's and `best.keras` the best
-    one's; at its end `model.keras` is the best and `last.keras` the one to go on from.
+    A run with patience has a second model. While it trains, `model.keras` is the last epoch's and
+    `best.keras` the best one's; at its end `model.keras` is the best and `last.keras` the one to go
+    on from.
     """
 
     folder: Path
@@ -93,12 +95,14 @@ class Run:
         if lock is None:
             process = holder.read_text().strip() if holder.is_file() else ""
             raise ValueError(
-                f"The run {self.folder} is being trained by process {process or 'another one'}. Wait until it ends, or "
-                "stop it first."
+                f"The run {self.folder} is being trained by process {process or 'another one'}. "
+                "Wait until it ends, or stop it first."
             )
         try:
             holder.write_text(f"{os.getpid()}\n")
-            for leftover in self.folder.glob(ASIDE.format("*", "*.keras")):  # of a process that was killed
+            for leftover in self.folder.glob(
+                ASIDE.format("*", "*.keras")
+            ):  # of a process that was killed
                 leftover.unlink()
             yield
         finally:
@@ -135,7 +139,9 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The `.keras` file of the epoch of largest `val_elbo`, which a run with --patience keeps as it trains."""
+        """The `.keras` file of the epoch of largest `val_elbo`, which a run with --patience keeps
+        as it trains.
+        """
         return self.folder / "best.keras"
 
     @property
@@ -161,15 +167,23 @@ class Run:
             vae.save(aside)
 
     def write(self, name: str, content: dict) -> Path:
-        """Write a json file in one step; a number that is not finite, which json lacks, becomes null."""
+        """Write a json file in one step.
+
+        A number that is not finite, which json lacks, becomes null.
+        """
         path = self.folder / f"{name}.json"
         with written_whole(path) as aside:
-            aside.write_text(json.dumps({key: _for_json(value) for key, value in content.items()}, indent=2) + "\n")
+            aside.write_text(
+                json.dumps({key: _for_json(value) for key, value in content.items()}, indent=2)
+                + "\n"
+            )
         return path
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keep history and model of a run on disk after every epoch, and stop when training diverges."""
+    """Keep history and model of a run on disk after every epoch, and stop when training
+    diverges.
+    """
 
     def __init__(self, run: Run, first_epoch: int):
         super().__init__()
@@ -186,8 +200,8 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not math.isfinite(logs["loss"]):
             raise ValueError(
-                f"Training has diverged: the loss of epoch {epoch + 1} is {logs['loss']}. {self.run.folder} keeps the "
-                f"model of epoch {epoch}. Try a lower --learning-rate."
+                f"Training has diverged: the loss of epoch {epoch + 1} is {logs['loss']}. "
+                f"{self.run.folder} keeps the model of epoch {epoch}. Try a lower --learning-rate."
             )
         for name, value in {**logs, "seconds": self.seconds}.items():
             self.history.setdefault(name, []).append(float(value))
@@ -197,7 +211,8 @@ class Recorder(keras.callbacks.Callback):
 class Patience(keras.callbacks.Callback):
     """Stop when `val_elbo` has not risen for some epochs, and keep the model of its largest value.
 
-    All that it knows it reads from the run's history, so that a resumed run stops where the uninterrupted one does.
+    All that it knows it reads from the run's history, so that a resumed run stops where the
+    uninterrupted one does.
     """
 
     def __init__(self, recorder: Recorder, epochs: int):
@@ -223,7 +238,10 @@ class Patience(keras.callbacks.Callback):
         return elbos.index(max(elbos)) + 1 if elbos else None
 
     def _elbos(self) -> list[float]:
-        return [value if math.isfinite(value) else -math.inf for value in self.recorder.history.get("val_elbo", [])]
+        return [
+            value if math.isfinite(value) else -math.inf
+            for value in self.recorder.history.get("val_elbo", [])
+        ]
 
     def _keep_best(self) -> None:
         if self.best_epoch is not None and self.best_epoch == len(self._elbos()):
@@ -231,7 +249,9 @@ class Patience(keras.callbacks.Callback):
 
 
 class CtrlC(keras.callbacks.Callback):
-    """Ctrl-C in training: its KeyboardInterrupt, which is lost in a destructor, comes again at the end of the epoch."""
+    """Ctrl-C in training: its KeyboardInterrupt, which is lost in a destructor, comes again at the
+    end of the epoch.
+    """
 
     def __init__(self):
         super().__init__()
@@ -239,7 +259,9 @@ class CtrlC(keras.callbacks.Callback):
 
     def __enter__(self):
         self.before = signal.getsignal(signal.SIGINT)
-        if self.before is signal.default_int_handler:  # not where it is ignored, as in what a shell runs behind
+        if (
+            self.before is signal.default_int_handler
+        ):  # not where it is ignored, as in what a shell runs behind
             signal.signal(signal.SIGINT, self.press)
 
     def __exit__(self, *exception):
@@ -256,7 +278,9 @@ class CtrlC(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Return a path aside to write to, and move what was written there to its place in one step, unless that failed."""
+    """Return a path aside to write to, and move what was written there to its place in one step,
+    unless that failed.
+    """
     aside = path.with_name(ASIDE.format(os.getpid(), path.name))
     try:
         yield aside

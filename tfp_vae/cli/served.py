@@ -12,22 +12,34 @@ from tfp_vae.batch import num_examples
 from tfp_vae.evaluation import ACTIVE_VARIANCE
 
 
-def evaluate(model: Path, dataset: str | None, condition: str | None, batch_size: int) -> rich.table.Table:
-    """Judge a SavedModel by its signatures encode, score and log_prob, whose draws were chosen when it was exported.
+def evaluate(
+    model: Path, dataset: str | None, condition: str | None, batch_size: int
+) -> rich.table.Table:
+    """Judge a SavedModel by its signatures encode, score and log_prob, whose draws were chosen when
+    it was exported.
 
     Raises:
-        ValueError: if the data, or what they are conditional on, are not named, or do not suit the model.
+        ValueError: if the data, or what they are conditional on, are not named, or do not suit the
+            model.
     """
     served = serving.load(model)
     if dataset is None:
-        raise ValueError(f"{model} is a SavedModel, which does not know its data. Name them with --dataset.")
+        raise ValueError(
+            f"{model} is a SavedModel, which does not know its data. Name them with --dataset."
+        )
     if served.condition is not None and condition is None:
-        raise ValueError(f"{model} is conditional. Name what it is conditional on with --condition, as in training.")
+        raise ValueError(
+            f"{model} is conditional. Name what it is conditional on with --condition, as in "
+            "training."
+        )
     if served.condition is None and condition is not None:
         raise ValueError(f"{model} is not conditional. Leave out --condition.")
     told = served.description
-    likelihood = told.get("likelihood_layer")  # None in versions of before: that which suits the data
-    splits = datasets.load(dataset, condition=condition, likelihood=likelihood, missing=told.get("missing", False))
+    # None in versions of before: that which suits the data.
+    likelihood = told.get("likelihood_layer")
+    splits = datasets.load(
+        dataset, condition=condition, likelihood=likelihood, missing=told.get("missing", False)
+    )
     number = num_examples(splits.test)
     table = rich.table.Table(title=f"{splits.name}: {number} test examples, answers of {model}")
     table.add_column("quantity")
@@ -39,7 +51,8 @@ def evaluate(model: Path, dataset: str | None, condition: str | None, batch_size
 
 def _quantities(served: serving.ServedVAE, x: Any, batch_size: int) -> dict[str, str]:
     has_density = "log_prob" in served.description["signatures"]
-    has_posterior = served.description["posterior"] is not None  # tensors do not determine every one
+    # Tensors do not determine every one.
+    has_posterior = served.description["posterior"] is not None
     answers: list[dict[str, np.ndarray]] = []
     for start in range(0, num_examples(x), batch_size):
         rows = tf.nest.map_structure(lambda values, at=start: values[at : at + batch_size], x)

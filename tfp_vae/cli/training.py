@@ -41,16 +41,21 @@ def train(folder: Path | None, options: dict) -> None:
     """Train in a new run folder."""
     if folder and folder.exists():
         raise FileExistsError(
-            f"The run folder {folder} exists already. Choose another --run, or go on with --resume {folder}."
+            f"The run folder {folder} exists already. Choose another --run, or go on with --resume "
+            f"{folder}."
         )
     likelihood = parse_likelihood(options["likelihood"])[0]
     splits = datasets.load(
-        options["dataset"], condition=options["condition"], likelihood=likelihood, missing=options["missing"]
+        options["dataset"],
+        condition=options["condition"],
+        likelihood=likelihood,
+        missing=options["missing"],
     )
     chosen = Options(**options, name=splits.name, data=splits.note)
     if chosen.missing and splits.draw is not None:
         raise ValueError(
-            "8-bit pixels have no missing values. With --missing give x as floats, NaN where one is missing."
+            "8-bit pixels have no missing values. With --missing give x as floats, NaN where one is "
+            "missing."
         )
     if chosen.batch_size == Options.batch_size > num_examples(splits.train):
         chosen = dataclasses.replace(chosen, batch_size=num_examples(splits.train))
@@ -63,15 +68,22 @@ def train(folder: Path | None, options: dict) -> None:
     with run.hold():
         try:
             run.save(vae, {})
-        except Exception:  # such as a full disk: a run without a model is of no use, and takes the name
+        except (
+            Exception
+        ):  # such as a full disk: a run without a model is of no use, and takes the name
             shutil.rmtree(run.folder)
             raise
         _fit(run, splits, vae)
 
 
 def _say_what_data_are(splits: datasets.Splits, batch_size: int) -> None:
-    console.print(f"{splits.name}: {num_examples(splits.train):,} training examples, in batches of {batch_size}.")
-    console.print(f"Likelihood: {splits.note}. Another one: --likelihood (tfp-vae list likelihoods).")
+    console.print(
+        f"{splits.name}: {num_examples(splits.train):,} training examples, in batches of "
+        f"{batch_size}."
+    )
+    console.print(
+        f"Likelihood: {splits.note}. Another one: --likelihood (tfp-vae list likelihoods)."
+    )
 
 
 def read_config(path: Path) -> dict:
@@ -83,8 +95,8 @@ def read_config(path: Path) -> dict:
 def resume(folder: Path, **given: Any) -> None:
     """Go on with a run after its last whole epoch, as if it had never been interrupted.
 
-    With other `epochs` or `patience` it goes on to these, a finished run too: the learning rate then follows the cosine
-    that ends there.
+    With other `epochs` or `patience` it goes on to these, a finished run too: the learning rate
+    then follows the cosine that ends there.
     """
     with Run.open(folder).hold():
         run = Run.open(folder)  # as the process that held it before has left it
@@ -93,9 +105,10 @@ def resume(folder: Path, **given: Any) -> None:
             _check_that_it_can_go_on(run, options)
         elif (folder / "metrics.json").is_file():
             raise ValueError(
-                f"The run {folder} is finished: it has its {_epochs(run)} epochs and its metrics.json. Train longer "
-                f"with --resume {quote(folder)} --epochs N, judge it with {program('tfp-vae')} evaluate, and draw or "
-                "export what is missing with plot and export."
+                f"The run {folder} is finished: it has its {_epochs(run)} epochs and its "
+                f"metrics.json. Train longer with --resume {quote(folder)} --epochs N, judge it "
+                f"with {program('tfp-vae')} evaluate, and draw or export what is missing with plot "
+                "and export."
             )
         vae = open_vae(run.last if run.last.is_file() else run.model)
         splits = load_data(vae, run, folder, None)
@@ -103,11 +116,14 @@ def resume(folder: Path, **given: Any) -> None:
             run = run.goes_on(options)
         run.go_on_from_last()
         # The saved one ends with as many epochs as were planned when the model was saved.
-        vae.optimizer.learning_rate = learning_rate(run.options, splits.steps_per_epoch(run.options.batch_size))
+        vae.optimizer.learning_rate = learning_rate(
+            run.options, splits.steps_per_epoch(run.options.batch_size)
+        )
         if given:
             console.print(
-                f"{folder}: on from epoch {_epochs(run) + 1} to {run.options.epochs}. The learning rate follows the "
-                f"cosine over all of these: {float(vae.optimizer.learning_rate):.2g} now, 0 at the end."
+                f"{folder}: on from epoch {_epochs(run) + 1} to {run.options.epochs}. The learning "
+                "rate follows the cosine over all of these: "
+                f"{float(vae.optimizer.learning_rate):.2g} now, 0 at the end."
             )
         _fit(run, splits, vae)
 
@@ -116,17 +132,21 @@ def _check_that_it_can_go_on(run: Run, options: Options) -> None:
     """Raise a ValueError if a run has no epoch to train with new options."""
     done, recorder = _epochs(run), Recorder(run, options.epochs)
     if options.epochs <= done:
-        raise ValueError(f"The run {run.folder} has had {done} epochs already: --epochs must be more than that.")
+        raise ValueError(
+            f"The run {run.folder} has had {done} epochs already: --epochs must be more than that."
+        )
     if options.patience and not run.options.patience:
         raise ValueError(
-            f"The run {run.folder} began without --patience, so its best model was not kept. Leave out --patience, or "
-            f"train anew with --config {quote(run.folder / 'config.json')} --patience {options.patience}."
+            f"The run {run.folder} began without --patience, so its best model was not kept. Leave "
+            f"out --patience, or train anew with --config {quote(run.folder / 'config.json')} "
+            f"--patience {options.patience}."
         )
     patience = Patience(recorder, options.patience or options.epochs)
     if options.patience and patience.best_epoch and patience.is_over():
         raise ValueError(
             f"The run {run.folder} was stopped after {done} epochs, as its val_elbo was best after "
-            f"{patience.best_epoch}. To train longer give it more --patience too: over {done - patience.best_epoch}."
+            f"{patience.best_epoch}. To train longer give it more --patience too: over "
+            f"{done - patience.best_epoch}."
         )
     check_numbers(options)
 
@@ -141,7 +161,11 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
     options = run.options
     steps, epochs = splits.steps_per_epoch(options.batch_size), options.epochs
     first_epoch = int(vae.optimizer.iterations) // steps
-    recorder, progress, ctrl_c = Recorder(run, first_epoch), EpochProgress(first_epoch, epochs), CtrlC()
+    recorder, progress, ctrl_c = (
+        Recorder(run, first_epoch),
+        EpochProgress(first_epoch, epochs),
+        CtrlC(),
+    )
     patience = Patience(recorder, options.patience or epochs)
     callbacks = [recorder, progress, ctrl_c, *([patience] if options.patience else [])]
     if options.tensorboard:
@@ -149,7 +173,9 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
     if not console.is_terminal:
         callbacks.append(EpochLines(epochs))
     if first_epoch < epochs and not patience.is_over():
-        batches = splits.batches(options.batch_size, seed=options.seed, first_epoch=first_epoch, epochs=epochs)
+        batches = splits.batches(
+            options.batch_size, seed=options.seed, first_epoch=first_epoch, epochs=epochs
+        )
         try:
             with ctrl_c, progress.bar if console.is_terminal else contextlib.nullcontext():
                 vae.fit(
@@ -164,8 +190,9 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
                 )
         except KeyboardInterrupt:
             console.print(
-                f"\nInterrupted after {len(recorder.history.get('elbo', []))} of {epochs} epochs; the run is usable as "
-                f"it is. Go on with: {program('tfp-vae')} train --resume {quote(run.folder)}"
+                f"\nInterrupted after {len(recorder.history.get('elbo', []))} of {epochs} epochs; "
+                f"the run is usable as it is. Go on with: {program('tfp-vae')} train --resume "
+                f"{quote(run.folder)}"
             )
             raise SystemExit(130) from None
     if options.patience and run.best.is_file():
@@ -177,7 +204,9 @@ def _best_of(run: Run, patience: Patience) -> VAE:
     """Return the model of the best epoch, and make it the run's."""
     if patience.is_over():
         console.print(f"Stopped: the last {patience.epochs} epochs were no better.")
-    console.print(f"The model of epoch {patience.best_epoch}, whose val_elbo is the best, is the run's.")
+    console.print(
+        f"The model of epoch {patience.best_epoch}, whose val_elbo is the best, is the run's."
+    )
     run.end_with_best()
     return open_vae(run.model)
 
@@ -191,8 +220,17 @@ def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
         metrics = judge(vae, splits, options.num_samples, EVALUATION_BATCH_SIZE, options.seed)
         # The median leaves out the epochs that compile: the first, and the first after each resume.
         seconds = history["seconds"]
-        speed = splits.steps_per_epoch(options.batch_size) * options.batch_size / statistics.median(seconds)
-        metrics |= {"epochs": len(seconds), "seconds": sum(seconds), "examples_per_second": speed, "data": splits.note}
+        speed = (
+            splits.steps_per_epoch(options.batch_size)
+            * options.batch_size
+            / statistics.median(seconds)
+        )
+        metrics |= {
+            "epochs": len(seconds),
+            "seconds": sum(seconds),
+            "examples_per_second": speed,
+            "data": splits.note,
+        }
         run.write("metrics", metrics)  # it says that the training is finished
         console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
     with _going_on(failures, "pictures", f"plot {folder}"):
@@ -204,13 +242,23 @@ def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
     if failures:
         console.print(f"Run: {run.folder}, without {' and '.join(failures)}.")
         raise SystemExit(1)
-    console.print(f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {relative(version)}\n\nNext:")
+    console.print(
+        f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {relative(version)}\n\nNext:"
+    )
     if splits.is_table:
-        console.print(f"  {program('tfp-vae')} sample {folder} --draws --output new.npz    # new rows of the table")
+        console.print(
+            f"  {program('tfp-vae')} sample {folder} --draws --output new.npz    # new rows of the "
+            "table"
+        )
     else:
         console.print(f"  {program('tfp-vae')} sample {folder}    # a picture of new examples")
-    console.print(f"  {program('tfp-vae')} evaluate {folder} --num-samples 5000    # a tighter log-likelihood")
-    console.print(f"  {program('saved_model_cli')} show --dir {served} --all    # what TensorFlow Serving will offer")
+    console.print(
+        f"  {program('tfp-vae')} evaluate {folder} --num-samples 5000    # a tighter log-likelihood"
+    )
+    console.print(
+        f"  {program('saved_model_cli')} show --dir {served} --all    # what TensorFlow Serving "
+        "will offer"
+    )
 
 
 @contextlib.contextmanager
@@ -223,7 +271,8 @@ def _going_on(failures: list[str], what: str, remedy: str) -> Iterator[None]:
             raise
         failures.append(what)
         errors.print(
-            f"[bold red]error:[/] no {what}: {escape(in_words(error))} Try again with: {program('tfp-vae')} {remedy}"
+            f"[bold red]error:[/] no {what}: {escape(in_words(error))} Try again with: "
+            f"{program('tfp-vae')} {remedy}"
         )
 
 

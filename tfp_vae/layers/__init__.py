@@ -1,7 +1,7 @@
 """Distribution layers for Keras 3: the names, arguments and `params_size` of tfp.layers.
 
-Each is a Keras layer that returns a `tfd.Distribution`. The value works as a distribution and as a tensor, so it passes
-through Sequential and Functional models, losses and metrics.
+Each is a Keras layer that returns a `tfd.Distribution`. The value works as a distribution and as a
+tensor, so it passes through Sequential and Functional models, losses and metrics.
 
 >>> import keras, tensorflow as tf
 >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), IndependentNormal(1)])

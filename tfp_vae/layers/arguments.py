@@ -14,7 +14,8 @@ tfd = tfp.distributions
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Property:
-    """What `convert_to_tensor_fn=tfd.Bernoulli.logits` becomes: the property, found inside `tfd.Independent` too.
+    """What `convert_to_tensor_fn=tfd.Bernoulli.logits` becomes: the property, found inside
+    `tfd.Independent` too.
 
     >>> Property("logits")(tfd.Independent(tfd.Bernoulli(logits=[1., 2.]), 1)).numpy()
     array([1., 2.], dtype=float32)
@@ -61,13 +62,17 @@ def as_function(identifier) -> Callable:
         return DRAW_SHAPED[identifier]
     if not callable(identifier):
         raise ValueError(
-            f"Expected a function of the distribution or one of {sorted(DRAW_SHAPED)}, received {identifier!r}."
+            f"Expected a function of the distribution or one of {sorted(DRAW_SHAPED)}, received "
+            f"{identifier!r}."
         )
     return identifier
 
 
 def to_config(value, argument: str):
-    """Return what a `.keras` file holds of an argument: plain values, a name, or the config of a registered object."""
+    """Return what a `.keras` file holds of an argument.
+
+    Plain values, a name, or the config of a registered object.
+    """
     for name, known in DRAW_SHAPED.items():
         if value is known:
             return name
@@ -79,8 +84,12 @@ def to_config(value, argument: str):
         return _class_to_config(value, argument)
     if not callable(value):
         return value
-    registered = keras.saving.get_registered_name(value if isinstance(value, types.FunctionType) else type(value))
-    if keras.saving.get_registered_object(registered) is None and not type(value).__module__.startswith("keras."):
+    registered = keras.saving.get_registered_name(
+        value if isinstance(value, types.FunctionType) else type(value)
+    )
+    if keras.saving.get_registered_object(registered) is None and not type(
+        value
+    ).__module__.startswith("keras."):
         raise ValueError(
             f"{argument}={value!r} cannot be saved. Decorate a named function with "
             '@keras.saving.register_keras_serializable(package="mine"), or subclass DistributionLayer.'
@@ -107,6 +116,7 @@ def as_distribution_class(value) -> type[tfd.Distribution]:
 def _class_to_config(value: type, argument: str) -> dict:
     if getattr(tfd, value.__name__, None) is not value:
         raise ValueError(
-            f"{argument}={value!r} cannot be saved: it is not a class of tfd. Subclass DistributionLayer for it."
+            f"{argument}={value!r} cannot be saved: it is not a class of tfd. Subclass "
+            "DistributionLayer for it."
         )
     return {"tfd": value.__name__}

@@ -19,25 +19,30 @@ tfd, tfb = tfp.distributions, tfp.bijectors
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class AutoregressiveNetwork(keras.layers.Layer):
-    """A dense network whose outputs for each value of an event depend on the values before it alone (MADE).
+    """A dense network whose outputs for each value of an event depend on the values before it alone
+    (MADE).
 
-    Use it as `shift_and_log_scale_fn` of `tfb.MaskedAutoregressiveFlow`, or for the conditional distributions of
-    `tfd.Autoregressive`. Masks act in every call, so no optimizer or loaded weight can undo them.
+    Use it as `shift_and_log_scale_fn` of `tfb.MaskedAutoregressiveFlow`, or for the conditional
+    distributions of `tfd.Autoregressive`. Masks act in every call, so no optimizer or loaded weight
+    can undo them.
 
-    Reference: Germain et al., 2015, MADE: Masked Autoencoder for Distribution Estimation, arXiv:1502.03509.
+    Reference: Germain et al., 2015, MADE: Masked Autoencoder for Distribution Estimation,
+        arXiv:1502.03509.
 
     Args:
         params: number of outputs for each value of an event, such as 2 for shift and log-scale.
-        event_shape: number of values of an event, an int or a sequence of one int; None takes that of the first input.
+        event_shape: number of values of an event, an int or a sequence of one int; None takes that
+            of the first input.
         conditional: whether there is an input that all outputs may depend on.
         conditional_event_shape: number of its values, an int or a sequence of one int.
         conditional_input_layers: "all_layers" or "first_layer", where that input enters.
         hidden_units: number of units of each hidden layer; None for no hidden layer.
-        input_order: "left-to-right", "right-to-left", "random", or the position of each value, from 1, as a sequence.
+        input_order: "left-to-right", "right-to-left", "random", or the position of each value, from
+            1, as a sequence.
         hidden_degrees: "equal" or "random": on how many values the hidden units depend.
         activation: function of the hidden layers, or its name in Keras.
-        use_bias: whether the layers have a bias.
-        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint:
+        use_bias: whether the layers have a bias. kernel_initializer, bias_initializer,
+        kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint:
             Keras's, for each layer.
         validate_args: for the sake of TFP; shapes are always checked.
         seed: int, of random orders and degrees; None draws one, which is saved with the layer.
@@ -51,8 +56,8 @@ class AutoregressiveNetwork(keras.layers.Layer):
         `[..., event_size, params]`, in the dtype of the variables.
 
     Raises:
-        ValueError: if an argument is not among those above, the conditional arguments do not fit together, or an input
-            has another size.
+        ValueError: if an argument is not among those above, the conditional arguments do not fit
+            together, or an input has another size.
 
     Example:
     >>> made = AutoregressiveNetwork(params=2, hidden_units=[10, 10], activation="relu")
@@ -87,10 +92,14 @@ class AutoregressiveNetwork(keras.layers.Layer):
         self.params = as_event_size(params)
         self.event_shape = _as_vector_shape(event_shape, "event_shape")
         self.conditional = conditional
-        self.conditional_event_shape = _as_vector_shape(conditional_event_shape, "conditional_event_shape")
+        self.conditional_event_shape = _as_vector_shape(
+            conditional_event_shape, "conditional_event_shape"
+        )
         self.conditional_input_layers = conditional_input_layers
         self.hidden_units = [as_event_size(units) for units in hidden_units or []]
-        self.input_order = input_order if isinstance(input_order, str) else [int(i) for i in input_order]
+        self.input_order = (
+            input_order if isinstance(input_order, str) else [int(i) for i in input_order]
+        )
         self.hidden_degrees = hidden_degrees
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
@@ -108,34 +117,49 @@ class AutoregressiveNetwork(keras.layers.Layer):
         if self.conditional and (self.event_shape is None or self.conditional_event_shape is None):
             raise ValueError("A conditional network needs event_shape and conditional_event_shape.")
         if not self.conditional and self.conditional_event_shape is not None:
-            raise ValueError("conditional_event_shape was given to a network with conditional=False.")
-        _check_choice(self.conditional_input_layers, "conditional_input_layers", ("all_layers", "first_layer"))
+            raise ValueError(
+                "conditional_event_shape was given to a network with conditional=False."
+            )
+        _check_choice(
+            self.conditional_input_layers, "conditional_input_layers", ("all_layers", "first_layer")
+        )
         _check_choice(self.hidden_degrees, "hidden_degrees", ("equal", "random"))
         if isinstance(self.input_order, str):
-            _check_choice(self.input_order, "input_order", ("left-to-right", "right-to-left", "random"))
+            _check_choice(
+                self.input_order, "input_order", ("left-to-right", "right-to-left", "random")
+            )
 
     def build(self, input_shape):
         if self.event_shape is None:
             self.event_shape = _as_vector_shape(input_shape[-1], "event_shape")
         (event_size,) = self.event_shape
         if input_shape[-1] != event_size:
-            raise ValueError(f"Expected inputs with {event_size} values, received shape {tuple(input_shape)}.")
+            raise ValueError(
+                f"Expected inputs with {event_size} values, received shape {tuple(input_shape)}."
+            )
         self.input_spec = keras.layers.InputSpec(axes={-1: event_size})
         self._masks = self._make_masks(event_size)
         self._layers_of_weights = [self._add_layer(k, mask) for k, mask in enumerate(self._masks)]
 
     def _make_masks(self, event_size: int) -> list[np.ndarray]:
-        """Return for each layer which input may reach which output: the output's degree must not be below."""
+        """Return for each layer which input may reach which output.
+
+        The output's degree must not be below.
+        """
         random = np.random.RandomState(self.seed)
         order = _input_degrees(self.input_order, event_size, random)
         degrees = [order]
         for units in self.hidden_units:
-            degrees.append(_hidden_degrees(self.hidden_degrees, units, event_size, degrees[-1].min(), random))
+            degrees.append(
+                _hidden_degrees(self.hidden_degrees, units, event_size, degrees[-1].min(), random)
+            )
         masks = [before[:, np.newaxis] <= after for before, after in itertools.pairwise(degrees)]
         return [*masks, np.repeat(degrees[-1][:, np.newaxis] < order, self.params, axis=1)]
 
     def _add_layer(self, k: int, mask: np.ndarray) -> dict:
-        def masked(shape, dtype=None):  # what the mask hides starts at 0, so regularizers do not see it
+        def masked(
+            shape, dtype=None
+        ):  # what the mask hides starts at 0, so regularizers do not see it
             return mask * keras.initializers.get(self.kernel_initializer)(shape, dtype)
 
         def add_kernel(name, shape, initializer):
@@ -165,7 +189,10 @@ class AutoregressiveNetwork(keras.layers.Layer):
         return weights
 
     def scale_outputs(self, factor: float) -> None:
-        """Multiply the kernels of the last layer: by a small factor, a flow starts near the identity."""
+        """Multiply the kernels of the last layer.
+
+        By a small factor, a flow starts near the identity.
+        """
         for name in {"kernel", "conditional"} & self._layers_of_weights[-1].keys():
             kernel = self._layers_of_weights[-1][name]
             kernel.assign(factor * kernel)
@@ -173,14 +200,21 @@ class AutoregressiveNetwork(keras.layers.Layer):
     def call(self, x, conditional_input=None):
         outputs = tf.cast(x, self.variable_dtype)
         if self.conditional != (conditional_input is not None):
-            raise ValueError(f"Expected conditional_input by name if conditional, which is {self.conditional} here.")
+            raise ValueError(
+                f"Expected conditional_input by name if conditional, which is {self.conditional} "
+                "here."
+            )
         for k, (weights, mask) in enumerate(zip(self._layers_of_weights, self._masks, strict=True)):
             outputs = _matmul(self.activation(outputs) if k else outputs, weights["kernel"] * mask)
             if "bias" in weights:
                 outputs += weights["bias"]
             if "conditional" in weights:
-                outputs += _matmul(tf.cast(conditional_input, self.variable_dtype), weights["conditional"])
-        return keras.ops.reshape(outputs, (*keras.ops.shape(outputs)[:-1], *self.event_shape, self.params))
+                outputs += _matmul(
+                    tf.cast(conditional_input, self.variable_dtype), weights["conditional"]
+                )
+        return keras.ops.reshape(
+            outputs, (*keras.ops.shape(outputs)[:-1], *self.event_shape, self.params)
+        )
 
     def get_config(self) -> dict:
         return {
@@ -192,7 +226,10 @@ class AutoregressiveNetwork(keras.layers.Layer):
 
 
 def _matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Multiply along the last axis; Keras's own product of three axes has a gradient that XLA cannot take in a loop."""
+    """Multiply along the last axis.
+
+    Keras's own product of three axes has a gradient that XLA cannot take in a loop.
+    """
     product = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
     product = tf.reshape(product, tf.concat([tf.shape(x)[:-1], kernel.shape[1:]], 0))
     return tf.ensure_shape(product, x.shape[:-1].concatenate(kernel.shape[1:]))
@@ -223,12 +260,14 @@ _OBJECTS = (
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class AutoregressiveTransform(DistributionLayer):
-    """A masked autoregressive flow: the distribution before it, transformed by an autoregressive network.
+    """A masked autoregressive flow: the distribution before it, transformed by an autoregressive
+    network.
 
-    Use it after a distribution over vectors, several times for more flexible densities. Densities cost one pass of the
-    network, draws as many as the event has values.
+    Use it after a distribution over vectors, several times for more flexible densities. Densities
+    cost one pass of the network, draws as many as the event has values.
 
-    Reference: Papamakarios et al., 2017, Masked Autoregressive Flow for Density Estimation, arXiv:1705.07057.
+    Reference: Papamakarios et al., 2017, Masked Autoregressive Flow for Density Estimation,
+        arXiv:1705.07057.
 
     Args:
         made: an `AutoregressiveNetwork` with `params=2`, shift and log-scale.
@@ -236,11 +275,11 @@ class AutoregressiveTransform(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        distribution: what a distribution layer returns, batch shape `[...]`, event shape `[event_size]`.
+        distribution: what a distribution layer returns, batch shape `[...]`, event shape
+            `[event_size]`.
 
-    Output:
-        `tfd.TransformedDistribution`, of the same shapes. It is not a composite tensor, so a `tf.function` cannot
-        return it as a distribution.
+    Output: `tfd.TransformedDistribution`, of the same shapes. It is not a composite tensor, so a
+        `tf.function` cannot return it as a distribution.
 
     Raises:
         TypeError: if `made` is not a layer of Keras 3, or the input is not a distribution.
@@ -257,12 +296,19 @@ class AutoregressiveTransform(DistributionLayer):
 
     roles = ()
 
-    def __init__(self, made: keras.layers.Layer, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+    def __init__(
+        self, made: keras.layers.Layer, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
         super().__init__({"made": made}, convert_to_tensor_fn, validate_args, **kwargs)
         if not isinstance(made, keras.layers.Layer):
-            raise TypeError(f"Expected tfp_vae.layers.AutoregressiveNetwork, a layer of Keras 3, received {made!r}.")
+            raise TypeError(
+                "Expected tfp_vae.layers.AutoregressiveNetwork, a layer of Keras 3, received "
+                f"{made!r}."
+            )
         if made.params != 2:
-            raise ValueError(f"made must have params=2, shift and log-scale, received params={made.params}.")
+            raise ValueError(
+                f"made must have params=2, shift and log-scale, received params={made.params}."
+            )
 
     def build(self, input_shape):
         if not self.made.built:
@@ -272,7 +318,10 @@ class AutoregressiveTransform(DistributionLayer):
     def new(distribution, made: keras.layers.Layer, validate_args=False) -> tfd.Distribution:
         """Build the transformed distribution."""
         if not isinstance(distribution, tfd.Distribution):
-            raise TypeError(f"AutoregressiveTransform belongs after a distribution layer, received {distribution!r}.")
+            raise TypeError(
+                "AutoregressiveTransform belongs after a distribution layer, received "
+                f"{distribution!r}."
+            )
         flow = tfb.MaskedAutoregressiveFlow(made, validate_args=validate_args)
         return tfd.TransformedDistribution(unwrap(distribution), flow, validate_args=validate_args)
 
@@ -280,7 +329,9 @@ class AutoregressiveTransform(DistributionLayer):
 def _as_vector_shape(shape, argument: str) -> tuple[int] | None:
     shape = None if shape is None else as_event_shape(shape)
     if shape is not None and len(shape) != 1:
-        raise ValueError(f"{argument} must have one axis, received {shape}. Reshape the event to a vector.")
+        raise ValueError(
+            f"{argument} must have one axis, received {shape}. Reshape the event to a vector."
+        )
     return shape
 
 
@@ -292,15 +343,25 @@ def _check_choice(value, argument: str, choices: tuple):
 def _input_degrees(input_order, event_size: int, random: np.random.RandomState) -> np.ndarray:
     """Return the position of each value, from 1: a value depends on those of lower positions."""
     positions = np.arange(1, event_size + 1)
-    named = {"left-to-right": positions, "right-to-left": positions[::-1], "random": random.permutation(positions)}
+    named = {
+        "left-to-right": positions,
+        "right-to-left": positions[::-1],
+        "random": random.permutation(positions),
+    }
     degrees = np.array(named[input_order] if isinstance(input_order, str) else input_order)
     if not np.array_equal(np.sort(degrees), positions):
-        raise ValueError(f"input_order must hold each of 1 ... {event_size} once, received {input_order!r}.")
+        raise ValueError(
+            f"input_order must hold each of 1 ... {event_size} once, received {input_order!r}."
+        )
     return degrees
 
 
-def _hidden_degrees(method: str, units: int, event_size: int, lowest: int, random: np.random.RandomState) -> np.ndarray:
-    """Return for each hidden unit the highest position it may depend on, from `lowest` up to `event_size - 1`."""
+def _hidden_degrees(
+    method: str, units: int, event_size: int, lowest: int, random: np.random.RandomState
+) -> np.ndarray:
+    """Return for each hidden unit the highest position it may depend on, from `lowest` up to
+    `event_size - 1`.
+    """
     lowest = min(lowest, event_size - 1)
     if method == "random":
         return random.randint(lowest, event_size, size=units)

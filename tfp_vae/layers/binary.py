@@ -22,12 +22,14 @@ SATURATED = 40.0
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentBernoulliStraightThrough(DistributionLayer):
-    """Independent Bernoulli distributions with a gradient through their draws: a posterior of binary codes.
+    """Independent Bernoulli distributions with a gradient through their draws: a posterior of
+    binary codes.
 
-    A draw is 0 or 1; its gradient is that of the probability. That gradient is biased unless what follows is linear in
-    the draw. The KL divergence to a `priors.Bernoulli` is analytic.
+    A draw is 0 or 1; its gradient is that of the probability. That gradient is biased unless what
+    follows is linear in the draw. The KL divergence to a `priors.Bernoulli` is analytic.
 
-    Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons, arXiv:1308.3432.
+    Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons,
+        arXiv:1308.3432.
 
     Args:
         event_shape: shape of one draw, an int or a tuple; `()` for a scalar.
@@ -37,8 +39,8 @@ class IndependentBernoulliStraightThrough(DistributionLayer):
     Call arguments:
         params: `[..., prod(event_shape)]`, the logits.
 
-    Output:
-        `tfd.Independent` of a `tfd.Bernoulli` that states it is reparameterized, batch shape `[...]`, event shape
+    Output: `tfd.Independent` of a `tfd.Bernoulli` that states it is reparameterized, batch shape
+        `[...]`, event shape
             `event_shape`.
 
     Raises:
@@ -54,8 +56,15 @@ class IndependentBernoulliStraightThrough(DistributionLayer):
 
     roles = ("posterior",)
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
@@ -78,16 +87,18 @@ class StraightThroughBernoulli(StraightThroughDraws, tfd.Bernoulli):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentRelaxedBernoulli(DistributionLayer):
-    """Independent relaxed Bernoulli (binary concrete) distributions: a continuous posterior near binary codes.
+    """Independent relaxed Bernoulli (binary concrete) distributions: a continuous posterior near
+    binary codes.
 
-    A draw is sigmoid((logits + logistic noise) / temperature), reparameterized; the lower the temperature, the nearer
-    to 0 and 1. Floating point cannot tell a draw within machine epsilon of 0 or 1 from its end of the interval: such a
-    draw is that end less epsilon, where `log_prob` is the logarithm of the mass of all of them. Posterior and prior
-    being cut alike, KL divergences and importance weights stay those of two distributions, at any temperature. It has
+    A draw is sigmoid((logits + logistic noise) / temperature), reparameterized; the lower the
+    temperature, the nearer to 0 and 1. Floating point cannot tell a draw within machine epsilon of
+    0 or 1 from its end of the interval: such a draw is that end less epsilon, where `log_prob` is
+    the logarithm of the mass of all of them. Posterior and prior being cut alike, KL divergences
+    and importance weights stay those of two distributions, at any temperature. It has
     neither mean nor mode: convert it by "sample".
 
-    Reference: Maddison et al., 2017, The concrete distribution, arXiv:1611.00712, appendix B; Jang et al., 2017,
-    arXiv:1611.01144.
+    Reference: Maddison et al., 2017, The concrete distribution, arXiv:1611.00712, appendix B; Jang
+    et al., 2017, arXiv:1611.01144.
 
     Args:
         event_shape: shape of one draw, an int or a tuple; `()` for a scalar.
@@ -102,7 +113,8 @@ class IndependentRelaxedBernoulli(DistributionLayer):
         `tfd.Independent(tfd.RelaxedBernoulli)`, batch shape `[...]`, event shape `event_shape`.
 
     Raises:
-        ValueError: if `event_shape` is not a shape, `temperature` is not positive, or `params` has another size.
+        ValueError: if `event_shape` is not a shape, `temperature` is not positive, or `params` has
+            another size.
 
     Example:
     >>> q = IndependentRelaxedBernoulli(3, temperature=0.1)(tf.constant([[-50., 0., 50.]]))
@@ -114,17 +126,29 @@ class IndependentRelaxedBernoulli(DistributionLayer):
     roles = ("posterior",)
 
     def __init__(
-        self, event_shape=(), temperature: float = 0.5, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+        self,
+        event_shape=(),
+        temperature: float = 0.5,
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
     ):
-        arguments = {"event_shape": as_event_shape(event_shape), "temperature": as_positive(temperature, "temperature")}
+        arguments = {
+            "event_shape": as_event_shape(event_shape),
+            "temperature": as_positive(temperature, "temperature"),
+        }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_shape=(), temperature: float = 0.5, validate_args=False, name=None) -> tfd.Distribution:
+    def new(
+        params, event_shape=(), temperature: float = 0.5, validate_args=False, name=None
+    ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
         event_shape = as_event_shape(event_shape)
         (logits,) = split_params(params, [event_shape])
-        base = CensoredRelaxedBernoulli(tf.constant(temperature, logits.dtype), logits, validate_args=validate_args)
+        base = CensoredRelaxedBernoulli(
+            tf.constant(temperature, logits.dtype), logits, validate_args=validate_args
+        )
         return independent_of(base, len(event_shape), name)
 
     @staticmethod
@@ -137,14 +161,17 @@ class IndependentRelaxedBernoulli(DistributionLayer):
 class CensoredRelaxedBernoulli(tfd.RelaxedBernoulli):
     """TFP's, censored at machine epsilon from 0 and 1, where TFP's density is not a number.
 
-    Clipping the draws alone would not do: a posterior beyond the end would have no density there, and its sampled KL
-    divergence would fall without bound as its logits grow.
+    Clipping the draws alone would not do: a posterior beyond the end would have no density there,
+    and its sampled KL divergence would fall without bound as its logits grow.
     """
 
     def _sample_n(self, n, seed=None, **kwargs):
-        # TFP's sigmoid has no gradient beyond 88; at 40 the last bit of float64 is reached, and the gradient is 0.
+        # TFP's sigmoid has no gradient beyond 88; at 40 the last bit of float64 is reached, and the
+        # gradient is 0.
         noisy = self._relaxed_logits().sample(n, seed=seed)
-        return tf.clip_by_value(tf.math.sigmoid(tf.clip_by_value(noisy, -SATURATED, SATURATED)), *self._ends())
+        return tf.clip_by_value(
+            tf.math.sigmoid(tf.clip_by_value(noisy, -SATURATED, SATURATED)), *self._ends()
+        )
 
     def _log_prob(self, z):
         low, high = self._ends()

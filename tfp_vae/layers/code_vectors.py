@@ -11,8 +11,13 @@ tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
 
 
-class OverVectors(tfd.Distribution, tfp.experimental.AutoCompositeTensor, metaclass=type(tfd.Normal)):  # type: ignore[metaclass]
-    """A discrete distribution over code vectors, `[num_vectors, code_size]`; a value is read as the nearest ones.
+class OverVectors(
+    tfd.Distribution,
+    tfp.experimental.AutoCompositeTensor,
+    metaclass=type(tfd.Normal),  # type: ignore[metaclass]
+):
+    """A discrete distribution over code vectors, `[num_vectors, code_size]`; a value is read as the
+    nearest ones.
 
     Args:
         per_vector: logits or features, `[..., num_vectors, number]`.
@@ -37,15 +42,24 @@ class OverVectors(tfd.Distribution, tfp.experimental.AutoCompositeTensor, metacl
         return tf.reduce_mean(self.codebook, -2, keepdims=True)
 
     def vectors(self, codes) -> tf.Tensor:
-        """Return the code vectors of integer codes: `[..., num_vectors]` -> `[..., num_vectors, code_size]`."""
+        """Return the code vectors of integer codes.
+
+        `[..., num_vectors]` -> `[..., num_vectors, code_size]`.
+        """
         codes = tf.cast(codes, tf.int32)
         if self.codebook.shape.rank == 2:
             return tf.gather(self.codebook, codes)
-        return _times(tf.one_hot(codes, tf.shape(self.codebook)[-2], dtype=self.dtype), self.codebook)
+        return _times(
+            tf.one_hot(codes, tf.shape(self.codebook)[-2], dtype=self.dtype), self.codebook
+        )
 
     def nearest(self, vectors) -> tf.Tensor:
-        """Return the code of the code vector nearest to each vector: `[..., code_size]` -> int32 `[...]`."""
-        # From the middle of the codes: far from it, as the origin may be, differences would be lost in rounding.
+        """Return the code of the code vector nearest to each vector.
+
+        `[..., code_size]` -> int32 `[...]`.
+        """
+        # From the middle of the codes: far from it, as the origin may be, differences would be lost
+        # in rounding.
         codebook = self.codebook - self.middle
         half_lengths = 0.5 * tf.reduce_sum(codebook**2, -1)[..., tf.newaxis, :]
         scores = _times(vectors - self.middle, tf.linalg.matrix_transpose(codebook)) - half_lengths
@@ -77,7 +91,9 @@ class CodeVectors(OverVectors):
     (TensorShape([5, 3, 4]), np.float32(-4.159))
     """
 
-    def __init__(self, logits, codebook, validate_args=False, allow_nan_stats=True, name="CodeVectors"):
+    def __init__(
+        self, logits, codebook, validate_args=False, allow_nan_stats=True, name="CodeVectors"
+    ):
         parameters = dict(locals())
         with tf.name_scope(name) as name:
             super().__init__(
@@ -92,7 +108,10 @@ class CodeVectors(OverVectors):
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
-        return {"logits": ParameterProperties(event_ndims=2), "codebook": ParameterProperties(event_ndims=2)}
+        return {
+            "logits": ParameterProperties(event_ndims=2),
+            "codebook": ParameterProperties(event_ndims=2),
+        }
 
     @property
     def logits(self) -> tf.Tensor:
@@ -126,7 +145,8 @@ class CodeVectors(OverVectors):
 def _times(rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
     """Multiply `[..., rows, n]` with `[n, m]`, or with `[..., n, m]` of other leading axes.
 
-    `tf.matmul` of tensors of different rank reads beyond their end on the CPU (tensorflow/tensorflow #117700).
+    `tf.matmul` of tensors of different rank reads beyond their end on the CPU
+    (tensorflow/tensorflow #117700).
     """
     if matrix.shape.rank == 2:
         return tf.tensordot(rows, matrix, 1)
@@ -135,7 +155,11 @@ def _times(rows: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
 
 @values_of.register(OverVectors)
 def _(posterior: OverVectors) -> Values:
-    return Values("code vectors", is_code=True, expect_prior=lambda prior: _expect_same_codebook(posterior, prior))
+    return Values(
+        "code vectors",
+        is_code=True,
+        expect_prior=lambda prior: _expect_same_codebook(posterior, prior),
+    )
 
 
 @values_of.register(CodeVectors)
@@ -148,6 +172,7 @@ def _expect_same_codebook(posterior: OverVectors, prior: OverVectors) -> None:
     same_shape = posterior.codebook.shape == prior.codebook.shape
     if not same_shape or (books[0] is not None and np.not_equal(*books).any()):
         raise ValueError(
-            f"The prior has {prior.codebook.shape[0]} code vectors of its own, other than the posterior's "
-            f"{posterior.codebook.shape[0]}. Make it of the encoder's layer: priors.Codes(encoder.layers[-1])."
+            f"The prior has {prior.codebook.shape[0]} code vectors of its own, other than the "
+            f"posterior's {posterior.codebook.shape[0]}. Make it of the encoder's layer: "
+            "priors.Codes(encoder.layers[-1])."
         )

@@ -1,4 +1,6 @@
-"""Independent continuous distributions, one for each value of an event, and the one of a single value."""
+"""Independent continuous distributions, one for each value of an event, and the one of a single
+value.
+"""
 
 import keras
 import tensorflow as tf
@@ -22,15 +24,16 @@ tfd = tfp.distributions
 
 # Lowest degrees of freedom of Student's t, so that its variance exists.
 MIN_DF = 2.001
-# Lowest concentration of a beta distribution: below it, its density has a pole at 0 or 1, where data often lie. And how
-# near to them it is looked at, for there it may be 0.
+# Lowest concentration of a beta distribution: below it, its density has a pole at 0 or 1, where
+# data often lie. And how near to them it is looked at, for there it may be 0.
 MIN_CONCENTRATION = 1.0
 NEAREST = 1e-6
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentLogistic(DistributionLayer):
-    """Independent logistic distributions: for real-valued data with heavier tails than the normal's.
+    """Independent logistic distributions: for real-valued data with heavier tails than the
+    normal's.
 
     The scale is softplus of its parameter, and at least machine epsilon.
 
@@ -58,13 +61,22 @@ class IndependentLogistic(DistributionLayer):
     roles = ("likelihood",)
     pixels = "unit"
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        return independent(tfd.Logistic, params, event_shape, validate_args=validate_args, name=name)
+        return independent(
+            tfd.Logistic, params, event_shape, validate_args=validate_args, name=name
+        )
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
@@ -76,10 +88,12 @@ class IndependentLogistic(DistributionLayer):
 class IndependentStudentT(DistributionLayer):
     """Independent Student's t distributions: for real-valued data with outliers.
 
-    The degrees of freedom are softplus of their parameter, plus 2.001, so mean and variance exist; the scale is
-    softplus of its parameter. For heavier tails, or degrees of freedom that are fixed, see `Independent`.
+    The degrees of freedom are softplus of their parameter, plus 2.001, so mean and variance exist;
+    the scale is softplus of its parameter. For heavier tails, or degrees of freedom that are fixed,
+    see `Independent`.
 
-    Reference: Takahashi et al., 2018, Student-t Variational Autoencoder for Robust Density Estimation (IJCAI).
+    Reference: Takahashi et al., 2018, Student-t Variational Autoencoder for Robust Density
+        Estimation (IJCAI).
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -87,8 +101,8 @@ class IndependentStudentT(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., 3 * prod(event_shape)]`, all unconstrained degrees of freedom, then all locations, then all
-            unconstrained scales.
+        params: `[..., 3 * prod(event_shape)]`, all unconstrained degrees of freedom, then all
+            locations, then all unconstrained scales.
 
     Output:
         `tfd.Independent(tfd.StudentT)`, batch shape `[...]`, event shape `event_shape`.
@@ -106,14 +120,23 @@ class IndependentStudentT(DistributionLayer):
     roles = ("likelihood",)
     pixels = "unit"
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
         lowest = {"df": MIN_DF}
-        return independent(tfd.StudentT, params, event_shape, lowest=lowest, validate_args=validate_args, name=name)
+        return independent(
+            tfd.StudentT, params, event_shape, lowest=lowest, validate_args=validate_args, name=name
+        )
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
@@ -153,13 +176,22 @@ class IndependentContinuousBernoulli(DistributionLayer):
     roles = ("likelihood",)
     pixels = "scaled"
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        return independent(tfd.ContinuousBernoulli, params, event_shape, validate_args=validate_args, name=name)
+        return independent(
+            tfd.ContinuousBernoulli, params, event_shape, validate_args=validate_args, name=name
+        )
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
@@ -169,10 +201,11 @@ class IndependentContinuousBernoulli(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentBeta(DistributionLayer):
-    """Independent beta distributions: for shares and intensities from 0 to 1 whose spread differs from value to value.
+    """Independent beta distributions: for shares and intensities from 0 to 1 whose spread differs
+    from value to value.
 
-    Both concentrations are softplus of their parameter, plus 1, so the density is bounded; at 0 and 1, where it may be
-    0, it is that at a distance of 1e-6 from them.
+    Both concentrations are softplus of their parameter, plus 1, so the density is bounded; at 0 and
+    1, where it may be 0, it is that at a distance of 1e-6 from them.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -180,7 +213,8 @@ class IndependentBeta(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., 2 * prod(event_shape)]`, all unconstrained concentrations towards 1, then all towards 0.
+        params: `[..., 2 * prod(event_shape)]`, all unconstrained concentrations towards 1, then all
+            towards 0.
 
     Output:
         `tfd.Independent(tfd.Beta)`, batch shape `[...]`, event shape `event_shape`.
@@ -198,14 +232,23 @@ class IndependentBeta(DistributionLayer):
     roles = ("likelihood",)
     pixels = "unit"
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
         lowest = {"concentration1": MIN_CONCENTRATION, "concentration0": MIN_CONCENTRATION}
-        return independent(Beta, params, event_shape, lowest=lowest, validate_args=validate_args, name=name)
+        return independent(
+            Beta, params, event_shape, lowest=lowest, validate_args=validate_args, name=name
+        )
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
@@ -225,8 +268,9 @@ class Beta(tfd.Beta):
 class Deterministic(DistributionLayer):
     """All probability on one value: with it as its posterior, a VAE is a plain autoencoder.
 
-    Its log-probability is 0 at that value and -inf elsewhere. The KL divergence to a prior with a density is infinite;
-    a VAE takes -log p(z) for it, a penalty on z: `objectives.ELBO(beta=0.0)` leaves it out. It is no likelihood.
+    Its log-probability is 0 at that value and -inf elsewhere. The KL divergence to a prior with a
+    density is infinite; a VAE takes -log p(z) for it, a penalty on z: `objectives.ELBO(beta=0.0)`
+    leaves it out. It is no likelihood.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -251,13 +295,22 @@ class Deterministic(DistributionLayer):
 
     roles = ("posterior",)
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        return independent(tfd.Deterministic, params, event_shape, validate_args=validate_args, name=name)
+        return independent(
+            tfd.Deterministic, params, event_shape, validate_args=validate_args, name=name
+        )
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:

@@ -24,9 +24,11 @@ __all__ = [
 
 tfd = tfp.distributions
 
-# Means beyond exp of it cannot be told apart from infinity by TFP's samplers, which then never return.
+# Means beyond exp of it cannot be told apart from infinity by TFP's samplers, which then never
+# return.
 MAX_LOG_MEAN = 60.0
-# Of the logits of a draw, above the log-mean where total_count is small: exp(-logits) must not vanish in float32.
+# Of the logits of a draw, above the log-mean where total_count is small: exp(-logits) must not
+# vanish in float32.
 MAX_DRAWN_LOGIT = 80.0
 # Lowest scale of a quantized logistic distribution, relative to half the range, as in PixelCNN++.
 MIN_QUANTIZED_SCALE = math.exp(-7.0)
@@ -34,7 +36,8 @@ MIN_QUANTIZED_SCALE = math.exp(-7.0)
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentBinomial(DistributionLayer):
-    """Independent binomial distributions, one for each value of an event: for counts with a known maximum.
+    """Independent binomial distributions, one for each value of an event: for counts with a known
+    maximum.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -49,7 +52,8 @@ class IndependentBinomial(DistributionLayer):
         `tfd.Independent(tfd.Binomial)`, batch shape `[...]`, event shape `event_shape`.
 
     Raises:
-        ValueError: if `event_shape` is not a shape, `total_count` is below 1, or `params` has another size.
+        ValueError: if `event_shape` is not a shape, `total_count` is below 1, or `params` has
+            another size.
 
     Example:
     >>> p = IndependentBinomial([2], total_count=16)(tf.zeros([3, IndependentBinomial.params_size([2])]))
@@ -60,16 +64,31 @@ class IndependentBinomial(DistributionLayer):
     roles = ("likelihood",)
 
     def __init__(
-        self, event_shape=(), total_count: int = 1, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+        self,
+        event_shape=(),
+        total_count: int = 1,
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
     ):
-        arguments = {"event_shape": as_event_shape(event_shape), "total_count": as_count(total_count, "total_count")}
+        arguments = {
+            "event_shape": as_event_shape(event_shape),
+            "total_count": as_count(total_count, "total_count"),
+        }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_shape=(), total_count: int = 1, validate_args=False, name=None) -> tfd.Distribution:
+    def new(
+        params, event_shape=(), total_count: int = 1, validate_args=False, name=None
+    ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
         return independent(
-            tfd.Binomial, params, event_shape, total_count=total_count, validate_args=validate_args, name=name
+            tfd.Binomial,
+            params,
+            event_shape,
+            total_count=total_count,
+            validate_args=validate_args,
+            name=name,
         )
 
     @staticmethod
@@ -80,7 +99,8 @@ class IndependentBinomial(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentPoisson(DistributionLayer):
-    """Independent Poisson distributions, one for each value of an event: for counts whose variance is their mean.
+    """Independent Poisson distributions, one for each value of an event: for counts whose variance
+    is their mean.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -103,13 +123,22 @@ class IndependentPoisson(DistributionLayer):
 
     roles = ("likelihood",)
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        return independent(Poisson, _bounded(params), event_shape, validate_args=validate_args, name=name)
+        return independent(
+            Poisson, _bounded(params), event_shape, validate_args=validate_args, name=name
+        )
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
@@ -119,13 +148,16 @@ class IndependentPoisson(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentNegativeBinomial(DistributionLayer):
-    """Independent negative binomial distributions: for counts that vary more than their mean, as in gene expression.
+    """Independent negative binomial distributions: for counts that vary more than their mean, as in
+    gene expression.
 
-    Of mean mu and inverse dispersion theta, as in scvi-tools: the variance is mu + mu^2 / theta. The mean is the
-    exponential of its parameter, at most exp(60), so the logarithm of a known exposure (library size) can be added to
-    it; theta is softplus of its parameter. XLA cannot draw from it: to train under XLA, convert it by "mean".
+    Of mean mu and inverse dispersion theta, as in scvi-tools: the variance is mu + mu^2 / theta.
+    The mean is the exponential of its parameter, at most exp(60), so the logarithm of a known
+    exposure (library size) can be added to it; theta is softplus of its parameter. XLA cannot draw
+    from it: to train under XLA, convert it by "mean".
 
-    Reference: Lopez et al., 2018, Deep generative modeling for single-cell transcriptomics, Nature Methods 15.
+    Reference: Lopez et al., 2018, Deep generative modeling for single-cell transcriptomics, Nature
+        Methods 15.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -149,8 +181,15 @@ class IndependentNegativeBinomial(DistributionLayer):
 
     roles = ("likelihood",)
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
         self.supports_jit = not self.may_draw
 
     @staticmethod
@@ -159,7 +198,10 @@ class IndependentNegativeBinomial(DistributionLayer):
         event_shape = as_event_shape(event_shape)
         total_count, logits = _counts_and_logits(*split_params(params, [event_shape] * 2))
         base = NegativeBinomial(
-            total_count, logits=logits, require_integer_total_count=False, validate_args=validate_args
+            total_count,
+            logits=logits,
+            require_integer_total_count=False,
+            validate_args=validate_args,
         )
         return independent_of(base, len(event_shape), name)
 
@@ -171,11 +213,14 @@ class IndependentNegativeBinomial(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
-    """Independent negative binomial distributions with additional zeros: for counts that are often missed.
+    """Independent negative binomial distributions with additional zeros: for counts that are often
+    missed.
 
-    With a probability of its own, a value is zero; else it is negative binomial, see `IndependentNegativeBinomial`.
+    With a probability of its own, a value is zero; else it is negative binomial, see
+    `IndependentNegativeBinomial`.
 
-    Reference: Lopez et al., 2018, Deep generative modeling for single-cell transcriptomics, Nature Methods 15.
+    Reference: Lopez et al., 2018, Deep generative modeling for single-cell transcriptomics, Nature
+        Methods 15.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -183,11 +228,11 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., 3 * prod(event_shape)]`, all log mu, then all unconstrained theta, then the logits of all
-            additional zeros.
+        params: `[..., 3 * prod(event_shape)]`, all log mu, then all unconstrained theta, then the
+            logits of all additional zeros.
 
-    Output:
-        `tfd.Independent(tfd.Inflated(tfd.NegativeBinomial))`, batch shape `[...]`, event shape `event_shape`.
+    Output: `tfd.Independent(tfd.Inflated(tfd.NegativeBinomial))`, batch shape `[...]`, event shape
+        `event_shape`.
 
     Raises:
         ValueError: if `event_shape` is not a shape, or `params` has another size.
@@ -200,8 +245,15 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
 
     roles = ("likelihood",)
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
         self.supports_jit = not self.may_draw
 
     @staticmethod
@@ -211,7 +263,10 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
         log_mean, inverse_dispersion, zero_logits = split_params(params, [event_shape] * 3)
         total_count, logits = _counts_and_logits(log_mean, inverse_dispersion)
         counts = NegativeBinomial(
-            total_count, logits=logits, require_integer_total_count=False, validate_args=validate_args
+            total_count,
+            logits=logits,
+            require_integer_total_count=False,
+            validate_args=validate_args,
         )
         # TFP 0.25 takes half the log-odds: P(additional zero) is sigmoid(2 t).
         base = Inflated(counts, inflated_loc_logits=zero_logits / 2, validate_args=validate_args)
@@ -225,11 +280,13 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentQuantizedLogistic(DistributionLayer):
-    """Independent logistic distributions rounded to levels: for 8-bit images, as the values 0, 1, ..., 255.
+    """Independent logistic distributions rounded to levels: for 8-bit images, as the values 0, 1,
+    ..., 255.
 
-    A level has the mass of the logistic distribution within half a level of it, the lowest and the highest have the
-    rest of their side. Location and scale are in units of half the range, the location from its middle, so network
-    outputs near 0 suit; the scale is softplus of its parameter, plus exp(-7).
+    A level has the mass of the logistic distribution within half a level of it, the lowest and the
+    highest have the rest of their side. Location and scale are in units of half the range, the
+    location from its middle, so network outputs near 0 suit; the scale is softplus of its
+    parameter, plus exp(-7).
 
     Reference: Salimans et al., 2017, PixelCNN++, arXiv:1701.05517.
 
@@ -242,11 +299,12 @@ class IndependentQuantizedLogistic(DistributionLayer):
     Call arguments:
         params: `[..., 2 * prod(event_shape)]`, all locations, then all unconstrained scales.
 
-    Output:
-        `tfd.Independent(tfd.QuantizedDistribution)`, batch shape `[...]`, event shape `event_shape`.
+    Output: `tfd.Independent(tfd.QuantizedDistribution)`, batch shape `[...]`, event shape
+        `event_shape`.
 
     Raises:
-        ValueError: if `event_shape` is not a shape, `num_levels` is below 2, or `params` has another size.
+        ValueError: if `event_shape` is not a shape, `num_levels` is below 2, or `params` has
+            another size.
 
     Example:
     >>> p = IndependentQuantizedLogistic([2])(tf.zeros([3, IndependentQuantizedLogistic.params_size([2])]))
@@ -257,13 +315,23 @@ class IndependentQuantizedLogistic(DistributionLayer):
     roles = ("likelihood",)
 
     def __init__(
-        self, event_shape=(), num_levels: int = 256, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+        self,
+        event_shape=(),
+        num_levels: int = 256,
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
     ):
-        arguments = {"event_shape": as_event_shape(event_shape), "num_levels": as_count(num_levels, "num_levels", 2)}
+        arguments = {
+            "event_shape": as_event_shape(event_shape),
+            "num_levels": as_count(num_levels, "num_levels", 2),
+        }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_shape=(), num_levels: int = 256, validate_args=False, name=None) -> tfd.Distribution:
+    def new(
+        params, event_shape=(), num_levels: int = 256, validate_args=False, name=None
+    ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
         event_shape = as_event_shape(event_shape)
         loc, scale = split_params(params, [event_shape] * 2)
@@ -278,7 +346,9 @@ class IndependentQuantizedLogistic(DistributionLayer):
 
 @own
 class Poisson(tfd.Poisson):
-    """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not return."""
+    """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not
+    return.
+    """
 
     def _sample_n(self, n, seed=None):
         is_finite = tf.math.is_finite(self.log_rate)
@@ -288,7 +358,9 @@ class Poisson(tfd.Poisson):
 
 @own
 class NegativeBinomial(tfd.NegativeBinomial):
-    """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not return."""
+    """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not
+    return.
+    """
 
     def _sample_n(self, n, seed=None):
         is_finite = tf.math.is_finite(self.logits) & tf.math.is_finite(self.total_count)
@@ -300,7 +372,9 @@ class NegativeBinomial(tfd.NegativeBinomial):
 
 @own
 class Inflated(tfd.Inflated):
-    """TFP's, with moments whatever the number of axes: TensorFlow's softmax takes five at most on the CPU."""
+    """TFP's, with moments whatever the number of axes: TensorFlow's softmax takes five at most on
+    the CPU.
+    """
 
     def _cat_probs(self, log_probs):
         log_weights = tf.math.log_softmax(self.cat.logits_parameter())
@@ -312,9 +386,11 @@ class QuantizedLogistic(tfd.QuantizedDistribution):
     """TFP's, with a mean, and a log-density that no cancellation spoils."""
 
     def _log_prob(self, level):
-        """Return log(F(x) - F(x - 1)), of the logistic F a sum of logarithms, log F(x), log(1 - F(x - 1)) and one.
+        """Return log(F(x) - F(x - 1)), of the logistic F a sum of logarithms, log F(x), log(1 - F(x
+        - 1)) and one.
 
-        TFP subtracts numbers that floating point cannot tell apart where the scale or the location is large.
+        TFP subtracts numbers that floating point cannot tell apart where the scale or the location
+        is large.
         """
         logistic, level = self.distribution, tf.floor(level)
         low, high = tf.convert_to_tensor(self.low), tf.convert_to_tensor(self.high)
@@ -328,7 +404,10 @@ class QuantizedLogistic(tfd.QuantizedDistribution):
     def _mean(self):
         """Sum P(X > k) over all levels k, from level 0."""
         # One level at a time: memory does not grow with their number.
-        levels, nothing = tf.range(tf.convert_to_tensor(self.high)), tf.zeros_like(self.distribution.mean())
+        levels, nothing = (
+            tf.range(tf.convert_to_tensor(self.high)),
+            tf.zeros_like(self.distribution.mean()),
+        )
         return tf.foldl(lambda total, level: total + self.survival_function(level), levels, nothing)
 
 
@@ -336,12 +415,17 @@ def quantized_logistic(loc, scale, num_levels: int, validate_args: bool) -> Quan
     """Build it from location and unconstrained scale, both in units of half the range."""
     half = (num_levels - 1) / 2
     # QuantizedDistribution rounds up: half a level lower, that is to the nearest.
-    logistic = tfd.Logistic(half * (loc + 1) - 0.5, half * softplus_above(MIN_QUANTIZED_SCALE, scale))
+    logistic = tfd.Logistic(
+        half * (loc + 1) - 0.5, half * softplus_above(MIN_QUANTIZED_SCALE, scale)
+    )
     return QuantizedLogistic(logistic, low=0.0, high=num_levels - 1.0, validate_args=validate_args)
 
 
 def _counts_and_logits(log_mean, inverse_dispersion) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return TFP's parameters of a negative binomial distribution: its mean is total_count * exp(logits)."""
+    """Return TFP's parameters of a negative binomial distribution.
+
+    Its mean is total_count * exp(logits).
+    """
     bijector = tfd.NegativeBinomial.parameter_properties(log_mean.dtype)["total_count"]
     total_count = bijector.default_constraining_bijector_fn()(inverse_dispersion)
     return total_count, _bounded(log_mean) - tf.math.log(total_count)
@@ -356,7 +440,9 @@ def _bounded(log_mean) -> tf.Tensor:
 @values_of.register(tfd.Binomial)
 def _(binomial: tfd.Binomial) -> Values:
     advice = "Raise total_count to the largest count, or round the data"
-    return whole_numbers("whole numbers from 0 to total_count", advice, high=np.max(binomial.total_count))
+    return whole_numbers(
+        "whole numbers from 0 to total_count", advice, high=np.max(binomial.total_count)
+    )
 
 
 @values_of.register(tfd.Poisson)

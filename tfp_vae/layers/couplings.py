@@ -22,7 +22,8 @@ MIN_SLOPE, MIN_BIN = 1e-3, 1e-3
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class RealNVP(Flow):
-    """A flow of affine couplings: densities and draws in one pass, each transform less flexible than autoregression.
+    """A flow of affine couplings: densities and draws in one pass, each transform less flexible
+    than autoregression.
 
     Reference: Dinh et al., 2017, Density estimation using Real NVP, arXiv:1605.08803.
 
@@ -60,9 +61,11 @@ class RealNVP(Flow):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class NeuralSpline(Flow):
-    """A flow of couplings by monotonic rational-quadratic splines: densities and draws in one pass, several modes.
+    """A flow of couplings by monotonic rational-quadratic splines: densities and draws in one pass,
+    several modes.
 
-    Each transform is a graph of thousands of operations, which take seconds to trace and to compile.
+    Each transform is a graph of thousands of operations, which take seconds to trace and to
+    compile.
 
     Reference: Durkan et al., 2019, Neural Spline Flows, arXiv:1906.04032.
 
@@ -82,7 +85,8 @@ class NeuralSpline(Flow):
         `[..., event_size]`.
 
     Raises:
-        ValueError: if `event_size` is 1, `num_bins` is not between 2 and 500, `bound` is not positive, or see `Flow`.
+        ValueError: if `event_size` is 1, `num_bins` is not between 2 and 500, `bound` is not
+            positive, or see `Flow`.
 
     Example:
     >>> bijector = NeuralSpline(2, num_bins=4).bijector()
@@ -102,42 +106,63 @@ class NeuralSpline(Flow):
         **kwargs,
     ):
         if not 2 <= as_count(num_bins, "num_bins") <= 0.5 / MIN_BIN:
-            raise ValueError(f"num_bins must lie between 2 and {0.5 / MIN_BIN:.0f}, received {num_bins}.")
+            raise ValueError(
+                f"num_bins must lie between 2 and {0.5 / MIN_BIN:.0f}, received {num_bins}."
+            )
         more = {"num_bins": num_bins, "bound": as_positive(bound, "bound")}
-        super().__init__(event_size, num_transforms, hidden_units, context_size, more=more, **kwargs)
+        super().__init__(
+            event_size, num_transforms, hidden_units, context_size, more=more, **kwargs
+        )
 
     def make_network(self, position: np.ndarray) -> keras.layers.Layer:
         return _Conditioner(self, params=3 * self.num_bins - 1)
 
     def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
         def spline(x, num_outputs):
-            widths, heights, slopes = tf.split(network(x, context), [self.num_bins, self.num_bins, -1], axis=-1)
+            widths, heights, slopes = tf.split(
+                network(x, context), [self.num_bins, self.num_bins, -1], axis=-1
+            )
             slope_of_one = float(np.log(np.expm1(1.0 - MIN_SLOPE)))
             return tfb.RationalQuadraticSpline(
-                self._bins(widths), self._bins(heights), softplus_above(MIN_SLOPE, slopes + slope_of_one), -self.bound
+                self._bins(widths),
+                self._bins(heights),
+                softplus_above(MIN_SLOPE, slopes + slope_of_one),
+                -self.bound,
             )
 
         return _coupling(spline, position)
 
     def _bins(self, unconstrained: tf.Tensor) -> tf.Tensor:
-        return 2.0 * self.bound * (MIN_BIN + (1.0 - self.num_bins * MIN_BIN) * tf.nn.softmax(unconstrained))
+        return (
+            2.0
+            * self.bound
+            * (MIN_BIN + (1.0 - self.num_bins * MIN_BIN) * tf.nn.softmax(unconstrained))
+        )
 
 
 def _coupling(bijector_fn, position: np.ndarray) -> tfb.Bijector:
-    """Transform the second half of the values, by position, by a bijector that depends on the first half."""
+    """Transform the second half of the values, by position, by a bijector that depends on the first
+    half.
+    """
     order = tfb.Permute(np.argsort(position).astype("int32"))
-    return tfb.Chain([tfb.Invert(order), tfb.RealNVP(len(position) // 2, bijector_fn=bijector_fn), order])
+    return tfb.Chain(
+        [tfb.Invert(order), tfb.RealNVP(len(position) // 2, bijector_fn=bijector_fn), order]
+    )
 
 
 class _Conditioner(keras.layers.Layer):
-    """A dense network from one half of the values, and the context, to the parameters of the other half."""
+    """A dense network from one half of the values, and the context, to the parameters of the other
+    half.
+    """
 
     def __init__(self, flow: Flow, params: int):
-        super().__init__(autocast=False, dtype=flow.variable_dtype, name="conditioner")  # no leading underscore
+        # No leading underscore.
+        super().__init__(autocast=False, dtype=flow.variable_dtype, name="conditioner")
         if flow.event_size < 2:
             raise ValueError(
-                f"A coupling transforms one half of a vector by the other: {type(flow).__name__} needs an event_size "
-                "of at least 2, received 1. Use MaskedAutoregressiveFlow or InverseAutoregressiveFlow."
+                f"A coupling transforms one half of a vector by the other: {type(flow).__name__} "
+                "needs an event_size of at least 2, received 1. Use MaskedAutoregressiveFlow or "
+                "InverseAutoregressiveFlow."
             )
         num_inputs = flow.event_size // 2
         self.output_shape_of_one = (flow.event_size - num_inputs, params)
@@ -146,11 +171,15 @@ class _Conditioner(keras.layers.Layer):
         small = keras.initializers.VarianceScaling(NEAR_IDENTITY**2, "fan_avg", "uniform")
         initializers = ["glorot_uniform"] * len(flow.hidden_units) + [small]
         shapes = list(itertools.pairwise(sizes))
-        self.kernels = [self._add("kernel", *pair) for pair in zip(shapes, initializers, strict=True)]
+        self.kernels = [
+            self._add("kernel", *pair) for pair in zip(shapes, initializers, strict=True)
+        ]
         self.biases = [self._add("bias", [size], "zeros") for size in sizes[1:]]
         self.context_kernel = None
         if flow.context_size:
-            self.context_kernel = self._add("context_kernel", (flow.context_size, sizes[1]), initializers[0])
+            self.context_kernel = self._add(
+                "context_kernel", (flow.context_size, sizes[1]), initializers[0]
+            )
         self.built = True
 
     def _add(self, name: str, shape, initializer) -> keras.Variable:
@@ -162,4 +191,6 @@ class _Conditioner(keras.layers.Layer):
             outputs += keras.ops.matmul(context, self.context_kernel)
         for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
             outputs = keras.ops.matmul(self.activation(outputs), kernel) + bias
-        return keras.ops.reshape(outputs, (*keras.ops.shape(outputs)[:-1], *self.output_shape_of_one))
+        return keras.ops.reshape(
+            outputs, (*keras.ops.shape(outputs)[:-1], *self.output_shape_of_one)
+        )

@@ -15,8 +15,8 @@ __all__ = ["IndependentBernoulli", "IndependentCategorical"]
 tfd = tfp.distributions
 
 BETWEEN_BITS = (
-    "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a cross-entropy, not a "
-    "log-likelihood. Binarize x, or use a likelihood of continuous values."
+    "x holds values strictly between 0 and 1. The Bernoulli log_prob of such a value is a "
+    "cross-entropy, not a log-likelihood. Binarize x, or use a likelihood of continuous values."
 )
 
 
@@ -50,8 +50,18 @@ class IndependentBernoulli(DistributionLayer):
     roles = ("likelihood",)
     pixels = "bits"
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", sample_dtype=None, validate_args=False, **kwargs):
-        arguments = {"event_shape": as_event_shape(event_shape), "sample_dtype": as_dtype(sample_dtype)}
+    def __init__(
+        self,
+        event_shape=(),
+        convert_to_tensor_fn="sample",
+        sample_dtype=None,
+        validate_args=False,
+        **kwargs,
+    ):
+        arguments = {
+            "event_shape": as_event_shape(event_shape),
+            "sample_dtype": as_dtype(sample_dtype),
+        }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
@@ -69,9 +79,11 @@ class IndependentBernoulli(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentCategorical(DistributionLayer):
-    """Independent categorical distributions, one for each value of an event: for tokens and other unordered codes.
+    """Independent categorical distributions, one for each value of an event: for tokens and other
+    unordered codes.
 
-    A draw is an integer from 0 to `num_categories` - 1; `mode()` is the most probable one, and `mean()` has no meaning.
+    A draw is an integer from 0 to `num_categories` - 1; `mode()` is the most probable one, and
+    `mean()` has no meaning.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -82,13 +94,15 @@ class IndependentCategorical(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., prod(event_shape) * num_categories]`, the logits, `[*event_shape, num_categories]`, flat.
+        params: `[..., prod(event_shape) * num_categories]`, the logits, `[*event_shape,
+            num_categories]`, flat.
 
     Output:
         `tfd.Independent(tfd.Categorical)`, batch shape `[...]`, event shape `event_shape`.
 
     Raises:
-        ValueError: if `event_shape` is not a shape, `num_categories` is below 1, or `params` has another size.
+        ValueError: if `event_shape` is not a shape, `num_categories` is below 1, or `params` has
+            another size.
 
     Example:
     >>> import tensorflow as tf
@@ -116,7 +130,9 @@ class IndependentCategorical(DistributionLayer):
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_shape, num_categories: int, dtype=None, validate_args=False, name=None) -> tfd.Distribution:
+    def new(
+        params, event_shape, num_categories: int, dtype=None, validate_args=False, name=None
+    ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape, num_categories)]`."""
         (logits,) = split_params(params, [(*as_event_shape(event_shape), num_categories)])
         categorical = tfd.Categorical(logits, dtype=dtype or "int32", validate_args=validate_args)
@@ -125,7 +141,9 @@ class IndependentCategorical(DistributionLayer):
     @staticmethod
     def params_size(event_shape, num_categories: int, name=None) -> int:
         """Return the number of parameters of one distribution."""
-        return int(np.prod(as_event_shape(event_shape))) * as_count(num_categories, "num_categories")
+        return int(np.prod(as_event_shape(event_shape))) * as_count(
+            num_categories, "num_categories"
+        )
 
 
 def as_dtype(dtype) -> str | None:
@@ -148,4 +166,6 @@ def _(bernoulli: tfd.Bernoulli) -> Values:
 def _(categorical: tfd.Categorical) -> Values:
     num_categories = categorical.logits_parameter().shape[-1]
     advice = "Number the categories from 0, or raise num_categories"
-    return whole_numbers("whole numbers from 0 to num_categories - 1", advice, high=num_categories - 1)
+    return whole_numbers(
+        "whole numbers from 0 to num_categories - 1", advice, high=num_categories - 1
+    )

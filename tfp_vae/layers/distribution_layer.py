@@ -20,30 +20,35 @@ tfd = tfp.distributions
 class DistributionLayer(keras.layers.Layer, abc.ABC):
     """Base of all layers that return a `tfd.Distribution`.
 
-    To add one: subclass, hand the constructor's arguments to this one, implement the static `new(params, *arguments,
-    validate_args)`, decorate with `keras.saving.register_keras_serializable`, name it in `layers.__all__`, and give it
-    a row in `tests/layer_cases.py`. Each argument is stored under its own name, and saved with the layer.
+    To add one: subclass, hand the constructor's arguments to this one, implement the static
+    `new(params, *arguments, validate_args)`, decorate with
+    `keras.saving.register_keras_serializable`, name it in `layers.__all__`, and give it a row in
+    `tests/layer_cases.py`. Each argument is stored under its own name, and saved with the layer.
 
-    The layer never casts its inputs to the compute dtype: parameters are brought to the variable dtype (float32 under
-    mixed precision, float64 under float64), so densities keep their precision.
+    The layer never casts its inputs to the compute dtype: parameters are brought to the variable
+    dtype (float32 under mixed precision, float64 under float64), so densities keep their precision.
 
     Args:
-        arguments: what `new` takes between `params` and `validate_args`, by name, in the order of `new`: numbers,
-            shapes, layers, functions or tfd classes.
-        convert_to_tensor_fn: how the distribution becomes a tensor when a Keras layer, an operator or NumPy needs one:
-            a function of the distribution, a property such as `tfd.Bernoulli.logits`, or one of the names "sample",
-            "mean", "mode", "stddev", "variance".
+        arguments: what `new` takes between `params` and `validate_args`, by name, in the order of
+            `new`: numbers, shapes, layers, functions or tfd classes.
+        convert_to_tensor_fn: how the distribution becomes a tensor when a Keras layer, an operator
+            or NumPy needs one: a function of the distribution, a property such as
+            `tfd.Bernoulli.logits`, or one of the names "sample", "mean", "mode", "stddev",
+            "variance".
         validate_args: whether the distribution checks its parameters and arguments (slower).
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    # What those who choose by name may take it for: "posterior", "likelihood", both or neither. Each member says it.
+    # What those who choose by name may take it for: "posterior", "likelihood", both or neither.
+    # Each member says it.
     roles: tuple[str, ...] = ()
-    # How 8-bit pixels become values of a likelihood: their "levels", random "bits", "scaled" to [0, 1], or spread at
-    # random over the "unit" interval.
+    # How 8-bit pixels become values of a likelihood: their "levels", random "bits", "scaled" to [0,
+    # 1], or spread at random over the "unit" interval.
     pixels = "levels"
 
-    def __init__(self, arguments: dict, convert_to_tensor_fn="sample", validate_args: bool = False, **kwargs):
+    def __init__(
+        self, arguments: dict, convert_to_tensor_fn="sample", validate_args: bool = False, **kwargs
+    ):
         super().__init__(autocast=False, **kwargs)
         store(self, arguments)
         self.convert_to_tensor_fn = as_function(convert_to_tensor_fn)
@@ -51,8 +56,13 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
 
     @property
     def may_draw(self) -> bool:
-        """Whether the conversion to a tensor may be a draw: a layer that XLA cannot draw from asks this."""
-        return self.convert_to_tensor_fn not in [DRAW_SHAPED[name] for name in ("mean", "mode", "stddev", "variance")]
+        """Whether the conversion to a tensor may be a draw.
+
+        A layer that XLA cannot draw from asks this.
+        """
+        return self.convert_to_tensor_fn not in [
+            DRAW_SHAPED[name] for name in ("mean", "mode", "stddev", "variance")
+        ]
 
     @property
     def named_inputs(self) -> dict[str, keras.KerasTensor]:
@@ -61,7 +71,9 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
 
     @property
     def regularizer(self):
-        """The activity regularizer, under a name that Keras looks at when it saves the weights of a prior in it."""
+        """The activity regularizer, under a name that Keras looks at when it saves the weights of a
+        prior in it.
+        """
         return self.activity_regularizer
 
     @staticmethod
@@ -70,25 +82,44 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         """Build the distribution from the previous layer's output."""
 
     def call(self, params):
-        return TensorLike(self.distribution(self.in_variable_dtype(params)), self.convert_to_tensor_fn)
+        return TensorLike(
+            self.distribution(self.in_variable_dtype(params)), self.convert_to_tensor_fn
+        )
 
     def distribution(self, params) -> tfd.Distribution:
-        """Call `new` with the layer's arguments; a layer that has weights gives them to the distribution here."""
-        return self.new(params, *[getattr(self, name) for name in self.argument_names], self.validate_args)
+        """Call `new` with the layer's arguments.
+
+        A layer that has weights gives them to the distribution here.
+        """
+        return self.new(
+            params, *[getattr(self, name) for name in self.argument_names], self.validate_args
+        )
 
     def begin_at(self, examples: Mapping[str, np.ndarray]) -> None:
-        """Choose where weights begin from data, before the first step of training; most layers have nothing to choose.
+        """Choose where weights begin from data, before the first step of training.
+
+        Most layers have nothing to choose.
 
         Args:
-            examples: the parts of x by name, `[num_examples, *event_shape]`; "x" if it has no parts.
+            examples: the parts of x by name, `[num_examples, *event_shape]`; "x" if it has no
+                parts.
         """
 
     def expect_missing(self) -> None:
-        """Raise a ValueError if the layer needs whole examples, so that no value of one may be missing."""
+        """Raise a ValueError if the layer needs whole examples, so that no value of one may be
+        missing.
+        """
 
     def in_variable_dtype(self, params):
-        """Bring parameters to the dtype of densities; what is no tensor of floating numbers stays."""
-        if tf.is_tensor(params) and not isinstance(params, tfd.Distribution) and params.dtype.is_floating:
+        """Bring parameters to the dtype of densities.
+
+        What is no tensor of floating numbers stays.
+        """
+        if (
+            tf.is_tensor(params)
+            and not isinstance(params, tfd.Distribution)
+            and params.dtype.is_floating
+        ):
             return tf.cast(params, self.variable_dtype)
         return params
 
@@ -120,8 +151,8 @@ def distribution_layers(network: keras.layers.Layer) -> list[DistributionLayer]:
 class DistributionLambda(DistributionLayer):
     """Any distribution from any function of the previous layer's output.
 
-    Use it for a distribution that has no layer of its own. A lambda trains and exports; to save the model as `.keras`
-    give a function registered with `keras.saving.register_keras_serializable`.
+    Use it for a distribution that has no layer of its own. A lambda trains and exports; to save the
+    model as `.keras` give a function registered with `keras.saving.register_keras_serializable`.
 
     Reference: Dillon et al., 2017, TensorFlow Distributions, arXiv:1711.10604.
 
@@ -159,7 +190,10 @@ class DistributionLambda(DistributionLayer):
 
 
 def _in_its_own_words(layer: keras.layers.Layer, error: ValueError) -> ValueError:
-    """Return an error without what Keras writes around it: that no shape could be inferred, and the arguments."""
+    """Return an error without what Keras writes around it.
+
+    That no shape could be inferred, and the arguments.
+    """
     words = str(error).partition("Error encountered:")[2] or str(error)
     plain = ValueError(f"{layer.name}: {' '.join(words.replace(chr(27) + '[0m', '').split())}")
     as_it_stands(plain)
@@ -177,8 +211,9 @@ class _Function(keras.Operation):
 def _from_last_tensor(symbolic):
     """Go back from a symbolic distribution to the tensor it is made of.
 
-    Keras traces each layer on a placeholder, which is a tensor only; a layer that asks the distribution before it
-    needs that distribution. So the layers since the last plain tensor are called again, together with it.
+    Keras traces each layer on a placeholder, which is a tensor only; a layer that asks the
+    distribution before it needs that distribution. So the layers since the last plain tensor are
+    called again, together with it.
 
     Returns:
         The plain symbolic tensor, and the function from its value to the distribution.

@@ -29,11 +29,14 @@ MAX_LOG_SCALE = 3.0
 class Flow(keras.layers.Layer, abc.ABC):
     """Base of all flows: a chain of transforms of a vector, each with a network of its own.
 
-    To add one: subclass, hand the constructor's arguments to this one, implement `make_network(position)`, which makes
-    the weights of one transform, and `transform(network, position, context)`, which makes its bijector; decorate with
-    `keras.saving.register_keras_serializable`, name it in `layers.__all__`, and give it a row in `tests/test_flows.py`.
-    The position of each value tells a network which values depend on which: the first transform goes from left to
-    right, the second from right to left, the third and fourth by a random order and its reverse, and so on.
+    To add one: subclass, hand the constructor's arguments to this one, implement
+    `make_network(position)`, which makes the weights of one transform, and `transform(network,
+    position, context)`, which makes its bijector; decorate with
+    `keras.saving.register_keras_serializable`, name it in `layers.__all__`, and give it a row in
+    `tests/test_flows.py`.
+    The position of each value tells a network which values depend on which: the first transform
+    goes from left to right, the second from right to left, the third and fourth by a random order
+    and its reverse, and so on.
 
     Args:
         event_size: number of values of a vector.
@@ -47,13 +50,15 @@ class Flow(keras.layers.Layer, abc.ABC):
 
     Call arguments:
         z: `[..., event_size]`.
-        context: `[..., context_size]`, what the transforms depend on besides z; its leading axes broadcast against z's.
+        context: `[..., context_size]`, what the transforms depend on besides z; its leading axes
+            broadcast against z's.
 
     Output:
         The transformed z, `[..., event_size]`: `bijector(context).forward(z)`.
 
     Raises:
-        ValueError: if an argument is not among those above, or the context is missing, unasked or of another size.
+        ValueError: if an argument is not among those above, or the context is missing, unasked or
+            of another size.
     """
 
     def __init__(
@@ -72,8 +77,12 @@ class Flow(keras.layers.Layer, abc.ABC):
         arguments = {
             "event_size": as_event_size(event_size),
             "num_transforms": as_count(num_transforms, "num_transforms"),
-            "hidden_units": tuple(as_count(units, "each of hidden_units") for units in hidden_units),
-            "context_size": whole_number(context_size, "context_size must be a whole number of at least 0", 0),
+            "hidden_units": tuple(
+                as_count(units, "each of hidden_units") for units in hidden_units
+            ),
+            "context_size": whole_number(
+                context_size, "context_size must be a whole number of at least 0", 0
+            ),
             "activation": keras.activations.serialize(keras.activations.get(activation)),
             "seed": as_seed(seed),
         }
@@ -91,15 +100,25 @@ class Flow(keras.layers.Layer, abc.ABC):
         """Make the bijector of one transform."""
 
     def bijector(self, context=None) -> tfb.Bijector:
-        """Make the bijector from base to target, built anew in each call; context `[..., context_size]`."""
+        """Make the bijector from base to target, built anew in each call.
+
+        Context `[..., context_size]`.
+        """
         if (context is None) != (self.context_size == 0):
-            raise ValueError(f"This flow has context_size={self.context_size}, received context {context!r}.")
+            raise ValueError(
+                f"This flow has context_size={self.context_size}, received context {context!r}."
+            )
         spread = []
         if context is not None:
             context = tf.cast(context, self.variable_dtype)
             if context.shape[-1] != self.context_size:
-                raise ValueError(f"Expected a context of {self.context_size} values, received shape {context.shape}.")
-            spread = [tfb.Shift(tf.zeros_like(context[..., :1]))]  # broadcasts z to the context's batch, both ways
+                raise ValueError(
+                    f"Expected a context of {self.context_size} values, received shape "
+                    f"{context.shape}."
+                )
+            spread = [
+                tfb.Shift(tf.zeros_like(context[..., :1]))
+            ]  # broadcasts z to the context's batch, both ways
         pairs = zip(self.networks, self.positions, strict=True)
         transforms = [self.transform(network, position, context) for network, position in pairs]
         return tfb.Chain([*spread, *reversed(transforms), *spread])
@@ -116,7 +135,10 @@ class Flow(keras.layers.Layer, abc.ABC):
 
 
 def _positions(event_size: int, number: int, seed: int) -> list[np.ndarray]:
-    """Return the position of each value in each transform: pairs of an order and its reverse, of which one is plain."""
+    """Return the position of each value in each transform.
+
+    Pairs of an order and its reverse, of which one is plain.
+    """
     random = np.random.RandomState(seed)
     firsts = [np.arange(event_size), *(random.permutation(event_size) for _ in range(1, number))]
     return [position for first in firsts for position in (first, event_size - 1 - first)][:number]
@@ -127,9 +149,11 @@ def _positions(event_size: int, number: int, seed: int) -> list[np.ndarray]:
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class MaskedAutoregressiveFlow(Flow):
-    """A masked autoregressive flow: densities in one pass, draws in as many as a vector has values. For priors.
+    """A masked autoregressive flow: densities in one pass, draws in as many as a vector has values.
+    For priors.
 
-    Reference: Papamakarios et al., 2017, Masked Autoregressive Flow for Density Estimation, arXiv:1705.07057.
+    Reference: Papamakarios et al., 2017, Masked Autoregressive Flow for Density Estimation,
+        arXiv:1705.07057.
 
     Args:
         event_size, num_transforms, hidden_units, context_size, activation, seed: see `Flow`.
@@ -160,12 +184,15 @@ class MaskedAutoregressiveFlow(Flow):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class InverseAutoregressiveFlow(Flow):
-    """An inverse autoregressive flow: draws in one pass, and densities at its own draws too. For posteriors.
+    """An inverse autoregressive flow: draws in one pass, and densities at its own draws too. For
+    posteriors.
 
-    The density of any other value takes as many passes as a vector has values. So it is in an objective that stops the
-    gradient at its draws, such as `IWAE(estimator="dreg")`: right, but slow.
+    The density of any other value takes as many passes as a vector has values. So it is in an
+    objective that stops the gradient at its draws, such as `IWAE(estimator="dreg")`: right, but
+    slow.
 
-    Reference: Kingma et al., 2016, Improving Variational Inference with Inverse Autoregressive Flow, arXiv:1606.04934.
+    Reference: Kingma et al., 2016, Improving Variational Inference with Inverse Autoregressive
+        Flow, arXiv:1606.04934.
 
     Args:
         event_size, num_transforms, hidden_units, context_size, activation, seed: see `Flow`.
@@ -190,17 +217,23 @@ class InverseAutoregressiveFlow(Flow):
         return _made(self, position)
 
     def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
-        return tfb.Invert(_Autoregression(functools.partial(_shift_and_log_scale, network, context)))
+        return tfb.Invert(
+            _Autoregression(functools.partial(_shift_and_log_scale, network, context))
+        )
 
 
 class _Autoregression(tfb.MaskedAutoregressiveFlow):
-    """TFP's bijector, whose loop XLA can differentiate: in a batch of unknown size TFP does not see its length."""
+    """TFP's bijector, whose loop XLA can differentiate: in a batch of unknown size TFP does not see
+    its length.
+    """
 
     def _forward(self, x, **kwargs):
         def step(y):
             return (self._bijector_fn(y, **kwargs).forward(x),)
 
-        (y,) = tf.while_loop(lambda y: True, step, (tf.zeros_like(x),), maximum_iterations=x.shape[-1])
+        (y,) = tf.while_loop(
+            lambda y: True, step, (tf.zeros_like(x),), maximum_iterations=x.shape[-1]
+        )
         return y
 
 
@@ -237,14 +270,15 @@ def bounded(log_scale: tf.Tensor) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class FlowPosterior(DistributionLayer):
-    """A normal distribution with diagonal covariance, pushed through a flow: a posterior that need not be normal.
+    """A normal distribution with diagonal covariance, pushed through a flow: a posterior that need
+    not be normal.
 
-    The encoder gives the normal distribution and, if the flow has a context, that too, so that each example has a
-    transform of its own. It starts near the normal distribution. `flow` should draw fast, as
-    `InverseAutoregressiveFlow`, `RealNVP` and `NeuralSpline` do.
+    The encoder gives the normal distribution and, if the flow has a context, that too, so that each
+    example has a transform of its own. It starts near the normal distribution. `flow` should draw
+    fast, as `InverseAutoregressiveFlow`, `RealNVP` and `NeuralSpline` do.
 
-    Reference: Rezende & Mohamed, 2015, Variational Inference with Normalizing Flows, arXiv:1505.05770; Kingma et al.,
-    2016, arXiv:1606.04934.
+    Reference: Rezende & Mohamed, 2015, Variational Inference with Normalizing Flows,
+    arXiv:1505.05770; Kingma et al., 2016, arXiv:1606.04934.
 
     Args:
         flow: a `Flow`, trained and saved with this layer.
@@ -252,11 +286,12 @@ class FlowPosterior(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., 2 * event_size + context_size]`, location, unconstrained scale, then the flow's context.
+        params: `[..., 2 * event_size + context_size]`, location, unconstrained scale, then the
+            flow's context.
 
-    Output:
-        `tfd.TransformedDistribution`, batch shape `[...]`, event shape `[event_size]`. It is not a composite tensor, so
-        a `tf.function` cannot return it as a distribution. It has no closed mean; `sampling.point` gives that of draws.
+    Output: `tfd.TransformedDistribution`, batch shape `[...]`, event shape `[event_size]`. It is
+        not a composite tensor, so a `tf.function` cannot return it as a distribution. It has no
+        closed mean; `sampling.point` gives that of draws.
 
     Raises:
         TypeError: if `flow` is not a `Flow`.
@@ -272,11 +307,14 @@ class FlowPosterior(DistributionLayer):
     roles = ()
 
     def __init__(self, flow: Flow, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        flow = expect_kind("flow", flow, Flow, "a flow such as tfp_vae.layers.InverseAutoregressiveFlow(size)")
+        flow = expect_kind(
+            "flow", flow, Flow, "a flow such as tfp_vae.layers.InverseAutoregressiveFlow(size)"
+        )
         super().__init__({"flow": flow}, convert_to_tensor_fn, validate_args, **kwargs)
         if flow.variable_dtype != self.variable_dtype:
             raise ValueError(
-                f"flow is in {flow.variable_dtype}, this layer in {self.variable_dtype}. Pass the same dtype to both."
+                f"flow is in {flow.variable_dtype}, this layer in {self.variable_dtype}. Pass the "
+                "same dtype to both."
             )
 
     @staticmethod

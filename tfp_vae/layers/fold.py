@@ -1,4 +1,7 @@
-"""One way to call a network that ends in a distribution layer: inputs by name, any number of leading axes."""
+"""One way to call a network that ends in a distribution layer.
+
+Inputs by name, any number of leading axes.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +26,16 @@ def named_inputs(network: keras.layers.Layer) -> dict[str, keras.KerasTensor]:
     """
     if isinstance(network, DistributionLayer):
         return network.named_inputs
-    if not (isinstance(network, keras.Model) and network.built and getattr(network, "inputs", None)):
+    if not (
+        isinstance(network, keras.Model) and network.built and getattr(network, "inputs", None)
+    ):
         return {}
     struct = _structure(network)
-    return dict(struct) if isinstance(struct, dict) else {one.name: one for one in keras.tree.flatten(struct)}
+    return (
+        dict(struct)
+        if isinstance(struct, dict)
+        else {one.name: one for one in keras.tree.flatten(struct)}
+    )
 
 
 def is_automatic(name: str) -> bool:
@@ -35,7 +44,9 @@ def is_automatic(name: str) -> bool:
 
 
 def call_by_name(network: keras.layers.Layer, values: Mapping, main: str | None = None):
-    """Call a network with those of the values that it names; `main` is what a sole input of any other name takes.
+    """Call a network with those of the values that it names.
+
+    `main` is what a sole input of any other name takes.
 
     Raises:
         ValueError: if there is no value of a name.
@@ -51,7 +62,11 @@ def call_by_name(network: keras.layers.Layer, values: Mapping, main: str | None 
     if len(names) < 2:
         return network(values[names[0]] if names else None)
     struct, taken = _structure(network), {name: values[name] for name in names}
-    return network(taken if isinstance(struct, dict) else keras.tree.pack_sequence_as(struct, list(taken.values())))
+    return network(
+        taken
+        if isinstance(struct, dict)
+        else keras.tree.pack_sequence_as(struct, list(taken.values()))
+    )
 
 
 def names_taken(network: keras.layers.Layer, values: Mapping, main: str | None = None) -> list[str]:
@@ -62,8 +77,9 @@ def names_taken(network: keras.layers.Layer, values: Mapping, main: str | None =
     missing = [name for name in names if name not in values]
     if missing:
         raise ValueError(
-            f"{network.name!r} has inputs {names}, but there is only {list(values)}. Name each keras.Input after what "
-            f"it takes, as in keras.Input(shape, name={next(iter(values), 'z')!r})."
+            f"{network.name!r} has inputs {names}, but there is only {list(values)}. Name each "
+            "keras.Input after what it takes, as in keras.Input(shape, "
+            f"name={next(iter(values), 'z')!r})."
         )
     return names
 
@@ -71,10 +87,11 @@ def names_taken(network: keras.layers.Layer, values: Mapping, main: str | None =
 def fold(
     network: keras.layers.Layer, values: Mapping, event_ndims: Mapping, main: str | None = None
 ) -> tfd.Distribution:
-    """Call a network on tensors `[..., *event_shape]` by name, and give a plain distribution of batch shape `[...]`.
+    """Call a network on tensors `[..., *event_shape]` by name, and give a plain distribution of
+    batch shape `[...]`.
 
-    Keras knows one batch axis, so all leading axes become one, and the batch is unfolded afterwards. Values with
-    fewer leading axes than others are repeated along them.
+    Keras knows one batch axis, so all leading axes become one, and the batch is unfolded
+    afterwards. Values with fewer leading axes than others are repeated along them.
 
     Args:
         network: what ends in a distribution layer.
@@ -101,11 +118,15 @@ def fold(
         if name != longest:
             value = tf.broadcast_to(value, tf.concat([lead, event], 0))
         flat[name] = tf.reshape(value, tf.concat([[-1], event], 0))
-    return unfold(unwrap(call_by_name(network, flat, main)), static if static.is_fully_defined() else lead)
+    return unfold(
+        unwrap(call_by_name(network, flat, main)), static if static.is_fully_defined() else lead
+    )
 
 
 def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Distribution:
-    """Return a distribution of batch shape `[n, *rest]` with the batch shape `[*shape, *rest]`: the same class.
+    """Return a distribution of batch shape `[n, *rest]` with the batch shape `[*shape, *rest]`.
+
+    The same class.
 
     Args:
         distribution: a plain tfd object.
@@ -119,7 +140,9 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
     <tfp.distributions.Independent 'IndependentNormal' batch_shape=[3, 2] event_shape=[2] dtype=float32>
     """
     if has_dependent_parts(distribution):
-        raise ValueError("A joint distribution whose parts depend on each other has one batch axis only.")
+        raise ValueError(
+            "A joint distribution whose parts depend on each other has one batch axis only."
+        )
     if is_joint(distribution):
         return map_joint(lambda part: unfold(part, shape, num_axes), distribution)
     properties, batch = type(distribution).parameter_properties(), distribution.batch_shape_tensor()
@@ -127,7 +150,11 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
     for key, value in distribution.parameters.items():
         if isinstance(value, tfd.Distribution):
             reshaped[key] = unfold(value, shape, num_axes)
-        elif key in properties and value is not None and not isinstance(value, tfp.bijectors.Bijector):
+        elif (
+            key in properties
+            and value is not None
+            and not isinstance(value, tfp.bijectors.Bijector)
+        ):
             event_ndims = properties[key].event_ndims
             if isinstance(event_ndims, int) and np.ndim(value):
                 new_batch = tf.concat([shape, batch[num_axes:]], 0)
@@ -135,19 +162,25 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
     return distribution.copy(**reshaped)
 
 
-def _unfold(value: tf.Tensor, event_ndims: int, batch: tf.Tensor, new_batch: tf.Tensor) -> tf.Tensor:
+def _unfold(
+    value: tf.Tensor, event_ndims: int, batch: tf.Tensor, new_batch: tf.Tensor
+) -> tf.Tensor:
     event = tf.shape(value)[value.shape.rank - event_ndims :]
     whole = tf.broadcast_to(value, tf.concat([batch, event], 0))
     return tf.reshape(whole, tf.concat([new_batch, event], 0))
 
 
 def named_function(names: Sequence[str], function: Callable) -> Callable:
-    """Return a function of keyword arguments whose signature says their names, which TFP's joint distributions read."""
+    """Return a function of keyword arguments whose signature says their names, which TFP's joint
+    distributions read.
+    """
 
     def named(**values):
         return function(**values)
 
-    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names
+    ]
     named.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return named
 
@@ -157,14 +190,18 @@ def _structure(network: keras.Model):
     return network.inputs if isinstance(network, keras.Sequential) else network.input
 
 
-def first_distribution(role: str, network: keras.layers.Layer, values: Mapping, main: str | None) -> tfd.Distribution:
+def first_distribution(
+    role: str, network: keras.layers.Layer, values: Mapping, main: str | None
+) -> tfd.Distribution:
     """Call encoder or decoder for the first time, with errors that name the cause.
 
     Raises:
         TypeError: if the network does not end in a distribution layer.
         ValueError: if it takes inputs of another name or shape.
     """
-    for name, tensor in zip(names_taken(network, values, main), named_inputs(network).values(), strict=False):
+    for name, tensor in zip(
+        names_taken(network, values, main), named_inputs(network).values(), strict=False
+    ):
         given, shape = tuple(values[name].shape[1:]), tuple(tensor.shape[1:])
         if given != shape:
             source = {"x": "the shape of the data", "condition": "the shape of the condition"}.get(
@@ -175,7 +212,7 @@ def first_distribution(role: str, network: keras.layers.Layer, values: Mapping, 
     if not isinstance(output, tfd.Distribution):
         member = {"encoder": "MultivariateNormalDiag", "decoder": "IndependentBernoulli"}[role]
         raise TypeError(
-            f"The {role} must end in a distribution layer, such as tfp_vae.layers.{member}; its output is a "
-            f"{type(output).__name__}."
+            f"The {role} must end in a distribution layer, such as tfp_vae.layers.{member}; its "
+            f"output is a {type(output).__name__}."
         )
     return unwrap(output)

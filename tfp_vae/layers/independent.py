@@ -19,31 +19,35 @@ tfd, tfb = tfp.distributions, tfp.bijectors
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Independent(DistributionLayer):
-    """Any class of tfd, its parameters predicted: independent distributions, one for each value of an event.
+    """Any class of tfd, its parameters predicted: independent distributions, one for each value of
+    an event.
 
-    Use it for a distribution that has no layer of its own. TFP says of each parameter how an unconstrained number
-    becomes a valid value, such as softplus for a scale. A class over vectors or matrices takes the last axes of
-    `event_shape` as its own: `Independent(tfd.Dirichlet, 4)` is one Dirichlet distribution of four categories.
+    Use it for a distribution that has no layer of its own. TFP says of each parameter how an
+    unconstrained number becomes a valid value, such as softplus for a scale. A class over vectors
+    or matrices takes the last axes of `event_shape` as its own: `Independent(tfd.Dirichlet, 4)` is
+    one Dirichlet distribution of four categories.
 
     Args:
         distribution_class: a class of tfd, such as `tfd.Gamma`.
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
-        predicted: names of the parameters to predict; None takes all that TFP prefers, without the constants.
-        constants: values of other parameters by name, numbers or nested lists, such as `{"df": 3.0}`.
+        predicted: names of the parameters to predict; None takes all that TFP prefers, without the
+            constants.
+        constants: values of other parameters by name, numbers or nested lists, such as `{"df":
+            3.0}`.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., params_size]`, all values of the first predicted parameter, then all of the second ..., in the
-            order of the class's own arguments. Unconstrained.
+        params: `[..., params_size]`, all values of the first predicted parameter, then all of the
+            second ..., in the order of the class's own arguments. Unconstrained.
 
-    Output:
-        `distribution_class`, inside `tfd.Independent` if the event has more axes than it; batch shape `[...]`.
+    Output: `distribution_class`, inside `tfd.Independent` if the event has more axes than it; batch
+        shape `[...]`.
 
     Raises:
         TypeError: if `distribution_class` is not a class of distributions.
-        ValueError: if TFP cannot constrain a parameter that is neither left out of `predicted` nor a constant, or
-            `params` has another size; when saving, if the class is not one of tfd.
+        ValueError: if TFP cannot constrain a parameter that is neither left out of `predicted` nor
+            a constant, or `params` has another size; when saving, if the class is not one of tfd.
 
     Example:
     >>> p = Independent(tfd.Gamma, [2])(tf.zeros([3, Independent.params_size(tfd.Gamma, [2])]))
@@ -79,9 +83,17 @@ class Independent(DistributionLayer):
 
     @staticmethod
     def new(
-        params, distribution_class, event_shape=(), predicted=None, constants=None, validate_args=False, name=None
+        params,
+        distribution_class,
+        event_shape=(),
+        predicted=None,
+        constants=None,
+        validate_args=False,
+        name=None,
     ) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(distribution_class, event_shape, ...)]`."""
+        """Build the distribution from `params`, `[..., params_size(distribution_class, event_shape,
+        ...)]`.
+        """
         return independent(
             distribution_class,
             params,
@@ -93,12 +105,17 @@ class Independent(DistributionLayer):
         )
 
     @staticmethod
-    def params_size(distribution_class, event_shape=(), predicted=None, constants=None, name=None) -> int:
+    def params_size(
+        distribution_class, event_shape=(), predicted=None, constants=None, name=None
+    ) -> int:
         """Return the number of parameters of one distribution."""
-        return independent_params_size(distribution_class, event_shape, predicted, **constants or {})
+        return independent_params_size(
+            distribution_class, event_shape, predicted, **constants or {}
+        )
 
 
-# Their samplers draw from a gamma and a Poisson distribution by an operation that XLA does not have.
+# Their samplers draw from a gamma and a Poisson distribution by an operation that XLA does not
+# have.
 NOT_SAMPLED_UNDER_XLA = (tfd.NegativeBinomial, tfd.ZeroInflatedNegativeBinomial)
 
 
@@ -112,14 +129,17 @@ def independent(
     name: str | None = None,
     **constants,
 ) -> tfd.Distribution:
-    """Build a distribution of any class from unconstrained `params`, `[..., independent_params_size(...)]`.
+    """Build a distribution of any class from unconstrained `params`, `[...,
+    independent_params_size(...)]`.
 
     Args:
         distribution_class: a class of tfd.
         params: all values of the first predicted parameter, then all of the second ...
         event_shape: shape of one example; its last axes are the class's own event.
-        predicted: names of the predicted parameters; None takes all that TFP prefers, without the constants.
-        lowest: lower bounds, by name, of parameters that are softplus of their params, other than TFP's.
+        predicted: names of the predicted parameters; None takes all that TFP prefers, without the
+            constants.
+        lowest: lower bounds, by name, of parameters that are softplus of their params, other than
+            TFP's.
         validate_args: whether the distribution checks its arguments.
         name: name of the distribution.
         **constants: further arguments of the class, such as parameters that are not predicted.
@@ -142,12 +162,17 @@ def independent_params_size(distribution_class, event_shape=(), predicted=None, 
     >>> independent_params_size(tfd.Normal, (2, 3)), independent_params_size(tfd.MultivariateNormalTriL, 2)
     (12, 5)
     """
-    parameters = _unconstrained(distribution_class, as_event_shape(event_shape), predicted, constants)
+    parameters = _unconstrained(
+        distribution_class, as_event_shape(event_shape), predicted, constants
+    )
     return sum(int(np.prod(shape)) for shape, _ in parameters.values())
 
 
-def independent_of(base: tfd.Distribution, event_ndims: int, name: str | None = None) -> tfd.Distribution:
-    """Make the last batch axes of `base` part of its event, so that the event has `event_ndims` axes.
+def independent_of(
+    base: tfd.Distribution, event_ndims: int, name: str | None = None
+) -> tfd.Distribution:
+    """Make the last batch axes of `base` part of its event, so that the event has `event_ndims`
+    axes.
 
     For the scalar event shape `()`, `tfd.Independent` is there too, as in tfp.layers.
     """
@@ -155,29 +180,43 @@ def independent_of(base: tfd.Distribution, event_ndims: int, name: str | None = 
     if base.event_shape.rank and not reinterpreted:
         return base
     return tfd.Independent(
-        base, reinterpreted, validate_args=base.validate_args, name=name or f"Independent{base.name}"
+        base,
+        reinterpreted,
+        validate_args=base.validate_args,
+        name=name or f"Independent{base.name}",
     )
 
 
 def _unconstrained(distribution_class, event_shape, predicted, constants, dtype=tf.float32) -> dict:
-    """Return for each predicted parameter the shape of its unconstrained values and its constraining bijector."""
+    """Return for each predicted parameter the shape of its unconstrained values and its
+    constraining bijector.
+    """
     properties = distribution_class.parameter_properties(dtype)
     if predicted is None:
-        predicted = [name for name, p in properties.items() if p.is_tensor and p.is_preferred and name not in constants]
+        predicted = [
+            name
+            for name, p in properties.items()
+            if p.is_tensor and p.is_preferred and name not in constants
+        ]
     unknown = {*predicted, *constants} - {*inspect.signature(distribution_class).parameters}
     if unknown:
         raise ValueError(f"tfd.{distribution_class.__name__} has no parameter {sorted(unknown)}.")
-    return {name: _shape_and_bijector(distribution_class, name, properties[name], event_shape) for name in predicted}
+    return {
+        name: _shape_and_bijector(distribution_class, name, properties[name], event_shape)
+        for name in predicted
+    }
 
 
-def _shape_and_bijector(distribution_class, name, properties, event_shape) -> tuple[tuple[int, ...], tfb.Bijector]:
+def _shape_and_bijector(
+    distribution_class, name, properties, event_shape
+) -> tuple[tuple[int, ...], tfb.Bijector]:
     try:
         bijector = properties.default_constraining_bijector_fn()
         shape = tf.TensorShape(properties.shape_fn(event_shape))
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"TFP does not say how to predict {name!r} of tfd.{distribution_class.__name__}. Give it in constants, or "
-            "use DistributionLambda."
+            f"TFP does not say how to predict {name!r} of tfd.{distribution_class.__name__}. Give "
+            "it in constants, or use DistributionLambda."
         ) from error
     return tuple(bijector.inverse_event_shape(shape)), bijector
 
@@ -186,5 +225,6 @@ def _as_parameters(constants: dict, dtype) -> dict:
     """Bring constant numbers to the dtype of the predicted ones."""
     numbers = (int, float, list)
     return {
-        name: tf.constant(value, dtype) if isinstance(value, numbers) else value for name, value in constants.items()
+        name: tf.constant(value, dtype) if isinstance(value, numbers) else value
+        for name, value in constants.items()
     }

@@ -1,4 +1,7 @@
-"""What is used of Keras, TensorFlow and TFP without being public: why, and which public thing would replace it."""
+"""What is used of Keras, TensorFlow and TFP without being public.
+
+Why, and which public thing would replace it.
+"""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -7,28 +10,40 @@ import keras
 import tensorflow as tf
 from tensorflow.python.util.dispatch import register_dispatchable_type
 
-# `tf.experimental.dispatch_for_api` looks at annotations of classes that are registered, and composite tensors alone
-# are so by themselves. A public registration would replace it.
+# `tf.experimental.dispatch_for_api` looks at annotations of classes that are registered, and
+# composite tensors alone are so by themselves. A public registration would replace it.
 dispatchable = register_dispatchable_type
 
 
 def layers_within(network: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Return all layers of a network: `keras.Model.layers` leaves out those that layers have inside."""
+    """Return all layers of a network.
+
+    `keras.Model.layers` leaves out those that layers have inside.
+    """
     return list(network._flatten_layers())
 
 
 def nodes_of(layer: keras.layers.Layer) -> list:
-    """Return the calls of a layer in functional models: `layer.input` and `layer.output` know of one call only."""
+    """Return the calls of a layer in functional models.
+
+    `layer.input` and `layer.output` know of one call only.
+    """
     return layer._inbound_nodes
 
 
 def history_of(symbolic) -> Any:
-    """Return the call that a symbolic tensor comes from, or None: a `keras.KerasTensor` offers no way back."""
+    """Return the call that a symbolic tensor comes from, or None.
+
+    A `keras.KerasTensor` offers no way back.
+    """
     return getattr(symbolic, "_keras_history", None)
 
 
 def take_non_tensors(layer: keras.layers.Layer) -> None:
-    """Let a layer be called on what is no tensor, such as a `tfd.Distribution`: Keras has no public switch for it."""
+    """Let a layer be called on what is no tensor, such as a `tfd.Distribution`.
+
+    Keras has no public switch for it.
+    """
     layer._allow_non_tensor_positional_args = True
 
 
@@ -38,15 +53,24 @@ def as_it_stands(error: Exception) -> None:
 
 
 def graph_aside(name: str) -> tf.Graph:
-    """Return a graph that is traced and thrown away; `tf.Graph` has no composite tensors and captures nothing."""
+    """Return a graph that is traced and thrown away.
+
+    `tf.Graph` has no composite tensors and captures nothing.
+    """
     return tf.__internal__.FuncGraph(name)
 
 
 def eagerly() -> AbstractContextManager:
-    """Return to eager execution inside a graph; `tf.init_scope` leaves every graph, but not a `tf.Graph` of its own."""
+    """Return to eager execution inside a graph.
+
+    `tf.init_scope` leaves every graph, but not a `tf.Graph` of its own.
+    """
     return tf.__internal__.eager_context.eager_mode()
 
 
 def plain_class(kind: type) -> type:
-    """Return the class that all distributions of a kind have: `tfd.Independent` is only that of composite tensors."""
+    """Return the class that all distributions of a kind have.
+
+    `tfd.Independent` is only that of composite tensors.
+    """
     return kind.__mro__[1]

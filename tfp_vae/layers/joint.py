@@ -1,4 +1,7 @@
-"""Several distributions by name: groups of latents, layers of a hierarchy, data of several kinds."""
+"""Several distributions by name.
+
+Groups of latents, layers of a hierarchy, data of several kinds.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,7 +20,8 @@ tfd = tfp.distributions
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 def concatenated_draw(distribution: tfd.Distribution) -> tf.Tensor:
-    """Draw all parts of a joint distribution, flatten their events, and write them one after another.
+    """Draw all parts of a joint distribution, flatten their events, and write them one after
+    another.
 
     >>> concatenated_draw(tfd.JointDistributionNamed({"a": tfd.Normal([0.], 1.), "b": tfd.Poisson([3.])})).shape
     TensorShape([1, 2])
@@ -28,7 +32,8 @@ def concatenated_draw(distribution: tfd.Distribution) -> tf.Tensor:
         batch = tf.shape(part)[: part.shape.rank - len(shape)]
         flat.append(
             tf.cast(
-                tf.reshape(part, tf.concat([batch, [shape.num_elements()]], 0)), flat[0].dtype if flat else part.dtype
+                tf.reshape(part, tf.concat([batch, [shape.num_elements()]], 0)),
+                flat[0].dtype if flat else part.dtype,
             )
         )
     return tf.concat(flat, -1)
@@ -38,28 +43,30 @@ def concatenated_draw(distribution: tfd.Distribution) -> tf.Tensor:
 class Joint(DistributionLayer):
     """Several distributions by name, each of which may depend on the draws of those before it.
 
-    Use it to end an encoder in several groups of latents or in a hierarchy of them, as the prior of a hierarchy, or to
-    end a decoder in data of several kinds. Each part is a network that ends in a distribution layer, or a prior. It
-    takes what its `keras.Input`s are named after: a part before it, or an input of this layer; one input of any other
-    name takes this layer's own input.
+    Use it to end an encoder in several groups of latents or in a hierarchy of them, as the prior of
+    a hierarchy, or to end a decoder in data of several kinds. Each part is a network that ends in a
+    distribution layer, or a prior. It takes what its `keras.Input`s are named after: a part before
+    it, or an input of this layer; one input of any other name takes this layer's own input.
 
-    Reference: hierarchies: Burda et al., 2016, arXiv:1509.00519; with a shared path from the top down, see
-    `ProductOfNormals`.
+    Reference: hierarchies: Burda et al., 2016, arXiv:1509.00519; with a shared path from the top
+    down, see `ProductOfNormals`.
 
     Args:
         parts: networks by name, in an order in which none depends on a later one.
-        convert_to_tensor_fn: see `DistributionLayer`; the default concatenates one draw of all parts.
+        convert_to_tensor_fn: see `DistributionLayer`; the default concatenates one draw of all
+            parts.
         validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         features: `[batch, ...]`, a dict of such tensors, or None as a prior.
 
-    Output:
-        `tfd.JointDistributionNamed`: draws are dicts, `log_prob` of a dict is the sum over the parts.
+    Output: `tfd.JointDistributionNamed`: draws are dicts, `log_prob` of a dict is the sum over the
+        parts.
 
     Raises:
-        TypeError: if `parts` is not a dict of Keras layers, or one of them does not give a distribution.
+        TypeError: if `parts` is not a dict of Keras layers, or one of them does not give a
+            distribution.
         ValueError: if there are no parts, or a part takes an input that there is not.
 
     Example:
@@ -74,10 +81,15 @@ class Joint(DistributionLayer):
 
     roles = ()
 
-    def __init__(self, parts: Mapping, convert_to_tensor_fn=concatenated_draw, validate_args=False, **kwargs):
-        if not isinstance(parts, Mapping) or not all(isinstance(p, keras.layers.Layer) for p in parts.values()):
+    def __init__(
+        self, parts: Mapping, convert_to_tensor_fn=concatenated_draw, validate_args=False, **kwargs
+    ):
+        if not isinstance(parts, Mapping) or not all(
+            isinstance(p, keras.layers.Layer) for p in parts.values()
+        ):
             raise TypeError(
-                f"parts must be a dict of Keras models that end in distribution layers, received {parts!r}."
+                "parts must be a dict of Keras models that end in distribution layers, received "
+                f"{parts!r}."
             )
         if not parts:
             raise ValueError("parts is empty. Expected at least one network by name.")
@@ -92,11 +104,20 @@ class Joint(DistributionLayer):
     def named_inputs(self) -> dict[str, keras.KerasTensor]:
         """What parts ask for by a name of the user's, and what is no part."""
         asked = [item for network in self.parts.values() for item in named_inputs(network).items()]
-        return {name: tensor for name, tensor in asked if name not in self.parts and not is_automatic(name)}
+        return {
+            name: tensor
+            for name, tensor in asked
+            if name not in self.parts and not is_automatic(name)
+        }
 
     @staticmethod
-    def new(features, parts: Mapping[str, keras.layers.Layer], validate_args=False) -> tfd.Distribution:
-        """Build the joint distribution; its parts say by themselves whether they check their arguments."""
+    def new(
+        features, parts: Mapping[str, keras.layers.Layer], validate_args=False
+    ) -> tfd.Distribution:
+        """Build the joint distribution.
+
+        Its parts say by themselves whether they check their arguments.
+        """
         values = dict(features) if isinstance(features, Mapping) else {"features": features}
         main = None if isinstance(features, Mapping) else "features"
         model: dict = {}
@@ -120,10 +141,16 @@ def names_of(layer: keras.layers.Layer) -> str | dict[str, str]:
     return type(layer).__name__
 
 
-def _dependent(network: keras.layers.Layer, values: dict, needs: Sequence[str], main: str | None) -> Callable:
-    """Return the function of the latents before it that TFP asks for, with their names as its arguments."""
+def _dependent(
+    network: keras.layers.Layer, values: dict, needs: Sequence[str], main: str | None
+) -> Callable:
+    """Return the function of the latents before it that TFP asks for, with their names as its
+    arguments.
+    """
     inputs = named_inputs(network)
-    event_ndims = {name: value.shape.rank - 1 for name, value in values.items() if value is not None}
+    event_ndims = {
+        name: value.shape.rank - 1 for name, value in values.items() if value is not None
+    }
 
     def distribution(**latents):
         ndims = {**event_ndims, **{name: inputs[name].ndim - 1 for name in needs}}
@@ -135,8 +162,8 @@ def _dependent(network: keras.layers.Layer, values: dict, needs: Sequence[str], 
 def _expect_distribution(name: str, output) -> tfd.Distribution:
     if not isinstance(output, tfd.Distribution):
         raise TypeError(
-            f"The part {name!r} must end in a distribution layer, such as MultivariateNormalDiag; its output is a "
-            f"{type(output).__name__}."
+            f"The part {name!r} must end in a distribution layer, such as MultivariateNormalDiag; "
+            f"its output is a {type(output).__name__}."
         )
     return unwrap(output)
 
@@ -145,16 +172,18 @@ def _expect_distribution(name: str, output) -> tfd.Distribution:
 class ProductOfNormals(DistributionLayer):
     """The normalized product of normal densities: what several experts agree on.
 
-    The precisions add up, and the mean is that of the experts' means, weighted by their precisions. In a ladder the
-    posterior of a layer is the product of what its features say and what the layer above says, the latter through the
-    prior's own network; with several sources of data it joins what each of them says.
+    The precisions add up, and the mean is that of the experts' means, weighted by their precisions.
+    In a ladder the posterior of a layer is the product of what its features say and what the layer
+    above says, the latter through the prior's own network; with several sources of data it joins
+    what each of them says.
 
-    Reference: Soenderby et al., 2016, Ladder variational autoencoders, arXiv:1602.02282; Wu & Goodman, 2018,
-    Multimodal generative models for scalable weakly-supervised learning, arXiv:1802.05335.
+    Reference: Soenderby et al., 2016, Ladder variational autoencoders, arXiv:1602.02282; Wu &
+    Goodman, 2018, Multimodal generative models for scalable weakly-supervised learning,
+    arXiv:1802.05335.
 
     Args:
-        experts: networks that end in `MultivariateNormalDiag` or another normal distribution of diagonal covariance;
-            each takes what its `keras.Input` is named after.
+        experts: networks that end in `MultivariateNormalDiag` or another normal distribution of
+            diagonal covariance; each takes what its `keras.Input` is named after.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -178,7 +207,9 @@ class ProductOfNormals(DistributionLayer):
 
     roles = ()
 
-    def __init__(self, experts: Sequence, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+    def __init__(
+        self, experts: Sequence, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
         if not experts:
             raise ValueError("experts is empty. Expected at least one network.")
         super().__init__({"experts": list(experts)}, convert_to_tensor_fn, validate_args, **kwargs)
@@ -186,7 +217,9 @@ class ProductOfNormals(DistributionLayer):
     @property
     def named_inputs(self) -> dict[str, keras.KerasTensor]:
         """The inputs of all experts."""
-        return {name: tensor for expert in self.experts for name, tensor in named_inputs(expert).items()}
+        return {
+            name: tensor for expert in self.experts for name, tensor in named_inputs(expert).items()
+        }
 
     @staticmethod
     def new(values, experts: Sequence, validate_args=False) -> tfd.Distribution:
@@ -197,5 +230,10 @@ class ProductOfNormals(DistributionLayer):
                 raise TypeError(f"An expert must give a MultivariateNormalDiag, received {normal}.")
         precisions = [1.0 / tf.square(normal.stddev()) for normal in normals]
         precision = tf.add_n(precisions)
-        loc = tf.add_n([p * normal.mean() for p, normal in zip(precisions, normals, strict=True)]) / precision
-        return tfd.MultivariateNormalDiag(loc, tf.math.rsqrt(precision), validate_args=validate_args)
+        loc = (
+            tf.add_n([p * normal.mean() for p, normal in zip(precisions, normals, strict=True)])
+            / precision
+        )
+        return tfd.MultivariateNormalDiag(
+            loc, tf.math.rsqrt(precision), validate_args=validate_args
+        )

@@ -1,9 +1,9 @@
 """The KL divergence as a term of a Keras model's loss: as an activity regularizer, or as a layer.
 
-Both add mean over the batch of KL(q(z|x) || p(z)), in nats per example, once. They differ in who divides by the batch
-size. Keras (3.14 and later) divides what an activity regularizer returns by the length of the output's first axis, so
-the regularizer returns that many times the mean. Keras divides nothing that comes by `add_loss`, so the layer adds the
-mean.
+Both add mean over the batch of KL(q(z|x) || p(z)), in nats per example, once. They differ in who
+divides by the batch size. Keras (3.14 and later) divides what an activity regularizer returns by
+the length of the output's first axis, so the regularizer returns that many times the mean. Keras
+divides nothing that comes by `add_loss`, so the layer adds the mean.
 """
 
 from collections.abc import Callable
@@ -28,37 +28,42 @@ tfd = tfp.distributions
 class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer):
     """KL(q(z|x) || p(z)) for `activity_regularizer=` of a distribution layer.
 
-    It is a Keras layer too, so that the distribution layer tracks, trains and saves the prior's weights with its own.
+    It is a Keras layer too, so that the distribution layer tracks, trains and saves the prior's
+    weights with its own.
     The value does not know of sample weights: use `tfp_vae.VAE` for weighted examples.
 
     Reference: Kingma & Welling, 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 
     Args:
-        distribution_b: the prior p(z): a Keras layer or model that gives a distribution whatever its input, such as a
-            `tfp_vae.priors.Prior` or `Sequential([VariableLayer(...), DistributionLambda(...)])`; or a
-            `tfd.Distribution`, which stays as it is; or a function without arguments.
-        use_exact_kl: True for TFP's closed form, False for Monte Carlo: log q(z|x) - log p(z) at the test points.
-        test_points_reduce_axis: axes over which the Monte Carlo values are averaged. Sample axes and the batch axis are
-            averaged in any case, for None and () these alone.
-        test_points_fn: function of q(z|x) that gives the test points. The default takes the tensor that q(z|x) is
-            converted to, which the next layers see.
-        weight: factor of the divergence: a number, a variable or a `keras.optimizers.schedules.LearningRateSchedule`;
-            None is 1. A variable is never trained; a reloaded model has one of the same value. A schedule is read at
-            the number of calls in training so far, which is saved with the model; evaluation reads it there too.
+        distribution_b: the prior p(z): a Keras layer or model that gives a distribution whatever
+            its input, such as a `tfp_vae.priors.Prior` or `Sequential([VariableLayer(...),
+            DistributionLambda(...)])`; or a `tfd.Distribution`, which stays as it is; or a function
+            without arguments.
+        use_exact_kl: True for TFP's closed form, False for Monte Carlo: log q(z|x) - log p(z) at
+            the test points.
+        test_points_reduce_axis: axes over which the Monte Carlo values are averaged. Sample axes
+            and the batch axis are averaged in any case, for None and () these alone.
+        test_points_fn: function of q(z|x) that gives the test points. The default takes the tensor
+            that q(z|x) is converted to, which the next layers see.
+        weight: factor of the divergence: a number, a variable or a
+            `keras.optimizers.schedules.LearningRateSchedule`; None is 1. A variable is never
+            trained; a reloaded model has one of the same value. A schedule is read at the number of
+            calls in training so far, which is saved with the model; evaluation reads it there too.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         distribution_a: q(z|x), what a distribution layer returns: batch shape `[batch, ...]`.
 
     Output:
-        Scalar, in nats: the weighted divergence averaged over samples and batch and summed over further batch axes,
-        times the length of the first axis of the tensor q(z|x) is converted to. With one draw: the sum over the batch.
+        Scalar, in nats: the weighted divergence averaged over samples and batch and summed over
+        further batch axes, times the length of the first axis of the tensor q(z|x) is converted to.
+        With one draw: the sum over the batch.
 
     Raises:
         TypeError: if `distribution_b` or the layer's output is not a distribution.
-        ValueError: if `distribution_b` is a `tfd.Distribution` with trainable variables, which Keras would not train,
-            or Monte Carlo is asked of a distribution without reparameterized draws; when saving, if `distribution_b`
-            or a function cannot be described.
+        ValueError: if `distribution_b` is a `tfd.Distribution` with trainable variables, which
+            Keras would not train, or Monte Carlo is asked of a distribution without reparameterized
+            draws; when saving, if `distribution_b` or a function cannot be described.
         NotImplementedError: with `use_exact_kl`, if TFP has no closed form for the pair.
 
     Example:
@@ -139,13 +144,14 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
 class KLDivergenceAddLoss(keras.layers.Layer):
     """A layer that hands on q(z|x) as it is, and adds KL(q(z|x) || p(z)) to the model's loss.
 
-    Use it after a distribution layer, where `KLDivergenceRegularizer` does not fit. It adds the mean over the batch:
-    the value that a `KLDivergenceRegularizer` comes to after Keras divided it.
+    Use it after a distribution layer, where `KLDivergenceRegularizer` does not fit. It adds the
+    mean over the batch: the value that a `KLDivergenceRegularizer` comes to after Keras divided it.
 
     Reference: Kingma & Welling, 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 
     Args:
-        distribution_b, use_exact_kl, test_points_reduce_axis, test_points_fn, weight: see `KLDivergenceRegularizer`.
+        distribution_b, use_exact_kl, test_points_reduce_axis, test_points_fn, weight: see
+            `KLDivergenceRegularizer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -178,7 +184,12 @@ class KLDivergenceAddLoss(keras.layers.Layer):
     ):
         super().__init__(autocast=False, **kwargs)
         self.divergence = KLDivergenceRegularizer(
-            distribution_b, use_exact_kl, test_points_reduce_axis, test_points_fn, weight, dtype=self.dtype_policy
+            distribution_b,
+            use_exact_kl,
+            test_points_reduce_axis,
+            test_points_fn,
+            weight,
+            dtype=self.dtype_policy,
         )
         self.built = True
 
@@ -207,12 +218,14 @@ class Weighting(keras.layers.Layer):
 
     def __init__(self, weight=None, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        # Keras would train a variable of its own, down to zero; the TensorFlow variable in it is only read.
+        # Keras would train a variable of its own, down to zero; the TensorFlow variable in it is
+        # only read.
         self.weight = weight.value if isinstance(weight, keras.Variable) else weight
         self.step = None
         if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
-            # Neither a layer nor a regularizer can reach the optimizer, so the steps are counted here.
-            # Each replica counts for itself: to agree in the middle of a call would mix up the replicas' losses.
+            # Neither a layer nor a regularizer can reach the optimizer, so the steps are counted
+            # here. Each replica counts for itself: to agree in the middle of a call would mix up
+            # the replicas' losses.
             self.step = keras.Variable(
                 0,
                 dtype="int32",
@@ -225,7 +238,13 @@ class Weighting(keras.layers.Layer):
 
     def apply(self, divergence: tf.Tensor, training) -> tf.Tensor:
         """Weigh the divergence, and count the step if it is one of training."""
-        weight = 1.0 if self.weight is None else self.weight if self.step is None else self.weight(self.step)
+        weight = (
+            1.0
+            if self.weight is None
+            else self.weight
+            if self.step is None
+            else self.weight(self.step)
+        )
         if self.step is not None and training:
             self.step.assign_add(1)
         return in_dtype(weight, divergence.dtype) * divergence
@@ -253,41 +272,58 @@ def kl_divergence(
     test_points_fn: Callable = tf.convert_to_tensor,
     test_points_reduce_axis=(),
 ) -> tf.Tensor:
-    """Return KL(a || b), in nats: `[*batch]`, or `[*sample, *batch]` at the test points, reduced axes of length 1.
+    """Return KL(a || b), in nats.
+
+    `[*batch]`, or `[*sample, *batch]` at the test points, reduced axes of length 1.
 
     Raises:
-        ValueError: if a draw of `a` has no gradient, or `a` and `b` are distributions over different things.
+        ValueError: if a draw of `a` has no gradient, or `a` and `b` are distributions over
+            different things.
         NotImplementedError: with `use_exact_kl`, if TFP has no closed form for the pair.
     """
-    names = [type(unwrap(distribution)).__name__ for distribution in (distribution_a, distribution_b)]
-    if distribution_a.reparameterization_type is tfd.NOT_REPARAMETERIZED and test_points_fn is tf.convert_to_tensor:
+    names = [
+        type(unwrap(distribution)).__name__ for distribution in (distribution_a, distribution_b)
+    ]
+    if (
+        distribution_a.reparameterization_type is tfd.NOT_REPARAMETERIZED
+        and test_points_fn is tf.convert_to_tensor
+    ):
         raise ValueError(
-            f"The distribution {names[0]} is not reparameterized: no gradient would flow through its draws. Take a "
-            "relaxed or straight-through distribution, or pass a test_points_fn that gives points with a gradient."
+            f"The distribution {names[0]} is not reparameterized: no gradient would flow through "
+            "its draws. Take a relaxed or straight-through distribution, or pass a test_points_fn "
+            "that gives points with a gradient."
         )
     kinds = [(unwrap(d).event_shape, unwrap(d).dtype) for d in (distribution_a, distribution_b)]
     if kinds[0] != kinds[1]:
-        first, second = (f"{name} (event shape {kind[0]}, {kind[1]})" for name, kind in zip(names, kinds, strict=True))
+        first, second = (
+            f"{name} (event shape {kind[0]}, {kind[1]})"
+            for name, kind in zip(names, kinds, strict=True)
+        )
         raise ValueError(
-            f"There is no KL divergence between {first} and {second}. Make event shapes and dtypes equal, for example "
-            "by tfd.Independent(..., reinterpreted_batch_ndims=1)."
+            f"There is no KL divergence between {first} and {second}. Make event shapes and dtypes "
+            "equal, for example by tfd.Independent(..., reinterpreted_batch_ndims=1)."
         )
     if use_exact_kl:
         try:
             return tfd.kl_divergence(distribution_a, distribution_b)
         except NotImplementedError as error:
             raise NotImplementedError(
-                f"TFP has no closed form for KL({names[0]} || {names[1]}). Pass use_exact_kl=False for Monte Carlo."
+                f"TFP has no closed form for KL({names[0]} || {names[1]}). Pass use_exact_kl=False "
+                "for Monte Carlo."
             ) from error
     z = test_points_fn(distribution_a)
     log_ratio = distribution_a.log_prob(z) - distribution_b.log_prob(z)
     return tf.reduce_mean(
-        log_ratio, axis=() if test_points_reduce_axis is None else test_points_reduce_axis, keepdims=True
+        log_ratio,
+        axis=() if test_points_reduce_axis is None else test_points_reduce_axis,
+        keepdims=True,
     )
 
 
 def mean_then_sum(kl: tf.Tensor, num_summed_axes: int) -> tf.Tensor:
-    """Sum over the last axes and take the mean over those before; of nothing (an empty batch) the mean is 0.
+    """Sum over the last axes and take the mean over those before.
+
+    Of nothing (an empty batch) the mean is 0.
 
     >>> mean_then_sum(tf.ones([5, 3, 2]), num_summed_axes=1).numpy()
     np.float32(2.0)
@@ -297,31 +333,46 @@ def mean_then_sum(kl: tf.Tensor, num_summed_axes: int) -> tf.Tensor:
 
 
 def call_prior(prior) -> tfd.Distribution:
-    """Return the distribution of a prior: a Keras layer, a `tfd.Distribution`, or a function without arguments."""
+    """Return the distribution of a prior.
+
+    A Keras layer, a `tfd.Distribution`, or a function without arguments.
+    """
     if isinstance(prior, tfd.Distribution):
         return prior
     if not isinstance(prior, keras.layers.Layer):
         return prior()
     if isinstance(prior, keras.Model) and prior.built and getattr(prior, "inputs", None):
-        return prior(tf.zeros([1 if size is None else size for size in prior.input_shape], prior.inputs[0].dtype))
+        return prior(
+            tf.zeros(
+                [1 if size is None else size for size in prior.input_shape], prior.inputs[0].dtype
+            )
+        )
     return prior(None)
 
 
 def _check_prior(prior):
     is_layer = isinstance(prior, keras.layers.Layer)
     with tf.GradientTape() as tape:
-        given = call_prior(prior) if callable(prior) else prior  # this call also builds it, outside any graph
-    parameters = tf.nest.flatten(unwrap(given).parameters) if isinstance(given, tfd.Distribution) else []
-    own = [parameter for parameter in parameters if isinstance(parameter, (tf.Variable, keras.Variable))]
+        # This call also builds it, outside any graph.
+        given = call_prior(prior) if callable(prior) else prior
+    parameters = (
+        tf.nest.flatten(unwrap(given).parameters) if isinstance(given, tfd.Distribution) else []
+    )
+    own = [
+        parameter
+        for parameter in parameters
+        if isinstance(parameter, (tf.Variable, keras.Variable))
+    ]
     if not is_layer and any(variable.trainable for variable in [*own, *tape.watched_variables()]):
         raise ValueError(
-            f"distribution_b={prior!r} has trainable variables, which Keras would neither train nor save with the "
-            "model. Pass a Keras model, such as Sequential([VariableLayer(...), DistributionLambda(...)])."
+            f"distribution_b={prior!r} has trainable variables, which Keras would neither train nor "
+            "save with the model. Pass a Keras model, such as Sequential([VariableLayer(...), "
+            "DistributionLambda(...)])."
         )
     if not isinstance(given, tfd.Distribution):
         raise TypeError(
-            "Expected distribution_b to be a tfd.Distribution, or a Keras layer or a function that gives one, "
-            f"received {prior!r}{f', which gives {given!r}' if callable(prior) else ''}."
+            "Expected distribution_b to be a tfd.Distribution, or a Keras layer or a function that "
+            f"gives one, received {prior!r}{f', which gives {given!r}' if callable(prior) else ''}."
         )
     return unwrap(prior)
 
@@ -329,14 +380,18 @@ def _check_prior(prior):
 def _as_tensor_like(distribution) -> TensorLike:
     if not isinstance(distribution, tfd.Distribution):
         raise TypeError(
-            f"Expected a distribution, received a {type(distribution).__name__}. A KL divergence belongs to (or after) "
-            "a distribution layer, such as IndependentNormal."
+            f"Expected a distribution, received a {type(distribution).__name__}. A KL divergence "
+            "belongs to (or after) a distribution layer, such as IndependentNormal."
         )
     return distribution if isinstance(distribution, TensorLike) else TensorLike(distribution)
 
 
 def _arguments(config: dict) -> dict:
-    arguments = {name: from_config(value) for name, value in config.items() if name not in ("distribution_b", "weight")}
+    arguments = {
+        name: from_config(value)
+        for name, value in config.items()
+        if name not in ("distribution_b", "weight")
+    }
     prior, weight = config["distribution_b"], weight_from_config(config["weight"])
     return {**arguments, "distribution_b": _prior_from_config(prior), "weight": weight}
 
@@ -346,7 +401,8 @@ def _prior_to_config(prior):
         return object_to_config(prior, "distribution_b")
     config = to_config(prior, "distribution_b")
     if isinstance(prior, keras.layers.Layer):
-        config["shared_object_id"] = id(prior)  # one prior of two layers stays one: Keras forgets this two levels deep
+        # One prior of two layers stays one: Keras forgets this two levels deep.
+        config["shared_object_id"] = id(prior)
     return config
 
 

@@ -28,21 +28,21 @@ class MixtureSameFamily(DistributionLayer):
 
     Args:
         num_components: number of components of the mixture.
-        component_layer: a distribution layer, or any function from `[..., num_components, component_params_size]` to
-            a distribution of batch shape `[..., num_components]`.
+        component_layer: a distribution layer, or any function from `[..., num_components,
+            component_params_size]` to a distribution of batch shape `[..., num_components]`.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., num_components * (1 + component_params_size)]`, the mixture's logits, then the parameters of
-            each component.
+        params: `[..., num_components * (1 + component_params_size)]`, the mixture's logits, then
+            the parameters of each component.
 
     Output:
         `tfd.MixtureSameFamily`, batch shape `[...]`, event shape that of the components.
 
     Raises:
-        ValueError: if `num_components` is not a positive integer, `params` has another size, or the dtype of
-            `component_layer` differs.
+        ValueError: if `num_components` is not a positive integer, `params` has another size, or the
+            dtype of `component_layer` differs.
 
     Example:
     >>> from tfp_vae import layers as tfpl
@@ -66,18 +66,27 @@ class MixtureSameFamily(DistributionLayer):
             "component_layer": component_layer,
         }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
-        if isinstance(component_layer, keras.layers.Layer) and component_layer.variable_dtype != self.variable_dtype:
+        if (
+            isinstance(component_layer, keras.layers.Layer)
+            and component_layer.variable_dtype != self.variable_dtype
+        ):
             raise ValueError(
-                f"component_layer gives densities in {component_layer.variable_dtype}, this layer in "
-                f"{self.variable_dtype}. Pass the same dtype to both."
+                f"component_layer gives densities in {component_layer.variable_dtype}, this layer "
+                f"in {self.variable_dtype}. Pass the same dtype to both."
             )
 
     @staticmethod
-    def new(params, num_components: int, component_layer: Callable, validate_args=False, name=None) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(num_components, component_params_size)]`."""
+    def new(
+        params, num_components: int, component_layer: Callable, validate_args=False, name=None
+    ) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(num_components,
+        component_params_size)]`.
+        """
         params = tf.convert_to_tensor(params)
         component_params_size = params.shape[-1] // num_components - 1
-        logits, components = split_params(params, [[num_components], [num_components, component_params_size]])
+        logits, components = split_params(
+            params, [[num_components], [num_components, component_params_size]]
+        )
         return tfd.MixtureSameFamily(
             Categories(logits),
             unwrap(component_layer(components)),
@@ -104,15 +113,15 @@ class MixtureNormal(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., params_size(num_components, event_shape)]`, the mixture's logits, then the parameters of each
-            component, see `IndependentNormal`.
+        params: `[..., params_size(num_components, event_shape)]`, the mixture's logits, then the
+            parameters of each component, see `IndependentNormal`.
 
     Output:
         `tfd.MixtureSameFamily`, batch shape `[...]`, event shape `event_shape`.
 
     Raises:
-        ValueError: if `num_components` is not a positive integer, `event_shape` is not a shape, or `params` has
-            another size.
+        ValueError: if `num_components` is not a positive integer, `event_shape` is not a shape, or
+            `params` has another size.
 
     Example:
     >>> MixtureNormal(3, [2])(tf.zeros([4, MixtureNormal.params_size(3, [2])])).event_shape
@@ -122,25 +131,39 @@ class MixtureNormal(DistributionLayer):
     roles = ()
 
     def __init__(
-        self, num_components: int, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+        self,
+        num_components: int,
+        event_shape=(),
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
     ):
-        super().__init__(_arguments(num_components, event_shape), convert_to_tensor_fn, validate_args, **kwargs)
+        super().__init__(
+            _arguments(num_components, event_shape), convert_to_tensor_fn, validate_args, **kwargs
+        )
 
     @staticmethod
-    def new(params, num_components: int, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+    def new(
+        params, num_components: int, event_shape=(), validate_args=False, name=None
+    ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(num_components, event_shape)]`."""
         component = IndependentNormal
-        return _mixture(params, num_components, component, event_shape, validate_args, name or "MixtureNormal")
+        return _mixture(
+            params, num_components, component, event_shape, validate_args, name or "MixtureNormal"
+        )
 
     @staticmethod
     def params_size(num_components: int, event_shape=(), name=None) -> int:
         """Return the number of parameters of one distribution."""
-        return MixtureSameFamily.params_size(num_components, IndependentNormal.params_size(event_shape))
+        return MixtureSameFamily.params_size(
+            num_components, IndependentNormal.params_size(event_shape)
+        )
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class MixtureLogistic(DistributionLayer):
-    """A mixture of independent logistic distributions: for real-valued data with several modes and heavier tails.
+    """A mixture of independent logistic distributions: for real-valued data with several modes and
+    heavier tails.
 
     Args:
         num_components: number of components of the mixture.
@@ -149,15 +172,15 @@ class MixtureLogistic(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., params_size(num_components, event_shape)]`, the mixture's logits, then the parameters of each
-            component, see `IndependentLogistic`.
+        params: `[..., params_size(num_components, event_shape)]`, the mixture's logits, then the
+            parameters of each component, see `IndependentLogistic`.
 
     Output:
         `tfd.MixtureSameFamily`, batch shape `[...]`, event shape `event_shape`.
 
     Raises:
-        ValueError: if `num_components` is not a positive integer, `event_shape` is not a shape, or `params` has
-            another size.
+        ValueError: if `num_components` is not a positive integer, `event_shape` is not a shape, or
+            `params` has another size.
 
     Example:
     >>> MixtureLogistic(3, [2])(tf.zeros([4, MixtureLogistic.params_size(3, [2])])).event_shape
@@ -167,28 +190,42 @@ class MixtureLogistic(DistributionLayer):
     roles = ()
 
     def __init__(
-        self, num_components: int, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+        self,
+        num_components: int,
+        event_shape=(),
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
     ):
-        super().__init__(_arguments(num_components, event_shape), convert_to_tensor_fn, validate_args, **kwargs)
+        super().__init__(
+            _arguments(num_components, event_shape), convert_to_tensor_fn, validate_args, **kwargs
+        )
 
     @staticmethod
-    def new(params, num_components: int, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+    def new(
+        params, num_components: int, event_shape=(), validate_args=False, name=None
+    ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(num_components, event_shape)]`."""
         component = IndependentLogistic
-        return _mixture(params, num_components, component, event_shape, validate_args, name or "MixtureLogistic")
+        return _mixture(
+            params, num_components, component, event_shape, validate_args, name or "MixtureLogistic"
+        )
 
     @staticmethod
     def params_size(num_components: int, event_shape=(), name=None) -> int:
         """Return the number of parameters of one distribution."""
-        return MixtureSameFamily.params_size(num_components, IndependentLogistic.params_size(event_shape))
+        return MixtureSameFamily.params_size(
+            num_components, IndependentLogistic.params_size(event_shape)
+        )
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class MixtureQuantizedLogistic(DistributionLayer):
-    """Independent mixtures of quantized logistic distributions, one for each value: for 8-bit images.
+    """Independent mixtures of quantized logistic distributions, one for each value: for 8-bit
+    images.
 
-    Each value of an event has a mixture of its own (`MixtureLogistic` has one mixture of whole events); see
-    `IndependentQuantizedLogistic` for the components. Channels are independent.
+    Each value of an event has a mixture of its own (`MixtureLogistic` has one mixture of whole
+    events); see `IndependentQuantizedLogistic` for the components. Channels are independent.
 
     Reference: Salimans et al., 2017, PixelCNN++, arXiv:1701.05517.
 
@@ -200,15 +237,15 @@ class MixtureQuantizedLogistic(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., 3 * num_components * prod(event_shape)]`: the logits of all first components, of all second ...,
-            then the locations, then the unconstrained scales in the same order.
+        params: `[..., 3 * num_components * prod(event_shape)]`: the logits of all first components,
+            of all second ..., then the locations, then the unconstrained scales in the same order.
 
     Output:
         `tfd.Independent(tfd.MixtureSameFamily)`, batch shape `[...]`, event shape `event_shape`.
 
     Raises:
-        ValueError: if `num_components` is not a positive integer, `event_shape` is not a shape, `num_levels` is below
-            2, or `params` has another size.
+        ValueError: if `num_components` is not a positive integer, `event_shape` is not a shape,
+            `num_levels` is below 2, or `params` has another size.
 
     Example:
     >>> layer = MixtureQuantizedLogistic(5, [2])
@@ -227,17 +264,27 @@ class MixtureQuantizedLogistic(DistributionLayer):
         validate_args=False,
         **kwargs,
     ):
-        arguments = {**_arguments(num_components, event_shape), "num_levels": as_count(num_levels, "num_levels", 2)}
+        arguments = {
+            **_arguments(num_components, event_shape),
+            "num_levels": as_count(num_levels, "num_levels", 2),
+        }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
     def new(
-        params, num_components: int, event_shape=(), num_levels: int = 256, validate_args=False, name=None
+        params,
+        num_components: int,
+        event_shape=(),
+        num_levels: int = 256,
+        validate_args=False,
+        name=None,
     ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(num_components, event_shape)]`."""
         event_shape = as_event_shape(event_shape)
         pieces = split_params(params, [(num_components, *event_shape)] * 3)
-        logits, loc, scale = (tfb.Transpose(perm=_last(len(event_shape)))(piece) for piece in pieces)
+        logits, loc, scale = (
+            tfb.Transpose(perm=_last(len(event_shape)))(piece) for piece in pieces
+        )
         components = quantized_logistic(loc, scale, num_levels, validate_args)
         base = tfd.MixtureSameFamily(Categories(logits), components, validate_args=validate_args)
         return independent_of(base, len(event_shape), name or "MixtureQuantizedLogistic")
@@ -245,15 +292,25 @@ class MixtureQuantizedLogistic(DistributionLayer):
     @staticmethod
     def params_size(num_components: int, event_shape=(), name=None) -> int:
         """Return the number of parameters of one distribution."""
-        return 3 * as_count(num_components, "num_components") * int(np.prod(as_event_shape(event_shape)))
+        return (
+            3
+            * as_count(num_components, "num_components")
+            * int(np.prod(as_event_shape(event_shape)))
+        )
 
 
 @own
 class Categories(tfd.Categorical):
-    """TFP's, with probabilities whatever the number of axes: TensorFlow's softmax takes five at most on the CPU."""
+    """TFP's, with probabilities whatever the number of axes: TensorFlow's softmax takes five at
+    most on the CPU.
+    """
 
     def _probs_parameter_no_checks(self):
-        return tf.exp(tf.nn.log_softmax(self.logits)) if self._probs is None else super()._probs_parameter_no_checks()
+        return (
+            tf.exp(tf.nn.log_softmax(self.logits))
+            if self._probs is None
+            else super()._probs_parameter_no_checks()
+        )
 
 
 def _last(event_ndims: int) -> list[int]:
@@ -262,10 +319,15 @@ def _last(event_ndims: int) -> list[int]:
 
 
 def _arguments(num_components, event_shape) -> dict:
-    return {"num_components": as_count(num_components, "num_components"), "event_shape": as_event_shape(event_shape)}
+    return {
+        "num_components": as_count(num_components, "num_components"),
+        "event_shape": as_event_shape(event_shape),
+    }
 
 
-def _mixture(params, num_components, component, event_shape, validate_args, name) -> tfd.Distribution:
+def _mixture(
+    params, num_components, component, event_shape, validate_args, name
+) -> tfd.Distribution:
     def components(component_params):
         return component.new(component_params, event_shape, validate_args)
 

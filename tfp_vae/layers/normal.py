@@ -8,9 +8,20 @@ import tensorflow_probability as tfp
 from tfp_vae.checks import as_count
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_params_size
-from tfp_vae.layers.shapes import as_event_shape, as_event_size, as_positive, softplus_above, split_params
+from tfp_vae.layers.shapes import (
+    as_event_shape,
+    as_event_size,
+    as_positive,
+    softplus_above,
+    split_params,
+)
 
-__all__ = ["IndependentNormal", "MultivariateNormalDiag", "MultivariateNormalDiagPlusLowRank", "MultivariateNormalTriL"]
+__all__ = [
+    "IndependentNormal",
+    "MultivariateNormalDiag",
+    "MultivariateNormalDiagPlusLowRank",
+    "MultivariateNormalTriL",
+]
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 
@@ -50,8 +61,12 @@ class MultivariateNormalDiag(DistributionLayer):
 
     roles = ("posterior",)
 
-    def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_size": as_event_size(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_size": as_event_size(event_size)}, convert_to_tensor_fn, validate_args, **kwargs
+        )
 
     @staticmethod
     def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
@@ -77,24 +92,27 @@ class MultivariateNormalTriL(DistributionLayer):
 
     The factor's diagonal is softplus of its parameter, plus 1e-5, as in tfp.layers.
 
-    As the posterior of a VAE it learns as fast as `MultivariateNormalDiag` with an `off_diagonal_scale` of about
-    1 / event_size: the entries below the diagonal, many more than those on it, otherwise begin as noise.
+    As the posterior of a VAE it learns as fast as `MultivariateNormalDiag` with an
+    `off_diagonal_scale` of about 1 / event_size: the entries below the diagonal, many more than
+    those on it, otherwise begin as noise.
 
     Args:
         event_size: number of dimensions.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
-        off_diagonal_scale: factor of the parameters below the diagonal; 1, the default, is that of tfp.layers.
+        off_diagonal_scale: factor of the parameters below the diagonal; 1, the default, is that of
+            tfp.layers.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., event_size + event_size * (event_size + 1) / 2]`, the location, then the factor's entries.
+        params: `[..., event_size + event_size * (event_size + 1) / 2]`, the location, then the
+            factor's entries.
 
     Output:
         `tfd.MultivariateNormalTriL`, batch shape `[...]`, event shape `[event_size]`.
 
     Raises:
-        ValueError: if `event_size` is not a positive integer, `off_diagonal_scale` not a positive number, or `params`
-            has another size.
+        ValueError: if `event_size` is not a positive integer, `off_diagonal_scale` not a positive
+            number, or `params` has another size.
 
     Example:
     >>> q = MultivariateNormalTriL(2)(tf.zeros([3, MultivariateNormalTriL.params_size(2)]))
@@ -121,7 +139,9 @@ class MultivariateNormalTriL(DistributionLayer):
 
     def distribution(self, params) -> tfd.Distribution:
         """Call `new`, whose arguments come in the order of tfp.layers."""
-        return self.new(params, self.event_size, self.validate_args, off_diagonal_scale=self.off_diagonal_scale)
+        return self.new(
+            params, self.event_size, self.validate_args, off_diagonal_scale=self.off_diagonal_scale
+        )
 
     @staticmethod
     def new(
@@ -146,10 +166,11 @@ class MultivariateNormalTriL(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class MultivariateNormalDiagPlusLowRank(DistributionLayer):
-    """A normal distribution with correlations along a few directions: between diagonal and full covariance.
+    """A normal distribution with correlations along a few directions: between diagonal and full
+    covariance.
 
-    The scale matrix is diag(d) + U U^T, d softplus of its parameter plus 1e-5, U of `rank` columns; the covariance is
-    its square. XLA cannot compile its density.
+    The scale matrix is diag(d) + U U^T, d softplus of its parameter plus 1e-5, U of `rank` columns;
+    the covariance is its square. XLA cannot compile its density.
 
     Reference: Rezende et al., 2014, Stochastic Backpropagation, arXiv:1401.4082, section 4.3.
 
@@ -160,13 +181,15 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., (2 + rank) * event_size]`, the location, then the unconstrained d, then U by rows.
+        params: `[..., (2 + rank) * event_size]`, the location, then the unconstrained d, then U by
+            rows.
 
     Output:
         `tfd.MultivariateNormalDiagPlusLowRank`, batch shape `[...]`, event shape `[event_size]`.
 
     Raises:
-        ValueError: if `event_size` or `rank` is not a positive integer, or `params` has another size.
+        ValueError: if `event_size` or `rank` is not a positive integer, or `params` has another
+            size.
 
     Example:
     >>> q = MultivariateNormalDiagPlusLowRank(3, 1)(tf.ones([1, MultivariateNormalDiagPlusLowRank.params_size(3, 1)]))
@@ -178,7 +201,14 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
 
     roles = ("posterior",)
 
-    def __init__(self, event_size: int, rank: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
+    def __init__(
+        self,
+        event_size: int,
+        rank: int,
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
+    ):
         arguments = {"event_size": as_event_size(event_size), "rank": as_count(rank, "rank")}
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
         self.supports_jit = False
@@ -186,7 +216,9 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
     @staticmethod
     def new(params, event_size: int, rank: int, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_size, rank)]`."""
-        loc, scale_diag, factor = split_params(params, [[event_size], [event_size], [event_size, rank]])
+        loc, scale_diag, factor = split_params(
+            params, [[event_size], [event_size], [event_size, rank]]
+        )
         return tfd.MultivariateNormalDiagPlusLowRank(
             loc,
             softplus_above(MIN_SCALE, scale_diag),
@@ -229,8 +261,15 @@ class IndependentNormal(DistributionLayer):
     roles = ("likelihood",)
     pixels = "unit"
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:

@@ -1,4 +1,7 @@
-"""Normal distributions whose scale does not depend on the features: trained, or in closed form from the data."""
+"""Normal distributions whose scale does not depend on the features.
+
+Trained, or in closed form from the data.
+"""
 
 import contextlib
 import contextvars
@@ -21,7 +24,8 @@ tfd = tfp.distributions
 
 # Spread of data that is worth beginning at.
 LEAST_SPREAD = 1e-4
-# Share of the stored variance that a training step keeps: low, for one batch has many errors, and they fall fast.
+# Share of the stored variance that a training step keeps: low, for one batch has many errors, and
+# they fall fast.
 MOMENTUM = 0.9
 # Whether `log_prob` moves the stored variance.
 _UPDATES = contextvars.ContextVar("updates", default=True)
@@ -29,7 +33,10 @@ _UPDATES = contextvars.ContextVar("updates", default=True)
 
 @contextlib.contextmanager
 def without_updates() -> Iterator[None]:
-    """Let `log_prob` of an optimal scale fit its outcomes without a lasting trace: they are those of a call before."""
+    """Let `log_prob` of an optimal scale fit its outcomes without a lasting trace.
+
+    They are those of a call before.
+    """
     token = _UPDATES.set(False)
     try:
         yield
@@ -39,21 +46,24 @@ def without_updates() -> Iterator[None]:
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentNormalLearnedScale(DistributionLayer):
-    """Independent normal distributions whose scale is a weight: the same for all z, so that it cannot collapse on one.
+    """Independent normal distributions whose scale is a weight: the same for all z, so that it
+    cannot collapse on one.
 
-    The scale is softplus of `rate` times the weight, plus 1e-5. It is 1 at first; `VAE.fit` begins at the spread of the
-    data, of a `tf.data.Dataset` at that of its first batch. Where it is shared by a whole event, its optimum is the
-    root of the mean squared error, and the log-likelihood there weighs errors against the KL divergence without a beta
-    to choose.
+    The scale is softplus of `rate` times the weight, plus 1e-5. It is 1 at first; `VAE.fit` begins
+    at the spread of the data, of a `tf.data.Dataset` at that of its first batch. Where it is shared
+    by a whole event, its optimum is the root of the mean squared error, and the log-likelihood
+    there weighs errors against the KL divergence without a beta to choose.
 
-    Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
+    Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders,
+        arXiv:2006.13202.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
-        scale_shape: shape of the scale, which broadcasts to `event_shape`: `()` for one scale, `event_shape` for one
-            for each value, `(1, 1, 3)` for one for each channel of an image.
-        rate: how many times faster than other weights the scale moves: an optimizer's steps of some thousandths would
-            take a thousand steps from the spread of images to the error of their reconstructions.
+        scale_shape: shape of the scale, which broadcasts to `event_shape`: `()` for one scale,
+            `event_shape` for one for each value, `(1, 1, 3)` for one for each channel of an image.
+        rate: how many times faster than other weights the scale moves: an optimizer's steps of some
+            thousandths would take a thousand steps from the spread of images to the error of their
+            reconstructions.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -64,8 +74,8 @@ class IndependentNormalLearnedScale(DistributionLayer):
         `tfd.Independent(tfd.Normal)`, batch shape `[...]`, event shape `event_shape`.
 
     Raises:
-        ValueError: if `event_shape` is not a shape, `scale_shape` does not broadcast to it, or `params` has another
-            size, or `rate` is not positive.
+        ValueError: if `event_shape` is not a shape, `scale_shape` does not broadcast to it, or
+            `params` has another size, or `rate` is not positive.
 
     Example:
     >>> layer = IndependentNormalLearnedScale((8, 8, 3), scale_shape=(1, 1, 3))
@@ -106,7 +116,9 @@ class IndependentNormalLearnedScale(DistributionLayer):
         return super().from_config({"rate": 1.0, **config})  # of files from before there was a rate
 
     def begin_at(self, examples: Mapping[str, np.ndarray]) -> None:
-        """Begin at the spread of the examples about their mean, unless the scale has been moved already."""
+        """Begin at the spread of the examples about their mean, unless the scale has been moved
+        already.
+        """
         if "x" not in examples or not self._is_new():
             return
         x = np.asarray(examples["x"], "float64")
@@ -116,7 +128,9 @@ class IndependentNormalLearnedScale(DistributionLayer):
         spread = np.sqrt(np.mean(variance, axis=shared)).reshape(self.scale_shape)
         # Values that do not vary say nothing of their scale.
         spread = np.where(spread > LEAST_SPREAD, spread, 1.0)
-        self.raw_scale.assign((spread + np.log(-np.expm1(MIN_SCALE - spread)) - MIN_SCALE) / self.rate)
+        self.raw_scale.assign(
+            (spread + np.log(-np.expm1(MIN_SCALE - spread)) - MIN_SCALE) / self.rate
+        )
 
     def _is_new(self) -> bool:
         return np.allclose(tf.convert_to_tensor(self.raw_scale), UNIT_SCALE / self.rate, rtol=1e-6)
@@ -132,7 +146,9 @@ class IndependentNormalLearnedScale(DistributionLayer):
         (loc,) = split_params(params, [event_shape])
         # Never a scalar: SavedModels hold what is one as a constant.
         scale = tf.broadcast_to(tf.cast(scale, loc.dtype), event_shape or tf.shape(loc))
-        return independent_of(tfd.Normal(loc, scale, validate_args=validate_args), len(event_shape), name)
+        return independent_of(
+            tfd.Normal(loc, scale, validate_args=validate_args), len(event_shape), name
+        )
 
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
@@ -142,14 +158,18 @@ class IndependentNormalLearnedScale(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentNormalOptimalScale(DistributionLayer):
-    """Independent normal distributions of one scale, always the best one: the sigma-VAE's likelihood.
+    """Independent normal distributions of one scale, always the best one: the sigma-VAE's
+    likelihood.
 
-    In training, `log_prob` takes the root mean squared error of the batch it is given (all draws and examples) for the
-    scale: of all scales the one of largest likelihood, so its value is -D/2 (1 + log(2 pi MSE)) on average. There the
-    likelihood does not change with the scale, so no gradient passes through it. Elsewhere the scale is a weight that
-    training leaves behind, the running mean of those squared errors, so that no example depends on its batch.
+    In training, `log_prob` takes the root mean squared error of the batch it is given (all draws
+    and examples) for the
+    scale: of all scales the one of largest likelihood, so its value is -D/2 (1 + log(2 pi MSE)) on
+    average. There the likelihood does not change with the scale, so no gradient passes through it.
+    Elsewhere the scale is a weight that training leaves behind, the running mean of those squared
+    errors, so that no example depends on its batch.
 
-    Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders, arXiv:2006.13202.
+    Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders,
+        arXiv:2006.13202.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -177,8 +197,15 @@ class IndependentNormalOptimalScale(DistributionLayer):
     roles = ("likelihood",)
     pixels = "unit"
 
-    def __init__(self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_shape": as_event_shape(event_shape)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_shape": as_event_shape(event_shape)},
+            convert_to_tensor_fn,
+            validate_args,
+            **kwargs,
+        )
         weight = {"shape": (), "trainable": False, "autocast": False, "aggregation": "mean"}
         self.variance = self.add_weight(name="variance", initializer="ones", **weight)
         self.num_updates = self.add_weight(name="num_updates", initializer="zeros", **weight)
@@ -197,12 +224,15 @@ class IndependentNormalOptimalScale(DistributionLayer):
 
     def expect_missing(self) -> None:
         raise ValueError(
-            "The scale of IndependentNormalOptimalScale is that of whole examples, but missing=True. Choose "
-            "IndependentNormalLearnedScale."
+            "The scale of IndependentNormalOptimalScale is that of whole examples, but "
+            "missing=True. Choose IndependentNormalLearnedScale."
         )
 
     def update(self, mean_squared_error: tf.Tensor) -> None:
-        """Move the stored variance: the plain mean at first, which has no start to forget, then a running one."""
+        """Move the stored variance.
+
+        The plain mean at first, which has no start to forget, then a running one.
+        """
         self.num_updates.assign(self.num_updates + 1.0)
         rate = tf.maximum(1.0 / tf.convert_to_tensor(self.num_updates), 1.0 - MOMENTUM)
         self.variance.assign(self.variance + rate * (mean_squared_error - self.variance))
@@ -219,7 +249,8 @@ class IndependentNormalOptimalScale(DistributionLayer):
 
 
 class FittedToTheBatch(tfd.Independent):
-    """Independent normal distributions that take their scale from the outcomes that `log_prob` is asked about.
+    """Independent normal distributions that take their scale from the outcomes that `log_prob` is
+    asked about.
 
     Args:
         distribution: normal distributions, the scale for all else.
@@ -227,7 +258,12 @@ class FittedToTheBatch(tfd.Independent):
         observe: function of the mean squared error, called in each `log_prob`.
     """
 
-    def __init__(self, distribution: tfd.Normal, reinterpreted_batch_ndims, observe: Callable[[tf.Tensor], None]):
+    def __init__(
+        self,
+        distribution: tfd.Normal,
+        reinterpreted_batch_ndims,
+        observe: Callable[[tf.Tensor], None],
+    ):
         super().__init__(distribution, reinterpreted_batch_ndims, name="FittedToTheBatch")
         self._observe = observe
         self._parameters = {
@@ -257,6 +293,7 @@ def _expect_broadcast(scale_shape: tuple[int, ...], event_shape: tuple[int, ...]
         fits = False
     if not fits:
         raise ValueError(
-            f"scale_shape must broadcast to event_shape={event_shape}, received {scale_shape}. Give () for one scale, "
-            "event_shape for one for each value, or 1 along the axes that share a scale."
+            f"scale_shape must broadcast to event_shape={event_shape}, received {scale_shape}. Give "
+            "() for one scale, event_shape for one for each value, or 1 along the axes that share "
+            "a scale."
         )

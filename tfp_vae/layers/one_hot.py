@@ -1,4 +1,6 @@
-"""Distributions over one of several categories, written as a vector that is 1 there and 0 elsewhere."""
+"""Distributions over one of several categories, written as a vector that is 1 there and 0
+elsewhere.
+"""
 
 from collections.abc import Sequence
 
@@ -32,7 +34,8 @@ class OneHotCategorical(DistributionLayer):
 
     Args:
         event_size: number of categories.
-        convert_to_tensor_fn: see `DistributionLayer`; `tfd.OneHotCategorical.logits` gives the logits.
+        convert_to_tensor_fn: see `DistributionLayer`; `tfd.OneHotCategorical.logits` gives the
+            logits.
         sample_dtype: dtype of a draw; None takes that of `params`.
         validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
@@ -54,17 +57,30 @@ class OneHotCategorical(DistributionLayer):
     roles = ()
 
     def __init__(
-        self, event_size: int, convert_to_tensor_fn="sample", sample_dtype=None, validate_args=False, **kwargs
+        self,
+        event_size: int,
+        convert_to_tensor_fn="sample",
+        sample_dtype=None,
+        validate_args=False,
+        **kwargs,
     ):
-        arguments = {"event_size": as_event_size(event_size), "sample_dtype": as_dtype(sample_dtype)}
+        arguments = {
+            "event_size": as_event_size(event_size),
+            "sample_dtype": as_dtype(sample_dtype),
+        }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
-    def new(params, event_size: int, dtype=None, validate_args=False, name=None) -> tfd.Distribution:
+    def new(
+        params, event_size: int, dtype=None, validate_args=False, name=None
+    ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., event_size]`."""
         (logits,) = split_params(params, [[event_size]])
         return tfd.OneHotCategorical(
-            logits, dtype=dtype or logits.dtype, validate_args=validate_args, name=name or "OneHotCategorical"
+            logits,
+            dtype=dtype or logits.dtype,
+            validate_args=validate_args,
+            name=name or "OneHotCategorical",
         )
 
     @staticmethod
@@ -75,28 +91,32 @@ class OneHotCategorical(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class OneHotCategoricalStraightThrough(DistributionLayer):
-    """A categorical distribution over one-hot vectors with a gradient through its draws: a discrete posterior.
+    """A categorical distribution over one-hot vectors with a gradient through its draws: a discrete
+    posterior.
 
-    A draw is one-hot; its gradient is that of the probabilities. That gradient is biased unless what follows is linear
-    in the draw. The KL divergence to a `tfd.OneHotCategorical` prior is analytic.
+    A draw is one-hot; its gradient is that of the probabilities. That gradient is biased unless
+    what follows is linear in the draw. The KL divergence to a `tfd.OneHotCategorical` prior is
+    analytic.
 
-    Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons, arXiv:1308.3432.
+    Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons,
+        arXiv:1308.3432.
 
     Args:
-        event_size: number of categories, or a shape such as (num_variables, num_categories) for several independent
-            variables.
+        event_size: number of categories, or a shape such as (num_variables, num_categories) for
+            several independent variables.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         params: `[..., prod(event_size)]`, the logits.
 
-    Output:
-        A `tfd.OneHotCategorical` that states it is reparameterized, inside `tfd.Independent` for several variables;
+    Output: A `tfd.OneHotCategorical` that states it is reparameterized, inside `tfd.Independent`
+        for several variables;
             batch shape `[...]`, event shape `event_size`.
 
     Raises:
-        ValueError: if `event_size` is neither a positive integer nor a shape, or `params` has another size.
+        ValueError: if `event_size` is neither a positive integer nor a shape, or `params` has
+            another size.
 
     Example:
     >>> logits = tf.Variable([[0., 0.]])
@@ -108,11 +128,21 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
 
     roles = ("posterior",)
 
-    def __init__(self, event_size: int | Sequence[int], convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_size": as_variables(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self,
+        event_size: int | Sequence[int],
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
+    ):
+        super().__init__(
+            {"event_size": as_variables(event_size)}, convert_to_tensor_fn, validate_args, **kwargs
+        )
 
     @staticmethod
-    def new(params, event_size: int | Sequence[int], validate_args=False, name=None) -> tfd.Distribution:
+    def new(
+        params, event_size: int | Sequence[int], validate_args=False, name=None
+    ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_size)]`."""
         event_shape = as_event_shape(event_size)
         (logits,) = split_params(params, [event_shape])
@@ -130,7 +160,8 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
 class OneHot(tfd.OneHotCategorical):
     """TFP's, whose log-density, linear in its outcome, has a gradient by it; TFP stops that one.
 
-    Without it the gradient of a sampled KL divergence would not reach the posterior through straight-through draws.
+    Without it the gradient of a sampled KL divergence would not reach the posterior through
+    straight-through draws.
     """
 
     def _log_prob(self, x):
@@ -146,15 +177,16 @@ class StraightThrough(StraightThroughDraws, OneHot):
 class RelaxedOneHotCategorical(DistributionLayer):
     """The Gumbel-softmax (concrete) distribution: a continuous posterior near the one-hot vectors.
 
-    Its draws are probabilities, reparameterized; the lower the temperature, the nearer to one-hot. A probability too
-    small for floating point is drawn as the least one, where `log_prob` counts the mass of all below. TFP knows no mean
+    Its draws are probabilities, reparameterized; the lower the temperature, the nearer to one-hot.
+    A probability too small for floating point is drawn as the least one, where `log_prob` counts
+    the mass of all below. TFP knows no mean
     and no mode of it: convert it by "sample".
 
     Reference: Jang et al., 2017, arXiv:1611.01144; Maddison et al., 2017, arXiv:1611.00712.
 
     Args:
-        event_size: number of categories, or a shape such as (num_variables, num_categories) for several independent
-            variables.
+        event_size: number of categories, or a shape such as (num_variables, num_categories) for
+            several independent variables.
         temperature: positive number.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
@@ -162,13 +194,13 @@ class RelaxedOneHotCategorical(DistributionLayer):
     Call arguments:
         params: `[..., prod(event_size)]`, the logits.
 
-    Output:
-        `tfd.RelaxedOneHotCategorical`, inside `tfd.Independent` for several variables; batch shape `[...]`, event
+    Output: `tfd.RelaxedOneHotCategorical`, inside `tfd.Independent` for several variables; batch
+        shape `[...]`, event
             shape `event_size`.
 
     Raises:
-        ValueError: if `event_size` is neither a positive integer nor a shape, `temperature` is not positive, or
-            `params` has another size.
+        ValueError: if `event_size` is neither a positive integer nor a shape, `temperature` is not
+            positive, or `params` has another size.
 
     Example:
     >>> q = RelaxedOneHotCategorical(3, temperature=0.5)(tf.zeros([1, 3]))
@@ -186,12 +218,19 @@ class RelaxedOneHotCategorical(DistributionLayer):
         validate_args=False,
         **kwargs,
     ):
-        arguments = {"event_size": as_variables(event_size), "temperature": as_positive(temperature, "temperature")}
+        arguments = {
+            "event_size": as_variables(event_size),
+            "temperature": as_positive(temperature, "temperature"),
+        }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
     @staticmethod
     def new(
-        params, event_size: int | Sequence[int], temperature: float = 0.5, validate_args=False, name=None
+        params,
+        event_size: int | Sequence[int],
+        temperature: float = 0.5,
+        validate_args=False,
+        name=None,
     ) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_size)]`."""
         event_shape = as_event_shape(event_size)
@@ -212,19 +251,22 @@ class RelaxedOneHotCategorical(DistributionLayer):
 
 @own
 class CensoredRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
-    """TFP's, with each probability below the least that floating point holds censored: drawn as that least one.
+    """TFP's, with each probability below the least that floating point holds censored: drawn as
+    that least one.
 
-    `log_prob` is the density of those that are not censored, times the mass of all that lies below for the others: an
-    integral in closed form. TFP's is infinite or not a number at 0. Clipping the draws alone would not do: a posterior
-    beyond the clip would have no density there, and its sampled KL divergence would fall without bound as its logits
-    grow.
+    `log_prob` is the density of those that are not censored, times the mass of all that lies below
+    for the others: an integral in closed form. TFP's is infinite or not a number at 0. Clipping the
+    draws alone would not do: a posterior beyond the clip would have no density there, and its
+    sampled KL divergence would fall without bound as its logits grow.
     """
 
     def _call_sample_n(self, *args, **kwargs):
         return tf.maximum(super()._call_sample_n(*args, **kwargs), self._least())
 
     def _log_prob(self, z):
-        """Return Maddison et al., 2017, equation (10), in which a censored category has no factor of its own."""
+        """Return Maddison et al., 2017, equation (10), in which a censored category has no factor
+        of its own.
+        """
         seen = tf.cast(z > self._least(), self.dtype)
         number, log_z = tf.reduce_sum(seen, -1), tf.math.log(tf.maximum(z, self._least()))
         log_rates = tf.math.log_softmax(self.logits) - self.temperature * log_z
@@ -249,14 +291,16 @@ class CategoricalMixtureOfOneHotCategorical(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., num_components * (1 + event_size)]`, the mixture's logits, then those of each component.
+        params: `[..., num_components * (1 + event_size)]`, the mixture's logits, then those of each
+            component.
 
-    Output:
-        A `tfd.MixtureSameFamily`, batch shape `[...]`, event shape `[event_size]`; its mode is the most probable
-        category, and `log_mean()` the logarithm of the mean, that is of all probabilities.
+    Output: A `tfd.MixtureSameFamily`, batch shape `[...]`, event shape `[event_size]`; its mode is
+        the most probable category, and `log_mean()` the logarithm of the mean, that is of all
+        probabilities.
 
     Raises:
-        ValueError: if `event_size` or `num_components` is not a positive integer, or `params` has another size.
+        ValueError: if `event_size` or `num_components` is not a positive integer, or `params` has
+            another size.
 
     Example:
     >>> p = CategoricalMixtureOfOneHotCategorical(2, num_components=2)(tf.constant([[0., 0., 9., -9., 0., 0.]]))
@@ -303,7 +347,9 @@ class CategoricalMixtureOfOneHotCategorical(DistributionLayer):
 
 @own
 class MixtureOfOneHot(tfd.MixtureSameFamily):
-    """TFP's, with what a distribution over a few vectors can say: its mode and the logarithm of its mean."""
+    """TFP's, with what a distribution over a few vectors can say: its mode and the logarithm of its
+    mean.
+    """
 
     def log_mean(self) -> tf.Tensor:
         """Return the logarithm of the probability of each category, `[..., event_size]`."""
@@ -317,10 +363,15 @@ class MixtureOfOneHot(tfd.MixtureSameFamily):
 
 
 def as_variables(event_size) -> int | tuple[int, ...]:
-    """Check the size of one categorical variable, an int, or the shape of several, the categories last."""
+    """Check the size of one categorical variable, an int, or the shape of several, the categories
+    last.
+    """
     shape = as_event_shape(event_size)
     if not shape:
-        raise ValueError(f"event_size must be a number of categories or a shape that ends in one, received {shape}.")
+        raise ValueError(
+            "event_size must be a number of categories or a shape that ends in one, received "
+            f"{shape}."
+        )
     return shape[0] if np.ndim(event_size) == 0 else shape
 
 

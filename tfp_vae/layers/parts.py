@@ -1,4 +1,7 @@
-"""Distributions of several parts by name, and distributions inside others: one rule for one and for many."""
+"""Distributions of several parts by name, and distributions inside others.
+
+One rule for one and for many.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +14,10 @@ tfd = tfp.distributions
 
 
 def map_parts(function: Callable, value):
-    """Apply a function to a value, or to each part of a dict of them; these come out in the order of their names."""
+    """Apply a function to a value, or to each part of a dict of them.
+
+    These come out in the order of their names.
+    """
     if isinstance(value, Mapping):
         return {name: function(value[name]) for name in sorted(value)}
     return function(value)
@@ -23,7 +29,9 @@ def is_joint(distribution) -> bool:
 
 
 def parts_of(distribution, name: str = "x") -> dict[str, Any]:
-    """Return the parts of a joint distribution by name; any other distribution is its own only part.
+    """Return the parts of a joint distribution by name.
+
+    Any other distribution is its own only part.
 
     >>> parts_of(tfd.JointDistributionNamed({"a": tfd.Normal(0., 1.), "b": tfd.Normal(0., 1.)})).keys()
     dict_keys(['a', 'b'])
@@ -35,7 +43,9 @@ def parts_of(distribution, name: str = "x") -> dict[str, Any]:
 
 
 def each_part(function: Callable, distribution, *values):
-    """Return a function of each part and its values, by name; of a distribution without parts what it gives for that.
+    """Return a function of each part and its values, by name.
+
+    Of a distribution without parts what it gives for that.
 
     Args:
         function: of a distribution and of as many values as are given.
@@ -49,21 +59,27 @@ def each_part(function: Callable, distribution, *values):
     if not is_joint(distribution):
         return function(unwrap(distribution), *values)
     model = unwrap(distribution).model
-    return {name: function(part, *(value[name] for value in values)) for name, part in model.items()}
+    return {
+        name: function(part, *(value[name] for value in values)) for name, part in model.items()
+    }
 
 
 def map_joint(function: Callable, distribution, *values) -> tfd.Distribution:
-    """Return a distribution of the same parts, each of them what a function makes of it, as `each_part` calls it."""
+    """Return a distribution of the same parts, each of them what a function makes of it, as
+    `each_part` calls it.
+    """
     mapped = each_part(function, distribution, *values)
     return tfd.JointDistributionNamed(mapped) if is_joint(distribution) else mapped
 
 
 def in_order(joint: tfd.JointDistributionNamed, value_of: Callable) -> dict[str, Any]:
-    """Go through the parts of a joint distribution, each after those that it depends on, and return a value of each.
+    """Go through the parts of a joint distribution, each after those that it depends on, and return
+    a value of each.
 
     Args:
         joint: a joint distribution.
-        value_of: function of a part's name and of its distribution, given the values of the parts that it needs.
+        value_of: function of a part's name and of its distribution, given the values of the parts
+            that it needs.
 
     >>> p = tfd.JointDistributionNamed({"a": tfd.Normal(1., 1.), "b": lambda a: tfd.Normal(2. * a, 1.)})
     >>> in_order(p, lambda name, part: float(part.mean()))
@@ -72,25 +88,32 @@ def in_order(joint: tfd.JointDistributionNamed, value_of: Callable) -> dict[str,
     values: dict[str, Any] = {}
     for name, needs in joint.resolve_graph():
         part = joint.model[name]
-        values[name] = value_of(name, part(**{need: values[need] for need in needs}) if needs else part)
+        values[name] = value_of(
+            name, part(**{need: values[need] for need in needs}) if needs else part
+        )
     return values
 
 
 def parts_given(joint: tfd.JointDistributionNamed, values: Mapping) -> dict[str, tfd.Distribution]:
     """Return the distribution of each part, given the values of those it depends on."""
     return {
-        name: joint.model[name](**{need: values[need] for need in needs}) if needs else joint.model[name]
+        name: joint.model[name](**{need: values[need] for need in needs})
+        if needs
+        else joint.model[name]
         for name, needs in joint.resolve_graph()
     }
 
 
 def has_dependent_parts(distribution) -> bool:
     """Return whether a part of a joint distribution depends on others."""
-    return is_joint(distribution) and any(needs for _, needs in unwrap(distribution).resolve_graph())
+    return is_joint(distribution) and any(
+        needs for _, needs in unwrap(distribution).resolve_graph()
+    )
 
 
 def innermost(distribution) -> tfd.Distribution:
-    """Return the distribution that decides which values are possible, inside those that wrap, mix or inflate it.
+    """Return the distribution that decides which values are possible, inside those that wrap, mix
+    or inflate it.
 
     >>> innermost(tfd.Independent(tfd.Normal([0.], 1.), 1))
     <tfp.distributions.Normal 'Normal' batch_shape=[1] event_shape=[] dtype=float32>

@@ -13,7 +13,9 @@ tfb = tfp.bijectors
 
 def as_event_size(event_size) -> int:
     """Check a number of dimensions."""
-    return whole_number(event_size, "The event (latent) size must be a whole number of at least 1", 1)
+    return whole_number(
+        event_size, "The event (latent) size must be a whole number of at least 1", 1
+    )
 
 
 def as_event_shape(event_shape) -> tuple[int, ...]:
@@ -44,15 +46,20 @@ def in_dtype(value, dtype) -> tf.Tensor:
 
 
 def split_params(params, shapes: Sequence[Sequence[int]]) -> list[tf.Tensor]:
-    """Cut the last axis of `params` into tensors of shape `[..., *shape]`, one for each of the given shapes."""
+    """Cut the last axis of `params` into tensors of shape `[..., *shape]`, one for each of the
+    given shapes.
+    """
     params = tf.convert_to_tensor(params)
     sizes = [int(np.prod(shape)) for shape in shapes]
     if params.shape[-1] != sum(sizes):
         raise ValueError(
-            f"The distribution needs {sum(sizes)} parameters, received {params.shape[-1]} (shape {params.shape}). "
-            "Let the previous layer have params_size(...) outputs."
+            f"The distribution needs {sum(sizes)} parameters, received {params.shape[-1]} (shape "
+            f"{params.shape}). Let the previous layer have params_size(...) outputs."
         )
-    return [_reshape(piece, shape) for piece, shape in zip(tf.split(params, sizes, axis=-1), shapes, strict=True)]
+    return [
+        _reshape(piece, shape)
+        for piece, shape in zip(tf.split(params, sizes, axis=-1), shapes, strict=True)
+    ]
 
 
 def _reshape(piece: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:

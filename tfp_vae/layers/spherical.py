@@ -22,19 +22,21 @@ MIN_CONCENTRATION, MAX_CONCENTRATION = 1e-2, 1e4
 class PowerSpherical(DistributionLayer):
     """The power spherical distribution on the unit sphere: the posterior of a hyperspherical VAE.
 
-    Its draws are reparameterized, without rejection. Its prior is `tfd.SphericalUniform`, to which the KL divergence is
-    analytic. The mean direction is normalized; the concentration is softplus of its parameter, between 0.01 and 10000.
+    Its draws are reparameterized, without rejection. Its prior is `tfd.SphericalUniform`, to which
+    the KL divergence is analytic. The mean direction is normalized; the concentration is softplus
+    of its parameter, between 0.01 and 10000.
 
     Reference: De Cao & Aziz, 2020, The Power Spherical distribution, arXiv:2006.04437.
 
     Args:
         event_size: number of dimensions of the space around the sphere, at least 2.
-        convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, which lies inside the sphere, and
-            no mode by name (`tfd.PowerSpherical.mean_direction` is it).
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, which lies
+            inside the sphere, and no mode by name (`tfd.PowerSpherical.mean_direction` is it).
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., event_size + 1]`, the direction, of any length, then the unconstrained concentration.
+        params: `[..., event_size + 1]`, the direction, of any length, then the unconstrained
+            concentration.
 
     Output:
         `tfd.PowerSpherical`, batch shape `[...]`, event shape `[event_size]`.
@@ -50,14 +52,20 @@ class PowerSpherical(DistributionLayer):
 
     roles = ("posterior",)
 
-    def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_size": _as_sphere(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_size": _as_sphere(event_size)}, convert_to_tensor_fn, validate_args, **kwargs
+        )
 
     @staticmethod
     def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., event_size + 1]`."""
         direction, concentration = _direction_and_concentration(params, event_size)
-        return tfd.PowerSpherical(direction, concentration, validate_args=validate_args, name=name or "PowerSpherical")
+        return tfd.PowerSpherical(
+            direction, concentration, validate_args=validate_args, name=name or "PowerSpherical"
+        )
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
@@ -69,9 +77,11 @@ class PowerSpherical(DistributionLayer):
 class VonMisesFisher(DistributionLayer):
     """The von Mises-Fisher distribution on the unit sphere: for data that are directions.
 
-    TFP draws from it by rejection and leaves out the gradient of the acceptance, unless there are three dimensions: the
-    gradient through a draw would be wrong, silently. So with another number of dimensions the distribution states that
-    it is not reparameterized, and a VAE refuses it as a posterior: use `PowerSpherical`. As a likelihood it is exact.
+    TFP draws from it by rejection and leaves out the gradient of the acceptance, unless there are
+    three dimensions: the gradient through a draw would be wrong, silently. So with another number
+    of dimensions the distribution states that
+    it is not reparameterized, and a VAE refuses it as a posterior: use `PowerSpherical`. As a
+        likelihood it is exact.
 
     Reference: Davidson et al., 2018, Hyperspherical Variational Auto-Encoders, arXiv:1804.00891.
 
@@ -81,8 +91,8 @@ class VonMisesFisher(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        params: `[..., event_size + 1]`, the direction, of any length, then the unconstrained concentration, which is
-            brought between 0.01 and 10000.
+        params: `[..., event_size + 1]`, the direction, of any length, then the unconstrained
+            concentration, which is brought between 0.01 and 10000.
 
     Output:
         `tfd.VonMisesFisher`, batch shape `[...]`, event shape `[event_size]`.
@@ -97,15 +107,21 @@ class VonMisesFisher(DistributionLayer):
 
     roles = ()
 
-    def __init__(self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
-        super().__init__({"event_size": _as_sphere(event_size)}, convert_to_tensor_fn, validate_args, **kwargs)
+    def __init__(
+        self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        super().__init__(
+            {"event_size": _as_sphere(event_size)}, convert_to_tensor_fn, validate_args, **kwargs
+        )
 
     @staticmethod
     def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., event_size + 1]`."""
         direction, concentration = _direction_and_concentration(params, event_size)
         kind = tfd.VonMisesFisher if event_size == 3 else RejectionVonMisesFisher
-        return kind(direction, concentration, validate_args=validate_args, name=name or "VonMisesFisher")
+        return kind(
+            direction, concentration, validate_args=validate_args, name=name or "VonMisesFisher"
+        )
 
     @staticmethod
     def params_size(event_size: int, name=None) -> int:
@@ -133,11 +149,14 @@ def _as_sphere(event_size) -> int:
 
 def _direction_and_concentration(params, event_size: int) -> tuple[tf.Tensor, tf.Tensor]:
     direction, concentration = split_params(params, [[event_size], []])
-    # A direction of no length is the first axis: a network that gives zeros still gives a distribution.
+    # A direction of no length is the first axis: a network that gives zeros still gives a
+    # distribution.
     squared = tf.reduce_sum(direction**2, -1, keepdims=True)
     has_length = squared > np.finfo(direction.dtype.as_numpy_dtype).tiny
     first_axis = tf.one_hot(0, event_size, dtype=direction.dtype)
-    direction = tf.where(has_length, direction, first_axis) * tf.math.rsqrt(tf.where(has_length, squared, 1.0))
+    direction = tf.where(has_length, direction, first_axis) * tf.math.rsqrt(
+        tf.where(has_length, squared, 1.0)
+    )
     concentration = softplus_above(MIN_CONCENTRATION, concentration)
     return direction, tf.minimum(concentration, MAX_CONCENTRATION)
 

@@ -1,4 +1,7 @@
-"""Discrete draws with a gradient that is not theirs: what the straight-through distributions share."""
+"""Discrete draws with a gradient that is not theirs.
+
+What the straight-through distributions share.
+"""
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -12,7 +15,8 @@ tfd = tfp.distributions
 class StraightThroughDraws(tfd.Distribution):
     """Mixed into a discrete distribution of tfd, gives its draws the gradient of the probabilities.
 
-    Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons, arXiv:1308.3432.
+    Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons,
+        arXiv:1308.3432.
     """
 
     @property
@@ -21,13 +25,18 @@ class StraightThroughDraws(tfd.Distribution):
 
     def _sample_n(self, n, seed=None):
         probs = self.probs_parameter()
-        return super()._sample_n(n, seed) + (probs - tf.stop_gradient(probs))  # exactly 0, so the draw stays discrete
+        # Exactly 0, so the draw stays discrete.
+        return super()._sample_n(n, seed) + (probs - tf.stop_gradient(probs))
 
 
 def is_straight_through(distribution: tfd.Distribution) -> bool:
-    """Return whether the gradient through a draw is only that of the probabilities, biased for what is not linear."""
+    """Return whether the gradient through a draw is only that of the probabilities, biased for what
+    is not linear.
+    """
     distribution = unwrap(distribution)
     if is_joint(distribution):
-        kinds = tf.nest.flatten(distribution.sample_distributions(seed=(0, 0))[0], expand_composites=False)
+        kinds = tf.nest.flatten(
+            distribution.sample_distributions(seed=(0, 0))[0], expand_composites=False
+        )
         return any(isinstance(innermost(part), StraightThroughDraws) for part in kinds)
     return isinstance(innermost(distribution), StraightThroughDraws)

@@ -15,7 +15,10 @@ from tfp_vae.layers.internals import dispatchable, eagerly, graph_aside, plain_c
 tfd = tfp.distributions
 
 # Conversions whose result has the shape of one draw: their shape is known without making one.
-DRAW_SHAPED = {name: getattr(tfd.Distribution, name) for name in ("sample", "mean", "mode", "stddev", "variance")}
+DRAW_SHAPED = {
+    name: getattr(tfd.Distribution, name)
+    for name in ("sample", "mean", "mode", "stddev", "variance")
+}
 # Methods whose first argument is an outcome.
 OF_AN_OUTCOME = (
     "log_prob",
@@ -32,31 +35,35 @@ OF_AN_OUTCOME = (
 class TensorLike(tfd.Distribution):
     """A distribution that is also the tensor it converts to.
 
-    Every distribution layer returns one. Whatever is asked of it as a distribution is answered by the
-    distribution inside; used as a tensor (by a Keras layer, an operator, an index, NumPy, `float`) it becomes the value
-    of `convert_to_tensor_fn(distribution)`, computed at the first such use, once, in the graph the wrapper was made in.
-    The Keras idea of "tensor or not" is `tf.is_tensor`, which answers yes to the attribute `is_tensor_like`. `shape`,
-    `ndim` and `dtype` are those of the tensor.
+    Every distribution layer returns one. Whatever is asked of it as a distribution is answered by
+    the distribution inside; used as a tensor (by a Keras layer, an operator, an index, NumPy,
+    `float`) it becomes the value of `convert_to_tensor_fn(distribution)`, computed at the first
+    such use, once, in the graph the wrapper was made in. The Keras idea of "tensor or not" is
+    `tf.is_tensor`, which answers yes to the attribute `is_tensor_like`. `shape`, `ndim` and `dtype`
+    are those of the tensor.
 
-    What Keras does to a model's output before a loss function sees it, `tf.cast` to floatx, `tf.expand_dims` along the
-    labels' last axis of size 1 and `tf.squeeze` of several draws, gives a wrapper again. Keras casts the labels of a
-    loss to floatx and leaves those of a metric as they are: a tensor given to `log_prob` and its kin is brought to the
-    distribution's dtype, if that is floating.
+    What Keras does to a model's output before a loss function sees it, `tf.cast` to floatx,
+    `tf.expand_dims` along the labels' last axis of size 1 and `tf.squeeze` of several draws, gives
+    a wrapper again. Keras casts the labels of a
+    loss to floatx and leaves those of a metric as they are: a tensor given to `log_prob` and its
+    kin is brought to the distribution's dtype, if that is floating.
 
-    As a Python object it is a distribution: `bool(q)` is True, `q == p` asks whether they are the same object
-    (elementwise: `tf.equal`), `copy.copy(q)` is `q`, and it cannot be pickled.
+    As a Python object it is a distribution: `bool(q)` is True, `q == p` asks whether they are the
+    same object (elementwise: `tf.equal`), `copy.copy(q)` is `q`, and it cannot be pickled.
 
-    At the border of a `tf.function` the wrapper becomes its tensor. To carry the distribution across, return
-    `tensor_distribution`. TensorFlow lets only composite tensors (extension types) through; for a distribution that is
-    not one, as most flows are, return its parameters and build it outside.
+    At the border of a `tf.function` the wrapper becomes its tensor. To carry the distribution
+    across, return `tensor_distribution`. TensorFlow lets only composite tensors (extension types)
+    through; for a distribution that is not one, as most flows are, return its parameters and build
+    it outside.
 
     Args:
         distribution: the `tfd.Distribution` to wrap; a wrapper is unwrapped first.
         convert_to_tensor_fn: callable, distribution to tensor.
 
     Raises:
-        TypeError: if `distribution` is not a `tfd.Distribution`; when it is converted, if the result is not one tensor
-            (a joint distribution's draw is not), or has another dtype than asked for.
+        TypeError: if `distribution` is not a `tfd.Distribution`; when it is converted, if the
+            result is not one tensor (a joint distribution's draw is not), or has another dtype than
+            asked for.
 
     Example:
     >>> q = TensorLike(tfd.Normal([1., 2.], 1.), tfd.Distribution.mean)
@@ -65,7 +72,8 @@ class TensorLike(tfd.Distribution):
     """
 
     is_tensor_like = True
-    # NumPy arrays to the left of an operator leave the operation to the wrapper, as they do to a `tf.Tensor`.
+    # NumPy arrays to the left of an operator leave the operation to the wrapper, as they do to a
+    # `tf.Tensor`.
     __array_priority__ = tf.Tensor.__array_priority__
     _tensor: tf.Tensor | None
     _spec: tf.TensorSpec | None
@@ -92,7 +100,8 @@ class TensorLike(tfd.Distribution):
             return object.__getattribute__(self, name)
         return getattr(object.__getattribute__(self, "tensor_distribution"), name)
 
-    # TFP's metaclass writes to the new object after `__init__`: that must not reach the distribution inside.
+    # TFP's metaclass writes to the new object after `__init__`: that must not reach the
+    # distribution inside.
     __setattr__ = object.__setattr__
 
     @property
@@ -105,11 +114,21 @@ class TensorLike(tfd.Distribution):
 
     @property
     def dtype(self) -> tf.DType:
-        """Type of the tensor, found without a draw: that of the distribution, unless the conversion changes it."""
-        inner, is_draw_shaped = self.tensor_distribution, self._convert_to_tensor_fn in DRAW_SHAPED.values()
+        """Type of the tensor, found without a draw.
+
+        That of the distribution, unless the conversion changes it.
+        """
+        inner, is_draw_shaped = (
+            self.tensor_distribution,
+            self._convert_to_tensor_fn in DRAW_SHAPED.values(),
+        )
         if is_draw_shaped and (not isinstance(inner.dtype, tf.DType) or inner.dtype.is_floating):
             return inner.dtype
-        return inner.dtype if self._convert_to_tensor_fn is tfd.Distribution.sample else self._traced().dtype
+        return (
+            inner.dtype
+            if self._convert_to_tensor_fn is tfd.Distribution.sample
+            else self._traced().dtype
+        )
 
     def _traced(self) -> tf.Tensor | tf.TensorSpec:
         """The tensor if there is one, else what is known of it beforehand."""
@@ -142,12 +161,15 @@ class TensorLike(tfd.Distribution):
         if tf.nest.is_nested(converted):
             _single(self.tensor_distribution)
             raise TypeError(
-                f"convert_to_tensor_fn gave {type(converted).__name__} for {self}, expected one tensor. Choose a part."
+                f"convert_to_tensor_fn gave {type(converted).__name__} for {self}, expected one "
+                "tensor. Choose a part."
             )
         return tf.convert_to_tensor(converted)
 
     def _then(self, function: Callable, distribution: tfd.Distribution) -> "TensorLike":
-        """Wrap a distribution whose tensor is a function of this one's tensor, called when it is needed."""
+        """Wrap a distribution whose tensor is a function of this one's tensor, called when it is
+        needed.
+        """
         return TensorLike(distribution, lambda _: function(self.value()))
 
     def numpy(self) -> np.ndarray:
@@ -158,7 +180,10 @@ class TensorLike(tfd.Distribution):
         return np.array(self.numpy(), dtype=dtype)
 
     def __array_function__(self, function, types, args, kwargs):
-        """Let NumPy see arrays only: `np.mean(q)` would call `q.mean(axis=None)`, the distribution's."""
+        """Let NumPy see arrays only.
+
+        `np.mean(q)` would call `q.mean(axis=None)`, the distribution's.
+        """
         args, kwargs = tf.nest.map_structure(
             lambda x: np.asarray(x) if isinstance(x, TensorLike) else x, (args, kwargs)
         )
@@ -174,13 +199,16 @@ class TensorLike(tfd.Distribution):
         return self  # a value that nothing changes
 
     def __deepcopy__(self, memo):
-        clone = TensorLike(copy.deepcopy(self.tensor_distribution, memo), self._convert_to_tensor_fn)
+        clone = TensorLike(
+            copy.deepcopy(self.tensor_distribution, memo), self._convert_to_tensor_fn
+        )
         clone._tensor = copy.deepcopy(self._tensor, memo)
         return clone
 
     def __reduce_ex__(self, protocol):
         raise TypeError(
-            f"{self!r} cannot be pickled: it belongs to one call of a layer. Save the model, or pickle np.asarray(q)."
+            f"{self!r} cannot be pickled: it belongs to one call of a layer. Save the model, or "
+            "pickle np.asarray(q)."
         )
 
     def __repr__(self):
@@ -202,8 +230,9 @@ def _single(distribution: tfd.Distribution) -> tfd.Distribution:
     """Refuse a distribution whose draws are not one tensor."""
     if tf.nest.is_nested(distribution.dtype):
         raise TypeError(
-            f"A draw of {distribution} has several parts and cannot become one tensor. Ask it as a distribution "
-            "(log_prob, sample ...), or choose a convert_to_tensor_fn that gives one part, as lambda d: d.sample()[0]."
+            f"A draw of {distribution} has several parts and cannot become one tensor. Ask it as a "
+            "distribution (log_prob, sample ...), or choose a convert_to_tensor_fn that gives one "
+            "part, as lambda d: d.sample()[0]."
         )
     return distribution
 
@@ -233,13 +262,16 @@ def _on_the_outcome(name: str) -> Callable:
 
 def _in_dtype_of(distribution, outcome):
     is_floating = isinstance(distribution.dtype, tf.DType) and distribution.dtype.is_floating
-    return tf.cast(outcome, distribution.dtype) if is_floating and tf.is_tensor(outcome) else outcome
+    return (
+        tf.cast(outcome, distribution.dtype) if is_floating and tf.is_tensor(outcome) else outcome
+    )
 
 
 for _name in OF_AN_OUTCOME:
     setattr(TensorLike, _name, _on_the_outcome(_name))
 
-# What the wrapper answers itself. Every other attribute, private ones included, is the inner distribution's.
+# What the wrapper answers itself. Every other attribute, private ones included, is the inner
+# distribution's.
 _OWN = frozenset(vars(TensorLike)) | {
     "tensor_distribution",
     "_convert_to_tensor_fn",
@@ -257,8 +289,9 @@ def _convert(value, dtype=None, name=None, as_ref=False):
     tensor = value.value()
     if dtype is not None and not tf.as_dtype(dtype).is_compatible_with(tensor.dtype):
         raise TypeError(
-            f"The distribution {value} converts to a tensor of {tensor.dtype.name}, but {tf.as_dtype(dtype).name} was "
-            "expected. Cast it with tf.cast, or choose another convert_to_tensor_fn."
+            f"The distribution {value} converts to a tensor of {tensor.dtype.name}, but "
+            f"{tf.as_dtype(dtype).name} was expected. Cast it with tf.cast, or choose another "
+            "convert_to_tensor_fn."
         )
     return tensor if name is None else tf.identity(tensor, name=name)
 
@@ -267,19 +300,23 @@ tf.register_tensor_conversion_function(TensorLike, _convert)
 
 
 def _explain(distribution, dtype=None, name=None, as_ref=False):
-    """Say what to do with a plain distribution where TensorFlow needs tensors, as at the border of a `tf.function`."""
+    """Say what to do with a plain distribution where TensorFlow needs tensors, as at the border of
+    a `tf.function`.
+    """
     raise NotImplementedError(
-        f"{distribution} cannot become a tensor, and leaves a tf.function only if it is a composite tensor. Return "
-        "what you need of it as tensors, such as mean() or log_prob(x), or build it outside."
+        f"{distribution} cannot become a tensor, and leaves a tf.function only if it is a composite "
+        "tensor. Return what you need of it as tensors, such as mean() or log_prob(x), or build it "
+        "outside."
     )
 
 
-# Only where nothing else applies: a wrapper becomes its tensor, and TensorFlow passes composite tensors as they are.
+# Only where nothing else applies: a wrapper becomes its tensor, and TensorFlow passes composite
+# tensors as they are.
 tf.register_tensor_conversion_function(tfd.Distribution, _explain, priority=150)
 
 
-# Keras's losses cast a model's output to floatx, and give it the labels' last axis of size 1, before the loss function
-# sees it. TensorFlow's own dispatch keeps the distribution through both.
+# Keras's losses cast a model's output to floatx, and give it the labels' last axis of size 1,
+# before the loss function sees it. TensorFlow's own dispatch keeps the distribution through both.
 
 
 @tf.experimental.dispatch_for_api(tf.cast, {"x": TensorLike})
@@ -306,11 +343,18 @@ def _expand_dims(input, axis, name=None):
 
 @tf.experimental.dispatch_for_api(tf.squeeze, {"input": TensorLike})
 def _squeeze(input, axis=None, name=None):
-    """Keras squeezes what has one axis more than the labels: with a sample axis it is still the same distribution."""
+    """Keras squeezes what has one axis more than the labels.
+
+    With a sample axis it is still the same distribution.
+    """
     inner = input.tensor_distribution
     has_samples = input.ndim > inner.batch_shape.rank + len(inner.event_shape)
     squeezed = tf.squeeze(input.value(), axis, name)
-    return input._then(lambda tensor: tf.squeeze(tensor, axis, name), inner) if has_samples else squeezed
+    return (
+        input._then(lambda tensor: tf.squeeze(tensor, axis, name), inner)
+        if has_samples
+        else squeezed
+    )
 
 
 @tfd.RegisterKL(TensorLike, TensorLike)
@@ -326,7 +370,9 @@ def unwrap(distribution: tfd.Distribution) -> tfd.Distribution:
     >>> type(unwrap(TensorLike(tfd.Normal(0., 1.)))).__name__
     'Normal'
     """
-    return distribution.tensor_distribution if isinstance(distribution, TensorLike) else distribution
+    return (
+        distribution.tensor_distribution if isinstance(distribution, TensorLike) else distribution
+    )
 
 
 def is_a(distribution, *kinds: type) -> bool:

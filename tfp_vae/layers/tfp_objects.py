@@ -1,4 +1,7 @@
-"""How a `.keras` file holds a `tfd.Distribution`: its class by name, and the arguments it was made with."""
+"""How a `.keras` file holds a `tfd.Distribution`.
+
+Its class by name, and the arguments it was made with.
+"""
 
 import inspect
 
@@ -29,25 +32,34 @@ def object_to_config(value, argument: str):
     library, cls = _public_class(value)
     if cls is None:
         raise ValueError(
-            f"{argument} cannot be saved, for it holds {value!r}. Pass a Keras layer, or a function that returns "
+            f"{argument} cannot be saved, for it holds {value!r}. Pass a Keras layer, or a function "
+            "that returns "
             'the distribution, decorated with @keras.saving.register_keras_serializable(package="mine").'
         )
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     defaults = {name: parameter.default for name, parameter in parameters.items()}
-    given = {name: item for name, item in value.parameters.items() if item is not defaults.get(name)}
+    given = {
+        name: item for name, item in value.parameters.items() if item is not defaults.get(name)
+    }
     arguments = {name: object_to_config(item, argument) for name, item in given.items()}
     return {"tfp": library, "class": cls.__name__, "arguments": arguments}
 
 
 def _public_class(value) -> tuple[str, type | None]:
-    """Find the public class of TFP that makes such an object: a private one stands for it where it is not composite."""
+    """Find the public class of TFP that makes such an object.
+
+    A private one stands for it where it is not composite.
+    """
     library = "bijectors" if isinstance(value, tfb.Bijector) else "distributions"
     cls = getattr(_LIBRARIES[library], type(value).__name__.lstrip("_"), None)
     return library, cls if inspect.isclass(cls) and issubclass(cls, type(value)) else None
 
 
 def object_from_config(config):
-    """Build what `object_to_config` described: objects of TFP's own classes alone, so that no file can name another."""
+    """Build what `object_to_config` described.
+
+    Objects of TFP's own classes alone, so that no file can name another.
+    """
     if isinstance(config, list):
         return [object_from_config(item) for item in config]
     if not isinstance(config, dict):
@@ -59,6 +71,7 @@ def object_from_config(config):
     cls = getattr(_LIBRARIES[config["tfp"]], config["class"])
     if not (inspect.isclass(cls) and issubclass(cls, (tfd.Distribution, tfb.Bijector))):
         raise ValueError(
-            f"{config['class']!r} is not a class of distributions or bijectors of TFP: the file is damaged."
+            f"{config['class']!r} is not a class of distributions or bijectors of TFP: the file is "
+            "damaged."
         )
     return cls(**{name: object_from_config(item) for name, item in config["arguments"].items()})

@@ -1,4 +1,7 @@
-"""Which values a distribution takes: asked of data before training, and of posterior and prior; answered in words."""
+"""Which values a distribution takes: asked of data before training, and of posterior and prior.
+
+Answered in words.
+"""
 
 import functools
 import math
@@ -39,7 +42,8 @@ class Values(NamedTuple):
         interval: the ends between which they are all real numbers, if that is what they are.
         is_point: whether it is a single point, which has no density.
         is_code: whether it is a single one of some code vectors.
-        expect_prior: for a posterior, raises a ValueError about a prior that is over other values of the same kind.
+        expect_prior: for a posterior, raises a ValueError about a prior that is over other values
+            of the same kind.
     """
 
     words: str
@@ -59,11 +63,15 @@ UNKNOWN = Values("values of its own")
 
 def whole_numbers(words: str, advice: str, low: float = 0.0, high: float = math.inf) -> Values:
     """Return the whole numbers from `low` to `high`."""
-    return Values(words, lambda x: bool(not (x % 1).any() and low <= x.min() and x.max() <= high), advice)
+    return Values(
+        words, lambda x: bool(not (x % 1).any() and low <= x.min() and x.max() <= high), advice
+    )
 
 
 def interval(low: float, high: float, *, open_ends: bool = True) -> Values:
-    """Return the real numbers between `low` and `high`; at ends that are not open there may be atoms.
+    """Return the real numbers between `low` and `high`.
+
+    At ends that are not open there may be atoms.
 
     >>> interval(0.0, math.inf).words, interval(0.0, 1.0, open_ends=False).words
     ('numbers above 0', 'numbers from 0 to 1')
@@ -73,18 +81,26 @@ def interval(low: float, high: float, *, open_ends: bool = True) -> Values:
     if not open_ends:
         words = f"numbers from {low:g} to {high:g}"
         return Values(words, lambda x: bool(low <= x.min() and x.max() <= high), SCALE)
-    words = f"numbers above {low:g}" if math.isinf(high) else f"numbers between {low:g} and {high:g}, without the ends"
+    words = (
+        f"numbers above {low:g}"
+        if math.isinf(high)
+        else f"numbers between {low:g} and {high:g}, without the ends"
+    )
     advice = "Move values at the ends a little inside, and scale the others to lie there"
-    return Values(words, lambda x: bool(low < x.min() and x.max() < high), advice, interval=(low, high))
+    return Values(
+        words, lambda x: bool(low < x.min() and x.max() < high), advice, interval=(low, high)
+    )
 
 
 @functools.singledispatch
 def values_of(distribution: tfd.Distribution) -> Values:
-    """Return the values that a distribution takes: what its class says, beside its layer, else what TFP says.
+    """Return the values that a distribution takes.
 
-    TFP's default bijector of a scalar distribution says between which ends its values lie; continuous vectors are taken
-    for any. A class of which that is not true, or TFP says nothing, such as a discrete one, is registered:
-    `@values_of.register(tfd.Poisson)`.
+    What its class says, beside its layer, else what TFP says.
+
+    TFP's default bijector of a scalar distribution says between which ends its values lie;
+    continuous vectors are taken for any. A class of which that is not true, or TFP says nothing,
+    such as a discrete one, is registered: `@values_of.register(tfd.Poisson)`.
 
     Args:
         distribution: a plain tfd object that wraps no other, as `innermost` gives it.
@@ -140,25 +156,30 @@ def _expect_possible(likelihood: tfd.Distribution, x) -> None:
     x = np.asarray(x)
     event_shape = tuple(likelihood.event_shape)
     if not x.size:
-        raise ValueError(f"The data set is empty: x has shape {x.shape}. Expected at least one example.")
+        raise ValueError(
+            f"The data set is empty: x has shape {x.shape}. Expected at least one example."
+        )
     if x.shape[1:] != event_shape:
-        raise ValueError(f"Each example must have shape {event_shape}, received x of shape {x.shape}.")
+        raise ValueError(
+            f"Each example must have shape {event_shape}, received x of shape {x.shape}."
+        )
     if x.dtype.kind not in "biuf":
         raise ValueError(
-            f"x must be numbers, received {x.dtype}. Number categories, as numpy.unique(x, return_inverse=True) does."
+            f"x must be numbers, received {x.dtype}. Number categories, as numpy.unique(x, "
+            "return_inverse=True) does."
         )
     if not np.isfinite(x).all():
         raise ValueError(
-            f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite. Remove or replace them, or "
-            "set what is missing to NaN and make the VAE with missing=True."
+            f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite. Remove "
+            "or replace them, or set what is missing to NaN and make the VAE with missing=True."
         )
     base = innermost(likelihood)
     values = values_of(base)
     if not values.include(x):
         between = ", not all whole" if (x % 1).any() else ""
         raise ValueError(
-            f"The likelihood {type(base).__name__} takes {values.words}, but x lies in [{x.min():g}, {x.max():g}]"
-            f"{between}. {values.advice}, or choose another likelihood."
+            f"The likelihood {type(base).__name__} takes {values.words}, but x lies in "
+            f"[{x.min():g}, {x.max():g}]{between}. {values.advice}, or choose another likelihood."
         )
 
 
@@ -183,7 +204,8 @@ def is_point(distribution: tfd.Distribution) -> bool:
 
 
 def check_pair(posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
-    """Raise if the posterior has values that the prior has not, so that no KL divergence is defined.
+    """Raise if the posterior has values that the prior has not, so that no KL divergence is
+    defined.
 
     Raises:
         ValueError: naming both.
@@ -204,13 +226,14 @@ their KL divergence is not defined. Choose a prior over vectors of length 1.
     ours, theirs = values_of(q), values_of(p)
     if theirs.is_point or theirs.is_code:
         raise ValueError(
-            f"The prior {type(p).__name__} has all its probability on a few points: the KL divergence to it is "
-            "infinite. Choose a prior that spreads, such as StandardNormal, or Codes for quantized vectors."
+            f"The prior {type(p).__name__} has all its probability on a few points: the KL "
+            "divergence to it is infinite. Choose a prior that spreads, such as StandardNormal, or "
+            "Codes for quantized vectors."
         )
     if not _has_all_of(theirs, ours):
         raise ValueError(
-            f"The posterior {type(q).__name__} takes {ours.words}, the prior {type(p).__name__} {theirs.words}: their "
-            f"KL divergence is not defined. Choose a prior over {ours.words}."
+            f"The posterior {type(q).__name__} takes {ours.words}, the prior {type(p).__name__} "
+            f"{theirs.words}: their KL divergence is not defined. Choose a prior over {ours.words}."
         )
     if ours.expect_prior is not None:
         ours.expect_prior(p)

@@ -15,7 +15,13 @@ from tfp_vae.layers.normal import IndependentNormal
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
 from tfp_vae.layers.tensor_like import TensorLike
 
-__all__ = ["BlockwiseInitializer", "DenseVariational", "VariableLayer", "posterior_mean_field", "prior_trainable"]
+__all__ = [
+    "BlockwiseInitializer",
+    "DenseVariational",
+    "VariableLayer",
+    "posterior_mean_field",
+    "prior_trainable",
+]
 
 tfd = tfp.distributions
 
@@ -24,7 +30,8 @@ tfd = tfp.distributions
 class BlockwiseInitializer(keras.initializers.Initializer):
     """Several initializers side by side, each for some entries of the last axis.
 
-    Use it for a variable that holds several parameters, such as a location and an unconstrained scale.
+    Use it for a variable that holds several parameters, such as a location and an unconstrained
+    scale.
 
     Args:
         initializers: Keras initializers or their names.
@@ -36,7 +43,8 @@ class BlockwiseInitializer(keras.initializers.Initializer):
         dtype: of the variable; None is Keras's default.
 
     Raises:
-        ValueError: if there are not as many sizes as initializers, or the last axis has another size than their sum.
+        ValueError: if there are not as many sizes as initializers, or the last axis has another
+            size than their sum.
 
     Example:
     >>> BlockwiseInitializer(["zeros", "ones"], sizes=[1, 2])((2, 3)).numpy()
@@ -49,26 +57,39 @@ class BlockwiseInitializer(keras.initializers.Initializer):
         self.validate_args = validate_args
         if len(self.initializers) != len(self.sizes):
             raise ValueError(
-                f"Expected one size for each of the {len(self.initializers)} initializers, received sizes={self.sizes}."
+                f"Expected one size for each of the {len(self.initializers)} initializers, received "
+                f"sizes={self.sizes}."
             )
 
     def __call__(self, shape, dtype=None):
         *rest, last = shape
         if last != sum(self.sizes):
-            raise ValueError(f"The sizes {self.sizes} make {sum(self.sizes)}, the last axis of {tuple(shape)} differs.")
+            raise ValueError(
+                f"The sizes {self.sizes} make {sum(self.sizes)}, the last axis of {tuple(shape)} "
+                "differs."
+            )
         blocks = zip(self.initializers, self.sizes, strict=True)
-        return tf.concat([initializer((*rest, size), dtype) for initializer, size in blocks], axis=-1)
+        return tf.concat(
+            [initializer((*rest, size), dtype) for initializer, size in blocks], axis=-1
+        )
 
     def get_config(self) -> dict:
-        initializers = [keras.initializers.serialize(initializer) for initializer in self.initializers]
-        return {"initializers": initializers, "sizes": self.sizes, "validate_args": self.validate_args}
+        initializers = [
+            keras.initializers.serialize(initializer) for initializer in self.initializers
+        ]
+        return {
+            "initializers": initializers,
+            "sizes": self.sizes,
+            "validate_args": self.validate_args,
+        }
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class VariableLayer(keras.layers.Layer):
     """A trainable variable as a layer: it gives the variable whatever its input.
 
-    Use it before a distribution layer for a distribution with parameters but without input, such as a trained prior.
+    Use it before a distribution layer for a distribution with parameters but without input, such as
+    a trained prior.
 
     Args:
         shape: of the variable, an int or a sequence of ints.
@@ -135,7 +156,9 @@ class VariableLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 def posterior_mean_field(kernel_size: int, bias_size: int = 0, dtype=None) -> keras.Model:
-    """Make a trainable normal distribution over all weights, each on its own: mean 0 and scale 1 at first.
+    """Make a trainable normal distribution over all weights, each on its own.
+
+    Mean 0 and scale 1 at first.
 
     >>> posterior_mean_field(2, 1)(None).stddev().numpy().round(4)
     array([1., 1., 1.], dtype=float32)
@@ -144,7 +167,10 @@ def posterior_mean_field(kernel_size: int, bias_size: int = 0, dtype=None) -> ke
     scale = keras.initializers.Constant(np.log(np.expm1(1.0)))
     initializer = BlockwiseInitializer(["zeros", scale], [size, size])
     return keras.Sequential(
-        [VariableLayer(2 * size, dtype=dtype, initializer=initializer), IndependentNormal(size, dtype=dtype)]
+        [
+            VariableLayer(2 * size, dtype=dtype, initializer=initializer),
+            IndependentNormal(size, dtype=dtype),
+        ]
     )
 
 
@@ -156,7 +182,9 @@ def prior_trainable(kernel_size: int, bias_size: int = 0, dtype=None) -> keras.M
     array([0., 0., 0.], dtype=float32)
     """
     size = kernel_size + bias_size
-    return keras.Sequential([VariableLayer(size, dtype=dtype), DistributionLambda(_unit_normal, dtype=dtype)])
+    return keras.Sequential(
+        [VariableLayer(size, dtype=dtype), DistributionLambda(_unit_normal, dtype=dtype)]
+    )
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -166,22 +194,27 @@ def _unit_normal(loc) -> tfd.Distribution:
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class DenseVariational(keras.layers.Layer):
-    """A dense layer with random weights: it draws them in each call, and adds KL(q(w) || p(w)) to the model's loss.
+    """A dense layer with random weights: it draws them in each call, and adds KL(q(w) || p(w)) to
+    the model's loss.
 
-    Use it for the uncertainty about a function that few data leave: calls differ as the posterior q(w) says. All
-    examples of a call share one draw. The divergence is that of the weights, so it is counted once a batch, whatever
+    Use it for the uncertainty about a function that few data leave: calls differ as the posterior
+    q(w) says. All examples of a call share one draw. The divergence is that of the weights, so it
+    is counted once a batch, whatever
     its size: with Keras's mean over examples, `kl_weight=1 / num_examples` gives -ELBO per example.
 
     Reference: Blundell et al., 2015, Weight Uncertainty in Neural Networks, arXiv:1505.05424.
 
     Args:
         units: number of outputs.
-        make_posterior_fn: function `(kernel_size, bias_size, dtype)` that gives q(w): a Keras model (or function) from
-            the layer's input to a distribution over `kernel_size + bias_size` values. Weights of a Keras model are
-            trained and saved. The default is a normal distribution for each weight.
-        make_prior_fn: the same for p(w). The default is a normal distribution of scale 1 with trained means.
+        make_posterior_fn: function `(kernel_size, bias_size, dtype)` that gives q(w): a Keras model
+            (or function) from the layer's input to a distribution over `kernel_size + bias_size`
+            values. Weights of a Keras model are trained and saved. The default is a normal
+            distribution for each weight.
+        make_prior_fn: the same for p(w). The default is a normal distribution of scale 1 with
+            trained means.
         kl_weight: factor of the divergence: see `weight` of `KLDivergenceRegularizer`.
-        kl_use_exact: True for TFP's closed form, False for Monte Carlo at the weights that were drawn.
+        kl_use_exact: True for TFP's closed form, False for Monte Carlo at the weights that were
+            drawn.
         activation: function of the output, or its name in Keras.
         use_bias: whether there is a bias.
         activity_regularizer: Keras's, for the output.
@@ -190,12 +223,12 @@ class DenseVariational(keras.layers.Layer):
     Call arguments:
         inputs: `[..., features]`.
 
-    Output:
-        `[..., units]`, in the dtype of the variables. With sample axes in the draws of q(w), they come first.
+    Output: `[..., units]`, in the dtype of the variables. With sample axes in the draws of q(w),
+        they come first.
 
     Raises:
-        ValueError: if the number of features is unknown, or q(w) has no reparameterized draws and `kl_use_exact` is
-            False; when saving, if a function is not registered with Keras.
+        ValueError: if the number of features is unknown, or q(w) has no reparameterized draws and
+            `kl_use_exact` is False; when saving, if a function is not registered with Keras.
         TypeError: if a function does not lead to a distribution.
 
     Example:
@@ -228,9 +261,15 @@ class DenseVariational(keras.layers.Layer):
     def build(self, input_shape):
         num_features = input_shape[-1]
         if num_features is None:
-            raise ValueError(f"DenseVariational needs a known number of features, received shape {input_shape}.")
+            raise ValueError(
+                f"DenseVariational needs a known number of features, received shape {input_shape}."
+            )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: num_features})
-        sizes = (num_features * self.units, self.units if self.use_bias else 0, tf.as_dtype(self.variable_dtype))
+        sizes = (
+            num_features * self.units,
+            self.units if self.use_bias else 0,
+            tf.as_dtype(self.variable_dtype),
+        )
         self.posterior, self.prior = self.make_posterior_fn(*sizes), self.make_prior_fn(*sizes)
         for model in (self.posterior, self.prior):
             if isinstance(model, keras.layers.Layer) and not model.built:
@@ -238,14 +277,19 @@ class DenseVariational(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         inputs = tf.cast(inputs, self.variable_dtype)
-        posterior, prior = _as_distribution(self.posterior(inputs)), _as_distribution(self.prior(inputs))
+        posterior, prior = (
+            _as_distribution(self.posterior(inputs)),
+            _as_distribution(self.prior(inputs)),
+        )
         kl = kl_divergence(posterior, prior, self.kl_use_exact)
         kl = mean_then_sum(kl, num_summed_axes=posterior.batch_shape.rank)
         self.add_loss(self.weighting.apply(kl, training))
         weights = tf.cast(posterior, self.variable_dtype)
         kernel_size = inputs.shape[-1] * self.units
         kernel, bias = weights[..., :kernel_size], weights[..., tf.newaxis, kernel_size:]
-        kernel = tf.reshape(kernel, tf.concat([tf.shape(kernel)[:-1], [inputs.shape[-1], self.units]], 0))
+        kernel = tf.reshape(
+            kernel, tf.concat([tf.shape(kernel)[:-1], [inputs.shape[-1], self.units]], 0)
+        )
         outputs = tf.matmul(inputs, kernel)
         return self.activation(outputs + bias if self.use_bias else outputs)
 
@@ -263,14 +307,16 @@ class DenseVariational(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict):
-        arguments = {name: from_config(value) for name, value in config.items() if name != "kl_weight"}
+        arguments = {
+            name: from_config(value) for name, value in config.items() if name != "kl_weight"
+        }
         return cls(**arguments, kl_weight=weight_from_config(config["kl_weight"]))
 
 
 def _as_distribution(given) -> TensorLike:
     if not isinstance(given, tfd.Distribution):
         raise TypeError(
-            f"Expected make_posterior_fn and make_prior_fn to give a function (or Keras model) of the input that gives "
-            f"a tfd.Distribution, received {given!r} from it."
+            "Expected make_posterior_fn and make_prior_fn to give a function (or Keras model) of "
+            f"the input that gives a tfd.Distribution, received {given!r} from it."
         )
     return given if isinstance(given, TensorLike) else TensorLike(given)

@@ -1,4 +1,7 @@
-"""Discrete codes with vectors of their own: a layer that takes each feature vector to the nearest code vector."""
+"""Discrete codes with vectors of their own.
+
+A layer that takes each feature vector to the nearest code vector.
+"""
 
 from collections.abc import Sequence
 
@@ -22,34 +25,40 @@ __all__ = ["VectorQuantized"]
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
 
-# Share of the mean number of vectors a code below which it is dead, and starts again at a feature vector of the batch.
+# Share of the mean number of vectors a code below which it is dead, and starts again at a feature
+# vector of the batch.
 DEAD_BELOW = 0.03
-# Squared distance to a code vector, relative to its distance from the middle of all, within which a value is that one.
+# Squared distance to a code vector, relative to its distance from the middle of all, within which a
+# value is that one.
 TOLERANCE = 1e-6
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class VectorQuantized(DistributionLayer):
-    """The posterior of a VQ-VAE: all probability on the code vectors that are nearest to the features.
+    """The posterior of a VQ-VAE: all probability on the code vectors that are nearest to the
+    features.
 
     z is one code vector for each of `num_vectors` positions, so `vae.encode(x).codes` are integers,
-    `[batch, num_vectors]`. A draw is the code vectors themselves, and its gradient that of the features (straight
-    through). The prior is a `priors.Codes` of this layer; being discrete and certain, the posterior has no entropy, and
-    KL(q || p) is -log p(codes): the ELBO stays a bound of log p(x).
+    `[batch, num_vectors]`. A draw is the code vectors themselves, and its gradient that of the
+    features (straight through). The prior is a `priors.Codes` of this layer; being discrete and
+    certain, the posterior has no entropy, and KL(q || p) is -log p(codes): the ELBO stays a bound
+    of log p(x).
 
-    The code vectors are no trained weights: in training each is the running mean of the features that were nearest to
-    it. Rarely used codes are re-initialized from the batch; in the first step all are.
-    What draws the features to their codes is the commitment loss, which a `VAE` adds to the loss of any objective, and
-    to nothing else that is reported.
+    The code vectors are no trained weights: in training each is the running mean of the features
+    that were nearest to it. Rarely used codes are re-initialized from the batch; in the first step
+    all are. What draws the features to their codes is the commitment loss, which a `VAE` adds to
+    the loss of any objective, and to nothing else that is reported.
 
-    Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937; running means:
-    Razavi et al., 2019, Generating diverse high-fidelity images with VQ-VAE-2, arXiv:1906.00446; codes that start
+    Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937;
+    running means: Razavi et al., 2019, Generating diverse high-fidelity images with VQ-VAE-2,
+    arXiv:1906.00446; codes that start
     again: Dhariwal et al., 2020, Jukebox, arXiv:2005.00341.
 
     Args:
         event_shape: (num_vectors, code_size).
         num_codes: number of code vectors, which all positions share.
-        commitment: weight of the commitment loss, the squared distance of the features to their code vectors.
+        commitment: weight of the commitment loss, the squared distance of the features to their
+            code vectors.
         momentum: share of the running means that a training step keeps, between 0 and 1.
         seed: int, of the first code vectors and of the features where codes start again.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
@@ -63,7 +72,8 @@ class VectorQuantized(DistributionLayer):
         `QuantizedVectors`, batch shape `[...]`, event shape `(num_vectors, code_size)`.
 
     Raises:
-        ValueError: if `event_shape` is not a pair, an argument is out of range, or `params` has another size.
+        ValueError: if `event_shape` is not a pair, an argument is out of range, or `params` has
+            another size.
 
     Example:
     >>> layer = VectorQuantized((3, 2), num_codes=4)
@@ -100,7 +110,9 @@ class VectorQuantized(DistributionLayer):
         first = keras.initializers.Constant(np.random.default_rng(seed).normal(size=shape))
         self.sums = self.add_weight(name="sums", shape=shape, initializer=first, **weight)
         self.counts = self.add_weight(name="counts", shape=shape[:1], initializer="ones", **weight)
-        self.num_updates = self.add_weight(name="num_updates", shape=(), initializer="zeros", **counter)
+        self.num_updates = self.add_weight(
+            name="num_updates", shape=(), initializer="zeros", **counter
+        )
 
     @property
     def codebook(self) -> tf.Tensor:
@@ -109,7 +121,10 @@ class VectorQuantized(DistributionLayer):
         return tf.math.divide_no_nan(tf.convert_to_tensor(self.sums), counts)
 
     def vectors(self, codes) -> tf.Tensor:
-        """Return the code vectors of integer codes: `[..., num_vectors]` -> `[..., num_vectors, code_size]`."""
+        """Return the code vectors of integer codes.
+
+        `[..., num_vectors]` -> `[..., num_vectors, code_size]`.
+        """
         return tf.gather(self.codebook, tf.cast(codes, tf.int32))
 
     def call(self, params, training=False):
@@ -123,10 +138,14 @@ class VectorQuantized(DistributionLayer):
         return TensorLike(distribution, self.convert_to_tensor_fn)
 
     def distribution(self, params) -> tfd.Distribution:
-        return self.new(params, self.event_shape, self.codebook, self.commitment, self.validate_args)
+        return self.new(
+            params, self.event_shape, self.codebook, self.commitment, self.validate_args
+        )
 
     def _restart(self, features: tf.Tensor) -> None:
-        """Let dead codes start again at features of the batch, each another as long as there are enough."""
+        """Let dead codes start again at features of the batch, each another as long as there are
+        enough.
+        """
         features, counts = tf.stop_gradient(features), tf.convert_to_tensor(self.counts)
         number, seed = tf.shape(features)[0], seed_of(Stream.RESTARTED_CODES, self.seed)
         mean = tf.cast(number, counts.dtype) / self.num_codes
@@ -134,24 +153,38 @@ class VectorQuantized(DistributionLayer):
         dead = tf.logical_or(counts < DEAD_BELOW * mean, step == 0)
         order = tf.argsort(tf.random.stateless_uniform([number], tf.random.fold_in(seed, step)))
         chosen = tf.gather(features, tf.gather(order, tf.range(self.num_codes) % number))
-        self.sums.assign(tf.where(dead[:, tf.newaxis], mean * chosen, tf.convert_to_tensor(self.sums)))
+        self.sums.assign(
+            tf.where(dead[:, tf.newaxis], mean * chosen, tf.convert_to_tensor(self.sums))
+        )
         self.counts.assign(tf.where(dead, mean, counts))
 
     def _follow(self, q: "QuantizedVectors") -> None:
         """Move the running counts and sums of the features nearest to each code."""
         chosen = tf.one_hot(tf.reshape(q.codes, [-1]), self.num_codes, dtype=q.dtype)
         features = tf.stop_gradient(tf.reshape(q.features, [-1, self.event_shape[-1]]))
-        for mean, batch in ((self.counts, tf.reduce_sum(chosen, 0)), (self.sums, tf.matmul(chosen, features, True))):
+        for mean, batch in (
+            (self.counts, tf.reduce_sum(chosen, 0)),
+            (self.sums, tf.matmul(chosen, features, True)),
+        ):
             mean.assign(self.momentum * tf.convert_to_tensor(mean) + (1.0 - self.momentum) * batch)
         self.num_updates.assign(self.num_updates + 1)
 
     @staticmethod
     def new(
-        params, event_shape: Sequence[int], codebook, commitment: float = 0.25, validate_args=False, name=None
+        params,
+        event_shape: Sequence[int],
+        codebook,
+        commitment: float = 0.25,
+        validate_args=False,
+        name=None,
     ) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(event_shape)]`, and the code vectors."""
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`, and the code
+        vectors.
+        """
         (features,) = split_params(params, [as_vectors_shape(event_shape)])
-        return QuantizedVectors(features, codebook, commitment, validate_args, name=name or "QuantizedVectors")
+        return QuantizedVectors(
+            features, codebook, commitment, validate_args, name=name or "QuantizedVectors"
+        )
 
     @staticmethod
     def params_size(event_shape: Sequence[int], name=None) -> int:
@@ -161,7 +194,8 @@ class VectorQuantized(DistributionLayer):
 
 @own
 class QuantizedVectors(StraightThroughDraws, OverVectors):
-    """All probability on the code vectors nearest to the features; draws have the gradient of the features.
+    """All probability on the code vectors nearest to the features; draws have the gradient of the
+    features.
 
     Args:
         features: `[..., num_vectors, code_size]`.
@@ -194,7 +228,10 @@ class QuantizedVectors(StraightThroughDraws, OverVectors):
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
-        return {"features": ParameterProperties(event_ndims=2), "codebook": ParameterProperties(event_ndims=2)}
+        return {
+            "features": ParameterProperties(event_ndims=2),
+            "codebook": ParameterProperties(event_ndims=2),
+        }
 
     @property
     def features(self) -> tf.Tensor:
@@ -213,7 +250,9 @@ class QuantizedVectors(StraightThroughDraws, OverVectors):
 
     def _mean(self):
         # The difference is exactly 0, so these are code vectors.
-        return tf.stop_gradient(self.vectors(self.codes)) + (self.features - tf.stop_gradient(self.features))
+        return tf.stop_gradient(self.vectors(self.codes)) + (
+            self.features - tf.stop_gradient(self.features)
+        )
 
     _mode = _mean
 
@@ -243,8 +282,13 @@ def _kl_quantized_codes(q: QuantizedVectors, p: CodeVectors, name=None) -> tf.Te
 
 
 def commitment_loss(posterior: tfd.Distribution) -> tf.Tensor | float:
-    """Return what quantized parts of a posterior add to the loss of each example, `[batch]`; 0 where there are none."""
-    return sum((part.commitment_loss() for part in parts_of(posterior).values() if is_quantized(part)), 0.0)
+    """Return what quantized parts of a posterior add to the loss of each example, `[batch]`.
+
+    0 where there are none.
+    """
+    return sum(
+        (part.commitment_loss() for part in parts_of(posterior).values() if is_quantized(part)), 0.0
+    )
 
 
 def is_quantized(distribution) -> bool:
@@ -253,10 +297,12 @@ def is_quantized(distribution) -> bool:
 
 
 def with_codes_of(posterior: tfd.Distribution, prior: tfd.Distribution) -> tfd.Distribution:
-    """Return the prior over the code vectors that a quantized posterior has drawn from; any other prior as it is.
+    """Return the prior over the code vectors that a quantized posterior has drawn from.
 
-    In a training step the encoder restarts and moves its codes: a prior that reads them before or after would ask for
-    others than those that are drawn.
+    Any other prior as it is.
+
+    In a training step the encoder restarts and moves its codes: a prior that reads them before or
+    after would ask for others than those that are drawn.
     """
     if is_joint(posterior) and is_joint(prior):
         parts = parts_of(posterior)
@@ -271,11 +317,15 @@ def as_vectors_shape(event_shape) -> tuple[int, ...]:
     """Check the shape of several vectors."""
     shape = as_event_shape(event_shape)
     if len(shape) != 2:
-        raise ValueError(f"event_shape must be a pair (num_vectors, code_size), received {event_shape!r}.")
+        raise ValueError(
+            f"event_shape must be a pair (num_vectors, code_size), received {event_shape!r}."
+        )
     return shape
 
 
 def _between(value, low: float, high: float, name: str) -> float:
     if not low <= value < high:
-        raise ValueError(f"{name} must be a number from {low:g} to below {high:g}, received {value!r}.")
+        raise ValueError(
+            f"{name} must be a number from {low:g} to below {high:g}, received {value!r}."
+        )
     return float(value)

@@ -1,4 +1,6 @@
-"""Objectives: what one stochastic pass produced goes in, loss terms for each example come out, in nats."""
+"""Objectives: what one stochastic pass produced goes in, loss terms for each example come out, in
+nats.
+"""
 
 from tfp_vae.objectives import (
     aggregate_posterior,

@@ -1,6 +1,9 @@
-"""Objectives about the aggregate posterior q(z), the mean of q(z|x) over the data; the batch stands for the data.
+"""Objectives about the aggregate posterior q(z), the mean of q(z|x) over the data.
 
-In these a term of one example depends on its batch, so the loss is a property of batches: larger ones tell more.
+The batch stands for the data.
+
+In these a term of one example depends on its batch, so the loss is a property of batches: larger
+    ones tell more.
 """
 
 import keras
@@ -28,26 +31,30 @@ __all__ = ["DIPVAE", "WAE", "BetaTCVAE", "FactorVAE", "InfoVAE", "max_mean_discr
 
 tfd = tfp.distributions
 psd_kernels = tfp.math.psd_kernels
-# Factors of the kernel's constant, which is 2 * latent size for a prior of unit variance (Tolstikhin et al., 2018).
+# Factors of the kernel's constant, which is 2 * latent size for a prior of unit variance
+# (Tolstikhin et al., 2018).
 KERNEL_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class BetaTCVAE(Objective):
-    """The negative ELBO with its KL divergence taken apart, so that the total correlation has a weight of its own.
+    """The negative ELBO with its KL divergence taken apart, so that the total correlation has a
+    weight of its own.
 
-    KL(q(z|x) || p(z)), averaged over the data, is the mutual information of x and z, plus the total correlation
-    KL(q(z) || prod q(z_j)), plus the sum of KL(q(z_j) || p(z_j)).
+    KL(q(z|x) || p(z)), averaged over the data, is the mutual information of x and z, plus the total
+    correlation KL(q(z) || prod q(z_j)), plus the sum of KL(q(z_j) || p(z_j)).
 
-    Reference: Chen et al., 2018, Isolating sources of disentanglement in variational autoencoders, arXiv:1802.04942.
+    Reference: Chen et al., 2018, Isolating sources of disentanglement in variational autoencoders,
+        arXiv:1802.04942.
 
     Args:
         dataset_size: number of training examples.
         beta: weight of the total correlation: a number of at least 0, or a Keras schedule.
         alpha: weight of the mutual information.
         gamma: weight of the dimension-wise KL divergence.
-        estimator: of q(z) from a batch: "weighted" (the paper's minibatch-weighted sampling, biased low), or
-            "stratified" (unbiased; the paper's, averaged over the choice of the example that it singles out).
+        estimator: of q(z) from a batch: "weighted" (the paper's minibatch-weighted sampling, biased
+            low), or "stratified" (unbiased; the paper's, averaged over the choice of the example
+            that it singles out).
 
     Raises:
         ValueError: if a number is out of range, or the posterior does not factorize.
@@ -88,21 +95,30 @@ class BetaTCVAE(Objective):
         terms = elbo_terms(one_pass, z)
         weights = (one_pass.value_of(weight) for weight in (self.alpha, self.beta, self.gamma))
         penalty = sum(
-            w * part for w, part in zip(weights, (information, total_correlation, dimension_wise), strict=True)
+            w * part
+            for w, part in zip(
+                weights, (information, total_correlation, dimension_wise), strict=True
+            )
         )
         return {**terms, "loss": penalty - terms["log_likelihood"]}
 
-    def log_aggregate(self, posterior: tfd.Distribution, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def log_aggregate(
+        self, posterior: tfd.Distribution, z: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Estimate log q(z) and the sum of log q(z_j) at each z of the batch, both `[batch]`."""
         # Row i, column j: the density of draw i under the posterior of example j.
         log_each = factors(posterior).log_prob(z[:, tf.newaxis])
         log_weights = self._log_weights(tf.shape(z)[0], z.dtype)
         log_marginal = tf.reduce_logsumexp(log_weights + tf.reduce_sum(log_each, -1), 1)
-        log_product = tf.reduce_sum(tf.reduce_logsumexp(log_weights[..., tf.newaxis] + log_each, 1), -1)
+        log_product = tf.reduce_sum(
+            tf.reduce_logsumexp(log_weights[..., tf.newaxis] + log_each, 1), -1
+        )
         return log_marginal, log_product
 
     def _log_weights(self, batch_size: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Return the log weight of each example of the batch in the estimate of q(z), `[batch, batch]`."""
+        """Return the log weight of each example of the batch in the estimate of q(z), `[batch,
+        batch]`.
+        """
         batch, size = tf.cast(batch_size, dtype), tf.cast(self.dataset_size, dtype)
         own = tf.eye(batch_size, dtype=tf.bool)
         if self.estimator == "weighted":
@@ -113,10 +129,12 @@ class BetaTCVAE(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class FactorVAE(Objective):
-    """The negative ELBO plus the total correlation of the aggregate posterior, as a discriminator estimates it.
+    """The negative ELBO plus the total correlation of the aggregate posterior, as a discriminator
+    estimates it.
 
-    The discriminator tells draws of q(z) from draws whose dimensions are shuffled over the batch. It is trained in the
-    same step, by the same optimizer; its own loss is not part of the reported one.
+    The discriminator tells draws of q(z) from draws whose dimensions are shuffled over the batch.
+    It is trained in the same step, by the same optimizer; its own loss is not part of the reported
+    one.
 
     Reference: Kim & Mnih, 2018, Disentangling by factorising, arXiv:1802.05983.
 
@@ -138,7 +156,9 @@ class FactorVAE(Objective):
         self.built = False
 
     def build(self, latent_shape):
-        self.discriminator = networks.mlp(latent_shape, 1, hidden_sizes=self.hidden_sizes, activation="leaky_relu")
+        self.discriminator = networks.mlp(
+            latent_shape, 1, hidden_sizes=self.hidden_sizes, activation="leaky_relu"
+        )
         self.built = True
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
@@ -150,7 +170,9 @@ class FactorVAE(Objective):
             logit = self.discriminator(fixed_z)[:, 0]
         slope = tf.stop_gradient(tape.gradient(logit, fixed_z))
         total_correlation = with_gradient_of(tf.reduce_sum(slope * z, -1), logit)
-        shuffled = self.discriminator(_shuffle_dims(fixed_z, tf.random.fold_in(one_pass.seed, 1)))[:, 0]
+        shuffled = self.discriminator(_shuffle_dims(fixed_z, tf.random.fold_in(one_pass.seed, 1)))[
+            :, 0
+        ]
         discriminator_loss = 0.5 * (tf.nn.softplus(-logit) + tf.nn.softplus(shuffled))
         loss = one_pass.value_of(self.gamma) * total_correlation - terms["elbo"]
         return {**terms, "loss": with_gradient_of(loss + discriminator_loss, loss)}
@@ -158,12 +180,15 @@ class FactorVAE(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class InfoVAE(Objective):
-    """The negative ELBO with part of the KL divergence exchanged for the maximum mean discrepancy of q(z) and p(z).
+    """The negative ELBO with part of the KL divergence exchanged for the maximum mean discrepancy
+    of q(z) and p(z).
 
-    loss = -log p(x|z) + (1 - alpha) KL(q(z|x) || p(z)) + (alpha + weight - 1) MMD(q(z), p(z)). The discrepancy is the
-    unbiased estimate from the batch and as many draws of the prior, under a sum of rational quadratic kernels.
+    loss = -log p(x|z) + (1 - alpha) KL(q(z|x) || p(z)) + (alpha + weight - 1) MMD(q(z), p(z)). The
+    discrepancy is the unbiased estimate from the batch and as many draws of the prior, under a sum
+    of rational quadratic kernels.
 
-    Reference: Zhao et al., 2019, InfoVAE, arXiv:1706.02262; kernel: Tolstikhin et al., 2018, arXiv:1711.01558.
+    Reference: Zhao et al., 2019, InfoVAE, arXiv:1706.02262; kernel: Tolstikhin et al., 2018,
+        arXiv:1711.01558.
 
     Args:
         alpha: share of the KL divergence that is left out, at most 1.
@@ -180,7 +205,8 @@ class InfoVAE(Objective):
     def __init__(self, alpha: float = 0.0, weight: float = 1000.0, **kwargs):
         if not (-np.inf < alpha <= 1.0 and 1.0 - alpha <= weight < np.inf):
             raise ValueError(
-                f"alpha must be at most 1 and weight at least 1 - alpha, received alpha={alpha!r}, weight={weight!r}."
+                f"alpha must be at most 1 and weight at least 1 - alpha, received alpha={alpha!r}, "
+                f"weight={weight!r}."
             )
         super().__init__({"alpha": float(alpha), "weight": float(weight)}, **kwargs)
 
@@ -196,7 +222,8 @@ class InfoVAE(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class WAE(Objective):
-    """The Wasserstein autoencoder's loss with the maximum mean discrepancy: no KL divergence at all.
+    """The Wasserstein autoencoder's loss with the maximum mean discrepancy: no KL divergence at
+    all.
 
     loss = -log p(x|z) + weight MMD(q(z), p(z)), as `InfoVAE` with alpha = 1.
 
@@ -222,23 +249,29 @@ class WAE(Objective):
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         z = one_pass.sample([])
         terms, discrepancy = elbo_terms(one_pass, z), _discrepancy_to_prior(one_pass, z)
-        return {**terms, "loss": one_pass.value_of(self.weight) * discrepancy - terms["log_likelihood"]}
+        return {
+            **terms,
+            "loss": one_pass.value_of(self.weight) * discrepancy - terms["log_likelihood"],
+        }
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class DIPVAE(Objective):
-    """The negative ELBO plus a penalty that draws the covariance of z over the data to the identity.
+    """The negative ELBO plus a penalty that draws the covariance of z over the data to the
+    identity.
 
-    Reference: Kumar et al., 2018, Variational inference of disentangled latent concepts from unlabeled observations,
-    arXiv:1711.00848.
+    Reference: Kumar et al., 2018, Variational inference of disentangled latent concepts from
+    unlabeled observations, arXiv:1711.00848.
 
     Args:
         off_diagonal: weight of the squared covariances.
         diagonal: weight of the squared distances of the variances to 1.
-        kind: 1, the covariance of the posterior's mean; 2, that of z, which adds the posterior's mean covariance.
+        kind: 1, the covariance of the posterior's mean; 2, that of z, which adds the posterior's
+            mean covariance.
 
     Raises:
-        ValueError: if a number is out of range, TFP knows no mean of the posterior, or z is no vector.
+        ValueError: if a number is out of range, TFP knows no mean of the posterior, or z is no
+            vector.
 
     Example:
     >>> DIPVAE(off_diagonal=10.0, diagonal=100.0, kind=1).kind
@@ -256,8 +289,9 @@ class DIPVAE(Objective):
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
         if not is_joint(posterior) and posterior.event_shape.rank != 1:
             raise ValueError(
-                f"DIPVAE is about the covariance of vectors z, received the posterior {type(posterior).__name__} of "
-                f"event shape {tuple(posterior.event_shape)}. Use a posterior over vectors, or another objective."
+                "DIPVAE is about the covariance of vectors z, received the posterior "
+                f"{type(posterior).__name__} of event shape {tuple(posterior.event_shape)}. Use a "
+                "posterior over vectors, or another objective."
             )
         try:
             if is_joint(posterior) or len(posterior.event_shape) > 1:
@@ -266,8 +300,9 @@ class DIPVAE(Objective):
         except NotImplementedError as error:
             name = type(innermost(posterior)).__name__.lstrip("_")
             raise ValueError(
-                f"DIPVAE is about the mean of q(z|x), but TFP knows none of {name}. Use a posterior that has one, such "
-                "as MultivariateNormalDiag or a straight-through one, or another objective."
+                f"DIPVAE is about the mean of q(z|x), but TFP knows none of {name}. Use a posterior "
+                "that has one, such as MultivariateNormalDiag or a straight-through one, or "
+                "another objective."
             ) from error
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
@@ -283,7 +318,8 @@ class DIPVAE(Objective):
 
 
 def max_mean_discrepancy(z: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """Estimate the squared maximum mean discrepancy of two samples, `[n, latent]` and `[m, latent]`, without bias.
+    """Estimate the squared maximum mean discrepancy of two samples, `[n, latent]` and `[m,
+    latent]`, without bias.
 
     Reference: Gretton et al., 2012, A kernel two-sample test, JMLR 13.
 
@@ -292,9 +328,12 @@ def max_mean_discrepancy(z: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     True
     """
     size = tf.cast(tf.shape(z)[-1], z.dtype)
-    # RationalQuadratic with mixture rate 1 is the inverse multiquadratic kernel C / (C + distance^2), C = 2 scale^2.
+    # RationalQuadratic with mixture rate 1 is the inverse multiquadratic kernel C / (C +
+    # distance^2), C = 2 scale^2.
     kernels = [
-        psd_kernels.RationalQuadratic(length_scale=tf.sqrt(scale * size), scale_mixture_rate=tf.ones([], z.dtype))
+        psd_kernels.RationalQuadratic(
+            length_scale=tf.sqrt(scale * size), scale_mixture_rate=tf.ones([], z.dtype)
+        )
         for scale in KERNEL_SCALES
     ]
 
@@ -308,11 +347,15 @@ def max_mean_discrepancy(z: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
 
 def _expect_path(prior: tfd.Distribution, objective: str) -> None:
-    """Refuse a prior whose draws have no gradient: a trained mixture would be trained wrongly, or not at all."""
+    """Refuse a prior whose draws have no gradient.
+
+    A trained mixture would be trained wrongly, or not at all.
+    """
     if not is_reparameterized(prior):
         raise ValueError(
             f"{objective} compares draws of the posterior with draws of the prior, but those of "
-            f"{type(prior).__name__} are not reparameterized. Use a prior such as Normal, or another objective."
+            f"{type(prior).__name__} are not reparameterized. Use a prior such as Normal, or "
+            "another objective."
         )
 
 

@@ -23,28 +23,32 @@ tfd = tfp.distributions
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class ELBO(Objective):
-    """The negative evidence lower bound, with the KL divergence weighted by beta and floored by free bits in the loss.
+    """The negative evidence lower bound, with the KL divergence weighted by beta and floored by
+    free bits in the loss.
 
-    The KL divergence is TFP's analytic one where TFP registers the pair of posterior and prior, else
-    log q(z|x) - log p(z) at the draws that are decoded; `kl_is_analytic` says which. The reported `elbo` has beta 1 and
-    no free bits. Schedules act in training, at the optimizer's step; evaluation uses their final value.
+    The KL divergence is TFP's analytic one where TFP registers the pair of posterior and prior,
+    else log q(z|x) - log p(z) at the draws that are decoded; `kl_is_analytic` says which. The
+    reported `elbo` has beta 1 and no free bits. Schedules act in training, at the optimizer's step;
+    evaluation uses their final value.
 
-    Reference: Kingma & Welling, 2014, arXiv:1312.6114; beta: Higgins et al., 2017, beta-VAE (ICLR); free bits: Kingma
-    et al., 2016, arXiv:1606.04934; sticking the landing: Roeder et al., 2017, arXiv:1703.09194.
+    Reference: Kingma & Welling, 2014, arXiv:1312.6114; beta: Higgins et al., 2017, beta-VAE (ICLR);
+    free bits: Kingma et al., 2016, arXiv:1606.04934; sticking the landing: Roeder et al., 2017,
+    arXiv:1703.09194.
 
     Args:
         beta: weight of the KL divergence in the loss: a number of at least 0, or a Keras schedule.
-        free_bits: nats of KL divergence in each latent dimension, averaged over the batch, that cost nothing: a number
-            of at least 0, or a Keras schedule. It needs a posterior and a prior that factorize.
+        free_bits: nats of KL divergence in each latent dimension, averaged over the batch, that
+            cost nothing: a number of at least 0, or a Keras schedule. It needs a posterior and a
+            prior that factorize.
         kl: "analytic" (where TFP has a closed form), or "sampled".
         num_samples: draws of z for each example.
-        estimator: "standard", or "stl" (sticking the landing), which leaves the posterior's score out of the gradient,
-            so that it has no variance where the posterior is exact. It goes with kl="sampled", and not with
-            straight-through posteriors.
+        estimator: "standard", or "stl" (sticking the landing), which leaves the posterior's score
+            out of the gradient, so that it has no variance where the posterior is exact. It goes
+            with kl="sampled", and not with straight-through posteriors.
 
     Raises:
-        ValueError: if a number is out of range, options exclude each other, or free bits are asked of a posterior or
-            prior that does not factorize.
+        ValueError: if a number is out of range, options exclude each other, or free bits are asked
+            of a posterior or prior that does not factorize.
 
     Example:
     >>> ELBO(beta=4.0).get_config()["beta"]
@@ -71,8 +75,8 @@ class ELBO(Objective):
         super().__init__(arguments, **kwargs)
         if estimator == "stl" and (kl == "analytic" or free_bits != 0.0):
             raise ValueError(
-                "estimator='stl' is about a sampled KL divergence: it takes kl='sampled' and no free_bits, received "
-                f"kl={kl!r} and free_bits={free_bits!r}."
+                "estimator='stl' is about a sampled KL divergence: it takes kl='sampled' and no "
+                f"free_bits, received kl={kl!r} and free_bits={free_bits!r}."
             )
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
@@ -83,7 +87,9 @@ class ELBO(Objective):
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         beta, z = one_pass.value_of(self.beta), one_pass.sample(self.num_samples)
-        log_likelihood, log_prior, log_posterior = (tf.reduce_mean(part, 0) for part in one_pass.log_densities(z))
+        log_likelihood, log_prior, log_posterior = (
+            tf.reduce_mean(part, 0) for part in one_pass.log_densities(z)
+        )
         kl = analytic_kl(one_pass.posterior, one_pass.prior) if self.kl == "analytic" else None
         kl = log_posterior - log_prior if kl is None else kl
         loss = beta * self._floored(kl, z, one_pass) - log_likelihood
@@ -91,10 +97,17 @@ class ELBO(Objective):
             share = 1.0 / self.num_samples
             bound = surrogate(one_pass, z, model=share, path=share, score=0.0, kl_weight=beta)
             loss = with_gradient_of(-bound, loss)
-        return {"loss": loss, "elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
+        return {
+            "loss": loss,
+            "elbo": log_likelihood - kl,
+            "log_likelihood": log_likelihood,
+            "kl": kl,
+        }
 
     def _floored(self, kl: tf.Tensor, z: tf.Tensor, one_pass: OnePass) -> tf.Tensor:
-        """Replace the KL divergence of each dimension by the free bits where it lies below them on average."""
+        """Replace the KL divergence of each dimension by the free bits where it lies below them on
+        average.
+        """
         if self.free_bits == 0.0:
             return kl
         posterior, prior = factors(one_pass.posterior), factors(one_pass.prior)
@@ -109,8 +122,8 @@ class ELBO(Objective):
 class ControlledCapacity(Objective):
     """The negative ELBO with the KL divergence drawn to a given capacity instead of to zero.
 
-    loss = gamma * |mean KL - capacity| - log p(x|z), the mean over the batch. Raise the capacity by a schedule, and
-    one factor of variation after another finds its place in the code.
+    loss = gamma * |mean KL - capacity| - log p(x|z), the mean over the batch. Raise the capacity by
+    a schedule, and one factor of variation after another finds its place in the code.
 
     Reference: Burgess et al., 2018, Understanding disentangling in beta-VAE, arXiv:1804.03599.
 
@@ -128,7 +141,10 @@ class ControlledCapacity(Objective):
     """
 
     def __init__(self, capacity: float | Schedule, gamma: float = 1.0, **kwargs):
-        super().__init__({"capacity": as_weight(capacity, "capacity"), "gamma": as_weight(gamma, "gamma")}, **kwargs)
+        super().__init__(
+            {"capacity": as_weight(capacity, "capacity"), "gamma": as_weight(gamma, "gamma")},
+            **kwargs,
+        )
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         terms = elbo_terms(one_pass, one_pass.sample([]))

@@ -1,8 +1,12 @@
-"""One surrogate for every gradient estimator: what the model, the path and the score each contribute.
+"""One surrogate for every gradient estimator.
 
-A bound is a function of log w = log p(x|z) + log p(z) - log q(z|x) at draws z = z(noise, phi). Its derivative has three
-parts: by the model's weights (of decoder and prior) at fixed z, by z along the path of its draw, and by the posterior's
-weights at fixed z, the score. The estimators of the literature weight these parts differently:
+What the model, the path and the score each contribute.
+
+A bound is a function of log w = log p(x|z) + log p(z) - log q(z|x) at draws z = z(noise, phi). Its
+derivative has three
+parts: by the model's weights (of decoder and prior) at fixed z, by z along the path of its draw,
+and by the posterior's weights at fixed z, the score. The estimators of the literature weight these
+parts differently:
 
 | estimator | model | path | score |
 |---|---|---|---|
@@ -24,18 +28,21 @@ tfd = tfp.distributions
 
 
 def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.Tensor:
-    """Return a tensor `[batch]` whose gradient is the weighted sum of the three parts, summed over the draws.
+    """Return a tensor `[batch]` whose gradient is the weighted sum of the three parts, summed over
+    the draws.
 
     Args:
         one_pass: the batch.
         z: reparameterized draws, `[num_samples, batch, *latent_shape]`.
-        model: weight of the model's part, a number or `[num_samples, batch]`; no gradient flows through it.
+        model: weight of the model's part, a number or `[num_samples, batch]`; no gradient flows
+            through it.
         path: weight of the path's part, likewise.
         score: weight of the score's part, likewise.
         kl_weight: of log p(z) - log q(z|x) in log w.
     """
     fixed_z = tf.nest.map_structure(tf.stop_gradient, z)
-    # The same draws have been looked at already, for the loss's value: layers with running means learn nothing new.
+    # The same draws have been looked at already, for the loss's value: layers with running means
+    # learn nothing new.
     with without_updates(), tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(fixed_z)
         log_likelihood, log_prior, log_posterior = one_pass.log_densities(fixed_z)
@@ -46,21 +53,28 @@ def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.
         _sum_event(tf.stop_gradient(slope) * leaf, tf.rank(log_weights))
         for slope, leaf in zip(tf.nest.flatten(slopes), tf.nest.flatten(z), strict=True)
     )
-    model, path, score = (tf.stop_gradient(in_dtype(part, log_weights.dtype)) for part in (model, path, score))
-    return tf.reduce_sum(model * log_joint + path * along_path - score * kl_weight * log_posterior, 0)
+    model, path, score = (
+        tf.stop_gradient(in_dtype(part, log_weights.dtype)) for part in (model, path, score)
+    )
+    return tf.reduce_sum(
+        model * log_joint + path * along_path - score * kl_weight * log_posterior, 0
+    )
 
 
 def expect_exact_path(posterior: tfd.Distribution, estimator: str, needed_by: str) -> None:
-    """Refuse an estimator that trades the score for the path of a draw where that path is not the draw's own.
+    """Refuse an estimator that trades the score for the path of a draw where that path is not the
+    draw's own.
 
     Raises:
-        ValueError: if draws of the posterior are straight-through, and the estimator is another than "standard".
+        ValueError: if draws of the posterior are straight-through, and the estimator is another
+            than "standard".
     """
     if estimator != "standard" and is_straight_through(posterior):
         raise ValueError(
-            f"{needed_by} with estimator={estimator!r} rests on exactly reparameterized draws; a draw of "
-            f"{type(innermost(posterior)).__name__} is straight-through, with a gradient that is not its own, which "
-            "is biased. Use estimator='standard', or a relaxed posterior."
+            f"{needed_by} with estimator={estimator!r} rests on exactly reparameterized draws; a "
+            f"draw of {type(innermost(posterior)).__name__} is straight-through, with a gradient "
+            "that is not its own, which is biased. Use estimator='standard', or a relaxed "
+            "posterior."
         )
 
 

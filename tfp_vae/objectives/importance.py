@@ -31,22 +31,25 @@ ESTIMATORS = ("standard", "stl", "dreg")
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IWAE(Objective):
-    """The negative importance-weighted bound: log of the mean of p(x|z) p(z) / q(z|x) over several draws of z.
+    """The negative importance-weighted bound: log of the mean of p(x|z) p(z) / q(z|x) over several
+    draws of z.
 
-    With one draw it is the ELBO with a sampled KL divergence; it rises with the number of draws, to log p(x).
+    With one draw it is the ELBO with a sampled KL divergence; it rises with the number of draws, to
+    log p(x).
 
-    Reference: Burda et al., 2016, arXiv:1509.00519; estimators: Roeder et al., 2017, arXiv:1703.09194 ("stl"); Tucker
-    et al., 2019, arXiv:1810.04152 ("dreg").
+    Reference: Burda et al., 2016, arXiv:1509.00519; estimators: Roeder et al., 2017,
+    arXiv:1703.09194 ("stl"); Tucker et al., 2019, arXiv:1810.04152 ("dreg").
 
     Args:
         num_samples: draws of z for each example.
-        estimator: of the encoder's gradient: "standard"; "stl" (sticking the landing: little variance, biased);
-            "dreg" (doubly reparameterized: unbiased; of less variance than the standard one where the posterior is near
-            p(z|x), as after some training, and of more at random weights). Straight-through posteriors take the
-            standard one alone.
+        estimator: of the encoder's gradient: "standard"; "stl" (sticking the landing: little
+            variance, biased); "dreg" (doubly reparameterized: unbiased; of less variance than the
+            standard one where the posterior is near p(z|x), as after some training, and of more at
+            random weights). Straight-through posteriors take the standard one alone.
 
     Raises:
-        ValueError: if `num_samples` is below 1, the estimator is not known, or not right for the posterior.
+        ValueError: if `num_samples` is below 1, the estimator is not known, or not right for the
+            posterior.
 
     Example:
     >>> IWAE(50, estimator="dreg").get_config()["num_samples"]
@@ -69,15 +72,19 @@ class IWAE(Objective):
         if self.estimator != "standard":
             weights = tf.nn.softmax(log_weights, 0)
             path = weights**2 if self.estimator == "dreg" else weights
-            loss = with_gradient_of(-surrogate(one_pass, z, model=weights, path=path, score=0.0), loss)
+            loss = with_gradient_of(
+                -surrogate(one_pass, z, model=weights, path=path, score=0.0), loss
+            )
         return {**terms, "loss": loss}
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class MIWAE(Objective):
-    """The mean of several importance-weighted bounds: between the ELBO (one draw each) and IWAE (one bound).
+    """The mean of several importance-weighted bounds: between the ELBO (one draw each) and IWAE
+    (one bound).
 
-    Reference: Rainforth et al., 2018, Tighter variational bounds are not necessarily better, arXiv:1802.04537.
+    Reference: Rainforth et al., 2018, Tighter variational bounds are not necessarily better,
+        arXiv:1802.04537.
 
     Args:
         num_estimates: bounds that are averaged.
@@ -106,12 +113,14 @@ class MIWAE(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class CIWAE(Objective):
-    """A weighted mean of the ELBO (weight beta) and the importance-weighted bound, on the same draws.
+    """A weighted mean of the ELBO (weight beta) and the importance-weighted bound, on the same
+    draws.
 
     Reference: Rainforth et al., 2018, arXiv:1802.04537.
 
     Args:
-        beta: from 0, which is IWAE, to 1, which is the ELBO of several draws with a sampled KL divergence.
+        beta: from 0, which is IWAE, to 1, which is the ELBO of several draws with a sampled KL
+            divergence.
         num_samples: draws of z for each example.
 
     Raises:
@@ -125,7 +134,9 @@ class CIWAE(Objective):
     def __init__(self, beta: float = 0.5, num_samples: int = 5, **kwargs):
         if not 0.0 <= beta <= 1.0:
             raise ValueError(f"beta must lie between 0 and 1, received {beta!r}.")
-        super().__init__({"beta": float(beta), "num_samples": as_count(num_samples, "num_samples")}, **kwargs)
+        super().__init__(
+            {"beta": float(beta), "num_samples": as_count(num_samples, "num_samples")}, **kwargs
+        )
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         _, log_weights, terms = weigh(one_pass, self.num_samples)
@@ -135,7 +146,8 @@ class CIWAE(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class PIWAE(Objective):
-    """IWAE for decoder and prior, MIWAE for the encoder, whose signal an ever tighter bound would drown in noise.
+    """IWAE for decoder and prior, MIWAE for the encoder, whose signal an ever tighter bound would
+    drown in noise.
 
     Its loss is the IWAE bound of all draws; its gradient by the encoder is that of MIWAE.
 
@@ -173,7 +185,8 @@ class PIWAE(Objective):
 class Renyi(Objective):
     """The negative variational Renyi bound of order alpha.
 
-    alpha = 0 is IWAE; alpha to 1 is the ELBO; a negative alpha bounds log p(x) from above as the draws grow many.
+    alpha = 0 is IWAE; alpha to 1 is the ELBO; a negative alpha bounds log p(x) from above as the
+    draws grow many.
 
     Reference: Li & Turner, 2016, Renyi divergence variational inference, arXiv:1602.02311.
 
@@ -192,7 +205,9 @@ class Renyi(Objective):
     def __init__(self, alpha: float = 0.5, num_samples: int = 5, **kwargs):
         if not np.isfinite(alpha):
             raise ValueError(f"alpha must be a finite number, received {alpha!r}.")
-        super().__init__({"alpha": float(alpha), "num_samples": as_count(num_samples, "num_samples")}, **kwargs)
+        super().__init__(
+            {"alpha": float(alpha), "num_samples": as_count(num_samples, "num_samples")}, **kwargs
+        )
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         _, log_weights, terms = weigh(one_pass, self.num_samples)
@@ -204,11 +219,13 @@ class Renyi(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class TVO(Objective):
-    """The negative thermodynamic variational objective: between the ELBO (one partition) and log p(x) (many).
+    """The negative thermodynamic variational objective: between the ELBO (one partition) and log
+    p(x) (many).
 
-    The distributions between q(z|x), at 0, and p(z|x), at 1, are q^(1-b) p^b up to a constant; log p(x) is the integral
-    over b of the mean log weight under them. This is its left Riemann sum, a lower bound, with the means estimated by
-    importance sampling. The inner ends of the partitions are spaced evenly in log b.
+    The distributions between q(z|x), at 0, and p(z|x), at 1, are q^(1-b) p^b up to a constant; log
+    p(x) is the integral over b of the mean log weight under them. This is its left Riemann sum, a
+    lower bound, with the means estimated by importance sampling. The inner ends of the partitions
+    are spaced evenly in log b.
 
     Reference: Masrani et al., 2019, The thermodynamic variational objective, arXiv:1907.00031.
 
@@ -225,7 +242,9 @@ class TVO(Objective):
     array([0.  , 0.01, 0.1 , 1.  ])
     """
 
-    def __init__(self, num_partitions: int = 5, num_samples: int = 10, first: float = 0.03, **kwargs):
+    def __init__(
+        self, num_partitions: int = 5, num_samples: int = 10, first: float = 0.03, **kwargs
+    ):
         if not 0.0 < first < 1.0:
             raise ValueError(f"first must lie between 0 and 1, received {first!r}.")
         arguments = {
@@ -251,7 +270,9 @@ class TVO(Objective):
 
 
 def weigh(one_pass: OnePass, num_samples: int) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-    """Draw z, and give the draws, their log weights `[num_samples, batch]`, and the terms of the ELBO."""
+    """Draw z, and give the draws, their log weights `[num_samples, batch]`, and the terms of the
+    ELBO.
+    """
     z = one_pass.sample(num_samples)
     log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
     log_weights = log_likelihood + log_prior - log_posterior
@@ -280,7 +301,8 @@ def importance_sampled_log_prob(
     draws_per_step: int = 1,
     draw: Callable[[tfd.Distribution, int, tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
-    """Estimate log p(x) as log of the mean of p(x|z) p(z) / q(z|x) over draws of z from q, `[batch]`, in nats.
+    """Estimate log p(x) as log of the mean of p(x|z) p(z) / q(z|x) over draws of z from q,
+    `[batch]`, in nats.
 
     Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
 
@@ -288,7 +310,8 @@ def importance_sampled_log_prob(
         one_pass: the batch.
         num_samples: draws for each example.
         draws_per_step: draws held in memory at once.
-        draw: function (posterior, number, seed) -> z, `[number, batch, latent]`; None takes `sampling.sample`.
+        draw: function (posterior, number, seed) -> z, `[number, batch, latent]`; None takes
+            `sampling.sample`.
     """
 
     def add_draws(step, log_sum):
@@ -303,12 +326,18 @@ def importance_sampled_log_prob(
 
 
 def log_prob_by_recomputation(
-    make_pass: Callable[[Any], OnePass], data, num_samples: int | tf.Tensor, *, draws_per_step: int = 1
+    make_pass: Callable[[Any], OnePass],
+    data,
+    num_samples: int | tf.Tensor,
+    *,
+    draws_per_step: int = 1,
 ) -> tf.Tensor:
-    """Estimate as `importance_sampled_log_prob` does, with a gradient whose memory does not grow with the draws either.
+    """Estimate as `importance_sampled_log_prob` does, with a gradient whose memory does not grow
+    with the draws either.
 
-    The gradient of log of the mean of w is the mean of the gradients of log w, weighted by w: a second loop over the
-    same draws adds them up. So nothing of the first loop is kept, and XLA compiles both for any number of draws.
+    The gradient of log of the mean of w is the mean of the gradients of log w, weighted by w: a
+    second loop over the same draws adds them up. So nothing of the first loop is kept, and XLA
+    compiles both for any number of draws.
 
     Args:
         make_pass: function of data that makes the pass of this batch.
@@ -329,7 +358,9 @@ def log_prob_by_recomputation(
         log_prob = importance_sampled_log_prob(again(), num_samples, draws_per_step=draws_per_step)
 
         def gradient(upstream, variables=()):
-            slopes = _weighted_slopes(again, [*floating, *variables], log_prob, upstream, num_samples, draws_per_step)
+            slopes = _weighted_slopes(
+                again, [*floating, *variables], log_prob, upstream, num_samples, draws_per_step
+            )
             of_data, of_weights = slopes[: len(floating)], slopes[len(floating) :]
             return (of_data, of_weights) if variables else of_data
 
@@ -338,7 +369,9 @@ def log_prob_by_recomputation(
     return estimate(*[leaves[place] for place in places])
 
 
-def _weighted_slopes(make_pass, sources, log_prob, upstream, num_samples, draws_per_step) -> list[tf.Tensor]:
+def _weighted_slopes(
+    make_pass, sources, log_prob, upstream, num_samples, draws_per_step
+) -> list[tf.Tensor]:
     log_sum = log_prob + tf.math.log(tf.cast(num_samples, log_prob.dtype))
 
     def add_draws(step, *slopes):
@@ -351,13 +384,22 @@ def _weighted_slopes(make_pass, sources, log_prob, upstream, num_samples, draws_
 
     steps = -(-num_samples // draws_per_step)
     nothing = [tf.zeros_like(source) for source in sources]
-    return list(tf.while_loop(lambda step, *_: step < steps, add_draws, (tf.constant(0), *nothing))[1:])
+    return list(
+        tf.while_loop(lambda step, *_: step < steps, add_draws, (tf.constant(0), *nothing))[1:]
+    )
 
 
 def log_weights_of_step(
-    one_pass: OnePass, step: tf.Tensor, num_samples: int | tf.Tensor, draws_per_step: int, draw: Callable | None = None
+    one_pass: OnePass,
+    step: tf.Tensor,
+    num_samples: int | tf.Tensor,
+    draws_per_step: int,
+    draw: Callable | None = None,
 ) -> tf.Tensor:
-    """Return log p(x|z) + log p(z) - log q(z|x), `[draws_per_step, batch]`; -inf beyond the last draw asked for."""
+    """Return log p(x|z) + log p(z) - log q(z|x), `[draws_per_step, batch]`.
+
+    -inf beyond the last draw asked for.
+    """
     draw = draw or sampling.sample
     z = draw(one_pass.posterior, draws_per_step, tf.random.fold_in(one_pass.seed, step))
     log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)

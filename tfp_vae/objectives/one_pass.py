@@ -18,7 +18,14 @@ from tfp_vae.layers.parts import has_dependent_parts, is_joint
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import is_a
 
-__all__ = ["Objective", "OnePass", "analytic_kl", "as_vectors", "is_reparameterized", "kl_is_analytic"]
+__all__ = [
+    "Objective",
+    "OnePass",
+    "analytic_kl",
+    "as_vectors",
+    "is_reparameterized",
+    "kl_is_analytic",
+]
 
 tfd = tfp.distributions
 # Where a schedule has reached its final value.
@@ -46,7 +53,9 @@ class OnePass:
     step: tf.Tensor | None = None
 
     def sample(self, sample_shape):
-        """Draw z from the posterior, `[*sample_shape, batch, *latent_shape]`, by the pass's own seed."""
+        """Draw z from the posterior, `[*sample_shape, batch, *latent_shape]`, by the pass's own
+        seed.
+        """
         return sampling.sample(self.posterior, sample_shape, self.seed)
 
     def log_likelihood(self, z) -> tf.Tensor:
@@ -54,19 +63,29 @@ class OnePass:
         return sampling.log_density(self.likelihood(z), self.x)
 
     def log_densities(self, z) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Evaluate log p(x|z), log p(z) and log q(z|x), each `[*sample_shape, batch]`, at the given z."""
-        return self.log_likelihood(z), sampling.log_density(self.prior, z), sampling.log_density(self.posterior, z)
+        """Evaluate log p(x|z), log p(z) and log q(z|x), each `[*sample_shape, batch]`, at the given
+        z.
+        """
+        return (
+            self.log_likelihood(z),
+            sampling.log_density(self.prior, z),
+            sampling.log_density(self.posterior, z),
+        )
 
     def kl(self, log_prior: tf.Tensor, log_posterior: tf.Tensor) -> tf.Tensor:
-        """Return KL(q(z|x) || p(z)), analytic where TFP has it, else estimated from the densities at drawn z."""
+        """Return KL(q(z|x) || p(z)), analytic where TFP has it, else estimated from the densities
+        at drawn z.
+        """
         kl = analytic_kl(self.posterior, self.prior)
         return log_posterior - log_prior if kl is None else kl
 
     def value_of(self, schedule) -> tf.Tensor:
-        """Return a number, or a schedule's value at the optimizer's step; in evaluation its value in the end.
+        """Return a number, or a schedule's value at the optimizer's step.
 
-        A schedule without an end, such as a cosine with restarts, has an arbitrary value there; `elbo`, whose beta is
-        1, does not depend on it, and `CyclicalSchedule` has an end.
+        In evaluation its value in the end.
+
+        A schedule without an end, such as a cosine with restarts, has an arbitrary value there;
+        `elbo`, whose beta is 1, does not depend on it, and `CyclicalSchedule` has an end.
         """
         if isinstance(schedule, Schedule):
             schedule = schedule(LAST_STEP if self.step is None else self.step)
@@ -76,10 +95,10 @@ class OnePass:
 class Objective(keras.layers.Layer, abc.ABC):
     """Base of all objectives.
 
-    To add one: subclass, hand the constructor's arguments to this one, implement `terms(one_pass)`, decorate with
-    `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row in `tests/test_objectives.py`.
-    Each argument is stored under its own name, and saved with the objective. It is a Keras layer, so it may own
-    weights; `terms` is called directly.
+    To add one: subclass, hand the constructor's arguments to this one, implement `terms(one_pass)`,
+    decorate with `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row
+    in `tests/test_objectives.py`. Each argument is stored under its own name, and saved with the
+    objective. It is a Keras layer, so it may own weights; `terms` is called directly.
 
     Args:
         arguments: numbers, names or Keras schedules, by name.
@@ -95,7 +114,10 @@ class Objective(keras.layers.Layer, abc.ABC):
         self.built = True
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
-        """Raise a ValueError if this objective is not defined for such distributions; a VAE asks when it is built."""
+        """Raise a ValueError if this objective is not defined for such distributions.
+
+        A VAE asks when it is built.
+        """
 
     @abc.abstractmethod
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
@@ -109,7 +131,10 @@ class Objective(keras.layers.Layer, abc.ABC):
         return rebuild(cls, config)
 
     def call(self, *args):
-        raise TypeError(f"Call {type(self).__name__}.terms(one_pass): an objective is not a function of tensors.")
+        raise TypeError(
+            f"Call {type(self).__name__}.terms(one_pass): an objective is not a function of "
+            "tensors."
+        )
 
 
 def elbo_terms(one_pass: OnePass, z: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -124,12 +149,16 @@ def as_weight(value, name: str) -> float | Schedule:
     if isinstance(value, Schedule):
         return value
     if not (isinstance(value, (int, float, np.number)) and 0.0 <= value < math.inf):
-        raise ValueError(f"{name} must be a finite number of at least 0, or a Keras schedule; received {value!r}.")
+        raise ValueError(
+            f"{name} must be a finite number of at least 0, or a Keras schedule; received "
+            f"{value!r}."
+        )
     return float(value)
 
 
 def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tensor | None:
-    """Return KL(posterior || prior), `[batch]`, in nats, or None where TFP has no closed form for the pair.
+    """Return KL(posterior || prior), `[batch]`, in nats, or None where TFP has no closed form for
+    the pair.
 
     >>> analytic_kl(tfd.Normal(1., 1.), tfd.Normal(0., 1.)).numpy()
     np.float32(0.5)
@@ -145,7 +174,8 @@ def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tens
 
 
 def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool:
-    """Return whether TFP has a closed form of KL(posterior || prior) (True), or Monte Carlo stands in for it (False).
+    """Return whether TFP has a closed form of KL(posterior || prior) (True), or Monte Carlo stands
+    in for it (False).
 
     >>> kl_is_analytic(tfd.Normal(1., 1.), tfd.Normal(0., 1.))
     True
@@ -159,11 +189,16 @@ def is_reparameterized(distribution: tfd.Distribution) -> bool:
     >>> is_reparameterized(tfd.Normal(0., 1.)), is_reparameterized(tfd.Poisson(1.))
     (True, False)
     """
-    return all(kind is tfd.FULLY_REPARAMETERIZED for kind in tf.nest.flatten(distribution.reparameterization_type))
+    return all(
+        kind is tfd.FULLY_REPARAMETERIZED
+        for kind in tf.nest.flatten(distribution.reparameterization_type)
+    )
 
 
 def as_vectors(z) -> tf.Tensor:
-    """Write all latents of each example one after another: `[batch, ...]`, or a dict of such, to `[batch, size]`.
+    """Write all latents of each example one after another.
+
+    `[batch, ...]`, or a dict of such, to `[batch, size]`.
 
     >>> as_vectors({"z1": tf.zeros([5, 2]), "z2": tf.zeros([5, 3, 4])}).shape
     TensorShape([5, 14])
@@ -173,7 +208,9 @@ def as_vectors(z) -> tf.Tensor:
 
 
 def factors(distribution: tfd.Distribution, needed_by: str = "This objective") -> tfd.Distribution:
-    """View a distribution over vectors as its independent factors: batch shape `[..., latent]`, scalar events.
+    """View a distribution over vectors as its independent factors.
+
+    Batch shape `[..., latent]`, scalar events.
 
     Raises:
         ValueError: if it does not factorize over its dimensions, or TFP does not say so.
@@ -183,14 +220,16 @@ def factors(distribution: tfd.Distribution, needed_by: str = "This objective") -
     """
     if not is_joint(distribution) and len(distribution.event_shape) > 1:
         raise ValueError(
-            f"{needed_by} looks at each dimension of a vector z, but {type(distribution).__name__} gives events of "
-            f"shape {tuple(distribution.event_shape)}. Use one latent vector, or another objective."
+            f"{needed_by} looks at each dimension of a vector z, but {type(distribution).__name__} "
+            f"gives events of shape {tuple(distribution.event_shape)}. Use one latent vector, or "
+            "another objective."
         )
     if isinstance(distribution, tfd.MultivariateNormalDiag):
         return tfd.Normal(distribution.mean(), distribution.stddev())
     if is_a(distribution, tfd.Independent) and distribution.distribution.event_shape.rank == 0:
         return distribution.distribution
     raise ValueError(
-        f"{needed_by} looks at each dimension of z alone, but {type(distribution).__name__} does not factorize. Use a "
-        "factorized distribution, such as MultivariateNormalDiag, or another objective."
+        f"{needed_by} looks at each dimension of z alone, but {type(distribution).__name__} does "
+        "not factorize. Use a factorized distribution, such as MultivariateNormalDiag, or another "
+        "objective."
     )

@@ -14,19 +14,21 @@ tfd = tfp.distributions
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Reconstruction(Objective):
-    """The loss of a deterministic autoencoder: -log p(x|z) at the code z, and a penalty on long codes.
+    """The loss of a deterministic autoencoder: -log p(x|z) at the code z, and a penalty on long
+    codes.
 
-    It goes with a `layers.Deterministic` posterior, whose KL divergence to any density is infinite: there is no ELBO
-    and no log p(x). `log_likelihood` is log p(x|z); `kl` is reported as 0 and `elbo` as `log_likelihood`, which bounds
-    nothing. With a latent penalty and a `kernel_regularizer=keras.regularizers.L2(...)` in the decoder's layers it is
-    the regularized autoencoder RAE-L2. Either has no prior that its codes were drawn to: `fit_aggregate_prior` gives
-    one. Without, `generate` decodes the draws of a prior that training never looked at.
+    It goes with a `layers.Deterministic` posterior, whose KL divergence to any density is infinite:
+    there is no ELBO and no log p(x). `log_likelihood` is log p(x|z); `kl` is reported as 0 and
+    `elbo` as `log_likelihood`, which bounds nothing. With a latent penalty and a
+    `kernel_regularizer=keras.regularizers.L2(...)` in the decoder's layers it is the regularized
+    autoencoder RAE-L2. Either has no prior that its codes were drawn to: `fit_aggregate_prior`
+    gives one. Without, `generate` decodes the draws of a prior that training never looked at.
 
     Reference: Ghosh et al., 2020, From variational to deterministic autoencoders, arXiv:1903.12436.
 
     Args:
-        latent_penalty: weight of half the squared length of z, as its negative log-density under N(0, I) has it: a
-            number of at least 0, or a Keras schedule.
+        latent_penalty: weight of half the squared length of z, as its negative log-density under
+            N(0, I) has it: a number of at least 0, or a Keras schedule.
 
     Raises:
         ValueError: if `latent_penalty` is out of range, or the posterior has a density.
@@ -44,13 +46,21 @@ class Reconstruction(Objective):
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
         if not is_point(posterior):
             raise ValueError(
-                f"Reconstruction is the loss of a deterministic autoencoder, received the posterior "
-                f"{type(posterior).__name__}. End the encoder in tfp_vae.layers.Deterministic, or use ELBO(beta=0.0)."
+                "Reconstruction is the loss of a deterministic autoencoder, received the posterior "
+                f"{type(posterior).__name__}. End the encoder in tfp_vae.layers.Deterministic, or "
+                "use ELBO(beta=0.0)."
             )
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         z = one_pass.sample([])
         log_likelihood = one_pass.log_likelihood(z)
-        penalty = 0.5 * one_pass.value_of(self.latent_penalty) * tf.reduce_sum(as_vectors(z) ** 2, -1)
+        penalty = (
+            0.5 * one_pass.value_of(self.latent_penalty) * tf.reduce_sum(as_vectors(z) ** 2, -1)
+        )
         kl = tf.zeros_like(log_likelihood)
-        return {"loss": penalty - log_likelihood, "elbo": log_likelihood, "log_likelihood": log_likelihood, "kl": kl}
+        return {
+            "loss": penalty - log_likelihood,
+            "elbo": log_likelihood,
+            "log_likelihood": log_likelihood,
+            "kl": kl,
+        }

@@ -12,13 +12,14 @@ __all__ = ["CyclicalSchedule"]
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class CyclicalSchedule(Schedule):
-    """A weight that rises from 0 again and again: beta of an ELBO whose posterior would collapse under one warm-up.
+    """A weight that rises from 0 again and again: beta of an ELBO whose posterior would collapse
+    under one warm-up.
 
-    In each cycle it rises in a straight line and then keeps its final value; after the last cycle it keeps it for good.
-    So it has an end, which evaluation uses, unlike schedules with restarts.
+    In each cycle it rises in a straight line and then keeps its final value; after the last cycle
+    it keeps it for good. So it has an end, which evaluation uses, unlike schedules with restarts.
 
-    Reference: Fu et al., 2019, Cyclical annealing schedule: a simple approach to mitigating KL vanishing,
-    arXiv:1903.10145.
+    Reference: Fu et al., 2019, Cyclical annealing schedule: a simple approach to mitigating KL
+    vanishing, arXiv:1903.10145.
 
     Args:
         final: the largest and last value, a finite number of at least 0.
@@ -38,7 +39,9 @@ class CyclicalSchedule(Schedule):
     [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0]
     """
 
-    def __init__(self, final: float = 1.0, *, steps_per_cycle: int, num_cycles: int = 4, ramp: float = 0.5):
+    def __init__(
+        self, final: float = 1.0, *, steps_per_cycle: int, num_cycles: int = 4, ramp: float = 0.5
+    ):
         if not 0.0 <= final < np.inf:
             raise ValueError(f"final must be a finite number of at least 0, received {final!r}.")
         if not 0.0 < ramp <= 1.0:

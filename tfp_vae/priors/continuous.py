@@ -15,7 +15,15 @@ from tfp_vae.layers.shapes import as_event_shape, as_event_size, as_positive, so
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.priors.prior import Prior
 
-__all__ = ["FlowPrior", "HypersphericalUniform", "Normal", "NormalMixture", "StandardNormal", "StudentT", "VampPrior"]
+__all__ = [
+    "FlowPrior",
+    "HypersphericalUniform",
+    "Normal",
+    "NormalMixture",
+    "StandardNormal",
+    "StudentT",
+    "VampPrior",
+]
 
 tfd, tfb = tfp.distributions, tfp.bijectors
 
@@ -53,7 +61,8 @@ class StandardNormal(Prior):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Normal(Prior):
-    """A normal prior with diagonal covariance whose location and scale are trained; it starts as N(0, I).
+    """A normal prior with diagonal covariance whose location and scale are trained; it starts as
+    N(0, I).
 
     Args:
         event_size: number of latent dimensions.
@@ -74,7 +83,9 @@ class Normal(Prior):
 
     def __init__(self, event_size: int, **kwargs):
         super().__init__({"event_size": as_event_size(event_size)}, **kwargs)
-        self.loc = self.add_weight(name="loc", shape=[self.event_size], initializer="zeros", autocast=False)
+        self.loc = self.add_weight(
+            name="loc", shape=[self.event_size], initializer="zeros", autocast=False
+        )
         self.raw_scale = self.add_weight(
             name="raw_scale",
             shape=[self.event_size],
@@ -84,17 +95,20 @@ class Normal(Prior):
 
     def call(self, inputs=None) -> tfd.Distribution:
         return tfd.MultivariateNormalDiag(
-            tf.convert_to_tensor(self.loc), softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scale))
+            tf.convert_to_tensor(self.loc),
+            softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scale)),
         )
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class StudentT(Prior):
-    """Independent standard Student's t distributions: heavier tails than N(0, 1), so outliers cost less to encode.
+    """Independent standard Student's t distributions: heavier tails than N(0, 1), so outliers cost
+    less to encode.
 
     It goes with any posterior over all vectors; the KL divergence is sampled.
 
-    Reference: Takahashi et al., 2018, Student-t Variational Autoencoder for Robust Density Estimation (IJCAI).
+    Reference: Takahashi et al., 2018, Student-t Variational Autoencoder for Robust Density
+        Estimation (IJCAI).
 
     Args:
         event_size: number of latent dimensions.
@@ -115,20 +129,26 @@ class StudentT(Prior):
     """
 
     def __init__(self, event_size: int, df: float = 5.0, **kwargs):
-        super().__init__({"event_size": as_event_size(event_size), "df": as_positive(df, "df")}, **kwargs)
+        super().__init__(
+            {"event_size": as_event_size(event_size), "df": as_positive(df, "df")}, **kwargs
+        )
 
     def call(self, inputs=None) -> tfd.Distribution:
         zeros = tf.zeros([self.event_size], self.variable_dtype)
-        return tfd.Independent(tfd.StudentT(tf.constant(self.df, zeros.dtype), zeros, tf.ones_like(zeros)), 1)
+        return tfd.Independent(
+            tfd.StudentT(tf.constant(self.df, zeros.dtype), zeros, tf.ones_like(zeros)), 1
+        )
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class NormalMixture(Prior):
     """A trained mixture of normals with diagonal covariance, for latent codes that form clusters.
 
-    With one component it is `Normal`. The locations start as draws from N(0, I), the scales at 1, the weights equal.
+    With one component it is `Normal`. The locations start as draws from N(0, I), the scales at 1,
+    the weights equal.
 
-    Reference: Dilokthanakul et al., 2016, Deep unsupervised clustering with Gaussian mixture VAEs, arXiv:1611.02648.
+    Reference: Dilokthanakul et al., 2016, Deep unsupervised clustering with Gaussian mixture VAEs,
+        arXiv:1611.02648.
 
     Args:
         event_size: number of latent dimensions.
@@ -151,7 +171,11 @@ class NormalMixture(Prior):
 
     def __init__(self, event_size: int, num_components: int, *, seed: int = 0, **kwargs):
         num_components = as_count(num_components, "num_components")
-        arguments = {"event_size": as_event_size(event_size), "num_components": num_components, "seed": seed}
+        arguments = {
+            "event_size": as_event_size(event_size),
+            "num_components": num_components,
+            "seed": seed,
+        }
         super().__init__(arguments, **kwargs)
         shape = [self.num_components, self.event_size]
         self.locs = self.add_weight(
@@ -161,9 +185,14 @@ class NormalMixture(Prior):
             autocast=False,
         )
         self.raw_scales = self.add_weight(
-            name="raw_scales", shape=shape, initializer=keras.initializers.Constant(UNIT_SCALE), autocast=False
+            name="raw_scales",
+            shape=shape,
+            initializer=keras.initializers.Constant(UNIT_SCALE),
+            autocast=False,
         )
-        self.logits = self.add_weight(name="logits", shape=shape[:1], initializer="zeros", autocast=False)
+        self.logits = self.add_weight(
+            name="logits", shape=shape[:1], initializer="zeros", autocast=False
+        )
 
     def call(self, inputs=None) -> tfd.Distribution:
         scales = softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scales))
@@ -175,8 +204,9 @@ class NormalMixture(Prior):
 class VampPrior(Prior):
     """The mixture of the posteriors of trained pseudo-inputs, through the VAE's own encoder.
 
-    The best of all priors is the aggregate posterior; this stands for it with a few hundred examples that are learned.
-    Start the pseudo-inputs at real examples: `prior.pseudo_inputs.assign(x_train[:num_components])`.
+    The best of all priors is the aggregate posterior; this stands for it with a few hundred
+    examples that are learned. Start the pseudo-inputs at real examples:
+    `prior.pseudo_inputs.assign(x_train[:num_components])`.
 
     Reference: Tomczak & Welling, 2018, VAE with a VampPrior, arXiv:1705.07120.
 
@@ -185,7 +215,8 @@ class VampPrior(Prior):
         event_shape: shape of one example.
         num_components: number of pseudo-inputs.
         low: least value of a pseudo-input, the data's own.
-        high: largest value of a pseudo-input, the data's own; training on data beyond these ends in a warning.
+        high: largest value of a pseudo-input, the data's own; training on data beyond these ends in
+            a warning.
         seed: int, of the first pseudo-inputs, which are uniform between `low` and `high`.
 
     Call arguments:
@@ -228,8 +259,8 @@ class VampPrior(Prior):
         }
         if len(taken := named_inputs(encoder)) > 1:
             raise ValueError(
-                f"VampPrior learns pseudo-inputs of an encoder that takes x alone, this one takes {[*taken]}. Choose "
-                "another prior, or leave the condition to decoder and prior."
+                "VampPrior learns pseudo-inputs of an encoder that takes x alone, this one takes "
+                f"{[*taken]}. Choose another prior, or leave the condition to decoder and prior."
             )
         super().__init__(arguments, **kwargs)
         self.encoder = encoder
@@ -243,28 +274,35 @@ class VampPrior(Prior):
     def call(self, inputs=None) -> tfd.Distribution:
         examples = tf.clip_by_value(tf.convert_to_tensor(self.pseudo_inputs), self.low, self.high)
         components = unwrap(self.encoder(examples))
-        return tfd.MixtureSameFamily(tfd.Categorical(tf.zeros([self.num_components], components.dtype)), components)
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(tf.zeros([self.num_components], components.dtype)), components
+        )
 
     def look_at(self, x) -> None:
         low, high = float(np.min(x)), float(np.max(x))
         if low < self.low or high > self.high:
             warnings.warn(
-                f"VampPrior keeps its pseudo-inputs between {self.low:g} and {self.high:g}, but the data lie between "
-                f"{low:g} and {high:g}: no pseudo-input can be like the examples beyond. Pass low={low:g}, "
+                f"VampPrior keeps its pseudo-inputs between {self.low:g} and {self.high:g}, but the "
+                f"data lie between {low:g} and {high:g}: no pseudo-input can be like the examples "
+                f"beyond. Pass low={low:g}, "
                 f"high={high:g}.",
                 stacklevel=4,
             )
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "encoder": keras.saving.serialize_keras_object(self.encoder)}
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+        }
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class HypersphericalUniform(Prior):
-    """The uniform distribution on the unit sphere, which goes with a `layers.PowerSpherical` posterior.
+    """The uniform distribution on the unit sphere, which goes with a `layers.PowerSpherical`
+    posterior.
 
-    Reference: Davidson et al., 2018, Hyperspherical variational auto-encoders, arXiv:1804.00891; De Cao & Aziz, 2020,
-    The power spherical distribution, arXiv:2006.04437.
+    Reference: Davidson et al., 2018, Hyperspherical variational auto-encoders, arXiv:1804.00891; De
+    Cao & Aziz, 2020, The power spherical distribution, arXiv:2006.04437.
 
     Args:
         event_size: number of dimensions of the space around the sphere, at least 2.
@@ -286,7 +324,9 @@ class HypersphericalUniform(Prior):
     def __init__(self, event_size: int, **kwargs):
         super().__init__({"event_size": as_event_size(event_size)}, **kwargs)
         if self.event_size < 2:
-            raise ValueError(f"A sphere needs an event_size of at least 2, received {event_size!r}.")
+            raise ValueError(
+                f"A sphere needs an event_size of at least 2, received {event_size!r}."
+            )
 
     def call(self, inputs=None) -> tfd.Distribution:
         return tfd.SphericalUniform(self.event_size, dtype=tf.as_dtype(self.variable_dtype))
@@ -296,8 +336,9 @@ class HypersphericalUniform(Prior):
 class FlowPrior(Prior):
     """The standard normal prior, pushed through a trained flow; it starts near N(0, I).
 
-    `flow` should give densities fast, as `MaskedAutoregressiveFlow`, `RealNVP` and `NeuralSpline` do: training needs
-    densities, only `generate` draws. With enough transforms it can follow the aggregate posterior.
+    `flow` should give densities fast, as `MaskedAutoregressiveFlow`, `RealNVP` and `NeuralSpline`
+    do: training needs densities, only `generate` draws. With enough transforms it can follow the
+    aggregate posterior.
 
     Reference: Chen et al., 2017, Variational Lossy Autoencoder, arXiv:1611.02731.
 
@@ -323,13 +364,19 @@ class FlowPrior(Prior):
     roles = ()
 
     def __init__(self, flow: Flow, **kwargs):
-        expect_kind("flow", flow, Flow, "a flow such as tfp_vae.layers.MaskedAutoregressiveFlow(size)")
+        expect_kind(
+            "flow", flow, Flow, "a flow such as tfp_vae.layers.MaskedAutoregressiveFlow(size)"
+        )
         super().__init__({"flow": flow}, **kwargs)
         if flow.context_size:
-            raise ValueError(f"A prior depends on nothing: flow must have context_size=0, not {flow.context_size}.")
+            raise ValueError(
+                "A prior depends on nothing: flow must have context_size=0, not "
+                f"{flow.context_size}."
+            )
         if flow.variable_dtype != self.variable_dtype:
             raise ValueError(
-                f"flow is in {flow.variable_dtype}, the prior in {self.variable_dtype}. Pass the same dtype to both."
+                f"flow is in {flow.variable_dtype}, the prior in {self.variable_dtype}. Pass the "
+                "same dtype to both."
             )
 
     def call(self, inputs=None) -> tfd.Distribution:

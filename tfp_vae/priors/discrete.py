@@ -33,7 +33,9 @@ class OfLogits(Prior):
         super().__init__({**arguments, "trained": bool(trained)}, **kwargs)
         self.logits_shape = event_shape
         if trained:
-            self.raw_logits = self.add_weight(name="logits", shape=event_shape, initializer="zeros", autocast=False)
+            self.raw_logits = self.add_weight(
+                name="logits", shape=event_shape, initializer="zeros", autocast=False
+            )
 
     @property
     def logits(self) -> tf.Tensor:
@@ -44,7 +46,8 @@ class OfLogits(Prior):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Categorical(OfLogits):
-    """Independent uniform categories as one-hot vectors, for a `layers.OneHotCategoricalStraightThrough` posterior.
+    """Independent uniform categories as one-hot vectors, for a
+    `layers.OneHotCategoricalStraightThrough` posterior.
 
     Args:
         event_size: number of categories, or a shape such as (num_variables, num_categories).
@@ -53,8 +56,8 @@ class Categorical(OfLogits):
     Call arguments:
         inputs: None.
 
-    Output:
-        `tfd.OneHotCategorical`, inside `tfd.Independent` for several variables; batch shape `[]`, event shape
+    Output: `tfd.OneHotCategorical`, inside `tfd.Independent` for several variables; batch shape
+        `[]`, event shape
             `event_size`.
 
     Raises:
@@ -75,9 +78,11 @@ class Categorical(OfLogits):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class RelaxedCategorical(OfLogits):
-    """Independent relaxed categories (Gumbel-softmax), for a posterior of `layers.RelaxedOneHotCategorical`.
+    """Independent relaxed categories (Gumbel-softmax), for a posterior of
+    `layers.RelaxedOneHotCategorical`.
 
-    TFP has no closed form of the KL divergence between relaxed distributions: it is estimated from draws.
+    TFP has no closed form of the KL divergence between relaxed distributions: it is estimated from
+        draws.
 
     Reference: Maddison et al., 2017, arXiv:1611.00712; Jang et al., 2017, arXiv:1611.01144.
 
@@ -89,20 +94,31 @@ class RelaxedCategorical(OfLogits):
     Call arguments:
         inputs: None.
 
-    Output:
-        `tfd.RelaxedOneHotCategorical`, inside `tfd.Independent` for several variables; batch shape `[]`, event shape
+    Output: `tfd.RelaxedOneHotCategorical`, inside `tfd.Independent` for several variables; batch
+        shape `[]`, event shape
             `event_size`.
 
     Raises:
-        ValueError: if `event_size` is neither a positive integer nor a shape, or `temperature` is not positive.
+        ValueError: if `event_size` is neither a positive integer nor a shape, or `temperature` is
+            not positive.
 
     Example:
     >>> RelaxedCategorical((20, 10), temperature=0.5)(None).event_shape
     TensorShape([20, 10])
     """
 
-    def __init__(self, event_size: int | Sequence[int], temperature: float = 0.5, *, trained: bool = False, **kwargs):
-        arguments = {"event_size": as_variables(event_size), "temperature": as_positive(temperature, "temperature")}
+    def __init__(
+        self,
+        event_size: int | Sequence[int],
+        temperature: float = 0.5,
+        *,
+        trained: bool = False,
+        **kwargs,
+    ):
+        arguments = {
+            "event_size": as_variables(event_size),
+            "temperature": as_positive(temperature, "temperature"),
+        }
         super().__init__(arguments, as_event_shape(event_size), trained, **kwargs)
 
     def call(self, inputs=None) -> tfd.Distribution:
@@ -137,14 +153,18 @@ class Bernoulli(OfLogits):
         super().__init__({"event_shape": event_shape}, event_shape, trained, **kwargs)
 
     def call(self, inputs=None) -> tfd.Distribution:
-        return independent_of(tfd.Bernoulli(self.logits, dtype=self.logits.dtype), len(self.event_shape))
+        return independent_of(
+            tfd.Bernoulli(self.logits, dtype=self.logits.dtype), len(self.event_shape)
+        )
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class RelaxedBernoulli(OfLogits):
-    """Independent relaxed coins (binary concrete), for a posterior of `layers.IndependentRelaxedBernoulli`.
+    """Independent relaxed coins (binary concrete), for a posterior of
+    `layers.IndependentRelaxedBernoulli`.
 
-    TFP has no closed form of the KL divergence between relaxed distributions: it is estimated from draws.
+    TFP has no closed form of the KL divergence between relaxed distributions: it is estimated from
+        draws.
 
     Reference: Maddison et al., 2017, arXiv:1611.00712.
 
@@ -167,9 +187,19 @@ class RelaxedBernoulli(OfLogits):
     np.float32(1.0)
     """
 
-    def __init__(self, event_shape: int | Sequence[int], temperature: float = 0.5, *, trained: bool = False, **kwargs):
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        temperature: float = 0.5,
+        *,
+        trained: bool = False,
+        **kwargs,
+    ):
         event_shape = as_event_shape(event_shape)
-        arguments = {"event_shape": event_shape, "temperature": as_positive(temperature, "temperature")}
+        arguments = {
+            "event_shape": event_shape,
+            "temperature": as_positive(temperature, "temperature"),
+        }
         super().__init__(arguments, event_shape, trained, **kwargs)
 
     def call(self, inputs=None) -> tfd.Distribution:
@@ -179,7 +209,8 @@ class RelaxedBernoulli(OfLogits):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Codes(OfLogits):
-    """Independent uniform codes as code vectors, for a `layers.VectorQuantized` posterior, whose vectors it shares.
+    """Independent uniform codes as code vectors, for a `layers.VectorQuantized` posterior, whose
+    vectors it shares.
 
     Trained or not, it says nothing of how the codes of an example hang together: after training,
     `fit_aggregate_prior` does.
@@ -188,7 +219,8 @@ class Codes(OfLogits):
 
     Args:
         quantizer: the `layers.VectorQuantized` that the VAE's encoder ends in, the same object.
-        trained: whether the probabilities of the codes at each position are trained; they start equal.
+        trained: whether the probabilities of the codes at each position are trained; they start
+            equal.
 
     Call arguments:
         inputs: None.
@@ -208,12 +240,19 @@ class Codes(OfLogits):
     roles = ()
 
     def __init__(self, quantizer: layers.VectorQuantized, *, trained: bool = False, **kwargs):
-        expect_kind("quantizer", quantizer, layers.VectorQuantized, "the VectorQuantized layer of the VAE's encoder")
+        expect_kind(
+            "quantizer",
+            quantizer,
+            layers.VectorQuantized,
+            "the VectorQuantized layer of the VAE's encoder",
+        )
         shape = (quantizer.event_shape[0], quantizer.num_codes)
         super().__init__({"quantizer": quantizer}, shape, trained, **kwargs)
 
     def call(self, inputs=None) -> tfd.Distribution:
-        return CodeVectors(tf.cast(self.logits, self.quantizer.variable_dtype), self.quantizer.codebook)
+        return CodeVectors(
+            tf.cast(self.logits, self.quantizer.variable_dtype), self.quantizer.codebook
+        )
 
 
 @of_layer.register(layers.VectorQuantized)

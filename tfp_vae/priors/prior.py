@@ -15,7 +15,8 @@ tfd = tfp.distributions
 
 @functools.singledispatch
 def of_layer(layer: keras.layers.Layer, latent_shape, dtype) -> "Prior | None":
-    """Return the prior that suits the draws of a layer of the encoder better than a standard normal one, if one does.
+    """Return the prior that suits the draws of a layer of the encoder better than a standard normal
+    one, if one does.
 
     A prior registers itself for such layers, as `Codes` does.
     """
@@ -25,17 +26,19 @@ def of_layer(layer: keras.layers.Layer, latent_shape, dtype) -> "Prior | None":
 class Prior(keras.layers.Layer, abc.ABC):
     """Base of all priors.
 
-    To add one: subclass, hand the constructor's arguments to this one, implement `call(inputs)` (inputs is None) so
-    that it returns a `tfd.Distribution` built anew in each call, make trainable parameters with `add_weight`, decorate
-    with `keras.saving.register_keras_serializable`, name it in `priors.__all__` and give it a row in
-    `tests/test_priors.py`. Each argument is stored under its own name, and saved with the prior.
+    To add one: subclass, hand the constructor's arguments to this one, implement `call(inputs)`
+    (inputs is None) so that it returns a `tfd.Distribution` built anew in each call, make trainable
+    parameters with `add_weight`, decorate with `keras.saving.register_keras_serializable`, name it
+    in `priors.__all__` and give it a row in `tests/test_priors.py`. Each argument is stored under
+    its own name, and saved with the prior.
 
     Args:
         arguments: numbers and shapes, by name.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    # "of a size": a size or shape of the latents is all that it must be made of, so that it can be chosen by name.
+    # "of a size": a size or shape of the latents is all that it must be made of, so that it can be
+    # chosen by name.
     roles: tuple[str, ...] = ("of a size",)
 
     def __init__(self, arguments: dict, **kwargs):

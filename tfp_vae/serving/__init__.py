@@ -1,4 +1,6 @@
-"""Serving: export a VAE as a SavedModel for TensorFlow Serving, and get distributions back from one."""
+"""Serving: export a VAE as a SavedModel for TensorFlow Serving, and get distributions back from
+one.
+"""
 
 from tfp_vae.serving.client import client
 from tfp_vae.serving.companion_files import ModelCard

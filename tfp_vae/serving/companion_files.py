@@ -62,7 +62,9 @@ def write_card(folder: Path, name: str, vae: VAE, description: str, card: ModelC
     content = json.loads(description)
     sections = {
         "Data": f"{card.data}\n\nOne example has the shape {vae.event_shape}; all quantities are in nats per example.",
-        "Metrics": _table(("quantity", "value"), [(key, _number(value)) for key, value in card.metrics.items()]),
+        "Metrics": _table(
+            ("quantity", "value"), [(key, _number(value)) for key, value in card.metrics.items()]
+        ),
         "Pictures": "\n\n".join(f"![{picture.stem}]({picture.name})" for picture in pictures),
         "Architecture": _architecture(vae),
         "Signatures": _signatures(content["signatures"]),
@@ -70,7 +72,9 @@ def write_card(folder: Path, name: str, vae: VAE, description: str, card: ModelC
         "Notes": card.notes,
     }
     text = "\n\n".join(f"## {title}\n\n{body}" for title, body in sections.items() if body)
-    (folder / CARD).write_text(f"# Model card: {name}\n\nA variational autoencoder, exported by tfp_vae.\n\n{text}\n")
+    (folder / CARD).write_text(
+        f"# Model card: {name}\n\nA variational autoencoder, exported by tfp_vae.\n\n{text}\n"
+    )
 
 
 def write_configurations(base: Path, aside: Path) -> None:
@@ -82,7 +86,12 @@ def write_configurations(base: Path, aside: Path) -> None:
 
 
 def _architecture(vae: VAE) -> str:
-    parts = {"Encoder": vae.encoder, "Decoder": vae.decoder, "Prior": vae.prior, "Objective": vae.objective}
+    parts = {
+        "Encoder": vae.encoder,
+        "Decoder": vae.decoder,
+        "Prior": vae.prior,
+        "Objective": vae.objective,
+    }
     rows = [(title, *row) for title, part in parts.items() for row in _layers(part)]
     return _table(("part", "layer", "weights"), rows) + f"\n\n{vae.count_params():,} parameters."
 
@@ -97,19 +106,26 @@ def _leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
 
 def _layers(part: keras.layers.Layer) -> list[tuple[str, str]]:
     return [
-        (type(leaf).__name__, ", ".join(f"{weight.name} {tuple(weight.shape)}" for weight in leaf.weights))
+        (
+            type(leaf).__name__,
+            ", ".join(f"{weight.name} {tuple(weight.shape)}" for weight in leaf.weights),
+        )
         for leaf in _leaves(part)
     ]
 
 
 def _signatures(signatures: Mapping) -> str:
-    rows = [(f"`{name}`", _specs(each["inputs"]), _specs(each["outputs"])) for name, each in signatures.items()]
+    rows = [
+        (f"`{name}`", _specs(each["inputs"]), _specs(each["outputs"]))
+        for name, each in signatures.items()
+    ]
     return _table(("signature", "inputs", "outputs"), rows)
 
 
 def _specs(specs: Mapping) -> str:
     return ", ".join(
-        f"{name}: {spec['dtype']} {spec['shape']}".replace("None", "batch") for name, spec in specs.items()
+        f"{name}: {spec['dtype']} {spec['shape']}".replace("None", "batch")
+        for name, spec in specs.items()
     )
 
 

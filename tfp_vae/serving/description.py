@@ -19,12 +19,15 @@ tfd = tfp.distributions
 
 # Beside the model, where TF Serving leaves room for other files.
 DESCRIPTION = Path("assets.extra") / "tfp_vae.json"
-# The signature that answers with it: a server offers no files, and its metadata only names, shapes and dtypes.
+# The signature that answers with it: a server offers no files, and its metadata only names, shapes
+# and dtypes.
 DESCRIBE = "describe"
 
 
 def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
-    """Write as json what `ServedVAE` needs to give distributions back, and what a reader wants to know."""
+    """Write as json what `ServedVAE` needs to give distributions back, and what a reader wants to
+    know.
+    """
     condition = None if vae.condition is None else vae.condition.zeros()
     data = {"x": vae.x.zeros(), **({} if condition is None else {"condition": condition})}
     prior = vae.prior_distribution(condition)
@@ -52,7 +55,10 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
 
 
 def describing(text: str) -> tf.types.experimental.PolymorphicFunction:
-    """Make the signature that gives a text, for each row once: a server with batching wants as many as it has sent."""
+    """Make the signature that gives a text, for each row once.
+
+    A server with batching wants as many as it has sent.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, "row")])
     def describe_rows(row):

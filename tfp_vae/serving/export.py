@@ -23,8 +23,8 @@ from tfp_vae.serving.verify import BATCH_SIZES, verify
 from tfp_vae.serving.warm_up import write_warm_up
 from tfp_vae.vae import VAE
 
-# Bytes of weights that become constants of the graph. A session keeps several copies of each, some fifteen in all, so
-# that larger weights stay variables, which it keeps once.
+# Bytes of weights that become constants of the graph. A session keeps several copies of each, some
+# fifteen in all, so that larger weights stay variables, which it keeps once.
 MAX_CONSTANTS = 2**24
 
 
@@ -40,9 +40,11 @@ def export(
 ) -> Path:
     """Publish a VAE as the next version, `path/<version>/`, of a served model.
 
-    The SavedModel holds plain TensorFlow: it loads without Keras, TFP or this package. All outputs are float32 with the
-    batch as first axis. The version is written aside, compared with the live model, and moved in whole. Comparing takes
-    as long as some 500 rows of each signature, or 70 of those that draw: seconds, for a large model on few cores more.
+    The SavedModel holds plain TensorFlow: it loads without Keras, TFP or this package. All outputs
+    are float32 with the batch as first axis. The version is written aside, compared with the live
+    model, and moved in whole. Comparing takes
+    as long as some 500 rows of each signature, or 70 of those that draw: seconds, for a large model
+        on few cores more.
 
     | signature | input | outputs |
     |---|---|---|
@@ -58,8 +60,8 @@ def export(
     | `impute` | x, NaN where missing | `x` with the missing values filled in, of a VAE with `missing=True` |
     | `describe` | row, int32 [batch] | `description`: the json that tells how to read the others, for each row |
 
-    The parts of x and z of several parts, and the condition, are inputs by their names; outputs for a part have its
-    name before theirs, as in `z1_loc`.
+    The parts of x and z of several parts, and the condition, are inputs by their names; outputs for
+    a part have its name before theirs, as in `z1_loc`.
 
     Args:
         vae: a built VAE.
@@ -68,19 +70,22 @@ def export(
         log_prob_samples: draws of z a row in `log_prob`.
         keep: how many versions stay in the folder, the newest ones; None keeps all.
         card: what the version's model card says of data, metrics and pictures.
-        targets: "onnx", "openvino" or both: `encode`, `decode` and `reconstruct` also for these, in `assets.extra`.
+        targets: "onnx", "openvino" or both: `encode`, `decode` and `reconstruct` also for these, in
+            `assets.extra`.
 
     Returns:
         The new version's folder.
 
     Raises:
-        ValueError: if the VAE is not built, a number is below 1, a distribution has no served form, or the version does
-            not answer as the live model does: then nothing is published.
+        ValueError: if the VAE is not built, a number is below 1, a distribution has no served form,
+            or the version does not answer as the live model does: then nothing is published.
         ImportError: if a target's packages are not installed.
         OSError: if the folder cannot be written.
     """
     if not vae.built:
-        raise ValueError("The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input.")
+        raise ValueError(
+            "The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input."
+        )
     numbers = {
         "score_samples": as_count(score_samples, "score_samples"),
         "log_prob_samples": as_count(log_prob_samples, "log_prob_samples"),
@@ -102,14 +107,19 @@ def export(
         tf.saved_model.save(module, str(folder), signatures=traced)
         (folder / DESCRIPTION).parent.mkdir()
         (folder / DESCRIPTION).write_text(text)
-        inputs = {name: {spec.name: requests[spec.name] for spec in live[name].input_signature} for name in live}
+        inputs = {
+            name: {spec.name: requests[spec.name] for spec in live[name].input_signature}
+            for name in live
+        }
         write_warm_up(folder, base.name, inputs)
         write_card(folder, base.name, vae, text, card or ModelCard())
         try:
             verify(folder, live, requests, dtype=_coarsest_dtype(vae))
             write_targets(folder, targets, requests)
         except ValueError as error:
-            raise ValueError(f"No version was published, because it would not serve as it should. {error}") from error
+            raise ValueError(
+                f"No version was published, because it would not serve as it should. {error}"
+            ) from error
         write_configurations(base, aside=folder.parent)
 
     return publish(write, base, keep=keep)
@@ -118,25 +128,34 @@ def export(
 def _weights(vae: VAE) -> tuple[list, keras.StatelessScope]:
     """Return what holds the weights, and a scope in which functions are traced with them.
 
-    Small ones are constants: of these a session reads nothing anew in each request, and oneDNN multiplies by them
-    without a detour.
+    Small ones are constants: of these a session reads nothing anew in each request, and oneDNN
+    multiplies by them without a detour.
     """
     variables = [weight.value for weight in vae.weights]
-    if sum(variable.shape.num_elements() * variable.dtype.size for variable in variables) > MAX_CONSTANTS:
+    if (
+        sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
+        > MAX_CONSTANTS
+    ):
         return variables, keras.StatelessScope()
     constants = [tf.constant(variable) for variable in variables]
     return constants, keras.StatelessScope(zip(vae.weights, constants, strict=True))
 
 
 def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> dict[str, tf.Tensor]:
-    """Draw rows of each input from the model itself, so that they are possible under it, whatever its data."""
+    """Draw rows of each input from the model itself, so that they are possible under it, whatever
+    its data.
+    """
     seed, condition = sampling.row_seeds(BATCH_SIZES[-1], seed=0), {}
     if vae.condition is not None:
         # Rows that differ, so that one that looks at its neighbours is found out.
-        condition = {"condition": vae.condition.zeros(BATCH_SIZES[-1]) + _zeros_and_ones(vae.condition)}
+        condition = {
+            "condition": vae.condition.zeros(BATCH_SIZES[-1]) + _zeros_and_ones(vae.condition)
+        }
     drawn = sample(seed, *condition.values())
     z = {name: drawn[name] for name in vae.z.shapes}
-    x = sampling.sample(vae.decode(vae.z.whole(z), *condition.values()), [], seed_of(Stream.EXPORTED_REQUESTS))
+    x = sampling.sample(
+        vae.decode(vae.z.whole(z), *condition.values()), [], seed_of(Stream.EXPORTED_REQUESTS)
+    )
     x = batch.map_parts(lambda part: tf.cast(part, tf.float32), vae.x.parts(x))
     if vae.missing:
         x = batch.map_parts(lambda part: tf.where(_alternating(part.shape) > 0, np.nan, part), x)
@@ -155,4 +174,7 @@ def _alternating(shape) -> np.ndarray:
 
 
 def _coarsest_dtype(vae: VAE) -> str:
-    return max((layer.compute_dtype for layer in layers_within(vae)), key=lambda name: ml_dtypes.finfo(name).eps)
+    return max(
+        (layer.compute_dtype for layer in layers_within(vae)),
+        key=lambda name: ml_dtypes.finfo(name).eps,
+    )

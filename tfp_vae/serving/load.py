@@ -23,15 +23,18 @@ def load(path: str | os.PathLike) -> ServedVAE:
     folder = Path(path)
     if folder.suffix == ".keras":
         raise ValueError(
-            f"{folder} is a Keras file, not a SavedModel: open it with keras.models.load_model({str(folder)!r}), after "
-            "import tfp_vae."
+            f"{folder} is a Keras file, not a SavedModel: open it with "
+            f"keras.models.load_model({str(folder)!r}), after import tfp_vae."
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
     if versions(folder):
         folder = folder / str(versions(folder)[-1])
     if not (folder / DESCRIPTION).is_file() or not (folder / "saved_model.pb").is_file():
-        raise ValueError(f"{folder} is not a SavedModel written by tfp_vae: it lacks saved_model.pb or {DESCRIPTION}.")
+        raise ValueError(
+            f"{folder} is not a SavedModel written by tfp_vae: it lacks saved_model.pb or "
+            f"{DESCRIPTION}."
+        )
     model = tf.saved_model.load(str(folder))
 
     def answer(signature, inputs):

@@ -1,7 +1,8 @@
 """TensorFlow Serving's messages for a prediction, as far as this package speaks them.
 
-They are those of tensorflow_serving/apis: model.proto, predict.proto, prediction_log.proto. The package
-tensorflow-serving-api has them too, but would tie every user to its pinned TensorFlow for these few fields. A tensor is
+They are those of tensorflow_serving/apis: model.proto, predict.proto, prediction_log.proto. The
+package tensorflow-serving-api has them too, but would tie every user to its pinned TensorFlow for
+these few fields. A tensor is
 declared as bytes: on the wire, a message inside a message is bytes as well.
 """
 
@@ -16,9 +17,16 @@ from tensorflow.core.framework import tensor_pb2
 
 # Of messages: their fields, each a name, a number and a type.
 MESSAGES = {
-    "ModelSpec": [("name", 1, "string"), ("version", 2, "Int64Value"), ("signature_name", 3, "string")],
+    "ModelSpec": [
+        ("name", 1, "string"),
+        ("version", 2, "Int64Value"),
+        ("signature_name", 3, "string"),
+    ],
     "Int64Value": [("value", 1, "int64")],
-    "Tensor": [("key", 1, "string"), ("value", 2, "bytes")],  # an entry of a map<string, TensorProto>
+    "Tensor": [
+        ("key", 1, "string"),
+        ("value", 2, "bytes"),
+    ],  # an entry of a map<string, TensorProto>
     "PredictRequest": [("model_spec", 1, "ModelSpec"), ("inputs", 2, "repeated Tensor")],
     "PredictResponse": [("outputs", 1, "repeated Tensor"), ("model_spec", 2, "ModelSpec")],
     "PredictLog": [("request", 1, "PredictRequest")],
@@ -30,7 +38,9 @@ PACKAGE = "tfp_vae.serving"
 @functools.cache
 def messages() -> SimpleNamespace:
     """Return the classes of the messages, by name."""
-    file = descriptor_pb2.FileDescriptorProto(name="tfp_vae/serving.proto", package=PACKAGE, syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="tfp_vae/serving.proto", package=PACKAGE, syntax="proto3"
+    )
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, number, kind in fields:
@@ -38,7 +48,9 @@ def messages() -> SimpleNamespace:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     found = {name: pool.FindMessageTypeByName(f"{PACKAGE}.{name}") for name in MESSAGES}
-    return SimpleNamespace(**{name: message_factory.GetMessageClass(found[name]) for name in MESSAGES})
+    return SimpleNamespace(
+        **{name: message_factory.GetMessageClass(found[name]) for name in MESSAGES}
+    )
 
 
 def _type(kind: str) -> dict:
@@ -51,7 +63,10 @@ def _type(kind: str) -> dict:
 
 
 def predict_request(
-    model: str, signature: str, inputs: Mapping[str, tf.Tensor | np.ndarray], version: int | None = None
+    model: str,
+    signature: str,
+    inputs: Mapping[str, tf.Tensor | np.ndarray],
+    version: int | None = None,
 ):
     """Make a `PredictRequest`.
 
@@ -71,4 +86,7 @@ def predict_request(
 
 def arrays(entries) -> dict[str, np.ndarray]:
     """Read the inputs of a request or the outputs of a response."""
-    return {entry.key: tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry.value)) for entry in entries}
+    return {
+        entry.key: tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry.value))
+        for entry in entries
+    }

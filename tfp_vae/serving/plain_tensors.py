@@ -15,16 +15,21 @@ tfd = tfp.distributions
 JOINT = "JointDistributionNamed"
 
 
-def describe(distribution: tfd.Distribution, *, whole: bool = False) -> tuple[dict, dict[str, tf.Tensor]]:
-    """Split a distribution into a description for json, and its parameters as tensors under their tfd names.
+def describe(
+    distribution: tfd.Distribution, *, whole: bool = False
+) -> tuple[dict, dict[str, tf.Tensor]]:
+    """Split a distribution into a description for json, and its parameters as tensors under their
+    tfd names.
 
-    Scalars that are known when the graph is made (a number of trials) go into the description; all other parameters
-    are broadcast to the batch shape, so that each has the batch as its first axis. The parameters of the distributions
-    inside a mixture are named after their part: `mixture_logits`, `components_loc`. With `whole`, for a prior, which
-    depends on nothing, all parameters go into the description.
+    Scalars that are known when the graph is made (a number of trials) go into the description; all
+    other parameters are broadcast to the batch shape, so that each has the batch as its first axis.
+    The parameters of the distributions
+    inside a mixture are named after their part: `mixture_logits`, `components_loc`. With `whole`,
+    for a prior, which depends on nothing, all parameters go into the description.
 
     Raises:
-        ValueError: if tensors do not determine the distribution: flows, and parts that depend on other parts.
+        ValueError: if tensors do not determine the distribution: flows, and parts that depend on
+            other parts.
 
     Example:
     >>> description, tensors = describe(tfd.Independent(tfd.Binomial(16., logits=tf.zeros([1, 2])), 1))
@@ -48,17 +53,23 @@ def is_determined(distribution: tfd.Distribution) -> bool:
     return True
 
 
-def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf.Tensor], whole: bool) -> dict:
+def _describe(
+    distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf.Tensor], whole: bool
+) -> dict:
     if is_joint(distribution):
         parts = parts_of(distribution)
-        parts = {name: _describe(part, f"{prefix}{name}_", tensors, whole) for name, part in parts.items()}
+        parts = {
+            name: _describe(part, f"{prefix}{name}_", tensors, whole)
+            for name, part in parts.items()
+        }
         return {"class": JOINT, "constants": {}, "parts": parts}
     name = type(distribution).__name__
     is_function = not isinstance(distribution, tfd.Distribution)  # a part that depends on others
     if is_function or _class(name) is not type(distribution) or _has_bijector(distribution):
         raise ValueError(
-            f"{name.lstrip('_')} is not determined by tensors, so it has no served form. Save the model as .keras, or "
-            "export its encoder or decoder by keras.Model.export, which serves the tensors it converts to."
+            f"{name.lstrip('_')} is not determined by tensors, so it has no served form. Save the "
+            "model as .keras, or export its encoder or decoder by keras.Model.export, which serves "
+            "the tensors it converts to."
         )
     properties = type(distribution).parameter_properties()
     description: dict = {"class": name, "constants": {}, "parts": {}}
@@ -80,7 +91,8 @@ def _describe(distribution: tfd.Distribution, prefix: str, tensors: dict[str, tf
             cut = value.shape.rank - properties[key].event_ndims
             shape = tf.concat([distribution.batch_shape_tensor(), tf.shape(value)[cut:]], 0)
             tensors[prefix + key] = tf.broadcast_to(value, shape)
-            tensors[prefix + key].set_shape(distribution.batch_shape + value.shape[cut:])  # for a server's metadata
+            # For a server's metadata.
+            tensors[prefix + key].set_shape(distribution.batch_shape + value.shape[cut:])
     if is_a(distribution, tfd.Independent):
         ndims = tf.get_static_value(distribution.reinterpreted_batch_ndims)
         description["constants"]["reinterpreted_batch_ndims"] = int(ndims)
@@ -95,7 +107,9 @@ def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") 
     """
     if description["class"] == JOINT:
         parts = description["parts"].items()
-        return tfd.JointDistributionNamed({name: rebuild(part, tensors, f"{prefix}{name}_") for name, part in parts})
+        return tfd.JointDistributionNamed(
+            {name: rebuild(part, tensors, f"{prefix}{name}_") for name, part in parts}
+        )
     cls, arguments = _class(description["class"]), dict(description["constants"])
     for key in cls.parameter_properties():
         if key in description["parts"]:
@@ -108,7 +122,9 @@ def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") 
 
 
 def _has_bijector(distribution: tfd.Distribution) -> bool:
-    return any(isinstance(value, tfp.bijectors.Bijector) for value in distribution.parameters.values())
+    return any(
+        isinstance(value, tfp.bijectors.Bijector) for value in distribution.parameters.values()
+    )
 
 
 def _class(name: str) -> Any:
@@ -116,5 +132,8 @@ def _class(name: str) -> Any:
 
 
 def _prefix(part: str) -> str:
-    """Name the parameters of a part: a distribution that just wraps another lends its part no name."""
+    """Name the parameters of a part.
+
+    A distribution that just wraps another lends its part no name.
+    """
     return part.removesuffix("distribution")

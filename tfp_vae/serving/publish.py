@@ -10,15 +10,20 @@ from pathlib import Path
 
 def versions(base: Path) -> list[int]:
     """List the versions in a model's base folder, oldest first."""
-    return sorted(int(path.name) for path in base.iterdir() if path.name.isdecimal()) if base.is_dir() else []
+    return (
+        sorted(int(path.name) for path in base.iterdir() if path.name.isdecimal())
+        if base.is_dir()
+        else []
+    )
 
 
 def publish(write: Callable[[Path], None], base: Path, *, keep: int | None = None) -> Path:
-    """Let `write` make a version in a folder aside, then move it into `base` under the next number, in one step.
+    """Let `write` make a version in a folder aside, then move it into `base` under the next number,
+    in one step.
 
-    The folder aside is a sibling of `base`: on the same file system, and never seen by a server that polls `base`. It
-    is gone afterwards; what a killed exporter has left there, the next one removes. With `keep`, only the last so many
-    versions stay.
+    The folder aside is a sibling of `base`: on the same file system, and never seen by a server
+    that polls `base`. It is gone afterwards; what a killed exporter has left there, the next one
+    removes. With `keep`, only the last so many versions stay.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -49,9 +54,14 @@ def _move(finished: Path, base: Path) -> Path:
 
 @contextlib.contextmanager
 def _aside(base: Path) -> Iterator[Path]:
-    """Return an empty folder beside `base`, locked while in use: the lock ends with the process, however that ends."""
+    """Return an empty folder beside `base`, locked while in use.
+
+    The lock ends with the process, however that ends.
+    """
     lock = None
-    while lock is None:  # between making and locking it, another exporter may take it for a leftover
+    while (
+        lock is None
+    ):  # between making and locking it, another exporter may take it for a leftover
         folder = Path(tempfile.mkdtemp(prefix=_prefix(base), dir=base.parent))
         lock = lock_folder(folder)
     try:

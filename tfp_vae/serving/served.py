@@ -1,4 +1,7 @@
-"""An exported VAE, wherever it runs: its methods give distributions back from the answers of its signatures."""
+"""An exported VAE, wherever it runs.
+
+Its methods give distributions back from the answers of its signatures.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -33,8 +36,8 @@ class ServedVAE(Surface):
         source: the folder or the server, named in errors.
 
     Raises:
-        ValueError: if the description is of another format. Of each method: if an input is no array of real numbers, of
-            another shape, empty or not finite.
+        ValueError: if the description is of another format. Of each method: if an input is no array
+            of real numbers, of another shape, empty or not finite.
     """
 
     built = True
@@ -43,8 +46,8 @@ class ServedVAE(Surface):
         self.description, self.source = json.loads(description), source
         if self.description["format"] != FORMAT:
             raise ValueError(
-                f"{source} has format {self.description['format']}, this version of tfp_vae reads format {FORMAT}. "
-                "Update tfp_vae, or export the model again."
+                f"{source} has format {self.description['format']}, this version of tfp_vae reads "
+                f"format {FORMAT}. Update tfp_vae, or export the model again."
             )
         self.x = Quantity.of("x", _shape(self.description["event_shape"]), tf.float32)
         self.z = Quantity.of("z", _shape(self.description["latent_shape"]), tf.float32)
@@ -54,7 +57,8 @@ class ServedVAE(Surface):
     def encode(self, x) -> tfd.Distribution:
         """Return the posterior q(z|x): `[batch, *event_shape]` -> batch shape `[batch]`.
 
-        One that its parameters do not determine, of a flow or a hierarchy, draws and evaluates by asking the model.
+        One that its parameters do not determine, of a flow or a hierarchy, draws and evaluates by
+        asking the model.
         """
         data = self._data(x)
         if self.description["posterior"] is None:
@@ -73,7 +77,11 @@ class ServedVAE(Surface):
             rows = tf.broadcast_to(named["condition"], tf.concat([lead, self.condition.shape], 0))
             flat["condition"] = tf.reshape(rows, [-1, *self.condition.shape])
         likelihood = self._distribution("likelihood", "decode", flat)
-        return likelihood if static.rank == 1 else unfold(likelihood, static if static.is_fully_defined() else lead)
+        return (
+            likelihood
+            if static.rank == 1
+            else unfold(likelihood, static if static.is_fully_defined() else lead)
+        )
 
     def prior_distribution(self, condition=None) -> tfd.Distribution:
         """Return the prior p(z), batch shape `[]`.
@@ -83,8 +91,9 @@ class ServedVAE(Surface):
         """
         if self.description["prior"] is None:
             raise ValueError(
-                f"The prior of {self.source} is not determined by tensors alone, so the served model has no joint "
-                "distribution. Draw from it with generate, or use the live model's joint_distribution()."
+                f"The prior of {self.source} is not determined by tensors alone, so the served "
+                "model has no joint distribution. Draw from it with generate, or use the live "
+                "model's joint_distribution()."
             )
         self._given(condition)
         return rebuild(self.description["prior"], {})
@@ -93,8 +102,12 @@ class ServedVAE(Surface):
         """Return what `reconstruct` gives, as tensors."""
         return self._statistic("mean", self.x, self.call("reconstruct", **self._data(x)))
 
-    def rows_of_samples(self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool):
-        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32 `[num_samples, 2]`."""
+    def rows_of_samples(
+        self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool
+    ):
+        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32
+        `[num_samples, 2]`.
+        """
         named = {} if condition is None else {"condition": condition}
         if prior is None:
             outputs = self.call("sample", seed=seeds, **named)
@@ -104,7 +117,11 @@ class ServedVAE(Surface):
         else:
             z = tf.function(lambda: sampling.sample_rows(prior, seeds))()
         likelihood = self.decode(z, condition)
-        return tf.function(lambda: sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood))()
+        return tf.function(
+            lambda: (
+                sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood)
+            )
+        )()
 
     def score(self, x) -> dict[str, np.ndarray]:
         """Return `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
@@ -115,7 +132,9 @@ class ServedVAE(Surface):
         return self.call("log_prob", **self._data(x))["log_prob"]
 
     def impute(self, x):
-        """Fill in missing values, NaN in x, as `VAE.impute` does, with the number of draws of `log_prob`."""
+        """Fill in missing values, NaN in x, as `VAE.impute` does, with the number of draws of
+        `log_prob`.
+        """
         outputs = self.call("impute", **self._data(x))
         return map_parts(np.asarray, self.x.whole(outputs))
 
@@ -130,19 +149,28 @@ class ServedVAE(Surface):
         if shape is None:
             return None
         dtype = self.description["signatures"]["decode"]["inputs"]["condition"]["dtype"]
-        return Quantity("condition", tuple(shape), tf.as_dtype(dtype), self.description.get("num_labels"))
+        return Quantity(
+            "condition", tuple(shape), tf.as_dtype(dtype), self.description.get("num_labels")
+        )
 
     def _statistic(self, name: str, variable: Quantity, outputs: Mapping):
         prefix = "{}_" if variable.has_parts else ""
-        return variable.whole({part: outputs[prefix.format(part) + name] for part in variable.shapes})
+        return variable.whole(
+            {part: outputs[prefix.format(part) + name] for part in variable.shapes}
+        )
 
     def call(self, signature: str, **inputs) -> Mapping[str, tf.Tensor]:
         """Return the plain outputs of a signature."""
         expected = self.description["signatures"][signature]["inputs"]
         if set(inputs) != set(expected):
-            raise ValueError(f"{signature} takes {', '.join(expected)}; received {', '.join(inputs) or 'nothing'}.")
+            raise ValueError(
+                f"{signature} takes {', '.join(expected)}; received "
+                f"{', '.join(inputs) or 'nothing'}."
+            )
         nan = self.description.get("missing", False)
-        tensors = {name: _check(signature, name, inputs[name], expected[name], nan=nan) for name in inputs}
+        tensors = {
+            name: _check(signature, name, inputs[name], expected[name], nan=nan) for name in inputs
+        }
         rows = {name: tensor.shape[0] for name, tensor in tensors.items()}
         if len({*rows.values()} - {None}) > 1:
             raise ValueError(f"{signature} takes as many rows of each input, received {rows}.")
@@ -152,12 +180,17 @@ class ServedVAE(Surface):
         outputs = self.call(signature, **inputs)
         return rebuild(
             self.description[role],
-            {name: value for name, value in outputs.items() if not name.endswith(("mean", "stddev"))},
+            {
+                name: value
+                for name, value in outputs.items()
+                if not name.endswith(("mean", "stddev"))
+            },
         )
 
 
 class ServedPosterior(tfd.Distribution):
-    """The posterior of a served model whose parameters do not determine it: it asks the model for draws and densities.
+    """The posterior of a served model whose parameters do not determine it: it asks the model for
+    draws and densities.
 
     Args:
         served: the model.
@@ -192,7 +225,9 @@ class ServedPosterior(tfd.Distribution):
         outputs = self._served.call("posterior_sample", **self._repeated(number), seed=seeds)
         lead = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self.batch_shape], 0)
         shapes = self._served.z.shapes
-        parts = {name: tf.reshape(outputs[name], tf.concat([lead, shapes[name]], 0)) for name in shapes}
+        parts = {
+            name: tf.reshape(outputs[name], tf.concat([lead, shapes[name]], 0)) for name in shapes
+        }
         return self._served.z.whole(parts)
 
     def _call_log_prob(self, value, name, **kwargs):
@@ -206,7 +241,9 @@ class ServedPosterior(tfd.Distribution):
 
     def _repeated(self, number: int) -> dict:
         """Return the inputs of `encode` once for each draw, the draws one after another."""
-        return {name: np.concatenate([np.asarray(part)] * number) for name, part in self._data.items()}
+        return {
+            name: np.concatenate([np.asarray(part)] * number) for name, part in self._data.items()
+        }
 
 
 def _shape(shape):
@@ -214,24 +251,38 @@ def _shape(shape):
 
 
 def _check(signature: str, name: str, value, expected: dict, *, nan: bool) -> tf.Tensor:
-    """Bring an input to its dtype, and check it: a server would answer something, or stumble later and say less."""
-    takes, dtype = f"{signature} takes {name} of shape {expected['shape']}", tf.as_dtype(expected["dtype"])
+    """Bring an input to its dtype, and check it.
+
+    A server would answer something, or stumble later and say less.
+    """
+    takes, dtype = (
+        f"{signature} takes {name} of shape {expected['shape']}",
+        tf.as_dtype(expected["dtype"]),
+    )
     try:
         tensor = tf.convert_to_tensor(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{takes}, received what is no array: {error}") from error
-    if not (tensor.dtype.is_integer or (dtype.is_floating and (tensor.dtype.is_floating or tensor.dtype.is_bool))):
+    if not (
+        tensor.dtype.is_integer
+        or (dtype.is_floating and (tensor.dtype.is_floating or tensor.dtype.is_bool))
+    ):
         raise ValueError(f"{takes} and dtype {dtype.name}, received dtype {tensor.dtype.name}.")
     if not tf.TensorShape(expected["shape"]).is_compatible_with(tensor.shape):
         raise ValueError(f"{takes}, received {tensor.shape}.")
     if tensor.shape.rank and tensor.shape[0] == 0:
         raise ValueError(f"{takes}, with at least one row, received {tensor.shape}.")
     tensor = tf.cast(tensor, dtype)
-    finite = np.isfinite(tensor) | (nan & np.isnan(tensor)) if dtype.is_floating and tf.executing_eagerly() else True
+    finite = (
+        np.isfinite(tensor) | (nan & np.isnan(tensor))
+        if dtype.is_floating and tf.executing_eagerly()
+        else True
+    )
     if not np.all(finite):
         row = int(np.argmin(np.reshape(finite, (len(tensor), -1)).all(1)))
         raise ValueError(
-            f"{takes}, all finite in float32, but row {row} has a value that is not: {_first(tensor[row])}."
+            f"{takes}, all finite in float32, but row {row} has a value that is not: "
+            f"{_first(tensor[row])}."
         )
     return tensor
 

@@ -1,4 +1,7 @@
-"""The served functions: plain tensors in and out, the batch first everywhere, each row independent of the others."""
+"""The served functions.
+
+Plain tensors in and out, the batch first everywhere, each row independent of the others.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -48,7 +51,9 @@ def signatures(
         z = sampling.sample_alike(one_pass.posterior, score_samples, one_pass.seed)
         if vae.encodes_to_points:  # without a density there is no more to say
             return {"log_likelihood": tf.reduce_mean(one_pass.log_likelihood(z), 0)}
-        log_likelihood, log_prior, log_posterior = (tf.reduce_mean(term, 0) for term in one_pass.log_densities(z))
+        log_likelihood, log_prior, log_posterior = (
+            tf.reduce_mean(term, 0) for term in one_pass.log_densities(z)
+        )
         kl = one_pass.kl(log_prior, log_posterior)
         return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
 
@@ -73,7 +78,12 @@ def signatures(
         return vae.x.parts(tf.nest.map_structure(tf.where, given["mask"], given["x"], values))
 
     of_data = {**x, **condition}
-    functions = {encode: of_data, decode: {**z, **condition}, reconstruct: of_data, sample: {**seed, **condition}}
+    functions = {
+        encode: of_data,
+        decode: {**z, **condition},
+        reconstruct: of_data,
+        sample: {**seed, **condition},
+    }
     functions |= {score: of_data} if vae.encodes_to_points else {score: of_data, log_prob: of_data}
     if not is_determined(_first_posterior(vae)):
         functions |= {posterior_sample: {**of_data, **seed}, posterior_log_prob: {**of_data, **z}}
@@ -89,10 +99,14 @@ def _first_posterior(vae: VAE) -> tfd.Distribution:
 
 
 def _specs(variable: Quantity, dtype) -> dict[str, tf.TensorSpec]:
-    return {name: tf.TensorSpec([None, *shape], dtype, name) for name, shape in variable.shapes.items()}
+    return {
+        name: tf.TensorSpec([None, *shape], dtype, name) for name, shape in variable.shapes.items()
+    }
 
 
-def _serve(function: Callable, specs: Mapping[str, tf.TensorSpec]) -> tf.types.experimental.PolymorphicFunction:
+def _serve(
+    function: Callable, specs: Mapping[str, tf.TensorSpec]
+) -> tf.types.experimental.PolymorphicFunction:
     def as_float32(*arguments):
         outputs = function(dict(zip(specs, arguments, strict=True)))
         return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
@@ -101,9 +115,16 @@ def _serve(function: Callable, specs: Mapping[str, tf.TensorSpec]) -> tf.types.e
 
 
 def _outputs(distribution: tfd.Distribution, *, stddev: bool = False) -> dict[str, tf.Tensor]:
-    """Return the parameters that determine a distribution, if any do, and what stands for it; its parts by name."""
+    """Return the parameters that determine a distribution, if any do, and what stands for it.
+
+    Its parts by name.
+    """
     parameters = describe(distribution)[1] if is_determined(distribution) else {}
-    return {**parameters, **_named("mean", sampling.point(distribution)), **(_stddev(distribution) if stddev else {})}
+    return {
+        **parameters,
+        **_named("mean", sampling.point(distribution)),
+        **(_stddev(distribution) if stddev else {}),
+    }
 
 
 def _stddev(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:

@@ -1,4 +1,7 @@
-"""Encoder and decoder for runtimes other than TensorFlow: ONNX and OpenVINO, each compared with the SavedModel."""
+"""Encoder and decoder for runtimes other than TensorFlow.
+
+ONNX and OpenVINO, each compared with the SavedModel.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +22,8 @@ Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 def write_targets(folder: Path, targets: Sequence[str], requests: Mapping[str, tf.Tensor]) -> None:
-    """Write `assets.extra/encode.onnx` or `.xml` and the like into a version's folder, and compare their answers.
+    """Write `assets.extra/encode.onnx` or `.xml` and the like into a version's folder, and compare
+    their answers.
 
     Args:
         folder: of the SavedModel.
@@ -27,7 +31,8 @@ def write_targets(folder: Path, targets: Sequence[str], requests: Mapping[str, t
         requests: rows of each input.
 
     Raises:
-        ValueError: if a target is unknown, cannot be written, or answers otherwise than the SavedModel.
+        ValueError: if a target is unknown, cannot be written, or answers otherwise than the
+            SavedModel.
         ImportError: if a target's packages are not installed.
     """
     if not targets:
@@ -42,11 +47,15 @@ def write_targets(folder: Path, targets: Sequence[str], requests: Mapping[str, t
             try:
                 TARGETS[target](function, path)
                 run = LOADERS[target](path)
-                answers = [run({name: value.numpy() for name, value in rows.items()}) for rows in inputs]
+                answers = [
+                    run({name: value.numpy() for name, value in rows.items()}) for rows in inputs
+                ]
             except ImportError:
                 raise
             except Exception as error:  # whatever a converter or a runtime raises
-                raise ValueError(f"Signature {signature} cannot be written for {target}: {error}") from error
+                raise ValueError(
+                    f"Signature {signature} cannot be written for {target}: {error}"
+                ) from error
             for rows, answer in zip(inputs, answers, strict=True):
                 _compare(f"{target}, signature {signature}", answer, function(**rows))
 
@@ -64,7 +73,9 @@ def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
             for package in PACKAGES[target]:
                 __import__(package)
         except ImportError as error:
-            raise ImportError(f"The target {target} needs {error.name}: pip install 'tfp_vae[{target}]'.") from error
+            raise ImportError(
+                f"The target {target} needs {error.name}: pip install 'tfp_vae[{target}]'."
+            ) from error
     return tuple(targets)
 
 
@@ -90,17 +101,24 @@ def load_openvino(path: Path) -> Run:
     return run
 
 
-def _compare(what: str, actual: Mapping[str, np.ndarray], expected: Mapping[str, tf.Tensor]) -> None:
+def _compare(
+    what: str, actual: Mapping[str, np.ndarray], expected: Mapping[str, tf.Tensor]
+) -> None:
     for name, value in expected.items():
         theirs = np.asarray(value)
         if name not in actual or actual[name].shape != theirs.shape:
             shapes = {name: value.shape for name, value in actual.items()}
-            raise ValueError(f"{what}: output {name} of shape {theirs.shape} is missing from {shapes}.")
-        difference, allowed = float(np.abs(actual[name] - theirs).max()), TOLERANCE * max(1, np.abs(theirs).max())
+            raise ValueError(
+                f"{what}: output {name} of shape {theirs.shape} is missing from {shapes}."
+            )
+        difference, allowed = (
+            float(np.abs(actual[name] - theirs).max()),
+            TOLERANCE * max(1, np.abs(theirs).max()),
+        )
         if not difference <= allowed:
             raise ValueError(
-                f"{what}, output {name}: the answer differs from the SavedModel's by {difference:.3g}, {allowed:.3g} "
-                "is allowed."
+                f"{what}, output {name}: the answer differs from the SavedModel's by "
+                f"{difference:.3g}, {allowed:.3g} is allowed."
             )
 
 
@@ -110,18 +128,24 @@ def _write_onnx(function: tf.types.experimental.ConcreteFunction, path: Path) ->
 
     inputs, outputs = function.structured_input_signature[1], sorted(function.structured_outputs)
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()]
-    captured = tf.function(lambda *values: function(**dict(zip(inputs, values, strict=True))), input_signature=specs)
+    captured = tf.function(
+        lambda *values: function(**dict(zip(inputs, values, strict=True))), input_signature=specs
+    )
     # tf2onnx would take what a function has captured, the weights among it, for inputs.
     frozen = convert_variables_to_constants_v2(
         captured.get_concrete_function(), lower_control_flow=False, aggressive_inlining=True
     )
-    whole = tf.function(lambda *values: dict(zip(outputs, frozen(*values), strict=True)), input_signature=specs)
+    whole = tf.function(
+        lambda *values: dict(zip(outputs, frozen(*values), strict=True)), input_signature=specs
+    )
     handlers: dict[str, tuple] = {
         "Log1p": (_log1p, []),
         "BroadcastArgs": (_broadcast_args, []),
         "SelectV2": (_where, []),
     }
-    tf2onnx.convert.from_function(whole, specs, opset=OPSET, custom_op_handlers=handlers, output_path=str(path))
+    tf2onnx.convert.from_function(
+        whole, specs, opset=OPSET, custom_op_handlers=handlers, output_path=str(path)
+    )
 
 
 def _log1p(context, node, name, args) -> None:
@@ -137,7 +161,10 @@ def _where(context, node, name, args) -> None:
 
 
 def _broadcast_args(context, node, name, args) -> None:
-    """Two shapes broadcast to their larger sizes, the shorter one led by ones; TFP asks for it, tf2onnx lacks it."""
+    """Two shapes broadcast to their larger sizes, the shorter one led by ones.
+
+    TFP asks for it, tf2onnx lacks it.
+    """
     from tf2onnx.utils import map_onnx_to_numpy_type
 
     ranks = [context.get_shape(shape)[0] for shape in node.input]

@@ -1,4 +1,7 @@
-"""What a version must be before it is published: the live model's equal, batch by batch, on any server."""
+"""What a version must be before it is published.
+
+The live model's equal, batch by batch, on any server.
+"""
 
 import itertools
 import re
@@ -19,14 +22,17 @@ BATCH_SIZES = (1, 3, 128)
 ESTIMATES, ESTIMATE_BATCH_SIZES = ("score", "log_prob", "impute"), (1, 3, 16)
 # Differences allowed in float32, relative to an output's largest value where that is above 1.
 TOLERANCE = 1e-5
-# Densities of z are compared less closely: (z - loc) / scale magnifies rounding where a scale is small.
+# Densities of z are compared less closely: (z - loc) / scale magnifies rounding where a scale is
+# small.
 OF_DENSITIES = {"score": 1e-4, "log_prob": 1e-4, "impute": 1e-4, "posterior_log_prob": 1e-3}
 # Python's functions and XLA's clusters do not run on a stock server.
 FOREIGN = re.compile("PyFunc|^Xla")
 RANDOM = re.compile("Random|Multinomial|TruncatedNormal|Rng|StatefulUniform|StatefulStandardNormal")
 
 
-def verify(folder: Path, live: Mapping, requests: Mapping[str, tf.Tensor], *, dtype: str = "float32") -> None:
+def verify(
+    folder: Path, live: Mapping, requests: Mapping[str, tf.Tensor], *, dtype: str = "float32"
+) -> None:
     """Compare a SavedModel with the live model, and check what TensorFlow Serving needs of it.
 
     Args:
@@ -36,10 +42,12 @@ def verify(folder: Path, live: Mapping, requests: Mapping[str, tf.Tensor], *, dt
         dtype: in which the networks compute; a coarser one than float32 allows larger differences.
 
     Raises:
-        ValueError: if they differ, rows depend on each other, or the graph would not run on a server; it says which
-            signature, which output, and by how much.
+        ValueError: if they differ, rows depend on each other, or the graph would not run on a
+            server; it says which signature, which output, and by how much.
     """
-    (graph,) = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs
+    (graph,) = saved_model_pb2.SavedModel.FromString(
+        (folder / "saved_model.pb").read_bytes()
+    ).meta_graphs
     check_graph(graph)
     check_shapes(graph)
     model = tf.saved_model.load(str(folder))  # it holds the variables of its signatures
@@ -57,46 +65,75 @@ def _eps(dtype: str) -> float:
     return float(ml_dtypes.finfo(dtype).eps)
 
 
-def _check_answers(signature, served, function, inputs, sizes, tolerance) -> Mapping[str, tf.Tensor]:
+def _check_answers(
+    signature, served, function, inputs, sizes, tolerance
+) -> Mapping[str, tf.Tensor]:
     """Compare with the live model; give the answer to all rows."""
     for size in sizes:
         rows = {name: value[:size] for name, value in inputs.items()}
         answer = served(**rows)
-        _compare(signature, answer, function(*rows.values()), tolerance, f"the live model's at batch size {size}")
+        _compare(
+            signature,
+            answer,
+            function(*rows.values()),
+            tolerance,
+            f"the live model's at batch size {size}",
+        )
         if size == 1:  # without any graph; row by row, this is slow
-            _compare(signature, answer, function.python_function(*rows.values()), tolerance, "the live model's Python")
+            _compare(
+                signature,
+                answer,
+                function.python_function(*rows.values()),
+                tolerance,
+                "the live model's Python",
+            )
     return answer
 
 
 def _check_batches(signature, served, inputs, sizes, whole, tolerance) -> None:
     cuts = np.cumsum([0, *sizes[:-1], sizes[-1] - sum(sizes[:-1])])
     parts = [
-        served(**{name: value[start:end] for name, value in inputs.items()}) for start, end in itertools.pairwise(cuts)
+        served(**{name: value[start:end] for name, value in inputs.items()})
+        for start, end in itertools.pairwise(cuts)
     ]
     joined = {name: tf.concat([part[name] for part in parts], 0) for name in whole}
     _compare(signature, joined, whole, tolerance, "that of all rows at once")
-    # The first row again, in a batch of the same size among the others in another order: the same bits.
-    others = served(**{name: tf.concat([value[:1], value[:0:-1]], 0) for name, value in inputs.items()})
+    # The first row again, in a batch of the same size among the others in another order: the same
+    # bits.
+    others = served(
+        **{name: tf.concat([value[:1], value[:0:-1]], 0) for name, value in inputs.items()}
+    )
     first = {name: value[:1] for name, value in others.items()}
-    _compare(signature, first, {name: value[:1] for name, value in whole.items()}, 0, "its first among other rows")
+    _compare(
+        signature,
+        first,
+        {name: value[:1] for name, value in whole.items()},
+        0,
+        "its first among other rows",
+    )
 
 
-def _compare(signature: str, actual: Mapping, expected: Mapping, tolerance: float, reference: str) -> None:
+def _compare(
+    signature: str, actual: Mapping, expected: Mapping, tolerance: float, reference: str
+) -> None:
     if set(actual) != set(expected):
-        raise ValueError(f"Signature {signature} gives {sorted(actual)}, the live model {sorted(expected)}.")
+        raise ValueError(
+            f"Signature {signature} gives {sorted(actual)}, the live model {sorted(expected)}."
+        )
     for name in sorted(expected):
         ours, theirs = np.asarray(actual[name]), np.asarray(expected[name])
         if ours.shape != theirs.shape:
             raise ValueError(
-                f"Signature {signature}, output {name}: shape {ours.shape} differs from {reference}, {theirs.shape}."
+                f"Signature {signature}, output {name}: shape {ours.shape} differs from "
+                f"{reference}, {theirs.shape}."
             )
         difference, allowed = _difference(ours, theirs), tolerance
         if tolerance and ours.dtype.kind == "f" and ours.size:
             allowed *= max(1.0, float(np.max(np.abs(theirs), initial=0, where=np.isfinite(theirs))))
         if difference > allowed:
             raise ValueError(
-                f"Signature {signature}, output {name}: the answer differs from {reference} by {difference:.3g}, "
-                f"{allowed:.3g} is allowed."
+                f"Signature {signature}, output {name}: the answer differs from {reference} by "
+                f"{difference:.3g}, {allowed:.3g} is allowed."
             )
 
 
@@ -123,8 +160,8 @@ def check_shapes(graph) -> None:
             sizes = [dim.size for dim in info.tensor_shape.dim]
             if info.tensor_shape.unknown_rank or not sizes or sizes[0] != -1:
                 raise ValueError(
-                    f"Signature {signature}: {name} has shape {sizes}, but its first axis must be the batch, of any "
-                    "size: a server joins and splits requests along it."
+                    f"Signature {signature}: {name} has shape {sizes}, but its first axis must be "
+                    "the batch, of any size: a server joins and splits requests along it."
                 )
 
 
@@ -135,24 +172,33 @@ def check_graph(graph) -> None:
         ValueError: if one does not; it names the operation.
     """
     functions = graph.graph_def.library.function
-    for node in [*graph.graph_def.node, *(node for function in functions for node in function.node_def)]:
+    for node in [
+        *graph.graph_def.node,
+        *(node for function in functions for node in function.node_def),
+    ]:
         definition = op_def_registry.get(node.op)
         if definition is None or FOREIGN.search(node.op):
-            raise ValueError(f"The graph has the operation {node.op} ({node.name}), which a server cannot run.")
+            raise ValueError(
+                f"The graph has the operation {node.op} ({node.name}), which a server cannot run."
+            )
         if definition.is_stateful and RANDOM.search(node.op):
             raise ValueError(
-                f"The graph has the operation {node.op} ({node.name}), which draws from a hidden state: answers would "
-                "not repeat. Draw by a stateless seed."
+                f"The graph has the operation {node.op} ({node.name}), which draws from a hidden "
+                "state: answers would not repeat. Draw by a stateless seed."
             )
         _check_not_compiled(node.name, node.attr)
     for function in functions:
         _check_not_compiled(function.signature.name, function.attr)
     if "REGISTERED_TYPE_SPEC" in str(graph.object_graph_def):
         raise ValueError(
-            "A signature takes or gives a value that is no plain tensor, so it loads only beside its library."
+            "A signature takes or gives a value that is no plain tensor, so it loads only beside "
+            "its library."
         )
 
 
 def _check_not_compiled(name: str, attributes) -> None:
     if "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b:
-        raise ValueError(f"The function {name} is compiled by XLA (jit_compile=True), which a stock server cannot run.")
+        raise ValueError(
+            f"The function {name} is compiled by XLA (jit_compile=True), which a stock server "
+            "cannot run."
+        )

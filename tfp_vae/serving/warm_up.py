@@ -1,4 +1,6 @@
-"""Requests that a server runs before it offers a version, so that the first users do not wait for its first runs."""
+"""Requests that a server runs before it offers a version, so that the first users do not wait for
+its first runs.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,12 +15,18 @@ WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 BATCH_SIZES, MOST_BYTES = (1, 32), 2**20
 
 
-def write_warm_up(folder: Path, model: str, signatures: Mapping[str, Mapping[str, tf.Tensor]]) -> None:
-    """Write a request of each batch size to each signature of a version, given the inputs of at least 32 rows."""
+def write_warm_up(
+    folder: Path, model: str, signatures: Mapping[str, Mapping[str, tf.Tensor]]
+) -> None:
+    """Write a request of each batch size to each signature of a version, given the inputs of at
+    least 32 rows.
+    """
     with tf.io.TFRecordWriter(str(folder / WARM_UP)) as file:
         for signature, inputs in signatures.items():
             for size in BATCH_SIZES:
-                request = predict_request(model, signature, {name: rows[:size] for name, rows in inputs.items()})
+                request = predict_request(
+                    model, signature, {name: rows[:size] for name, rows in inputs.items()}
+                )
                 if size == 1 or request.ByteSize() <= MOST_BYTES:
                     log = messages().PredictionLog()
                     log.predict_log.request.CopyFrom(request)
@@ -33,8 +41,11 @@ def warm_up_requests(folder: Path) -> Iterator[tuple[str, dict[str, tf.Tensor]]]
         yield request.model_spec.signature_name, inputs
 
 
-def replay(folder: Path, answer: Callable[[str, Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]) -> None:
-    """Run the requests of a version as a server would, which does not load a version if one of them fails.
+def replay(
+    folder: Path, answer: Callable[[str, Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
+) -> None:
+    """Run the requests of a version as a server would, which does not load a version if one of them
+    fails.
 
     Raises:
         ValueError: if one fails.
@@ -43,4 +54,6 @@ def replay(folder: Path, answer: Callable[[str, Mapping[str, tf.Tensor]], Mappin
         try:
             answer(signature, inputs)
         except Exception as error:  # whatever a signature raises
-            raise ValueError(f"Warm-up request {number}, to signature {signature}, fails: {error}") from error
+            raise ValueError(
+                f"Warm-up request {number}, to signature {signature}, fails: {error}"
+            ) from error
