@@ -20,7 +20,8 @@ from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.priors import FlowPrior
 from tfp_vae.vae import VAE
 
-tfd, tfb = tfp.distributions, tfp.bijectors
+tfd = tfp.distributions
+tfb = tfp.bijectors
 # Of Adam, at the start of a flow's training.
 FLOW_LEARNING_RATE = 3e-3
 # Of expectation maximization on codes.
@@ -83,7 +84,8 @@ def fit_aggregate_prior(
     """
     _expect_one_prior(vae)
     num_components = as_count(num_components, "num_components")
-    batch_size, seed = as_count(batch_size, "batch_size"), as_seed(seed)
+    batch_size = as_count(batch_size, "batch_size")
+    seed = as_seed(seed)
     posterior = vae.encode(tf.nest.map_structure(lambda value: value[:1], x))
     if is_quantized(posterior):
         if flow is not None:
@@ -120,7 +122,8 @@ def _fit_codes(
     _expect_enough(x, num_components)
     codes = evaluation.codes(vae, x, batch_size=batch_size)
     codebook = vae.encode(x[:1]).codebook
-    (number, num_vectors), num_codes = codes.shape, codebook.shape[0]
+    number, num_vectors = codes.shape
+    num_codes = codebook.shape[0]
     # Of the components, [number, C].
     shares = np.random.default_rng(seed).dirichlet(np.ones(num_components), number)
     for _ in range(CODES_ITERATIONS if num_components > 1 else 1):
@@ -176,14 +179,16 @@ def _draw(vae: VAE, x, seed: tf.Tensor) -> tf.Tensor:
 def _fit_flow(
     vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int, seed: int
 ) -> tfd.Distribution:
-    draws, random = _draw_each(vae, x, batch_size, seed), np.random.default_rng(seed)
+    draws = _draw_each(vae, x, batch_size, seed)
+    random = np.random.default_rng(seed)
     first = next(draws)
     prior = FlowPrior(flow, dtype=first.dtype.name)
     if flow.event_size != first.shape[-1]:
         raise ValueError(
             f"The codes have {first.shape[-1]} values, flow has event_size={flow.event_size}."
         )
-    loc, scale = first.mean(0), first.std(0)
+    loc = first.mean(0)
+    scale = first.std(0)
     model = _Density(prior)
     rate = keras.optimizers.schedules.CosineDecay(
         FLOW_LEARNING_RATE, epochs * -(-num_examples(x) // batch_size)

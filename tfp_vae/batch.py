@@ -179,10 +179,8 @@ class Quantity:
         )
 
     def _cast(self, part) -> tf.Tensor:
-        received, own = (
-            tf.as_dtype(getattr(part, "dtype", None) or np.asarray(part).dtype).name,
-            tf.as_dtype(self.dtype),
-        )
+        received = tf.as_dtype(getattr(part, "dtype", None) or np.asarray(part).dtype).name
+        own = tf.as_dtype(self.dtype)
         kinds = ("bool", "int") if own.is_integer else ("bool", "int", "float")
         if not any(kind in received for kind in kinds):
             raise ValueError(
@@ -232,7 +230,8 @@ class Quantity:
 
     def split(self, vectors):
         """Cut vectors `[..., size]` into the parts, one after another, and give each its shape."""
-        lead, shapes = tf.shape(vectors)[:-1], self.shapes
+        lead = tf.shape(vectors)[:-1]
+        shapes = self.shapes
         pieces = tf.split(vectors, [int(np.prod(shape)) for shape in shapes.values()], -1)
         named = zip(shapes.items(), pieces, strict=True)
         return self.whole(

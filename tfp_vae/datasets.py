@@ -137,7 +137,8 @@ class Splits:
         >>> next(iter(splits.batches(100))).shape
         TensorShape([100, 8, 8, 1])
         """
-        steps, seed = self.steps_per_epoch(batch_size), as_seed(seed)
+        steps = self.steps_per_epoch(batch_size)
+        seed = as_seed(seed)
         data = tf.nest.map_structure(tf.constant, self.train)
 
         def one_epoch(epoch):
@@ -244,19 +245,20 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     if isinstance(source, (np.ndarray, Mapping)):
         arrays = source if isinstance(source, Mapping) else {"x": source}
         _check_all("array", arrays, chosen, missing)
-        name, parts = "array", sources.from_arrays("array", arrays, wanted)
+        name = "array"
+        parts = sources.from_arrays("array", arrays, wanted)
     elif str(source) == "digits":
-        name, parts = "digits", sources.from_arrays("digits", sources.load_digits(), wanted)
+        name = "digits"
+        parts = sources.from_arrays("digits", sources.load_digits(), wanted)
     elif Path(source).suffix in (".npz", ".npy") or Path(source).is_file():
         arrays = files.load_file(Path(source))
         _check_all(str(source), arrays, chosen, missing)
-        name, parts = Path(source).stem, sources.from_arrays(str(source), arrays, wanted)
+        name = Path(source).stem
+        parts = sources.from_arrays(str(source), arrays, wanted)
     else:
         features = {**wanted, "x": "image"} if "x" in wanted else wanted
-        name, parts = (
-            str(source).replace("/", "-").replace(":", "-"),
-            sources.load_tfds(str(source), features),
-        )
+        name = str(source).replace("/", "-").replace(":", "-")
+        parts = sources.load_tfds(str(source), features)
     is_table = isinstance(likelihood, Mapping)
     for part, key in itertools.product(parts, chosen):
         called, least_ndim = (f"{name}, {key}", 1) if is_table else (name, 2)
@@ -387,7 +389,8 @@ def _suit(
 
     if draw is None:
         train = np.asarray(train, "float32")
-    validation, test = final(validation, Stream.VALIDATION_DATA), final(test, Stream.TEST_DATA)
+    validation = final(validation, Stream.VALIDATION_DATA)
+    test = final(test, Stream.TEST_DATA)
     return Splits(name, train, validation, test, likelihood, config, draw, note)
 
 

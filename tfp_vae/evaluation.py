@@ -103,10 +103,8 @@ def nll(
     """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per
     example.
     """
-    num_samples, first = (
-        as_count(num_samples, "num_samples"),
-        seed_of(Stream.LOG_PROB, as_seed(seed)),
-    )
+    num_samples = as_count(num_samples, "num_samples")
+    first = seed_of(Stream.LOG_PROB, as_seed(seed))
 
     def log_prob(batch, start):
         return {

@@ -160,7 +160,8 @@ def _types(path: Path, delimiter: str, start: int = 0) -> tuple[int, list[str]]:
 
     Where a whole number lacks it is a float.
     """
-    number, ranks = -start, list[int]()
+    number = -start
+    ranks = list[int]()
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         for row in csv.reader(file, delimiter=delimiter):
             if row and number >= 0:

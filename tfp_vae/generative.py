@@ -144,7 +144,8 @@ class LatentVariableModel(Surface, keras.Model):
         data = batch.by_name(data)
         if not self.built:
             self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), data["x"]))
-        x, mask = self.x.expect(data["x"]), data.get("mask")
+        x = self.x.expect(data["x"])
+        mask = data.get("mask")
         seen = {}
         if self.missing:
             x, seen["mask"] = missing.split(x, None if mask is None else self._mask.expect(mask))
@@ -163,7 +164,8 @@ class LatentVariableModel(Surface, keras.Model):
         impossible where observed.
         """
         with tf.init_scope():
-            x, mask = self.x.rows(x), None if mask is None else self._mask.rows(mask)
+            x = self.x.rows(x)
+            mask = None if mask is None else self._mask.rows(mask)
             if x is not None:
                 expect_possible(
                     self._some_likelihood, missing.observed_examples(x, mask) if self.missing else x
@@ -224,7 +226,8 @@ class LatentVariableModel(Surface, keras.Model):
         return self._likelihood(self.z.expect_finite(z), condition)
 
     def _likelihood(self, z, condition=None) -> tfd.Distribution:
-        z, given = self.z.expect(z), self._given(condition)
+        z = self.z.expect(z)
+        given = self._given(condition)
         if self.condition is not None:
             lead = self.condition.leading(given["condition"])
             if lead.rank <= self.z.leading(z).rank:
@@ -317,7 +320,8 @@ class LatentVariableModel(Surface, keras.Model):
             ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to
                 2**31 - 1, x has another shape, or the posterior is `layers.Deterministic`.
         """
-        num_samples, seed = as_count(num_samples, "num_samples"), as_seed(seed)
+        num_samples = as_count(num_samples, "num_samples")
+        seed = as_seed(seed)
         return self.estimate_log_prob(x, num_samples, seed_of(Stream.LOG_PROB, seed))
 
     def estimate_log_prob(self, x, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
@@ -392,7 +396,8 @@ class LatentVariableModel(Surface, keras.Model):
             raise ValueError(
                 "This VAE knows no missing values: make it with VAE(..., missing=True)."
             )
-        num_samples, data = as_count(num_samples, "num_samples"), self.as_batch(x)
+        num_samples = as_count(num_samples, "num_samples")
+        data = self.as_batch(x)
         num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
         values = self._compiled_fill(
             data, num_samples, num_draws, seed_of(Stream.IMPUTATION, as_seed(seed))

@@ -92,7 +92,8 @@ def advice(kind: str, values: np.ndarray) -> str:
     """Return what to do about real numbers that are something else, or of an unhandy size."""
     if kind != "real" or not (known := known_of([values[:MANY]])):
         return ""
-    least, largest = known[0].min(), known[0].max()
+    least = known[0].min()
+    largest = known[0].max()
     if (
         values.ndim >= 3
         and least >= 0
@@ -115,10 +116,12 @@ def kind_of(parts: list[np.ndarray], *, is_part: bool) -> str:
 
     NaN is left out of account.
     """
-    first, known = parts[0], known_of(parts)
+    first = parts[0]
+    known = known_of(parts)
     if all(np.isin(values, (0, 1)).all() for values in known):
         return "bits"
-    least, largest = min(values.min() for values in known), max(values.max() for values in known)
+    least = min(values.min() for values in known)
+    largest = max(values.max() for values in known)
     if (
         first.dtype == np.uint8
         and largest >= LEAST_WHITE

@@ -108,7 +108,8 @@ def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Te
 
 def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
     one_pass = model.one_pass(tf.nest.map_structure(lambda part: part[tf.newaxis], example), seed)
-    z, condition = one_pass.sample(num_samples), example.get("condition")
+    z = one_pass.sample(num_samples)
+    condition = example.get("condition")
     log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
     log_weights = _comparable((log_likelihood + log_prior - log_posterior)[:, 0])
     z = tf.nest.map_structure(lambda part: part[:, 0], z)

@@ -244,7 +244,8 @@ def standardized(x: np.ndarray) -> keras.Sequential:
     x = np.asarray(x, "float64")
     if not x.size or not np.isfinite(x).all():
         raise ValueError(f"Expected finite numbers to measure, received {x!r}.")
-    mean, variance = x.mean(0), x.var(0)
+    mean = x.mean(0)
+    variance = x.var(0)
     scaling = keras.layers.Normalization(
         axis=tuple(range(1, x.ndim)) or None,
         mean=mean.tolist(),

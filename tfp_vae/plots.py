@@ -181,7 +181,8 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
     for axes, (title, (values, draws)) in zip(panels, columns.items(), strict=False):
         values = values[np.isfinite(values)]
         bins = _bins(values, draws)
-        filled, line = {"alpha": 0.5}, {"histtype": "step", "linewidth": 1.2}
+        filled = {"alpha": 0.5}
+        line = {"histtype": "step", "linewidth": 1.2}
         for numbers, style in (
             (values, filled),
             (draws, line),
@@ -201,7 +202,8 @@ def _bins(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
     A bar for each whole number if they are few, else more for more data.
     """
     ends = [np.quantile(part, [0.002, 0.998]) for part in (values, draws) if len(part)]
-    low, high = np.min(ends), np.max(ends)
+    low = np.min(ends)
+    high = np.max(ends)
     if (
         high - low < 40
         and np.array_equal(values, np.round(values))
@@ -232,7 +234,8 @@ def learning_curves(history: dict[str, list[float]]) -> Figure:
         ]
         later = [value for value in later if value is not None and np.isfinite(value)]
         if len(later) > 2:  # the first epochs are far off and would flatten the rest
-            low, high = min(later), max(later)
+            low = min(later)
+            high = max(later)
             axes.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
         axes.set(title=title, xlabel="epoch", ylabel="nats per example")
         axes.legend()

@@ -47,7 +47,8 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor):
     """
 
     def draw(part, is_root, number):
-        own_seed, shape = _fold_in(seed, number), sample_shape if is_root else []
+        own_seed = _fold_in(seed, number)
+        shape = sample_shape if is_root else []
         if not isinstance(part, tfd.MultivariateNormalLinearOperator):
             return part.sample(shape, seed=own_seed)
         shape = tf.concat([tf.reshape(tf.cast(shape, tf.int32), [-1]), _draw_shape(part)], 0)

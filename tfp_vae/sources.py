@@ -108,7 +108,8 @@ def from_arrays(
         return {key: arrays[f"{found}_{which}"] for key, found in wanted.items()}
 
     try:
-        train, test = split("train"), split("test")
+        train = split("train")
+        test = split("test")
         if f"{next(iter(wanted.values()))}_validation" in arrays:
             return [train, split("validation"), test]
     except KeyError as missing:

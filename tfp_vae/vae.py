@@ -328,7 +328,8 @@ class VAE(LatentVariableModel):
         return named
 
     def call(self, x, training=False):
-        seed, step = seed_of(Stream.EVALUATION, self.seed), None
+        seed = seed_of(Stream.EVALUATION, self.seed)
+        step = None
         if training:
             step = tf.cast(self.optimizer.iterations, tf.int32) if self.compiled else tf.constant(0)
             seed = tf.random.fold_in(seed_of(Stream.TRAINING, self.seed), step)
@@ -382,9 +383,7 @@ class VAE(LatentVariableModel):
         See `tfp_vae.serving.export`.
         """
         # The one call against the flow of imports: a model is exported by its method.
-        from tfp_vae import (
-            serving,
-        )
+        from tfp_vae import serving
 
         return serving.export(self, path, **kwargs)
 

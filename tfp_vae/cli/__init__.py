@@ -87,10 +87,8 @@ def sample(
     else:
         if np.ndim(given.get("condition", 0)):
             # All in one row.
-            columns, given = (
-                num_examples,
-                {"condition": np.stack([given["condition"]])},
-            )
+            columns = num_examples
+            given = {"condition": np.stack([given["condition"]])}
         else:
             columns = min(10, num_examples)
         figure = plots.samples(
@@ -178,7 +176,8 @@ def impute(
 
 def _impute(vae: VAE, examples, num_samples: int, num_draws: int | None, seed: int):
     """Fill in batch by batch: means by the same draws everywhere, draws by others in each batch."""
-    filled, starts = [], range(0, num_examples(examples), IMPUTATION_BATCH_SIZE)
+    filled = []
+    starts = range(0, num_examples(examples), IMPUTATION_BATCH_SIZE)
     for start in rich.progress.track(
         starts, "Filling in", console=console, disable=not console.is_terminal
     ):

@@ -180,11 +180,10 @@ def _networks(
         last: list[keras.layers.Layer] = [keras.layers.ReLU(), layers.Joint(parts)]
         features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
     else:
-        parts, (posterior, size) = {}, _posterior(name, arguments, options.latent_size)
-        last, features = (
-            [posterior],
-            _from_data(splits, options, size, hidden_sizes=(options.hidden_size,)),
-        )
+        parts = {}
+        posterior, size = _posterior(name, arguments, options.latent_size)
+        last = [posterior]
+        features = _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
     if isinstance(features, keras.Sequential):
         encoder = keras.Sequential(
             [keras.Input(splits.event_shape), *features.layers, *last], name="encoder"
@@ -254,7 +253,8 @@ def _from_inputs(
     splits: datasets.Splits, options: Options, num_features: int, hidden_sizes
 ) -> keras.Model:
     """Bring together the parts of x, what is observed of them, and the condition."""
-    shape, size = splits.event_shape, options.hidden_size
+    shape = splits.event_shape
+    size = options.hidden_size
     inputs: dict[str, Any] = {} if splits.conditions is None else {"condition": _condition(splits)}
     if splits.is_table:
         if options.network != "mlp":
@@ -336,7 +336,8 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
             )
         ends = [keras.layers.Dense(options.hidden_size, "relu", **regularized), layers.Joint(parts)]
         return networks.from_inputs(inputs, ends)
-    shape, likelihood = splits.event_shape, getattr(layers, splits.likelihood)
+    shape = splits.event_shape
+    likelihood = getattr(layers, splits.likelihood)
     config = {"event_shape": shape, **splits.likelihood_config, **chosen}
     size = num_params(likelihood, config)
     shapes = [
@@ -362,7 +363,8 @@ def _posterior(
 
     A flow's name stands for a `FlowPosterior` of it.
     """
-    posterior, arguments = getattr(layers, name), {"event_size": latent_size, **arguments}
+    posterior = getattr(layers, name)
+    arguments = {"event_size": latent_size, **arguments}
     if name in FLOWS:
         arguments = {"flow": posterior(**{"context_size": CONTEXT_SIZE, **arguments})}
         posterior = layers.FlowPosterior

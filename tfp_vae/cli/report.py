@@ -53,7 +53,8 @@ def load_data(
             f"{path} holds a conditional VAE outside a run folder, so what its condition is is "
             "unknown. Name it with --condition, as in training."
         )
-    source, likelihood = dataset or _dataset_of(run, path), names_of(vae.decoder.layers[-1])
+    source = dataset or _dataset_of(run, path)
+    likelihood = names_of(vae.decoder.layers[-1])
     splits = datasets.load(source, condition=condition, likelihood=likelihood, missing=vae.missing)
     # The likelihood is the model's now; why it was chosen, the run knows.
     return (
@@ -100,7 +101,8 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
         }
     if history:
         pictures["learning_curves"] = lambda: plots.learning_curves(history)
-    drawn, failures = [], []
+    drawn = []
+    failures = []
     for name, make in pictures.items():
         try:
             figure = make()

@@ -91,7 +91,8 @@ class Run:
         Raises:
             ValueError: if another process trains it.
         """
-        lock, holder = lock_folder(self.folder), self.folder / "lock"
+        lock = lock_folder(self.folder)
+        holder = self.folder / "lock"
         if lock is None:
             process = holder.read_text().strip() if holder.is_file() else ""
             raise ValueError(
@@ -217,7 +218,8 @@ class Patience(keras.callbacks.Callback):
 
     def __init__(self, recorder: Recorder, epochs: int):
         super().__init__()
-        self.recorder, self.epochs = recorder, epochs
+        self.recorder = recorder
+        self.epochs = epochs
 
     def on_train_begin(self, logs=None):
         self._keep_best()  # which a killed process may have missed

@@ -130,7 +130,8 @@ def resume(folder: Path, **given: Any) -> None:
 
 def _check_that_it_can_go_on(run: Run, options: Options) -> None:
     """Raise a ValueError if a run has no epoch to train with new options."""
-    done, recorder = _epochs(run), Recorder(run, options.epochs)
+    done = _epochs(run)
+    recorder = Recorder(run, options.epochs)
     if options.epochs <= done:
         raise ValueError(
             f"The run {run.folder} has had {done} epochs already: --epochs must be more than that."
@@ -159,13 +160,12 @@ def _epochs(run: Run) -> int:
 def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
     """Train from the epoch that the optimizer has reached, then evaluate, draw and export."""
     options = run.options
-    steps, epochs = splits.steps_per_epoch(options.batch_size), options.epochs
+    steps = splits.steps_per_epoch(options.batch_size)
+    epochs = options.epochs
     first_epoch = int(vae.optimizer.iterations) // steps
-    recorder, progress, ctrl_c = (
-        Recorder(run, first_epoch),
-        EpochProgress(first_epoch, epochs),
-        CtrlC(),
-    )
+    recorder = Recorder(run, first_epoch)
+    progress = EpochProgress(first_epoch, epochs)
+    ctrl_c = CtrlC()
     patience = Patience(recorder, options.patience or epochs)
     callbacks = [recorder, progress, ctrl_c, *([patience] if options.patience else [])]
     if options.tensorboard:
@@ -213,7 +213,8 @@ def _best_of(run: Run, patience: Patience) -> VAE:
 
 def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
     """Judge, draw and export; what fails is named, and takes nothing else with it."""
-    options, folder = run.options, quote(run.folder)
+    options = run.options
+    folder = quote(run.folder)
     failures: list[str] = []
     metrics: dict = {}
     with _going_on(failures, "numbers", f"train --resume {folder}"):

@@ -392,8 +392,10 @@ class QuantizedLogistic(tfd.QuantizedDistribution):
         TFP subtracts numbers that floating point cannot tell apart where the scale or the location
         is large.
         """
-        logistic, level = self.distribution, tf.floor(level)
-        low, high = tf.convert_to_tensor(self.low), tf.convert_to_tensor(self.high)
+        logistic = self.distribution
+        level = tf.floor(level)
+        low = tf.convert_to_tensor(self.low)
+        high = tf.convert_to_tensor(self.high)
         below_upper = tf.where(level < high, logistic.log_cdf(level), 0.0)
         above_lower = tf.where(level > low, logistic.log_survival_function(level - 1.0), 0.0)
         # Not tfp.math.log1mexp: its gradient is not a number where the scale is large.
@@ -404,10 +406,8 @@ class QuantizedLogistic(tfd.QuantizedDistribution):
     def _mean(self):
         """Sum P(X > k) over all levels k, from level 0."""
         # One level at a time: memory does not grow with their number.
-        levels, nothing = (
-            tf.range(tf.convert_to_tensor(self.high)),
-            tf.zeros_like(self.distribution.mean()),
-        )
+        levels = tf.range(tf.convert_to_tensor(self.high))
+        nothing = tf.zeros_like(self.distribution.mean())
         return tf.foldl(lambda total, level: total + self.survival_function(level), levels, nothing)
 
 
@@ -454,5 +454,6 @@ def _(counts: tfd.Distribution) -> Values:
 @values_of.register(tfd.QuantizedDistribution)
 def _(quantized: tfd.QuantizedDistribution) -> Values:
     advice = "Leave 8-bit images as they are, or raise num_levels"
-    low, high = np.max(quantized.low), np.max(quantized.high)
+    low = np.max(quantized.low)
+    high = np.max(quantized.high)
     return whole_numbers("whole numbers from 0 to num_levels - 1", advice, low, high)

@@ -17,7 +17,8 @@ __all__ = ["NeuralSpline", "RealNVP"]
 tfb = tfp.bijectors
 
 # Lower bound of a spline's slopes, and of the parts of its interval that its bins take.
-MIN_SLOPE, MIN_BIN = 1e-3, 1e-3
+MIN_SLOPE = 1e-3
+MIN_BIN = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

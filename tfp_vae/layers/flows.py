@@ -18,7 +18,8 @@ from tfp_vae.layers.shapes import as_event_size, split_params
 
 __all__ = ["Flow", "FlowPosterior", "InverseAutoregressiveFlow", "MaskedAutoregressiveFlow"]
 
-tfd, tfb = tfp.distributions, tfp.bijectors
+tfd = tfp.distributions
+tfb = tfp.bijectors
 
 # Factor of the first weights of the last layer of each network: a flow starts near the identity.
 NEAR_IDENTITY = 0.01

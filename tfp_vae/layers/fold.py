@@ -61,7 +61,8 @@ def call_by_name(network: keras.layers.Layer, values: Mapping, main: str | None 
         return network({name: values[name] for name in names})
     if len(names) < 2:
         return network(values[names[0]] if names else None)
-    struct, taken = _structure(network), {name: values[name] for name in names}
+    struct = _structure(network)
+    taken = {name: values[name] for name in names}
     return network(
         taken
         if isinstance(struct, dict)
@@ -145,7 +146,8 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
         )
     if is_joint(distribution):
         return map_joint(lambda part: unfold(part, shape, num_axes), distribution)
-    properties, batch = type(distribution).parameter_properties(), distribution.batch_shape_tensor()
+    properties = type(distribution).parameter_properties()
+    batch = distribution.batch_shape_tensor()
     reshaped = {}
     for key, value in distribution.parameters.items():
         if isinstance(value, tfd.Distribution):
@@ -202,7 +204,8 @@ def first_distribution(
     for name, tensor in zip(
         names_taken(network, values, main), named_inputs(network).values(), strict=False
     ):
-        given, shape = tuple(values[name].shape[1:]), tuple(tensor.shape[1:])
+        given = tuple(values[name].shape[1:])
+        shape = tuple(tensor.shape[1:])
         if given != shape:
             source = {"x": "the shape of the data", "condition": "the shape of the condition"}.get(
                 name, "the latent shape of the encoder"

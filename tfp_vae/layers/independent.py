@@ -14,7 +14,8 @@ from tfp_vae.layers.shapes import as_event_shape, softplus_above, split_params
 
 __all__ = ["Independent"]
 
-tfd, tfb = tfp.distributions, tfp.bijectors
+tfd = tfp.distributions
+tfb = tfp.bijectors
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -144,7 +145,8 @@ def independent(
         name: name of the distribution.
         **constants: further arguments of the class, such as parameters that are not predicted.
     """
-    event_shape, params = as_event_shape(event_shape), tf.convert_to_tensor(params)
+    event_shape = as_event_shape(event_shape)
+    params = tf.convert_to_tensor(params)
     parameters = _unconstrained(distribution_class, event_shape, predicted, constants, params.dtype)
     pieces = split_params(params, [shape for shape, _ in parameters.values()])
     arguments = {**_as_parameters(constants, params.dtype), "validate_args": validate_args}

@@ -392,7 +392,8 @@ def _arguments(config: dict) -> dict:
         for name, value in config.items()
         if name not in ("distribution_b", "weight")
     }
-    prior, weight = config["distribution_b"], weight_from_config(config["weight"])
+    prior = config["distribution_b"]
+    weight = weight_from_config(config["weight"])
     return {**arguments, "distribution_b": _prior_from_config(prior), "weight": weight}
 
 

@@ -19,7 +19,8 @@ from tfp_vae.layers.tensor_like import unwrap
 
 __all__ = ["MixtureLogistic", "MixtureNormal", "MixtureQuantizedLogistic", "MixtureSameFamily"]
 
-tfd, tfb = tfp.distributions, tfp.bijectors
+tfd = tfp.distributions
+tfb = tfp.bijectors
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

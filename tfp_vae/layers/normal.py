@@ -23,7 +23,8 @@ __all__ = [
     "MultivariateNormalTriL",
 ]
 
-tfd, tfb = tfp.distributions, tfp.bijectors
+tfd = tfp.distributions
+tfb = tfp.bijectors
 
 # Lower bound of the scales of vectors, as in tfp.layers, so that no density is infinite.
 MIN_SCALE = 1e-5
@@ -151,7 +152,8 @@ class MultivariateNormalTriL(DistributionLayer):
         loc, factor = split_params(params, [[event_size], [event_size * (event_size + 1) // 2]])
         factor = tfb.FillTriangular(validate_args=validate_args)(factor)
         # Not tfb.FillScaleTriL: XLA cannot compile its gradient for a batch of unknown size.
-        diagonal, below = softplus_above(MIN_SCALE, factor), off_diagonal_scale * factor
+        diagonal = softplus_above(MIN_SCALE, factor)
+        below = off_diagonal_scale * factor
         factor = tf.where(tf.eye(event_size, dtype=tf.bool), diagonal, below)
         return tfd.MultivariateNormalTriL(
             loc, factor, validate_args=validate_args, name=name or "MultivariateNormalTriL"

@@ -268,7 +268,8 @@ class CensoredRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
         of its own.
         """
         seen = tf.cast(z > self._least(), self.dtype)
-        number, log_z = tf.reduce_sum(seen, -1), tf.math.log(tf.maximum(z, self._least()))
+        number = tf.reduce_sum(seen, -1)
+        log_z = tf.math.log(tf.maximum(z, self._least()))
         log_rates = tf.math.log_softmax(self.logits) - self.temperature * log_z
         log_normalizer = (number - 1.0) * tf.math.log(self.temperature) + tf.math.lgamma(number)
         factors = tf.reduce_sum(seen * (log_rates - log_z), -1)

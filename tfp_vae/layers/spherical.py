@@ -15,7 +15,8 @@ __all__ = ["PowerSpherical", "VonMisesFisher"]
 tfd = tfp.distributions
 
 # Lowest concentration, which is next to uniform, and the highest whose density is sure in float32.
-MIN_CONCENTRATION, MAX_CONCENTRATION = 1e-2, 1e4
+MIN_CONCENTRATION = 1e-2
+MAX_CONCENTRATION = 1e4
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

@@ -118,10 +118,8 @@ class TensorLike(tfd.Distribution):
 
         That of the distribution, unless the conversion changes it.
         """
-        inner, is_draw_shaped = (
-            self.tensor_distribution,
-            self._convert_to_tensor_fn in DRAW_SHAPED.values(),
-        )
+        inner = self.tensor_distribution
+        is_draw_shaped = self._convert_to_tensor_fn in DRAW_SHAPED.values()
         if is_draw_shaped and (not isinstance(inner.dtype, tf.DType) or inner.dtype.is_floating):
             return inner.dtype
         return (

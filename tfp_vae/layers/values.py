@@ -218,12 +218,15 @@ def check_pair(posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
 their KL divergence is not defined. Choose a prior over vectors of length 1.
     """
     if is_joint(posterior) and is_joint(prior):
-        posteriors, priors = parts_of(posterior), parts_of(prior)
+        posteriors = parts_of(posterior)
+        priors = parts_of(prior)
         for name in posteriors.keys() & priors.keys():
             check_pair(posteriors[name], priors[name])
         return
-    q, p = innermost(posterior), innermost(prior)
-    ours, theirs = values_of(q), values_of(p)
+    q = innermost(posterior)
+    p = innermost(prior)
+    ours = values_of(q)
+    theirs = values_of(p)
     if theirs.is_point or theirs.is_code:
         raise ValueError(
             f"The prior {type(p).__name__} has all its probability on a few points: the KL "

@@ -270,23 +270,23 @@ class DenseVariational(keras.layers.Layer):
             self.units if self.use_bias else 0,
             tf.as_dtype(self.variable_dtype),
         )
-        self.posterior, self.prior = self.make_posterior_fn(*sizes), self.make_prior_fn(*sizes)
+        self.posterior = self.make_posterior_fn(*sizes)
+        self.prior = self.make_prior_fn(*sizes)
         for model in (self.posterior, self.prior):
             if isinstance(model, keras.layers.Layer) and not model.built:
                 model.build((None, *input_shape[1:]))
 
     def call(self, inputs, training=None):
         inputs = tf.cast(inputs, self.variable_dtype)
-        posterior, prior = (
-            _as_distribution(self.posterior(inputs)),
-            _as_distribution(self.prior(inputs)),
-        )
+        posterior = _as_distribution(self.posterior(inputs))
+        prior = _as_distribution(self.prior(inputs))
         kl = kl_divergence(posterior, prior, self.kl_use_exact)
         kl = mean_then_sum(kl, num_summed_axes=posterior.batch_shape.rank)
         self.add_loss(self.weighting.apply(kl, training))
         weights = tf.cast(posterior, self.variable_dtype)
         kernel_size = inputs.shape[-1] * self.units
-        kernel, bias = weights[..., :kernel_size], weights[..., tf.newaxis, kernel_size:]
+        kernel = weights[..., :kernel_size]
+        bias = weights[..., tf.newaxis, kernel_size:]
         kernel = tf.reshape(
             kernel, tf.concat([tf.shape(kernel)[:-1], [inputs.shape[-1], self.units]], 0)
         )

@@ -146,8 +146,10 @@ class VectorQuantized(DistributionLayer):
         """Let dead codes start again at features of the batch, each another as long as there are
         enough.
         """
-        features, counts = tf.stop_gradient(features), tf.convert_to_tensor(self.counts)
-        number, seed = tf.shape(features)[0], seed_of(Stream.RESTARTED_CODES, self.seed)
+        features = tf.stop_gradient(features)
+        counts = tf.convert_to_tensor(self.counts)
+        number = tf.shape(features)[0]
+        seed = seed_of(Stream.RESTARTED_CODES, self.seed)
         mean = tf.cast(number, counts.dtype) / self.num_codes
         step = tf.convert_to_tensor(self.num_updates)
         dead = tf.logical_or(counts < DEAD_BELOW * mean, step == 0)

@@ -119,7 +119,8 @@ class BetaTCVAE(Objective):
         """Return the log weight of each example of the batch in the estimate of q(z), `[batch,
         batch]`.
         """
-        batch, size = tf.cast(batch_size, dtype), tf.cast(self.dataset_size, dtype)
+        batch = tf.cast(batch_size, dtype)
+        size = tf.cast(self.dataset_size, dtype)
         own = tf.eye(batch_size, dtype=tf.bool)
         if self.estimator == "weighted":
             return tf.where(own, -tf.math.log(batch * size), -tf.math.log(batch * size))
@@ -163,7 +164,8 @@ class FactorVAE(Objective):
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         draws = one_pass.sample([])
-        terms, z = elbo_terms(one_pass, draws), as_vectors(draws)
+        terms = elbo_terms(one_pass, draws)
+        z = as_vectors(draws)
         fixed_z = tf.stop_gradient(z)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fixed_z)
@@ -215,7 +217,8 @@ class InfoVAE(Objective):
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         z = one_pass.sample([])
-        terms, discrepancy = elbo_terms(one_pass, z), _discrepancy_to_prior(one_pass, z)
+        terms = elbo_terms(one_pass, z)
+        discrepancy = _discrepancy_to_prior(one_pass, z)
         penalty = (1.0 - self.alpha) * terms["kl"] + (self.alpha + self.weight - 1.0) * discrepancy
         return {**terms, "loss": penalty - terms["log_likelihood"]}
 
@@ -248,7 +251,8 @@ class WAE(Objective):
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         z = one_pass.sample([])
-        terms, discrepancy = elbo_terms(one_pass, z), _discrepancy_to_prior(one_pass, z)
+        terms = elbo_terms(one_pass, z)
+        discrepancy = _discrepancy_to_prior(one_pass, z)
         return {
             **terms,
             "loss": one_pass.value_of(self.weight) * discrepancy - terms["log_likelihood"],
@@ -306,7 +310,8 @@ class DIPVAE(Objective):
             ) from error
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        terms, posterior = elbo_terms(one_pass, one_pass.sample([])), one_pass.posterior
+        terms = elbo_terms(one_pass, one_pass.sample([]))
+        posterior = one_pass.posterior
         covariance = tfp.stats.covariance(posterior.mean(), sample_axis=0, event_axis=-1)
         if self.kind == 2:
             covariance += tf.reduce_mean(_covariance(posterior), 0)
@@ -360,7 +365,8 @@ def _expect_path(prior: tfd.Distribution, objective: str) -> None:
 
 
 def _discrepancy_to_prior(one_pass: OnePass, z: tf.Tensor) -> tf.Tensor:
-    vectors, prior = as_vectors(z), one_pass.prior
+    vectors = as_vectors(z)
+    prior = one_pass.prior
     is_conditional = tf.nest.flatten(prior.batch_shape)[0].rank == 1
     number = [] if is_conditional else tf.shape(vectors)[:1]
     return max_mean_discrepancy(

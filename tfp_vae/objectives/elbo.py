@@ -86,7 +86,8 @@ class ELBO(Objective):
                 factors(distribution, "ELBO with free_bits")
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        beta, z = one_pass.value_of(self.beta), one_pass.sample(self.num_samples)
+        beta = one_pass.value_of(self.beta)
+        z = one_pass.sample(self.num_samples)
         log_likelihood, log_prior, log_posterior = (
             tf.reduce_mean(part, 0) for part in one_pass.log_densities(z)
         )
@@ -110,7 +111,8 @@ class ELBO(Objective):
         """
         if self.free_bits == 0.0:
             return kl
-        posterior, prior = factors(one_pass.posterior), factors(one_pass.prior)
+        posterior = factors(one_pass.posterior)
+        prior = factors(one_pass.prior)
         kl = analytic_kl(posterior, prior) if self.kl == "analytic" else None
         if kl is None:
             kl = tf.reduce_mean(posterior.log_prob(z) - prior.log_prob(z), 0)

@@ -361,7 +361,8 @@ def log_prob_by_recomputation(
             slopes = _weighted_slopes(
                 again, [*floating, *variables], log_prob, upstream, num_samples, draws_per_step
             )
-            of_data, of_weights = slopes[: len(floating)], slopes[len(floating) :]
+            of_data = slopes[: len(floating)]
+            of_weights = slopes[len(floating) :]
             return (of_data, of_weights) if variables else of_data
 
         return log_prob, gradient

@@ -46,7 +46,8 @@ class CyclicalSchedule(Schedule):
             raise ValueError(f"final must be a finite number of at least 0, received {final!r}.")
         if not 0.0 < ramp <= 1.0:
             raise ValueError(f"ramp must be above 0 and at most 1, received {ramp!r}.")
-        self.final, self.ramp = float(final), float(ramp)
+        self.final = float(final)
+        self.ramp = float(ramp)
         self.steps_per_cycle = as_count(steps_per_cycle, "steps_per_cycle")
         self.num_cycles = as_count(num_cycles, "num_cycles")
 

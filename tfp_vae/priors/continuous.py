@@ -25,7 +25,8 @@ __all__ = [
     "VampPrior",
 ]
 
-tfd, tfb = tfp.distributions, tfp.bijectors
+tfd = tfp.distributions
+tfb = tfp.bijectors
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -279,7 +280,8 @@ class VampPrior(Prior):
         )
 
     def look_at(self, x) -> None:
-        low, high = float(np.min(x)), float(np.max(x))
+        low = float(np.min(x))
+        high = float(np.max(x))
         if low < self.low or high > self.high:
             warnings.warn(
                 f"VampPrior keeps its pseudo-inputs between {self.low:g} and {self.high:g}, but the "

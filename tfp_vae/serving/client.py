@@ -121,11 +121,9 @@ class _Rest:
 
     def __init__(self, url: str, model: str, version: int | None, timeout: float):
         at = "" if version is None else f"/versions/{version}"
-        self.url, self.timeout, self.session = (
-            f"{url}/v1/models/{model}{at}:predict",
-            timeout,
-            requests.Session(),
-        )
+        self.url = f"{url}/v1/models/{model}{at}:predict"
+        self.timeout = timeout
+        self.session = requests.Session()
 
     def __call__(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: list[str]
@@ -177,7 +175,10 @@ class _Grpc:
     }
 
     def __init__(self, url: str, model: str, version: int | None, timeout: float):
-        self.url, self.model, self.version, self.timeout = url, model, version, timeout
+        self.url = url
+        self.model = model
+        self.version = version
+        self.timeout = timeout
         unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
         self.predict = grpc.insecure_channel(urlsplit(url).netloc, unlimited).unary_unary(
             "/tensorflow.serving.PredictionService/Predict",

@@ -145,7 +145,8 @@ def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> di
     """Draw rows of each input from the model itself, so that they are possible under it, whatever
     its data.
     """
-    seed, condition = sampling.row_seeds(BATCH_SIZES[-1], seed=0), {}
+    seed = sampling.row_seeds(BATCH_SIZES[-1], seed=0)
+    condition = {}
     if vae.condition is not None:
         # Rows that differ, so that one that looks at its neighbours is found out.
         condition = {

@@ -76,7 +76,8 @@ def predict_request(
     ('encode', {'x': (1, 2)})
     """
     request = messages().PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = model, signature
+    request.model_spec.name = model
+    request.model_spec.signature_name = signature
     if version is not None:
         request.model_spec.version.value = version
     for name, value in inputs.items():

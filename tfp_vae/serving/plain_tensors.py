@@ -110,7 +110,8 @@ def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") 
         return tfd.JointDistributionNamed(
             {name: rebuild(part, tensors, f"{prefix}{name}_") for name, part in parts}
         )
-    cls, arguments = _class(description["class"]), dict(description["constants"])
+    cls = _class(description["class"])
+    arguments = dict(description["constants"])
     for key in cls.parameter_properties():
         if key in description["parts"]:
             arguments[key] = rebuild(description["parts"][key], tensors, prefix + _prefix(key))

@@ -43,7 +43,8 @@ class ServedVAE(Surface):
     built = True
 
     def __init__(self, answer: Answer, description: str, source: str):
-        self.description, self.source = json.loads(description), source
+        self.description = json.loads(description)
+        self.source = source
         if self.description["format"] != FORMAT:
             raise ValueError(
                 f"{source} has format {self.description['format']}, this version of tfp_vae reads "
@@ -198,7 +199,8 @@ class ServedPosterior(tfd.Distribution):
     """
 
     def __init__(self, served: ServedVAE, data: Mapping):
-        self._served, self._data = served, data
+        self._served = served
+        self._data = data
         super().__init__(
             dtype=map_parts(lambda _: tf.float32, served.z.shape),
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -233,7 +235,8 @@ class ServedPosterior(tfd.Distribution):
     def _call_log_prob(self, value, name, **kwargs):
         variable = self._served.z
         value = variable.expect(value)
-        parts, lead = variable.parts(value), variable.leading(value)
+        parts = variable.parts(value)
+        lead = variable.leading(value)
         number = lead.num_elements() // self.batch_shape[0]
         flat = {key: tf.reshape(part, [-1, *variable.shapes[key]]) for key, part in parts.items()}
         outputs = self._served.call("posterior_log_prob", **self._repeated(number), **flat)
@@ -255,10 +258,8 @@ def _check(signature: str, name: str, value, expected: dict, *, nan: bool) -> tf
 
     A server would answer something, or stumble later and say less.
     """
-    takes, dtype = (
-        f"{signature} takes {name} of shape {expected['shape']}",
-        tf.as_dtype(expected["dtype"]),
-    )
+    takes = f"{signature} takes {name} of shape {expected['shape']}"
+    dtype = tf.as_dtype(expected["dtype"])
     try:
         tensor = tf.convert_to_tensor(value)
     except (TypeError, ValueError) as error:

@@ -25,7 +25,8 @@ def signatures(
     vae: VAE, *, score_samples: int, log_prob_samples: int
 ) -> dict[str, tf.types.experimental.PolymorphicFunction]:
     """Make every served function of a VAE; the keys are the signatures' names."""
-    x, z = _specs(vae.x, tf.float32), _specs(vae.z, tf.float32)
+    x = _specs(vae.x, tf.float32)
+    z = _specs(vae.z, tf.float32)
     condition = {} if vae.condition is None else _specs(vae.condition, vae.condition.dtype)
     seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
 

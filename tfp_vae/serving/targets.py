@@ -111,10 +111,8 @@ def _compare(
             raise ValueError(
                 f"{what}: output {name} of shape {theirs.shape} is missing from {shapes}."
             )
-        difference, allowed = (
-            float(np.abs(actual[name] - theirs).max()),
-            TOLERANCE * max(1, np.abs(theirs).max()),
-        )
+        difference = float(np.abs(actual[name] - theirs).max())
+        allowed = TOLERANCE * max(1, np.abs(theirs).max())
         if not difference <= allowed:
             raise ValueError(
                 f"{what}, output {name}: the answer differs from the SavedModel's by "
@@ -126,7 +124,8 @@ def _write_onnx(function: tf.types.experimental.ConcreteFunction, path: Path) ->
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    inputs, outputs = function.structured_input_signature[1], sorted(function.structured_outputs)
+    inputs = function.structured_input_signature[1]
+    outputs = sorted(function.structured_outputs)
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()]
     captured = tf.function(
         lambda *values: function(**dict(zip(inputs, values, strict=True))), input_signature=specs

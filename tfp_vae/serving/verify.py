@@ -19,7 +19,8 @@ from tfp_vae.serving.warm_up import replay
 # Sizes of the batches compared; the largest is also that of the requests which `verify` takes.
 BATCH_SIZES = (1, 3, 128)
 # Of signatures that decode many draws of each row.
-ESTIMATES, ESTIMATE_BATCH_SIZES = ("score", "log_prob", "impute"), (1, 3, 16)
+ESTIMATES = ("score", "log_prob", "impute")
+ESTIMATE_BATCH_SIZES = (1, 3, 16)
 # Differences allowed in float32, relative to an output's largest value where that is above 1.
 TOLERANCE = 1e-5
 # Densities of z are compared less closely: (z - loc) / scale magnifies rounding where a scale is
@@ -121,13 +122,15 @@ def _compare(
             f"Signature {signature} gives {sorted(actual)}, the live model {sorted(expected)}."
         )
     for name in sorted(expected):
-        ours, theirs = np.asarray(actual[name]), np.asarray(expected[name])
+        ours = np.asarray(actual[name])
+        theirs = np.asarray(expected[name])
         if ours.shape != theirs.shape:
             raise ValueError(
                 f"Signature {signature}, output {name}: shape {ours.shape} differs from "
                 f"{reference}, {theirs.shape}."
             )
-        difference, allowed = _difference(ours, theirs), tolerance
+        difference = _difference(ours, theirs)
+        allowed = tolerance
         if tolerance and ours.dtype.kind == "f" and ours.size:
             allowed *= max(1.0, float(np.max(np.abs(theirs), initial=0, where=np.isfinite(theirs))))
         if difference > allowed:

@@ -12,7 +12,8 @@ from tfp_vae.serving.messages import arrays, messages, predict_request
 # Where TF Serving looks for them.
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 # A single request, and a batch; the latter only while it is no larger than this.
-BATCH_SIZES, MOST_BYTES = (1, 32), 2**20
+BATCH_SIZES = (1, 32)
+MOST_BYTES = 2**20
 
 
 def write_warm_up(
