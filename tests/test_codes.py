@@ -113,7 +113,9 @@ def test_the_loss_has_the_commitment_and_the_elbo_has_not(digits):
 
 
 @pytest.mark.parametrize(
-    "objective", [objectives.ELBO(), objectives.ELBO(kl="sampled"), objectives.IWAE(3)], ids=str
+    "objective",
+    [objectives.ELBO(), objectives.ELBO(kl="sampled"), objectives.IWAE(3)],
+    ids=["analytic", "sampled", "weighted"],
 )
 def test_the_kl_is_what_the_codes_cost_under_the_prior(objective, digits):
     vae = vq_vae(prior=lambda quantizer: priors.Codes(quantizer, trained=True), objective=objective)

@@ -49,7 +49,9 @@ def test_draws_of_counts_return_where_all_their_mass_is_at_zero_and_far_out():
 
 @pytest.mark.parametrize("leading", [(), (6,), (2, 3), (1, 2, 3)], ids=str)
 @pytest.mark.parametrize(
-    "layer", [tfpl.IndependentRelaxedBernoulli((2, 2)), tfpl.RelaxedOneHotCategorical(4)], ids=str
+    "layer",
+    [tfpl.IndependentRelaxedBernoulli((2, 2)), tfpl.RelaxedOneHotCategorical(4)],
+    ids=lambda row: type(row).__name__,
 )
 def test_a_point_of_what_has_neither_mean_nor_mode_has_any_leading_axes(layer, leading):
     params = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
