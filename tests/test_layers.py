@@ -12,7 +12,9 @@ from scipy import stats
 from tests.layer_cases import CASES, EXACT, MOMENTS, Case, is_first, rows
 from tfp_vae import layers as tfpl
 from tfp_vae.layers import counts
+from tfp_vae.layers.parts import innermost
 from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.values import UNKNOWN, values_of
 
 tfd = tfp.distributions
 
@@ -56,6 +58,16 @@ ELSEWHERE |= {
 
 def test_every_public_class_has_a_row():
     assert {case.layer.__name__ for case in CASES} == set(tfpl.__all__) - ELSEWHERE
+
+
+@rows(is_first)
+def test_a_member_leaves_nothing_unsaid(case):
+    """Its roles, what becomes of 8-bit pixels, and which values it takes: what others ask of it."""
+    assert "roles" in vars(case.layer)
+    assert "pixels" in vars(case.layer) or "likelihood" not in case.layer.roles
+    assert set(case.layer.roles) <= {"posterior", "likelihood"}
+    inside = innermost(case.make()(case.params(2).astype("float32")))
+    assert values_of(inside) is not UNKNOWN, f"register {type(inside).__name__} with values_of"
 
 
 @rows(lambda case: case.layer not in NOT_SIZED)

@@ -67,7 +67,8 @@ BECOME = {
     "levels": (None, ""),
     "bits": (
         binarize,
-        "; pixels are binarized at random, anew in each epoch, white with the probability of their brightness",
+        "; pixels are binarized at random, anew in each epoch, white with the probability of their "
+        "brightness",
     ),
     "scaled": (None, "; pixels are scaled to [0, 1]"),
     "unit": (

@@ -232,22 +232,20 @@ class VAE(LatentVariableModel):
             ValueError: if the data are empty, not finite, of another shape, or impossible under the
                 likelihood.
         """
+        unpack = keras.utils.unpack_x_y_sample_weight
+        x_validation, y_validation, weight = unpack(validation_data)
         if self.is_conditional:
             batch.expect_no_labels(x, y)
-            batch.expect_no_labels(
-                *(validation_data if isinstance(validation_data, tuple) else (validation_data,))[:2]
-            )
+            batch.expect_no_labels(x_validation, y_validation)
         if (examples := self.check_data(x)) is not None:
             self._begin_with(examples["x"])
         if validation_data is not None:
-            self.check_data(
-                validation_data[0] if isinstance(validation_data, tuple) else validation_data
-            )
+            self.check_data(x_validation)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
-        if isinstance(validation_data, tuple) and len(validation_data) == 3:
-            x_val, y_val, weight = validation_data
-            validation_data = x_val, batch.labels(x_val, y_val, weight), weight
+        if weight is not None:
+            labels = batch.labels(x_validation, y_validation, weight)
+            validation_data = x_validation, labels, weight
         if y is not None and y is not x and not self.is_conditional:
             warnings.warn(
                 "The labels y are ignored: a VAE learns from x alone. Leave them out, or name an "

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
-from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.tensor_like import expect_distribution, unwrap
 
 __all__ = ["AutoregressiveNetwork", "AutoregressiveTransform"]
 
@@ -318,13 +318,10 @@ class AutoregressiveTransform(DistributionLayer):
     @staticmethod
     def new(distribution, made: keras.layers.Layer, validate_args=False) -> tfd.Distribution:
         """Build the transformed distribution."""
-        if not isinstance(distribution, tfd.Distribution):
-            raise TypeError(
-                "AutoregressiveTransform belongs after a distribution layer, received "
-                f"{distribution!r}."
-            )
+        message = f"AutoregressiveTransform belongs after a distribution layer, received {distribution!r}."
+        base = unwrap(expect_distribution(distribution, message))
         flow = tfb.MaskedAutoregressiveFlow(made, validate_args=validate_args)
-        return tfd.TransformedDistribution(unwrap(distribution), flow, validate_args=validate_args)
+        return tfd.TransformedDistribution(base, flow, validate_args=validate_args)
 
 
 def _as_vector_shape(shape, argument: str) -> tuple[int] | None:

@@ -62,6 +62,7 @@ class IndependentBinomial(DistributionLayer):
     """
 
     roles = ("likelihood",)
+    pixels = "levels"
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class IndependentPoisson(DistributionLayer):
     """
 
     roles = ("likelihood",)
+    pixels = "levels"
 
     def __init__(
         self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
@@ -180,6 +182,7 @@ class IndependentNegativeBinomial(DistributionLayer):
     """
 
     roles = ("likelihood",)
+    pixels = "levels"
 
     def __init__(
         self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
@@ -244,6 +247,7 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
     """
 
     roles = ("likelihood",)
+    pixels = "levels"
 
     def __init__(
         self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
@@ -313,6 +317,7 @@ class IndependentQuantizedLogistic(DistributionLayer):
     """
 
     roles = ("likelihood",)
+    pixels = "levels"
 
     def __init__(
         self,

@@ -112,6 +112,7 @@ class IndependentCategorical(DistributionLayer):
     """
 
     roles = ("likelihood",)
+    pixels = "levels"
 
     def __init__(
         self,

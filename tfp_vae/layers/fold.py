@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.parts import has_dependent_parts, is_joint, map_joint
-from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.tensor_like import expect_distribution, unwrap
 
 tfd = tfp.distributions
 
@@ -212,10 +212,9 @@ def first_distribution(
             )
             raise ValueError(f"The {role} takes inputs of shape {shape}, but {source} is {given}.")
     output = call_by_name(network, values, main)
-    if not isinstance(output, tfd.Distribution):
-        member = {"encoder": "MultivariateNormalDiag", "decoder": "IndependentBernoulli"}[role]
-        raise TypeError(
-            f"The {role} must end in a distribution layer, such as tfp_vae.layers.{member}; its "
-            f"output is a {type(output).__name__}."
-        )
-    return unwrap(output)
+    member = {"encoder": "MultivariateNormalDiag", "decoder": "IndependentBernoulli"}[role]
+    message = (
+        f"The {role} must end in a distribution layer, such as tfp_vae.layers.{member}; its "
+        f"output is a {type(output).__name__}."
+    )
+    return unwrap(expect_distribution(output, message))

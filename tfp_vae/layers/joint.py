@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_layer import DistributionLayer, distribution_layers
 from tfp_vae.layers.fold import call_by_name, fold, is_automatic, named_function, named_inputs
-from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.tensor_like import expect_distribution, unwrap
 
 __all__ = ["Joint", "ProductOfNormals"]
 
@@ -160,12 +160,11 @@ def _dependent(
 
 
 def _expect_distribution(name: str, output) -> tfd.Distribution:
-    if not isinstance(output, tfd.Distribution):
-        raise TypeError(
-            f"The part {name!r} must end in a distribution layer, such as MultivariateNormalDiag; "
-            f"its output is a {type(output).__name__}."
-        )
-    return unwrap(output)
+    message = (
+        f"The part {name!r} must end in a distribution layer, such as MultivariateNormalDiag; "
+        f"its output is a {type(output).__name__}."
+    )
+    return unwrap(expect_distribution(output, message))
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

@@ -6,6 +6,7 @@ the length of the output's first axis, so the regularizer returns that many time
 divides nothing that comes by `add_loss`, so the layer adds the mean.
 """
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -16,7 +17,7 @@ from tfp_vae.layers.arguments import as_function, from_config, to_config
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.internals import take_non_tensors
 from tfp_vae.layers.shapes import in_dtype
-from tfp_vae.layers.tensor_like import TensorLike, unwrap
+from tfp_vae.layers.tensor_like import TensorLike, as_tensor_like, expect_distribution, unwrap
 from tfp_vae.layers.tfp_objects import object_from_config, object_to_config
 
 __all__ = ["KLDivergenceAddLoss", "KLDivergenceRegularizer"]
@@ -332,58 +333,58 @@ def mean_then_sum(kl: tf.Tensor, num_summed_axes: int) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(kl), tf.cast(tf.reduce_prod(averaged), kl.dtype))
 
 
+@functools.singledispatch
 def call_prior(prior) -> tfd.Distribution:
     """Return the distribution of a prior.
 
     A Keras layer, a `tfd.Distribution`, or a function without arguments.
     """
-    if isinstance(prior, tfd.Distribution):
-        return prior
-    if not isinstance(prior, keras.layers.Layer):
-        return prior()
-    if isinstance(prior, keras.Model) and prior.built and getattr(prior, "inputs", None):
-        return prior(
-            tf.zeros(
-                [1 if size is None else size for size in prior.input_shape], prior.inputs[0].dtype
-            )
-        )
-    return prior(None)
+    return prior()
+
+
+@call_prior.register
+def _(prior: tfd.Distribution) -> tfd.Distribution:
+    return prior
+
+
+@call_prior.register
+def _(prior: keras.layers.Layer) -> tfd.Distribution:
+    if not getattr(prior, "inputs", None):
+        return prior(None)
+    shape = [1 if size is None else size for size in prior.input_shape]
+    return prior(tf.zeros(shape, prior.inputs[0].dtype))
 
 
 def _check_prior(prior):
-    is_layer = isinstance(prior, keras.layers.Layer)
     with tf.GradientTape() as tape:
         # This call also builds it, outside any graph.
         given = call_prior(prior) if callable(prior) else prior
-    parameters = (
-        tf.nest.flatten(unwrap(given).parameters) if isinstance(given, tfd.Distribution) else []
+    message = (
+        "Expected distribution_b to be a tfd.Distribution, or a Keras layer or a function that "
+        f"gives one, received {prior!r}{f', which gives {given!r}' if callable(prior) else ''}."
     )
-    own = [
-        parameter
-        for parameter in parameters
-        if isinstance(parameter, (tf.Variable, keras.Variable))
-    ]
-    if not is_layer and any(variable.trainable for variable in [*own, *tape.watched_variables()]):
+    given = expect_distribution(given, message)
+    own = [value for value in tf.nest.flatten(unwrap(given).parameters) if is_trainable(value)]
+    if not isinstance(prior, keras.layers.Layer) and (own or tape.watched_variables()):
         raise ValueError(
             f"distribution_b={prior!r} has trainable variables, which Keras would neither train nor "
             "save with the model. Pass a Keras model, such as Sequential([VariableLayer(...), "
             "DistributionLambda(...)])."
         )
-    if not isinstance(given, tfd.Distribution):
-        raise TypeError(
-            "Expected distribution_b to be a tfd.Distribution, or a Keras layer or a function that "
-            f"gives one, received {prior!r}{f', which gives {given!r}' if callable(prior) else ''}."
-        )
     return unwrap(prior)
 
 
+def is_trainable(value) -> bool:
+    """Return whether a value is a variable, of TensorFlow or of Keras, that training would move."""
+    return bool(getattr(value, "trainable", False))
+
+
 def _as_tensor_like(distribution) -> TensorLike:
-    if not isinstance(distribution, tfd.Distribution):
-        raise TypeError(
-            f"Expected a distribution, received a {type(distribution).__name__}. A KL divergence "
-            "belongs to (or after) a distribution layer, such as IndependentNormal."
-        )
-    return distribution if isinstance(distribution, TensorLike) else TensorLike(distribution)
+    message = (
+        f"Expected a distribution, received a {type(distribution).__name__}. A KL divergence "
+        "belongs to (or after) a distribution layer, such as IndependentNormal."
+    )
+    return as_tensor_like(expect_distribution(distribution, message))
 
 
 def _arguments(config: dict) -> dict:

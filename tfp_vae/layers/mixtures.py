@@ -255,6 +255,7 @@ class MixtureQuantizedLogistic(DistributionLayer):
     """
 
     roles = ("likelihood",)
+    pixels = "levels"
 
     def __init__(
         self,

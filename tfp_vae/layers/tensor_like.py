@@ -79,11 +79,11 @@ class TensorLike(tfd.Distribution):
     _spec: tf.TensorSpec | None
 
     def __new__(cls, distribution, convert_to_tensor_fn=tfd.Distribution.sample):
-        if not isinstance(distribution, tfd.Distribution):
-            raise TypeError(
-                f"Expected a tfd.Distribution, received a {type(distribution).__name__}. "
-                "Return one from the function given to the distribution layer."
-            )
+        message = (
+            f"Expected a tfd.Distribution, received a {type(distribution).__name__}. "
+            "Return one from the function given to the distribution layer."
+        )
+        expect_distribution(distribution, message)
         self = super().__new__(cls)
         self.tensor_distribution = unwrap(distribution)
         self._convert_to_tensor_fn = convert_to_tensor_fn
@@ -360,6 +360,22 @@ def _squeeze(input, axis=None, name=None):
 @tfd.RegisterKL(tfd.Distribution, TensorLike)
 def _kl_of_the_inner(a, b, name=None):
     return tfd.kl_divergence(unwrap(a), unwrap(b), name=name)
+
+
+def expect_distribution(value, message: str) -> tfd.Distribution:
+    """Return a distribution as it is.
+
+    Raises:
+        TypeError: with the message, if it is none.
+    """
+    if not isinstance(value, tfd.Distribution):
+        raise TypeError(message)
+    return value
+
+
+def as_tensor_like(distribution: tfd.Distribution) -> TensorLike:
+    """Return a distribution as a wrapper, which it may be already."""
+    return distribution if unwrap(distribution) is not distribution else TensorLike(distribution)
 
 
 def unwrap(distribution: tfd.Distribution) -> tfd.Distribution:

@@ -13,7 +13,7 @@ from tfp_vae.layers.internals import take_non_tensors
 from tfp_vae.layers.kl_divergence import Weighting, kl_divergence, mean_then_sum, weight_from_config
 from tfp_vae.layers.normal import IndependentNormal
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
-from tfp_vae.layers.tensor_like import TensorLike
+from tfp_vae.layers.tensor_like import TensorLike, as_tensor_like, expect_distribution
 
 __all__ = [
     "BlockwiseInitializer",
@@ -314,9 +314,8 @@ class DenseVariational(keras.layers.Layer):
 
 
 def _as_distribution(given) -> TensorLike:
-    if not isinstance(given, tfd.Distribution):
-        raise TypeError(
-            "Expected make_posterior_fn and make_prior_fn to give a function (or Keras model) of "
-            f"the input that gives a tfd.Distribution, received {given!r} from it."
-        )
-    return given if isinstance(given, TensorLike) else TensorLike(given)
+    message = (
+        "Expected make_posterior_fn and make_prior_fn to give a function (or Keras model) of "
+        f"the input that gives a tfd.Distribution, received {given!r} from it."
+    )
+    return as_tensor_like(expect_distribution(given, message))

@@ -286,8 +286,7 @@ class VampPrior(Prior):
             warnings.warn(
                 f"VampPrior keeps its pseudo-inputs between {self.low:g} and {self.high:g}, but the "
                 f"data lie between {low:g} and {high:g}: no pseudo-input can be like the examples "
-                f"beyond. Pass low={low:g}, "
-                f"high={high:g}.",
+                f"beyond. Pass low={low:g}, high={high:g}.",
                 stacklevel=4,
             )
 
