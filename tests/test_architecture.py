@@ -29,6 +29,7 @@ ROOMS = [
     "datasets",
     "missing",
     "generative",
+    "blocks",
     "vae",
     "evaluation",
     "aggregate_prior",

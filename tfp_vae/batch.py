@@ -451,6 +451,16 @@ def num_examples(x) -> int:
     return len(tf.nest.flatten(x)[0])
 
 
+def cut(values, start: int | None, end: int | None):
+    """Return some of the examples of arrays, alone or by name; None of None."""
+    return tf.nest.map_structure(lambda part: None if part is None else part[start:end], values)
+
+
+def are_arrays(x) -> bool:
+    """Return whether data are arrays or tensors, alone or by name."""
+    return all(isinstance(leaf, np.ndarray | tf.Tensor) for leaf in tf.nest.flatten(x))
+
+
 def labels(x, y, sample_weight):
     """Return dummy labels if there are none: without labels Keras ignores sample_weight."""
     return np.zeros(num_examples(x), "int8") if y is None and sample_weight is not None else y

@@ -1,6 +1,10 @@
 """The composition root: encoder, decoder, prior and objective become one Keras model."""
 
+import functools
+import inspect
+import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -8,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, missing, objectives, priors
+from tfp_vae import batch, blocks, missing, objectives, priors
+from tfp_vae.batch import num_examples
 from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
 from tfp_vae.layers.distribution_layer import distribution_layers
@@ -22,6 +27,10 @@ tfd = tfp.distributions
 # Mean KL(q(z|x) || p(z)), in nats per example, below which the latent code says next to nothing
 # about x.
 COLLAPSED_KL = 0.1
+# Keras's own, where none is given.
+BATCH_SIZE = 32
+# What objectives call the numbers of their draws of z.
+DRAWS = ("num_samples", "num_estimates")
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -99,6 +108,7 @@ class VAE(LatentVariableModel):
             "an objective such as tfp_vae.objectives.ELBO()",
         )
         self.seed = as_seed(seed)
+        self._blocks: blocks.Blocks | None = None
         self.term_metrics = [
             keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")
         ]
@@ -195,6 +205,7 @@ class VAE(LatentVariableModel):
             )
         if jit_compile == "auto":
             jit_compile = self._supports_xla() and not kwargs.get("run_eagerly")
+        vars(self).pop("_program", None)
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
 
     @property
@@ -232,6 +243,13 @@ class VAE(LatentVariableModel):
             ValueError: if the data are empty, not finite, of another shape, or impossible under the
                 likelihood.
         """
+        share = kwargs.get("validation_split")
+        if share and validation_data is None and batch.are_arrays(x):  # as Keras cuts them
+            at = math.floor(num_examples(x) * (1.0 - kwargs.pop("validation_split")))
+            weight = kwargs.pop("sample_weight", None)
+            validation_data = (batch.cut(x, at, None), None, batch.cut(weight, at, None))
+            x, kwargs["sample_weight"] = batch.cut(x, None, at), batch.cut(weight, None, at)
+            y = batch.cut(y, None, at)
         unpack = keras.utils.unpack_x_y_sample_weight
         x_validation, y_validation, weight = unpack(validation_data)
         if self.is_conditional:
@@ -257,8 +275,7 @@ class VAE(LatentVariableModel):
             raise ValueError(
                 "class_weight weighs labels, of which a VAE has none. Pass sample_weight instead."
             )
-        y = batch.labels(x, y, kwargs.get("sample_weight"))
-        history = super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+        history = self._fit(x, y, *args, validation_data=validation_data, **kwargs)
         kl = history.history.get("kl", [np.inf])[-1]
         if kl < COLLAPSED_KL and not self.encodes_to_points:
             warnings.warn(
@@ -268,6 +285,58 @@ class VAE(LatentVariableModel):
                 stacklevel=2,
             )
         return history
+
+    def _fit(self, x, y, *args, **kwargs) -> keras.callbacks.History:
+        """Train by Keras's `fit`; on arrays many steps in one compiled program, where that suits."""
+        arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        by_the_block = self._by_the_block(arguments)
+        if by_the_block is None:
+            labels = batch.labels(x, y, arguments.get("sample_weight"))
+            return super().fit(**{**arguments, "y": labels})
+        if not self.optimizer.built:  # within the program it would be traced twice
+            self.optimizer.build(self.trainable_variables)
+        steps_per_execution = self.steps_per_execution  # type: ignore[has-type]
+        self._blocks = by_the_block
+        self.steps_per_execution = by_the_block.most_steps
+        # Keras shuffles and cuts the numbers of the rows as it would the rows.
+        numbers = {"x": by_the_block.numbers, "y": None, "sample_weight": None}
+        try:
+            return super().fit(**{**arguments, **numbers})
+        finally:
+            self._blocks = None
+            self.train_function = None
+            self.steps_per_execution = steps_per_execution
+
+    def _by_the_block(self, arguments: dict) -> blocks.Blocks | None:
+        """Return what trains many steps at once, or None where Keras's own loop has to do it."""
+        callbacks = keras.tree.flatten(arguments.get("callbacks"))
+        is_plain = self.jit_compile and not (self.run_eagerly or tf.distribute.has_strategy())
+        if not is_plain or not blocks.suit(self):
+            return None
+        if any(map(blocks.looks_at_batches, filter(None, callbacks))):
+            return None
+        if arguments.get("validation_split"):
+            return None  # it would be cut from the numbers of the rows
+        rows = blocks.rows_of(arguments["x"], arguments.get("sample_weight"))
+        if rows is None:
+            return None
+        batch_size = arguments.get("batch_size") or BATCH_SIZE
+        given = arguments.get("steps_per_epoch")
+        steps = given or math.ceil(num_examples(arguments["x"]) / batch_size)
+        most = self.steps_per_execution
+        if most == 1:
+            draws = math.prod(getattr(self.objective, name, 1) for name in DRAWS)
+            most = blocks.most_steps(self, batch_size, draws, steps, divides=given is not None)
+        return blocks.Blocks(self._program, rows, batch_size, most, steps)
+
+    @functools.cached_property
+    def _program(self) -> Callable:
+        return blocks.program_of(self)
+
+    def make_train_function(self, force=False):
+        if self._blocks is None:
+            return super().make_train_function(force)
+        self.train_function = self._blocks
 
     def _begin_with(self, x) -> None:
         """Let the prior look at the data, and before the first step the decoder's layers choose

@@ -8,7 +8,7 @@ from tfp_vae.checks import as_count
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent_of, independent_params_size
 from tfp_vae.layers.shapes import as_event_shape, split_params
-from tfp_vae.layers.values import SCALE, Values, values_of, whole_numbers
+from tfp_vae.layers.values import SCALE, Values, are_whole, values_of, whole_numbers
 
 __all__ = ["IndependentBernoulli", "IndependentCategorical"]
 
@@ -159,7 +159,7 @@ def _(bernoulli: tfd.Bernoulli) -> Values:
         "zeros and ones",
         lambda x: bool(x.min() >= 0.0 and x.max() <= 1.0),
         f"{SCALE} and binarize them (datasets.load does both)",
-        remark=lambda x: BETWEEN_BITS if (x % 1).any() else "",
+        remark=lambda x: "" if are_whole(x) else BETWEEN_BITS,
     )
 
 

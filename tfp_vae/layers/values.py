@@ -61,10 +61,15 @@ REAL = Values("real numbers", interval=(-math.inf, math.inf))
 UNKNOWN = Values("values of its own")
 
 
+def are_whole(x: np.ndarray) -> bool:
+    """Return whether all numbers are whole."""
+    return bool((x == np.rint(x)).all())
+
+
 def whole_numbers(words: str, advice: str, low: float = 0.0, high: float = math.inf) -> Values:
     """Return the whole numbers from `low` to `high`."""
     return Values(
-        words, lambda x: bool(not (x % 1).any() and low <= x.min() and x.max() <= high), advice
+        words, lambda x: bool(are_whole(x) and low <= x.min() and x.max() <= high), advice
     )
 
 
@@ -176,7 +181,7 @@ def _expect_possible(likelihood: tfd.Distribution, x) -> None:
     base = innermost(likelihood)
     values = values_of(base)
     if not values.include(x):
-        between = ", not all whole" if (x % 1).any() else ""
+        between = "" if are_whole(x) else ", not all whole"
         raise ValueError(
             f"The likelihood {type(base).__name__} takes {values.words}, but x lies in "
             f"[{x.min():g}, {x.max():g}]{between}. {values.advice}, or choose another likelihood."

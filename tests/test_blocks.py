@@ -1,0 +1,173 @@
+"""Training by the block is Keras's own training: equal weights, callbacks, and metrics."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import test_codes, test_conditional, test_mixed, test_normal_scale, test_schedules
+from tests.conftest import make_vae, mostly_slow
+from tfp_vae import blocks, networks, objectives
+from tfp_vae import layers as tfpl
+from tfp_vae.vae import VAE
+
+pytestmark = pytest.mark.xla
+
+
+def digits_of(digits):
+    return digits.train[:110]  # in batches of 20 the last one is smaller
+
+
+SCHEDULE = keras.optimizers.schedules.CosineDecay(1e-2, 30)
+# How to make a model, its data, and further arguments of `fit`.
+CASES = {
+    "plain": (make_vae, digits_of, {}),
+    "weights": (make_vae, digits_of, {"sample_weight": np.linspace(0.5, 2.0, 110)}),
+    "validation": (make_vae, digits_of, {"validation_data": (np.ones([7, 8, 8, 1], "float32"),)}),
+    "some for validation": (
+        make_vae,
+        digits_of,
+        {"validation_split": 0.3, "sample_weight": np.linspace(0.5, 2.0, 110)},
+    ),
+    "in order": (make_vae, digits_of, {"shuffle": False}),
+    "a schedule": (
+        lambda: make_vae(objective=objectives.ELBO(test_schedules.CYCLICAL)),
+        digits_of,
+        {},
+    ),
+    "a discriminator": (
+        lambda: make_vae(objective=objectives.FactorVAE(hidden_sizes=(8,))),
+        digits_of,
+        {},
+    ),
+    "several draws": (lambda: make_vae(objective=objectives.IWAE(3, "dreg")), digits_of, {}),
+    "codes": (lambda: test_codes.vq_vae(num_codes=32, momentum=0.5), digits_of, {}),
+    "running errors": (test_normal_scale.sigma_vae, lambda digits: digits_of(digits) / 16, {}),
+    "a condition": (test_conditional.of_labels, lambda digits: test_conditional.named(), {}),
+    "a table": (test_mixed.make_vae, lambda digits: test_mixed.rows(test_mixed.TRAIN, 70), {}),
+}
+
+
+def trained(name, digits, steps_per_execution, halves=False):
+    """Train, and return the weights and the history."""
+    make, choose, arguments = CASES[name]
+    keras.utils.set_random_seed(0)
+    vae, data = make(), choose(digits)
+    vae.compile(keras.optimizers.Adam(SCHEDULE), steps_per_execution=steps_per_execution)
+    tf.random.set_seed(1)
+    histories = [
+        vae.fit(data, batch_size=20, initial_epoch=first, epochs=last, verbose=0, **arguments)
+        for first, last in ([(0, 1), (1, 3)] if halves else [(0, 3)])
+    ]
+    number = len(tf.nest.flatten(data)[0]) * (1.0 - arguments.get("validation_split", 0.0))
+    assert int(vae.optimizer.iterations) == 3 * np.ceil(np.floor(number) / 20)
+    history = {
+        key: [value for one in histories for value in one.history[key]]
+        for key in histories[0].history
+    }
+    return vae.get_weights(), history
+
+
+@pytest.mark.parametrize("name", mostly_slow(CASES, "plain", "weights", "a condition", "codes"))
+def test_blocks_train_as_stock_keras_does(name, digits, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "suit", lambda vae: False)
+        expected, history = trained(name, digits, 1)
+    for steps in (1, 2, 50):
+        weights, own = trained(name, digits, steps)
+        for one, other in zip(weights, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert own.keys() == history.keys()
+        for key, values in history.items():
+            np.testing.assert_allclose(own[key], values, rtol=1e-4)
+
+
+def test_two_halves_are_the_whole(digits):
+    for one, other in zip(
+        *(trained("in order", digits, 3, half)[0] for half in (0, 1)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+class Counting(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(batch)
+
+
+def blocks_of(vae, x, monkeypatch, **kwargs):
+    """Train, and return how many steps each call of the compiled program made."""
+    made = []
+    program_of = blocks.program_of
+
+    def counted(model):
+        program = program_of(model)
+        return lambda rows, numbers, count: made.append(int(count)) or program(rows, numbers, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "program_of", counted)
+        vars(vae).pop("_program", None)
+        vae.fit(x, batch_size=20, verbose=0, **kwargs)
+    return made
+
+
+def test_who_trains_by_the_block(digits, monkeypatch):
+    x = digits_of(digits).astype("float32")
+    vae = make_vae()
+    vae.compile("adam")
+    assert blocks_of(vae, x, monkeypatch) == [5, 1]  # the last batch is smaller
+    assert blocks_of(vae, x, monkeypatch, steps_per_epoch=3, epochs=2) == [3, 2, 1]
+    assert blocks_of(vae, tf.data.Dataset.from_tensor_slices(x).batch(20), monkeypatch) == []
+    assert blocks_of(vae, x, monkeypatch, validation_split=0.5) == [2, 1]
+    counting = Counting()
+    assert blocks_of(vae, x, monkeypatch, callbacks=[counting]) == []
+    assert counting.steps == [*range(6)]
+    seen = []
+    each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
+    assert (blocks_of(vae, x, monkeypatch, callbacks=[each]), len(seen)) == ([], 6)
+    stop = keras.callbacks.EarlyStopping("loss")
+    assert blocks_of(vae, x, monkeypatch, callbacks=[stop]) == [5, 1]
+    vae.compile("adam", steps_per_execution=2)
+    assert blocks_of(vae, x, monkeypatch) == [2, 2, 1, 1]
+    vae.compile("adam", run_eagerly=True)
+    assert blocks_of(vae, x, monkeypatch) == []
+    vae.compile("adam", jit_compile=False)
+    assert blocks_of(vae, x, monkeypatch) == []
+
+
+def test_other_networks_train_as_before():
+    """A convolution is slow in a loop of XLA; of a layer of somebody else's nothing is known."""
+
+    class Own(keras.layers.Layer):
+        def call(self, x):
+            return 2.0 * x
+
+    def vae_with(layer):
+        encoder = [keras.Input((8, 8, 1)), layer, keras.layers.Flatten(), keras.layers.Dense(8)]
+        encoder = keras.Sequential([*encoder, tfpl.MultivariateNormalDiag(4)])
+        return VAE(encoder, make_vae().decoder)
+
+    assert blocks.suit(vae_with(keras.layers.Rescaling(0.5)))
+    assert not blocks.suit(vae_with(keras.layers.Conv2D(2, 3)))
+    assert not blocks.suit(vae_with(Own()))
+    assert blocks.suit(make_vae())
+    assert not blocks.suit(
+        VAE(
+            keras.Sequential(
+                [networks.conv_encoder((8, 8, 1), 8, filters=(2,)), tfpl.MultivariateNormalDiag(4)]
+            ),
+            make_vae().decoder,
+        )
+    )
+
+
+def test_steps_of_one_call_last_about_a_tenth_of_a_second():
+    vae = make_vae(hidden_sizes=(1000, 1000), event_shape=(28, 28, 1))
+    few = blocks.most_steps(vae, 10_000, 50, 100, divides=False)
+    assert few == 1
+    assert blocks.most_steps(make_vae(), 20, 1, 100, divides=False) == blocks.MOST_STEPS
+    assert blocks.most_steps(make_vae(), 20, 1, 34, divides=True) == 34
+    assert blocks.most_steps(make_vae(), 20, 1, 106, divides=True) == 2

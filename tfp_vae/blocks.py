@@ -1,0 +1,156 @@
+"""Training by the block: many steps in one program of XLA, which takes its rows from data that stay
+on the device.
+
+Between two steps nothing is left to Python, tf.data or the runtime, which otherwise take as long as
+the arithmetic of a small network.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfp_vae.batch import are_arrays, num_examples
+from tfp_vae.layers.internals import layers_within
+
+# Seconds of one call: the progress bar moves, and Ctrl-C is answered.
+SECONDS = 0.1
+# Multiplications and additions of a second, as a guess of what a step costs.
+SPEED = 1e11
+# Steps of one call at most, beyond which nothing is gained.
+MOST_STEPS = 50
+# Bytes of data that are copied to the device.
+MOST_BYTES = 4 * 2**30
+# Rooms of Keras whose layers lose their fast kernels in a loop of XLA on the CPU: a convolution
+# runs there at a seventeenth of its speed, a recurrent network at a fifth.
+SLOW = ("convolutional", "rnn", "attention", "pooling")
+HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+
+
+class Blocks:
+    """What `keras.Model.fit` calls instead of a single step: it takes batches of row numbers.
+
+    Args:
+        program: made by `program_of`.
+        rows: x, labels and weights of all examples, as tensors.
+        batch_size: rows of a batch.
+        most_steps: steps of one call.
+        steps: of an epoch.
+    """
+
+    def __init__(
+        self, program: Callable, rows: tuple, batch_size: int, most_steps: int, steps: int
+    ):
+        self.program = program
+        self.rows = rows
+        self.batch_size = batch_size
+        self.most_steps = most_steps
+        self.steps = steps
+        self.done = 0  # in this epoch
+        self.numbers = np.arange(num_examples(rows), dtype="int32")
+
+    def __call__(self, iterator: Iterator[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Train on the next batches of row numbers, and return the metrics after the last."""
+        number = min(self.most_steps, self.steps - self.done)
+        taken = [_numbers(batch) for _, batch in zip(range(number), iterator, strict=False)]
+        if not taken:
+            raise StopIteration
+        self.done = (self.done + number) % self.steps
+        whole = [batch for batch in taken if len(batch) == self.batch_size]
+        logs: dict[str, tf.Tensor] = {}
+        if whole:
+            block = np.zeros([self.most_steps, self.batch_size], "int32")
+            block[: len(whole)] = whole
+            logs = self.program(self.rows, block, np.int32(len(whole)))
+        for batch in taken[len(whole) :]:
+            logs = self.program(self.rows, batch[np.newaxis], np.int32(1))
+        return logs
+
+
+def _numbers(batch) -> np.ndarray:
+    """Return the row numbers of a batch, which Keras hands over bare or in a tuple."""
+    (numbers,) = tf.nest.flatten(batch)
+    return numbers.numpy()
+
+
+def program_of(model: keras.Model) -> Callable:
+    """Return a function of rows, row numbers `[steps, batch]`, and how many steps of them to train.
+
+    The steps are the model's own `train_step`; weights, optimizer and metrics are updated within
+    the loop as they are outside of it.
+    """
+
+    def steps(rows: tuple, numbers: tf.Tensor, count: tf.Tensor) -> dict[str, tf.Tensor]:
+        def step(place: tf.Tensor) -> tf.Tensor:
+            model.train_step(
+                tf.nest.map_structure(lambda part: tf.gather(part, numbers[place]), rows)
+            )
+            return place + 1
+
+        tf.while_loop(lambda place: place < count, step, [tf.constant(0)])
+        return model.get_metrics_result()
+
+    return tf.function(steps, jit_compile=True, autograph=False)
+
+
+def rows_of(x, sample_weight) -> tuple | None:
+    """Return x, labels and weights of all examples as tensors; None if x is no array, or large."""
+    if not are_arrays(x):
+        return None
+    leaves = tf.nest.flatten(x)
+    if sum(math.prod(leaf.shape) * tf.as_dtype(leaf.dtype).size for leaf in leaves) > MOST_BYTES:
+        return None
+    rows = tf.nest.map_structure(_as_tensor, x)
+    if sample_weight is None:
+        return (rows,)
+    return rows, tf.zeros([num_examples(x)]), _as_tensor(sample_weight)
+
+
+def _as_tensor(values) -> tf.Tensor:
+    """Return values as Keras gives them to a model: floating ones in its own dtype."""
+    tensor = tf.convert_to_tensor(values)
+    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
+
+
+def suit(model: keras.Model) -> bool:
+    """Return whether a loop of XLA suits a model: all layers are known, and none is slow in one."""
+    modules = [type(layer).__module__ for layer in layers_within(model)]
+    known = all(module.startswith(("tfp_vae.", "keras.src.")) for module in modules)
+    return known and not {part for module in modules for part in module.split(".")} & {*SLOW}
+
+
+def looks_at_batches(callback) -> bool:
+    """Return whether a callback asks for each single step.
+
+    Keras's own ones do so by their `save_freq`, `update_freq` or `profile_batch` alone.
+
+    >>> looks_at_batches(keras.callbacks.ModelCheckpoint("x.keras", save_freq=3))
+    True
+    >>> looks_at_batches(keras.callbacks.EarlyStopping())
+    False
+    """
+    if type(callback).__module__.startswith("keras.") and not {*HOOKS} & {*vars(callback)}:
+        asked = {getattr(callback, name, "epoch") for name in ("save_freq", "update_freq")}
+        return asked != {"epoch"} or bool(getattr(callback, "_should_trace", False))
+    plain = keras.callbacks.Callback
+    own = [getattr(getattr(callback, hook), "__func__", None) for hook in HOOKS]
+    return any(mine is not getattr(plain, hook) for mine, hook in zip(own, HOOKS, strict=True))
+
+
+def most_steps(model, batch_size: int, num_draws: int, steps: int, *, divides: bool) -> int:
+    """Return how many steps to make in one call: about `SECONDS` of them.
+
+    Args:
+        model: whose weights each example and draw is multiplied by, forwards and twice backwards.
+        batch_size: examples of a step.
+        num_draws: draws of z for each of them.
+        steps: of an epoch.
+        divides: whether the number must divide that of an epoch, as Keras asks where it is given.
+    """
+    cost = 6.0 * model.count_params() * batch_size * num_draws / SPEED
+    limit = max(1, min(MOST_STEPS, steps, math.ceil(SECONDS / cost)))
+    if not divides:
+        return limit
+    return max(divisor for divisor in range(1, limit + 1) if steps % divisor == 0)
