@@ -24,6 +24,11 @@ CASES = {
     "plain": (make_vae, digits_of, {}),
     "weights": (make_vae, digits_of, {"sample_weight": np.linspace(0.5, 2.0, 110)}),
     "validation": (make_vae, digits_of, {"validation_data": (np.ones([7, 8, 8, 1], "float32"),)}),
+    "a data set": (
+        make_vae,
+        lambda digits: tf.data.Dataset.from_tensor_slices(digits_of(digits)).batch(20),
+        {},
+    ),
     "some for validation": (
         make_vae,
         digits_of,
@@ -55,11 +60,16 @@ def trained(name, digits, steps_per_execution, halves=False):
     vae, data = make(), choose(digits)
     vae.compile(keras.optimizers.Adam(SCHEDULE), steps_per_execution=steps_per_execution)
     tf.random.set_seed(1)
+    size = {} if isinstance(data, tf.data.Dataset) else {"batch_size": 20}
     histories = [
-        vae.fit(data, batch_size=20, initial_epoch=first, epochs=last, verbose=0, **arguments)
+        vae.fit(data, **size, initial_epoch=first, epochs=last, verbose=0, **arguments)
         for first, last in ([(0, 1), (1, 3)] if halves else [(0, 3)])
     ]
-    number = len(tf.nest.flatten(data)[0]) * (1.0 - arguments.get("validation_split", 0.0))
+    number = (
+        110
+        if not size
+        else len(tf.nest.flatten(data)[0]) * (1.0 - arguments.get("validation_split", 0.0))
+    )
     assert int(vae.optimizer.iterations) == 3 * np.ceil(np.floor(number) / 20)
     history = {
         key: [value for one in histories for value in one.history[key]]
@@ -110,7 +120,8 @@ def blocks_of(vae, x, monkeypatch, **kwargs):
     with monkeypatch.context() as patch:
         patch.setattr(blocks, "program_of", counted)
         vars(vae).pop("_program", None)
-        vae.fit(x, batch_size=20, verbose=0, **kwargs)
+        size = {} if isinstance(x, tf.data.Dataset) else {"batch_size": 20}
+        vae.fit(x, verbose=0, **size, **kwargs)
     return made
 
 
@@ -120,7 +131,14 @@ def test_who_trains_by_the_block(digits, monkeypatch):
     vae.compile("adam")
     assert blocks_of(vae, x, monkeypatch) == [5, 1]  # the last batch is smaller
     assert blocks_of(vae, x, monkeypatch, steps_per_epoch=3, epochs=2) == [3, 2, 1]
-    assert blocks_of(vae, tf.data.Dataset.from_tensor_slices(x).batch(20), monkeypatch) == []
+    batches = tf.data.Dataset.from_tensor_slices(x).batch(20)
+    assert blocks_of(vae, batches, monkeypatch) == [5, 1]
+    unknown = batches.filter(lambda batch: tf.reduce_any(batch > 0))
+    with pytest.warns(UserWarning, match="ran out of data"):
+        assert blocks_of(vae, unknown, monkeypatch) == []
+    assert blocks_of(vae, batches.repeat(), monkeypatch, steps_per_epoch=3) == [3]
+    weighted = tf.data.Dataset.from_tensor_slices((x, x[:, 0, 0, 0], np.ones(110))).batch(30)
+    assert blocks_of(vae, weighted, monkeypatch) == [3, 1]
     assert blocks_of(vae, x, monkeypatch, validation_split=0.5) == [2, 1]
     counting = Counting()
     assert blocks_of(vae, x, monkeypatch, callbacks=[counting]) == []

@@ -5,14 +5,14 @@ Between two steps nothing is left to Python, tf.data or the runtime, which other
 the arithmetic of a small network.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfp_vae.batch import are_arrays, num_examples
+from tfp_vae.batch import num_examples
 from tfp_vae.layers.internals import layers_within
 
 # Seconds of one call: the progress bar moves, and Ctrl-C is answered.
@@ -30,53 +30,53 @@ HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_bat
 
 
 class Blocks:
-    """What `keras.Model.fit` calls instead of a single step: it takes batches of row numbers.
+    """What `keras.Model.fit` calls instead of a single step: it takes several batches at once.
 
     Args:
         program: made by `program_of`.
-        rows: x, labels and weights of all examples, as tensors.
-        batch_size: rows of a batch.
         most_steps: steps of one call.
         steps: of an epoch.
+        rows: x, labels and weights of all examples, as tensors: then batches are row numbers. None
+            if the batches are data.
     """
 
-    def __init__(
-        self, program: Callable, rows: tuple, batch_size: int, most_steps: int, steps: int
-    ):
+    def __init__(self, program: Callable, most_steps: int, steps: int, rows: tuple | None):
         self.program = program
-        self.rows = rows
-        self.batch_size = batch_size
         self.most_steps = most_steps
         self.steps = steps
+        self.rows = rows
         self.done = 0  # in this epoch
-        self.numbers = np.arange(num_examples(rows), dtype="int32")
 
-    def __call__(self, iterator: Iterator[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Train on the next batches of row numbers, and return the metrics after the last."""
+    def __call__(self, iterator: Iterator) -> dict[str, tf.Tensor]:
+        """Train on the next batches, and return the metrics after the last."""
         number = min(self.most_steps, self.steps - self.done)
-        taken = [_numbers(batch) for _, batch in zip(range(number), iterator, strict=False)]
-        if not taken:
-            raise StopIteration
         self.done = (self.done + number) % self.steps
-        whole = [batch for batch in taken if len(batch) == self.batch_size]
-        logs: dict[str, tf.Tensor] = {}
-        if whole:
-            block = np.zeros([self.most_steps, self.batch_size], "int32")
-            block[: len(whole)] = whole
-            logs = self.program(self.rows, block, np.int32(len(whole)))
-        for batch in taken[len(whole) :]:
-            logs = self.program(self.rows, batch[np.newaxis], np.int32(1))
+        batches = [batch for _, batch in zip(range(number), iterator, strict=False)]
+        if not batches:
+            raise StopIteration
+        for block in itertools.groupby(batches, _shapes):
+            logs = self._train(list(block[1]))
         return logs
 
+    def _train(self, batches: list) -> dict[str, tf.Tensor]:
+        """Train on batches of one shape, filled up to a block: so that few shapes are compiled."""
+        size = self.most_steps if len(batches) > 1 else 1
+        padded = [*batches, *batches[-1:] * (size - len(batches))]
+        block = tf.nest.map_structure(lambda *parts: tf.stack(parts), *padded)
+        count = tf.constant(len(batches))
+        if self.rows is None:
+            return self.program(block, tf.range(size), count)
+        return self.program(self.rows, tf.nest.flatten(block)[0], count)
 
-def _numbers(batch) -> np.ndarray:
-    """Return the row numbers of a batch, which Keras hands over bare or in a tuple."""
-    (numbers,) = tf.nest.flatten(batch)
-    return numbers.numpy()
+
+def _shapes(batch) -> list[tuple]:
+    return [tuple(part.shape) for part in tf.nest.flatten(batch)]
 
 
 def program_of(model: keras.Model) -> Callable:
-    """Return a function of rows, row numbers `[steps, batch]`, and how many steps of them to train.
+    """Return a function of rows, row numbers, `[steps, batch]`, and how many steps to make.
+
+    Rows that are batches already, `[steps, batch, *event_shape]`, have one number a step, `[steps]`.
 
     The steps are the model's own `train_step`; weights, optimizer and metrics are updated within
     the loop as they are outside of it.
@@ -96,9 +96,7 @@ def program_of(model: keras.Model) -> Callable:
 
 
 def rows_of(x, sample_weight) -> tuple | None:
-    """Return x, labels and weights of all examples as tensors; None if x is no array, or large."""
-    if not are_arrays(x):
-        return None
+    """Return x, labels and weights of all examples as tensors; None if they are large."""
     leaves = tf.nest.flatten(x)
     if sum(math.prod(leaf.shape) * tf.as_dtype(leaf.dtype).size for leaf in leaves) > MOST_BYTES:
         return None

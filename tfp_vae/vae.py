@@ -298,10 +298,11 @@ class VAE(LatentVariableModel):
         steps_per_execution = self.steps_per_execution  # type: ignore[has-type]
         self._blocks = by_the_block
         self.steps_per_execution = by_the_block.most_steps
-        # Keras shuffles and cuts the numbers of the rows as it would the rows.
-        numbers = {"x": by_the_block.numbers, "y": None, "sample_weight": None}
+        if by_the_block.rows is not None:  # Keras shuffles their numbers as it would them
+            numbers = np.arange(num_examples(x), dtype="int32")
+            arguments |= {"x": numbers, "y": None, "sample_weight": None}
         try:
-            return super().fit(**{**arguments, **numbers})
+            return super().fit(**arguments)
         finally:
             self._blocks = None
             self.train_function = None
@@ -315,19 +316,26 @@ class VAE(LatentVariableModel):
             return None
         if any(map(blocks.looks_at_batches, filter(None, callbacks))):
             return None
-        if arguments.get("validation_split"):
-            return None  # it would be cut from the numbers of the rows
-        rows = blocks.rows_of(arguments["x"], arguments.get("sample_weight"))
-        if rows is None:
-            return None
-        batch_size = arguments.get("batch_size") or BATCH_SIZE
+        x = arguments["x"]
         given = arguments.get("steps_per_epoch")
-        steps = given or math.ceil(num_examples(arguments["x"]) / batch_size)
+        batch_size = arguments.get("batch_size") or BATCH_SIZE
+        if batch.are_arrays(x) and not arguments.get("validation_split"):
+            rows = blocks.rows_of(x, arguments.get("sample_weight"))
+            steps = given or math.ceil(num_examples(x) / batch_size)
+        elif isinstance(x, tf.data.Dataset) and arguments.get("sample_weight") is None:
+            rows = None
+            steps = given or max(0, int(x.cardinality()))
+            batch_size = tf.nest.flatten(x.element_spec)[0].shape[0] or batch_size
+        else:
+            return None
+        if not steps:  # of a data set whose length is not known
+            return None
         most = self.steps_per_execution
         if most == 1:
             draws = math.prod(getattr(self.objective, name, 1) for name in DRAWS)
-            most = blocks.most_steps(self, batch_size, draws, steps, divides=given is not None)
-        return blocks.Blocks(self._program, rows, batch_size, most, steps)
+            divides = given is not None
+            most = blocks.most_steps(self, batch_size, draws, steps, divides=divides)
+        return blocks.Blocks(self._program, most, steps, rows)
 
     @functools.cached_property
     def _program(self) -> Callable:
