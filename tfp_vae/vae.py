@@ -229,6 +229,13 @@ class VAE(LatentVariableModel):
         The data are checked first: arrays whole, a `tf.data.Dataset` by its first batch. A warning
         tells when the posterior has collapsed onto the prior.
 
+        On arrays, and on a `tf.data.Dataset` of known length, many steps are made in one compiled
+        program: about a tenth of a second of them, or `steps_per_execution`. The weights are those
+        of single steps. It is done where all layers are dense ones of Keras and this package; not
+        under a distribution strategy, with `run_eagerly` or `jit_compile=False`, nor where a
+        callback looks at each batch: one of yours that has `on_train_batch_begin` or
+        `on_train_batch_end`, or Keras's own with `save_freq`, `update_freq` or `profile_batch`.
+
         Args:
             x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a
                 conditional model, or an x of several parts, dicts of such arrays by name, or a
