@@ -400,9 +400,8 @@ def _users_errors() -> tuple[type[Exception], ...]:
 def _one_line(error: Exception) -> str:
     if isinstance(error, typer.TyperException):
         return " ".join(error.format_message().split())
-    failures = sys.modules.get(
-        "tfp_vae.cli.failures"
-    )  # not there before TensorFlow is, whose errors it knows
+    # Not there before TensorFlow is, whose errors it knows.
+    failures = sys.modules.get("tfp_vae.cli.failures")
     return failures.in_words(error) if failures else " ".join(str(error).split())
 
 

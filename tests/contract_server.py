@@ -62,9 +62,8 @@ class Batching:
             int(size) for size in re.search(r"allowed_batch_sizes: \[(.*?)\]", text)[1].split(",")
         )
         most = int(re.search(r"max_batch_size { value: (\d+) }", text)[1])
-        if (
-            list(allowed) != sorted(set(allowed)) or allowed[-1] != most
-        ):  # batching_session.cc, CreateBatchingSession
+        # See batching_session.cc, CreateBatchingSession.
+        if list(allowed) != sorted(set(allowed)) or allowed[-1] != most:
             raise ValueError(f"allowed_batch_sizes {allowed} must rise to max_batch_size {most}")
         return cls(most, allowed)
 

@@ -73,9 +73,8 @@ def beta(x, toward_1, toward_0):
 
 
 def continuous_bernoulli(x, logits):
-    normalizer = logits / np.tanh(
-        logits / 2.0
-    )  # 2 artanh(1 - 2 p) / (1 - 2 p), with p = expit(logits)
+    # 2 artanh(1 - 2 p) / (1 - 2 p), with p = expit(logits).
+    normalizer = logits / np.tanh(logits / 2.0)
     return (
         np.log(normalizer) + x * special.log_expit(logits) + (1.0 - x) * special.log_expit(-logits)
     )
@@ -89,9 +88,8 @@ def quantized_logistic_of_6(x, loc, scale):
 
 
 def mixture_of_2_quantized_logistics_of_6(params, x):
-    logits, loc, scale = np.moveaxis(
-        params.reshape(*params.shape[:-1], 3, 2, 2), -3, 0
-    )  # [..., component, value]
+    # [..., component, value].
+    logits, loc, scale = np.moveaxis(params.reshape(*params.shape[:-1], 3, 2, 2), -3, 0)
     parts = special.log_softmax(logits, -2) + quantized_logistic_of_6(
         x[..., np.newaxis, :], loc, scale
     )

@@ -80,9 +80,8 @@ def is_defined(posterior, prior, likelihood, objective) -> bool:
         if posterior in OWN_PRIORS
         else {*PRIORS} - {*OWN_PRIORS.values()}
     )
-    fits = {"quantized": {"Codes"}, "point": {"StandardNormal"}}.get(
-        posterior, fits
-    )  # not VampPrior, which spreads not
+    # Not VampPrior, which spreads not.
+    fits = {"quantized": {"Codes"}, "point": {"StandardNormal"}}.get(posterior, fits)
     needs_factors = (
         isinstance(member, objectives.BetaTCVAE) or getattr(member, "free_bits", 0.0) != 0.0
     )
@@ -156,10 +155,11 @@ def test_each_two_members_train_together(row):
     numbers = vae.train_on_batch(x, return_dict=True)
     assert np.isfinite(list(numbers.values())).all(), numbers
     moved = [np.abs(a - b).max() > 0 for a, b in zip(before, vae.get_weights(), strict=True)]
+    # The warm-up begins at 0, free of the prior.
     no_kl_yet = row[3] in (
         "ELBO-2",
         "ControlledCapacity-0",
-    )  # the warm-up begins at 0, free of the prior
+    )
     assert all(moved[: len(encoder.weights) + len(decoder.weights)]) or no_kl_yet
     assert all(np.isfinite(weight).all() for weight in vae.get_weights())
 

@@ -213,9 +213,8 @@ def test_diverged_training_says_so_and_keeps_the_last_model(here):
 @pytest.mark.slow
 @pytest.mark.xla
 def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a child inherits it where it is ignored
+    # A child inherits it where it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = ["train", "--epochs", "12", *SMALL, "--batch-size", "50"]
     broken = command(*arguments, "--run", "broken", cwd=here)
     history = here / "broken" / "history.json"

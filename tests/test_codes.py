@@ -16,9 +16,8 @@ from tfp_vae.layers.vector_quantized import DEAD_BELOW, commitment_loss
 tfd = tfp.distributions
 
 RANDOM = np.random.default_rng(0)
-FEATURES = RANDOM.normal(size=(7, 6)).astype(
-    "float32"
-)  # three vectors of two numbers for each of seven examples
+# Three vectors of two numbers for each of seven examples.
+FEATURES = RANDOM.normal(size=(7, 6)).astype("float32")
 
 
 def nearest(features, codebook):
@@ -125,9 +124,8 @@ def test_the_kl_is_what_the_codes_cost_under_the_prior(objective, digits):
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     expected = -log_p[np.arange(4), vae.encode(x).codes.numpy()].sum(-1)
     np.testing.assert_allclose(vae(x)["kl"], expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        vae.log_prob(x, 3), vae(x)["elbo"], rtol=1e-5
-    )  # one code a digit: a bound, no estimate
+    # One code a digit: a bound, no estimate.
+    np.testing.assert_allclose(vae.log_prob(x, 3), vae(x)["elbo"], rtol=1e-5)
 
 
 def test_the_elbo_is_a_bound_of_the_evidence_summed_over_all_codes(digits):

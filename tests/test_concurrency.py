@@ -50,9 +50,8 @@ def test_threads_get_the_same_answers_and_leave_nothing_behind(encode, digits):
         return wrong
 
     with ThreadPoolExecutor(THREADS) as pool:
-        assert (
-            sum(pool.map(lambda thread: ask(thread, 200), range(THREADS))) == 0
-        )  # buffers grow to their size
+        # Buffers grow to their size.
+        assert sum(pool.map(lambda thread: ask(thread, 200), range(THREADS))) == 0
         before = resident_bytes()
         assert sum(pool.map(lambda thread: ask(thread, REQUESTS), range(THREADS))) == 0
         assert resident_bytes() - before < MOST_BYTES

@@ -227,9 +227,8 @@ def test_what_is_generated_has_the_mean_of_its_condition(trained):
 
 def test_numbers_and_an_aggregate_prior(trained):
     numbers = evaluation.evaluate(trained, named(), num_samples=500, batch_size=7)
-    assert (
-        numbers["nll"] <= numbers["negative_elbo"] + 0.5
-    )  # the ELBO has one draw an example, of 24 examples
+    # The ELBO has one draw an example, of 24 examples.
+    assert numbers["nll"] <= numbers["negative_elbo"] + 0.5
     prior = tfp_vae.fit_aggregate_prior(trained, named(), num_components=2, batch_size=7)
     assert prior.event_shape == (2,)
     assert trained.generate(5, condition=1, prior=prior).shape == (5, 4)
@@ -505,9 +504,8 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["condition"] == "label"
     assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 4
     (tmp_path / "run" / "metrics.json").rename(tmp_path / "first.json")
-    assert (
-        invoke("train", "--resume", "run")[0] == 0
-    )  # nothing is left to train: it is judged and drawn again
+    # Nothing is left to train: it is judged and drawn again.
+    assert invoke("train", "--resume", "run")[0] == 0
     metrics = [
         json.loads(path.read_text())
         for path in (tmp_path / "first.json", tmp_path / "run" / "metrics.json")

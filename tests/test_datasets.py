@@ -77,12 +77,13 @@ def handwriting():
         (255 * (pixels(3) > 100).astype("uint8"), "IndependentBernoulli", {}, None),
         (pixels(1).reshape(200, 16), "IndependentBinomial", {"total_count": 255}, None),
         (pixels(1) // 4, "IndependentQuantizedLogistic", {}, None),  # dark ones too
+        # Counts, as the digits' in uint8.
         (
             pixels(1) // 15,
             "IndependentBinomial",
             {"total_count": 17},
             None,
-        ),  # counts, as the digits' in uint8
+        ),
         (pixels(1) > 100, "IndependentBernoulli", {}, None),
         (pixels(1).astype("int64") // 50, "IndependentBinomial", {"total_count": 5}, None),
         (1000 * pixels(1).astype("int64"), "IndependentNegativeBinomial", {}, None),
@@ -339,9 +340,8 @@ def test_mnist_through_tfds():
     assert (splits.likelihood, splits.draw) == ("IndependentBernoulli", datasets.binarize)
     assert splits.train.dtype == np.uint8
     assert set(np.unique(splits.test)) == {0.0, 1.0}
-    assert splits.test.mean() == pytest.approx(
-        0.1325, abs=0.002
-    )  # mean intensity of MNIST's test images
+    # Mean intensity of MNIST's test images.
+    assert splits.test.mean() == pytest.approx(0.1325, abs=0.002)
     np.testing.assert_array_equal(splits.test, datasets.load("mnist").test)
 
 

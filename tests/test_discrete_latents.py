@@ -104,9 +104,8 @@ def test_a_relaxed_bernoulli_has_the_mass_of_its_tails_at_its_ends(temperature):
     expected = [noise.logcdf(-LOGIT_OF_END), noise.logsf(LOGIT_OF_END)]
     q = relaxed_bernoulli(LOGITS, temperature)
     np.testing.assert_allclose(q.log_prob(ends), expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(
-        q.log_prob(1.0 * (ends > 0.5)), expected, rtol=1e-4, atol=1e-6
-    )  # 0 and 1 themselves
+    # 0 and 1 themselves.
+    np.testing.assert_allclose(q.log_prob(1.0 * (ends > 0.5)), expected, rtol=1e-4, atol=1e-6)
     z = q.sample(100_000, seed=(0, 0)).numpy()[..., 0]
     assert (z.min(), z.max()) == (ends[0], ends[1])
     for end, log_mass in zip(ends.ravel(), expected, strict=True):
@@ -157,9 +156,8 @@ def test_a_relaxed_category_of_three_censored_is_the_limit_of_its_density():
     log_rates = special.log_softmax(logits)[0] - temperature * np.stack(
         [np.broadcast_to(others[0], u.shape), np.broadcast_to(others[1], u.shape), u], -1
     )
-    log_density = (
-        special.gammaln(3) + 2 * np.log(temperature) + log_rates.sum(-1) - others.sum()
-    )  # by u = log z_3
+    # By u = log z_3.
+    log_density = special.gammaln(3) + 2 * np.log(temperature) + log_rates.sum(-1) - others.sum()
     log_density -= 3 * special.logsumexp(log_rates, -1)
     expected = np.log(integrate.simpson(np.exp(log_density), x=u))
     q = tfpl.RelaxedOneHotCategorical.new(np.float32(logits), 3, temperature)

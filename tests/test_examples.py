@@ -23,9 +23,8 @@ def test_regression(tmp_path, capsys):
 
 def check_images(results, gain):
     """The bound is that of `VAE`, importance sampling tightens it, and pixels are not independent."""
-    assert results["-ELBO"] == pytest.approx(
-        results["-ELBO of tfp_vae.VAE"], abs=0.15
-    )  # five standard errors
+    # Five standard errors.
+    assert results["-ELBO"] == pytest.approx(results["-ELBO of tfp_vae.VAE"], abs=0.15)
     assert (
         results["-log p(x), 100 samples"] < results["-ELBO"] < results["independent pixels"] - gain
     )

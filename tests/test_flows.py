@@ -334,9 +334,8 @@ def test_one_dimension(name):
 def test_dreg_has_the_mean_of_the_standard_gradient_and_less_variance(name):
     """By each example's parameters, context included, and by the flow's weights, of batches."""
     flow = make(name, event_size=2, num_transforms=2, hidden_units=(4,), scale=0.2)
-    single = tf.constant(
-        [[0.7, 0.9, -0.4, -0.3, 0.5, -0.5]], tf.float64
-    )  # near p(z|x), as after some training
+    # Near p(z|x), as after some training.
+    single = tf.constant([[0.7, 0.9, -0.4, -0.3, 0.5, -0.5]], tf.float64)
     num_batches, batch = 8, 500
 
     @tf.function
@@ -409,9 +408,8 @@ def test_models_train_save_and_reload(name, digits, tmp_path):
     )
     flows_weights = len(flow(4, 1, context_size=8).weights) + len(flow(4, 1).weights)
     assert len(vae.trainable_weights) == networks_weights + flows_weights
-    vae.compile(
-        keras.optimizers.Adam(3e-3), jit_compile=False
-    )  # XLA compiles for long; the next test does it once
+    # XLA compiles for long; the next test does it once.
+    vae.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
     history = vae.fit(digits.train, batch_size=100, epochs=2, verbose=0).history
     assert history["elbo"][1] > history["elbo"][0] + 10.0
     vae.save(tmp_path / "vae.keras")

@@ -148,16 +148,14 @@ def test_every_structure_trains_with_every_kind_of_objective(structure, name):
 
 @pytest.mark.xla
 @pytest.mark.parametrize("name", mostly_slow(STRUCTURES, "mixed"))
-@pytest.mark.filterwarnings(
-    "ignore:The posterior has collapsed"
-)  # the data are noise, there is little to encode
+# The data are noise, there is little to encode.
+@pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 def test_saving_xla_and_what_is_computed_from_a_model(name, tmp_path):
     make, data = STRUCTURES[name]
     vae = make()
     vae.compile(keras.optimizers.Adam(1e-2))
-    history = vae.fit(
-        data, epochs=10, batch_size=10, verbose=0, validation_data=(data,)
-    )  # by XLA, a partial batch too
+    # By XLA, a partial batch too.
+    history = vae.fit(data, epochs=10, batch_size=10, verbose=0, validation_data=(data,))
     assert history.history["val_elbo"][-1] > history.history["val_elbo"][0]
     vae.compile(vae.optimizer, jit_compile=False)  # what follows is quick to compile without XLA
     vae.save(tmp_path / "vae.keras")
@@ -328,9 +326,8 @@ def test_the_bound_of_a_hierarchy_rises_with_its_draws():
 def test_a_conditional_evidence_is_that_of_each_condition():
     """log p(x|c) of a linear model whose decoder adds c: the condition is used, and repeated along the draws."""
     vae = conditional_vae()
-    vae.decoder.layers[-2].kernel.assign(
-        np.concatenate([np.zeros([2, 6]), 3.0 * np.eye(2, 6)])
-    )  # z first
+    # Z first.
+    vae.decoder.layers[-2].kernel.assign(np.concatenate([np.zeros([2, 6]), 3.0 * np.eye(2, 6)]))
     vae.decoder.layers[-2].bias.assign(np.zeros(6))
     means = np.concatenate([3.0 * CONDITION, np.zeros([24, 1])], -1)
     scale = float(vae.decode(np.zeros([1, 2]), np.zeros([1, 2])).stddev()[0, 0])

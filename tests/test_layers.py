@@ -151,9 +151,8 @@ def test_moments_are_those_of_the_density(case):
     num_draws = 20_000
     draws = case.draw(params, num_draws)
     assert (np.abs(draws.mean(0) - mean) <= 5.0 * np.sqrt(variance / num_draws) + 1e-9).all()
-    if (
-        "mode" in case.names and case.layer is not tfpl.Independent
-    ):  # TFP's may have no density, or be NaN
+    # TFP's may have no density, or be NaN.
+    if "mode" in case.names and case.layer is not tfpl.Independent:
         highest = np.max(
             [
                 case.log_density(params, x)
@@ -309,9 +308,8 @@ def test_signatures_are_those_of_tfp_layers(name):
         assert list(pair[0]) == list(pair[1])
         defaults = [{n: p.default for n, p in parameters.items()} for parameters in pair]
         for parameters in defaults:
-            parameters.pop(
-                "convert_to_tensor_fn", None
-            )  # a name here, the method of that name there
+            # A name here, the method of that name there.
+            parameters.pop("convert_to_tensor_fn", None)
         assert defaults[0] == defaults[1]
 
 

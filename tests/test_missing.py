@@ -245,9 +245,8 @@ def test_parts_of_which_nothing_is_seen_and_values_that_are_next_to_impossible()
     vae.compile(run_eagerly=True)
     x[:, 1] = np.nan
     x[:4] = np.nan
-    vae.fit(
-        tf.data.Dataset.from_tensor_slices(x).batch(4), verbose=0
-    )  # of the first batch nothing is seen
+    # Of the first batch nothing is seen.
+    vae.fit(tf.data.Dataset.from_tensor_slices(x).batch(4), verbose=0)
     far = np.array([[1e25, np.nan, np.nan]], "float32")
     assert np.isfinite(vae.impute(far, 20)).all()
     assert np.isfinite(vae.impute(far, 20, num_draws=2)).all()

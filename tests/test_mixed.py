@@ -14,10 +14,11 @@ from tfp_vae import layers as tfpl
 tfd = tfp.distributions
 # One factor z ~ N(0, 1) drives all columns.
 SLOPE, OFFSET, SCALE = np.array([2.0, -1.0]), np.array([1.0, 0.5]), 0.5  # two real ones
+# Three binary ones: slopes; a count: slope, offset.
 LOGIT, LOG_RATE = (
     np.array([1.5, -1.0, 2.0]),
     np.array([0.8, 1.0]),
-)  # three binary ones: slopes; a count: slope, offset
+)
 CATEGORIES = np.array([[1.5, 0.0, -1.5], [0.0, 1.0, 0.0]])  # a category of three: slopes, offsets
 
 

@@ -96,9 +96,8 @@ def test_a_vae_knows_when_it_trains(digits):
     vae, x = sigma_vae(), digits.train[:100] / np.float32(16)
     terms = vae(x, training=True)
     assert stored(vae) != 1.0
-    expected = log_likelihood_at_optimum(
-        stored(vae), 64
-    )  # one step: the stored one is that of the batch
+    # One step: the stored one is that of the batch.
+    expected = log_likelihood_at_optimum(stored(vae), 64)
     assert np.mean(terms["log_likelihood"]) == pytest.approx(expected, rel=1e-5)
     before, alone = stored(vae), vae.decode(np.zeros([1, 4])).log_prob(x[:1])
     np.testing.assert_allclose(vae.decode(np.zeros([7, 4])).log_prob(x[:7])[:1], alone, rtol=1e-5)

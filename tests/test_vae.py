@@ -262,9 +262,8 @@ def test_keras_callbacks(vae, digits, tmp_path):
             keras.callbacks.TensorBoard(tmp_path / "logs", profile_batch=0),
         ],
     )
-    assert (
-        len(history.history["val_elbo"]) == 3
-    )  # the first epoch, then two without an improvement by a million nats
+    # The first epoch, then two without an improvement by a million nats.
+    assert len(history.history["val_elbo"]) == 3
     assert isinstance(keras.models.load_model(tmp_path / "best.keras"), tfp_vae.VAE)
     assert list((tmp_path / "logs").rglob("events*"))
 
@@ -650,9 +649,8 @@ def test_log_prob_has_a_gradient_under_xla(trained_vae, digits):
     with tf.GradientTape() as tape:
         log_prob = tf.reduce_sum(vae.log_prob(x, 20))
     slope = np.sum(tape.gradient(log_prob, x) * direction)
-    log_prob_at = tf.function(
-        lambda x: vae.log_prob(x, 20)
-    )  # where values between counts are not looked at
+    # Where values between counts are not looked at.
+    log_prob_at = tf.function(lambda x: vae.log_prob(x, 20))
     ahead, behind = (
         np.sum(log_prob_at(digits.test[:2] + step * direction)) for step in (0.02, -0.02)
     )

@@ -71,10 +71,11 @@ def expect_no_folder(name: str) -> None:
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
+        # Closes it also where NumPy does not.
         with (
             path.open("rb") as opened,
             np.load(opened) as file,
-        ):  # closes it also where NumPy does not
+        ):
             return {name: _numbers(path, name, file) for name in _arrays_of(path, file)}
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(

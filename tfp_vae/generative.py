@@ -347,9 +347,8 @@ class LatentVariableModel(Surface, keras.Model):
         flat = tf.nest.map_structure(
             lambda value, number: batch.flatten(value, lead, number), data, ndims
         )
-        if (
-            self.missing
-        ):  # as numbers: a mask of truth values has no gradient, which `log_prob` asks for
+        # As numbers: a mask of truth values has no gradient, which `log_prob` asks for.
+        if self.missing:
             flat["mask"] = tf.nest.map_structure(
                 lambda mask: tf.cast(mask, self.x.dtype), flat["mask"]
             )

@@ -183,10 +183,11 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
         bins = _bins(values, draws)
         filled = {"alpha": 0.5}
         line = {"histtype": "step", "linewidth": 1.2}
+        # Shares of all, also of those beyond the bins.
         for numbers, style in (
             (values, filled),
             (draws, line),
-        ):  # shares of all, also of those beyond the bins
+        ):
             axes.hist(
                 numbers, bins, weights=np.full(len(numbers), 1.0 / max(1, len(numbers))), **style
             )

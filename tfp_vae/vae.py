@@ -365,9 +365,8 @@ class VAE(LatentVariableModel):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
-        if not kwargs.get(
-            "_use_cached_eval_dataset"
-        ):  # `fit` says so of validation data, which it has checked
+        # `fit` says so of validation data, which it has checked.
+        if not kwargs.get("_use_cached_eval_dataset"):
             if self.is_conditional:
                 batch.expect_no_labels(x, y)
             self.check_data(x)

@@ -101,9 +101,8 @@ class Run:
             )
         try:
             holder.write_text(f"{os.getpid()}\n")
-            for leftover in self.folder.glob(
-                ASIDE.format("*", "*.keras")
-            ):  # of a process that was killed
+            # Of a process that was killed.
+            for leftover in self.folder.glob(ASIDE.format("*", "*.keras")):
                 leftover.unlink()
             yield
         finally:
@@ -261,9 +260,8 @@ class CtrlC(keras.callbacks.Callback):
 
     def __enter__(self):
         self.before = signal.getsignal(signal.SIGINT)
-        if (
-            self.before is signal.default_int_handler
-        ):  # not where it is ignored, as in what a shell runs behind
+        # Not where it is ignored, as in what a shell runs behind.
+        if self.before is signal.default_int_handler:
             signal.signal(signal.SIGINT, self.press)
 
     def __exit__(self, *exception):

@@ -68,9 +68,8 @@ def train(folder: Path | None, options: dict) -> None:
     with run.hold():
         try:
             run.save(vae, {})
-        except (
-            Exception
-        ):  # such as a full disk: a run without a model is of no use, and takes the name
+        # Such as a full disk: a run without a model is of no use, and takes the name.
+        except Exception:
             shutil.rmtree(run.folder)
             raise
         _fit(run, splits, vae)

@@ -158,9 +158,8 @@ class AutoregressiveNetwork(keras.layers.Layer):
         return [*masks, np.repeat(degrees[-1][:, np.newaxis] < order, self.params, axis=1)]
 
     def _add_layer(self, k: int, mask: np.ndarray) -> dict:
-        def masked(
-            shape, dtype=None
-        ):  # what the mask hides starts at 0, so regularizers do not see it
+        # What the mask hides starts at 0, so regularizers do not see it.
+        def masked(shape, dtype=None):
             return mask * keras.initializers.get(self.kernel_initializer)(shape, dtype)
 
         def add_kernel(name, shape, initializer):

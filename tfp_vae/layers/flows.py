@@ -117,9 +117,8 @@ class Flow(keras.layers.Layer, abc.ABC):
                     f"Expected a context of {self.context_size} values, received shape "
                     f"{context.shape}."
                 )
-            spread = [
-                tfb.Shift(tf.zeros_like(context[..., :1]))
-            ]  # broadcasts z to the context's batch, both ways
+            # Broadcasts z to the context's batch, both ways.
+            spread = [tfb.Shift(tf.zeros_like(context[..., :1]))]
         pairs = zip(self.networks, self.positions, strict=True)
         transforms = [self.transform(network, position, context) for network, position in pairs]
         return tfb.Chain([*spread, *reversed(transforms), *spread])

@@ -23,10 +23,11 @@ MESSAGES = {
         ("signature_name", 3, "string"),
     ],
     "Int64Value": [("value", 1, "int64")],
+    # An entry of a map<string, TensorProto>.
     "Tensor": [
         ("key", 1, "string"),
         ("value", 2, "bytes"),
-    ],  # an entry of a map<string, TensorProto>
+    ],
     "PredictRequest": [("model_spec", 1, "ModelSpec"), ("inputs", 2, "repeated Tensor")],
     "PredictResponse": [("outputs", 1, "repeated Tensor"), ("model_spec", 2, "ModelSpec")],
     "PredictLog": [("request", 1, "PredictRequest")],

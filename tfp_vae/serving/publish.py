@@ -59,9 +59,8 @@ def _aside(base: Path) -> Iterator[Path]:
     The lock ends with the process, however that ends.
     """
     lock = None
-    while (
-        lock is None
-    ):  # between making and locking it, another exporter may take it for a leftover
+    # Between making and locking it, another exporter may take it for a leftover.
+    while lock is None:
         folder = Path(tempfile.mkdtemp(prefix=_prefix(base), dir=base.parent))
         lock = lock_folder(folder)
     try:
