@@ -101,21 +101,29 @@ KERAS = {
         {"steps_per_execution": STEPS},
     ),
 }
-TORCH = {"PyTorch, eager": "eager", "PyTorch, torch.compile": "compiled"}
+PEERS = {
+    "PyTorch, eager": ["torch_vae.py", "eager"],
+    "PyTorch, torch.compile": ["torch_vae.py", "compiled"],
+    "JAX, lax.scan over an epoch": ["jax_vae.py"],
+}
+# What the others are compared with.
+REFERENCE = "PyTorch, torch.compile"
 
 
 def run(name, batch_size, epochs):
-    """Run one contender in a new process; give the seconds of its epochs."""
+    """Run one contender in a new process; give the seconds of its epochs, none if it fails."""
     here = Path(__file__).parent
-    if name in TORCH:
-        command = [here / "torch_vae.py", batch_size, epochs, TORCH[name]]
+    if name in PEERS:
+        script, *rest = PEERS[name]
+        command = [here / script, batch_size, epochs, *rest]
     else:
         command = [__file__, "--only", name, "--batch-size", batch_size, "--epochs", epochs]
     result = subprocess.run(
         [sys.executable, *map(str, command)], capture_output=True, text=True, check=False
     )
     if result.returncode:
-        sys.exit(f"{name} failed:\n{result.stderr[-2000:]}")
+        print(f"  {name} failed: {result.stderr.strip().splitlines()[-1][:300]}", flush=True)
+        return []
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -140,21 +148,22 @@ def main():
             )
         )
         return
-    speeds = {name: [] for name in [*TORCH, *KERAS]}
+    speeds = {name: [] for name in [*PEERS, *KERAS]}
     for _ in range(arguments.rounds):
         for name, values in speeds.items():
-            values += [
-                NUM_IMAGES / seconds
-                for seconds in run(name, arguments.batch_size, arguments.epochs)
-            ]
-            print(f"  {name}: {values[-1]:,.0f}", flush=True)
-    print(
-        f"images per second, batch {arguments.batch_size}, {os.cpu_count()} cores: median (smallest - largest)"
-    )
-    for name, values in speeds.items():
-        print(
-            f"{name:52} {statistics.median(values):8,.0f}  ({min(values):,.0f} - {max(values):,.0f})"
-        )
+            seconds = run(name, arguments.batch_size, arguments.epochs)
+            values += [NUM_IMAGES / each for each in seconds]
+            if values:
+                print(f"  {name}: {values[-1]:,.0f}", flush=True)
+    medians = {name: statistics.median(values) for name, values in speeds.items() if values}
+    cores = os.cpu_count()
+    print(f"images per second, batch {arguments.batch_size}, {cores} cores: median")
+    print(f"(smallest - largest), and how many times that of {REFERENCE}")
+    for name, median in medians.items():
+        values = speeds[name]
+        ratio = median / medians[REFERENCE] if REFERENCE in medians else float("nan")
+        spread = f"({min(values):,.0f} - {max(values):,.0f})"
+        print(f"{name:52} {median:8,.0f}  {spread:20} {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -250,13 +250,16 @@ class VAE(LatentVariableModel):
             ValueError: if the data are empty, not finite, of another shape, or impossible under the
                 likelihood.
         """
+        if y is x and not self.is_conditional:  # what an autoencoder is to give back
+            y = None
         share = kwargs.get("validation_split")
         if share and validation_data is None and batch.are_arrays(x):  # as Keras cuts them
             at = math.floor(num_examples(x) * (1.0 - kwargs.pop("validation_split")))
             weight = kwargs.pop("sample_weight", None)
             validation_data = (batch.cut(x, at, None), None, batch.cut(weight, at, None))
-            x, kwargs["sample_weight"] = batch.cut(x, None, at), batch.cut(weight, None, at)
+            x = batch.cut(x, None, at)
             y = batch.cut(y, None, at)
+            kwargs["sample_weight"] = batch.cut(weight, None, at)
         unpack = keras.utils.unpack_x_y_sample_weight
         x_validation, y_validation, weight = unpack(validation_data)
         if self.is_conditional:
@@ -271,11 +274,10 @@ class VAE(LatentVariableModel):
         if weight is not None:
             labels = batch.labels(x_validation, y_validation, weight)
             validation_data = x_validation, labels, weight
-        if y is not None and y is not x and not self.is_conditional:
+        if y is not None and not self.is_conditional:
             warnings.warn(
                 "The labels y are ignored: a VAE learns from x alone. Leave them out, or name an "
-                "input of encoder or "
-                'decoder "condition" and pass {"x": x, "condition": y}.',
+                'input of encoder or decoder "condition" and pass {"x": x, "condition": y}.',
                 stacklevel=2,
             )
         if kwargs.get("class_weight") is not None:
@@ -287,8 +289,8 @@ class VAE(LatentVariableModel):
         if kl < COLLAPSED_KL and not self.encodes_to_points:
             warnings.warn(
                 f"The posterior has collapsed: KL(q(z|x) || p(z)) is {kl:.2g} nats per example, so "
-                "z says next to "
-                "nothing about x. Try a smaller beta, a lower learning rate, or a weaker decoder.",
+                "z says next to nothing about x. Try a smaller beta, a lower learning rate, or a "
+                "weaker decoder.",
                 stacklevel=2,
             )
         return history
