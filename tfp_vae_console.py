@@ -150,7 +150,10 @@ class Options:
     ] = 0.0
     missing: Annotated[
         bool,
-        typer.Option("--missing", help="NaN in x is a missing value; tfp-vae impute fills it in."),
+        typer.Option(
+            "--missing/--no-missing",
+            help="NaN in x is a missing value; tfp-vae impute fills it in.",
+        ),
     ] = False
     patience: Annotated[
         int | None,
@@ -162,7 +165,10 @@ class Options:
     ] = None
     tensorboard: Annotated[
         bool,
-        typer.Option("--tensorboard", help="Write event files into the run's folder tensorboard/."),
+        typer.Option(
+            "--tensorboard/--no-tensorboard",
+            help="Write event files into the run's folder tensorboard/.",
+        ),
     ] = False
     num_samples: NumSamples = 500
     seed: Seed = 0

@@ -100,6 +100,26 @@ def test_two_halves_are_the_whole(digits):
         np.testing.assert_array_equal(one, other)
 
 
+def test_validation_looks_at_all_of_its_batches(digits):
+    """Whatever was evaluated before, and in however large blocks the training goes."""
+    x, other = digits.train[:50], digits.train[50:120]
+    vae = make_vae()
+    vae.compile("sgd")
+    vae.optimizer.learning_rate = 0.0
+
+    def loss(**kwargs):
+        return vae.evaluate(other, batch_size=8, verbose=0, return_dict=True, **kwargs)["loss"]
+
+    fit = {"batch_size": 8, "verbose": 0, "validation_data": (other,)}
+    whole, some = loss(), loss(steps=2)
+    vae.fit(x[:16], **fit)
+    assert vae.fit(x, **fit).history["val_loss"][0] == pytest.approx(whole, rel=1e-5)
+    assert vae.fit(x, validation_steps=2, **fit).history["val_loss"][0] == pytest.approx(
+        some, rel=1e-5
+    )
+    assert (loss(), loss(steps=2)) == pytest.approx((whole, some), rel=1e-5)
+
+
 class Counting(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
@@ -157,6 +177,8 @@ def test_who_trains_step_by_step(digits, monkeypatch):
     counting = Counting()
     assert blocks_of(vae, x, monkeypatch, callbacks=[counting]) == []
     assert counting.steps == [*range(6)]
+    listed = keras.callbacks.CallbackList([Counting()], add_history=True, model=vae, epochs=1)
+    assert blocks_of(vae, x, monkeypatch, callbacks=listed) == []
     each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
     assert blocks.looks_at_batches(each)
     assert not blocks.looks_at_batches(keras.callbacks.LambdaCallback(on_epoch_end=print))

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_vae import layers as tfpl
-from tfp_vae.layers.values import check_values
+from tfp_vae.layers.values import check_values, values_of
+
+tfd = tfp.distributions
 
 BERNOULLI = tfpl.IndependentBernoulli.new(tf.zeros([1, 2]), 2)
 BINOMIAL = tfpl.IndependentBinomial.new(tf.zeros([1, 2]), 2, total_count=16)
@@ -90,3 +93,21 @@ def test_possible_data():
     check_values(SPHERE, [[0.6, 0.8]])
     with pytest.warns(UserWarning, match="strictly between 0 and 1.*Binarize x"):
         check_values(BERNOULLI, [[0.0, 1.0], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (1, 2), (3, 2)], ids=str)
+def test_what_tfp_says_of_scalars_whatever_their_batch(shape):
+    ones = tf.ones(shape)
+    for distribution, words in [
+        (tfd.Gamma(ones, ones), "numbers of at least 0"),
+        (tfd.Exponential(ones), "numbers of at least 0"),
+        (tfd.Beta(ones, ones), "numbers from 0 to 1"),
+        (tfd.Normal(ones, ones), "real numbers"),
+        (
+            tfd.TransformedDistribution(tfd.Gamma(ones, ones), tfp.bijectors.Scale(-1.0)),
+            "numbers of at most 0",
+        ),
+        (tfd.Uniform(-3.0 * ones, 5.0 * ones), "values of its own"),
+        (tfd.Geometric(logits=ones), "values of its own"),
+    ]:
+        assert values_of(distribution).words == words

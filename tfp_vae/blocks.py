@@ -45,6 +45,7 @@ class Blocks:
         self.most_steps = most_steps
         self.steps = steps
         self.rows = rows
+        self.own_steps = 1  # of one call of the model's other functions
         self.done = 0  # in this epoch
 
     def __call__(self, iterator: Iterator) -> dict[str, tf.Tensor]:

@@ -304,8 +304,9 @@ class VAE(LatentVariableModel):
             return super().fit(**{**arguments, "y": labels})
         if not self.optimizer.built:  # within the program it would be traced twice
             self.optimizer.build(self.trainable_variables)
-        steps_per_execution = self.steps_per_execution  # type: ignore[has-type]
         self._blocks = by_the_block
+        # Of the training alone: `make_train_function` gives the validation its own back.
+        by_the_block.own_steps = self.steps_per_execution  # type: ignore[has-type]
         self.steps_per_execution = by_the_block.most_steps
         if by_the_block.rows is not None:  # Keras shuffles their numbers as it would them
             numbers = np.arange(num_examples(x), dtype="int32")
@@ -315,11 +316,12 @@ class VAE(LatentVariableModel):
         finally:
             self._blocks = None
             self.train_function = None
-            self.steps_per_execution = steps_per_execution
+            self.steps_per_execution = by_the_block.own_steps
 
     def _by_the_block(self, arguments: dict) -> blocks.Blocks | None:
         """Return what trains many steps at once, or None where Keras's own loop has to do it."""
-        callbacks = keras.tree.flatten(arguments.get("callbacks"))
+        callbacks = arguments.get("callbacks")
+        callbacks = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
         is_plain = self.jit_compile and not (self.run_eagerly or tf.distribute.has_strategy())
         if not is_plain or not blocks.suit(self):
             return None
@@ -354,6 +356,7 @@ class VAE(LatentVariableModel):
         if self._blocks is None:
             return super().make_train_function(force)
         self.train_function = self._blocks
+        self.steps_per_execution = self._blocks.own_steps
 
     def _begin_with(self, x) -> None:
         """Let the prior look at the data, and before the first step the decoder's layers choose

@@ -31,10 +31,20 @@ def read_options(path: Path) -> Options:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    wrong = f"{path} does not hold the options of a run"
     try:
-        return Options(**json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the options of a run: {error}.") from error
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{wrong}: {error}.") from error
+    known = {field.name for field in dataclasses.fields(Options)}
+    if not isinstance(content, dict) or "name" not in content:
+        raise ValueError(f"{wrong}, a dict of them and the name of the data: {str(content)[:50]}.")
+    if unknown := sorted(content.keys() - known):
+        raise ValueError(
+            f"{path} has options that this version does not know: {', '.join(unknown)}. Take them "
+            "out, or use the version of tfp_vae that wrote them."
+        )
+    return Options(**content)
 
 
 @dataclasses.dataclass(frozen=True)

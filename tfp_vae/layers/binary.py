@@ -190,6 +190,7 @@ class CensoredRelaxedBernoulli(tfd.RelaxedBernoulli):
         return tf.constant(epsilon, self.dtype), tf.constant(1.0 - epsilon, self.dtype)
 
 
-@values_of.register(tfd.RelaxedBernoulli)
-def _(relaxed: tfd.RelaxedBernoulli) -> Values:
-    return interval(0.0, 1.0, open_ends=False)
+@values_of.register(CensoredRelaxedBernoulli)
+def _(relaxed: CensoredRelaxedBernoulli) -> Values:
+    """Its ends have a probability of their own, so that it is no density among real numbers."""
+    return interval(0.0, 1.0)._replace(interval=None)

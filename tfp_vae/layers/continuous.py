@@ -10,7 +10,7 @@ from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent, independent_params_size
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_shape
-from tfp_vae.layers.values import Values, interval, values_of
+from tfp_vae.layers.values import Values, values_of
 
 __all__ = [
     "Deterministic",
@@ -316,12 +316,6 @@ class Deterministic(DistributionLayer):
     def params_size(event_shape=(), name=None) -> int:
         """Return the number of parameters of one distribution."""
         return independent_params_size(tfd.Deterministic, event_shape)
-
-
-@values_of.register(tfd.ContinuousBernoulli)
-@values_of.register(Beta)
-def _(unit: tfd.Distribution) -> Values:
-    return interval(0.0, 1.0, open_ends=False)
 
 
 @values_of.register(tfd.Deterministic)

@@ -73,27 +73,22 @@ def whole_numbers(words: str, advice: str, low: float = 0.0, high: float = math.
     )
 
 
-def interval(low: float, high: float, *, open_ends: bool = True) -> Values:
-    """Return the real numbers between `low` and `high`.
+def interval(low: float, high: float) -> Values:
+    """Return the real numbers from `low` to `high`.
 
-    At ends that are not open there may be atoms.
-
-    >>> interval(0.0, math.inf).words, interval(0.0, 1.0, open_ends=False).words
-    ('numbers above 0', 'numbers from 0 to 1')
+    >>> interval(0.0, math.inf).words, interval(0.0, 1.0).words
+    ('numbers of at least 0', 'numbers from 0 to 1')
     """
     if (low, high) == REAL.interval:
         return REAL
-    if not open_ends:
-        words = f"numbers from {low:g} to {high:g}"
-        return Values(words, lambda x: bool(low <= x.min() and x.max() <= high), SCALE)
-    words = (
-        f"numbers above {low:g}"
-        if math.isinf(high)
-        else f"numbers between {low:g} and {high:g}, without the ends"
-    )
-    advice = "Move values at the ends a little inside, and scale the others to lie there"
+    words = f"numbers from {low:g} to {high:g}"
+    if math.isinf(high):
+        words = f"numbers of at least {low:g}"
+    if math.isinf(low):
+        words = f"numbers of at most {high:g}"
+    advice = SCALE if (low, high) == (0.0, 1.0) else "Shift or scale the data"
     return Values(
-        words, lambda x: bool(low < x.min() and x.max() < high), advice, interval=(low, high)
+        words, lambda x: bool(low <= x.min() and x.max() <= high), advice, interval=(low, high)
     )
 
 
@@ -111,18 +106,21 @@ def values_of(distribution: tfd.Distribution) -> Values:
         distribution: a plain tfd object that wraps no other, as `innermost` gives it.
 
     >>> values_of(tfd.Gamma(1., 1.)).words, values_of(tfd.Normal(0., 1.)).words
-    ('numbers above 0', 'real numbers')
+    ('numbers of at least 0', 'real numbers')
     """
     try:
         bijector = distribution.experimental_default_event_space_bijector()
         if bijector is not None and distribution.event_shape.rank:
             return REAL
-        ends = bijector.forward(tf.constant([-LARGE, LARGE], distribution.dtype)).numpy().tolist()
-    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        far = tf.reshape([-LARGE, LARGE], [2] + [1] * distribution.batch_shape.rank)
+        ends = bijector.forward(tf.cast(far, distribution.dtype)).numpy().reshape(2, -1)
+    except (AttributeError, NotImplementedError, TypeError, ValueError, tf.errors.OpError):
         return UNKNOWN
-    low, high = [math.copysign(math.inf, end) if abs(end) >= LARGE else end for end in ends]
+    ends = np.where(np.abs(ends) >= LARGE, np.copysign(math.inf, ends), ends) + 0.0
+    low, high = np.sort(ends[:, 0]).tolist()
     # Other ends are parameters, which differ from example to example.
-    return interval(low, high) if {low, high} <= {-math.inf, 0.0, 1.0, math.inf} else UNKNOWN
+    is_fixed = (ends == ends[:, :1]).all() and {low, high} <= {-math.inf, 0.0, 1.0, math.inf}
+    return interval(low, high) if is_fixed else UNKNOWN
 
 
 def expect_possible(likelihood: tfd.Distribution, x) -> None:
