@@ -523,7 +523,7 @@ BAD = {
     "train --config nowhere.json": "no file nowhere.json",
     "train --config file": "does not hold the options of a run",
     "train --resume taken --latent-size 3": "Leave out --latent-size",
-    "train --resume taken": "does not hold the options of a run: .*missing",
+    "train --resume taken": "does not hold the options of a run, a dict of them",
     "train --resume scribbled": "does not hold the options of a run",
     "train --learning-rate nan": "learning-rate.*greater than or equal to 0",
     "train --dataset scalar.npz": r"must be an array of numbers.*received shape \(\) of float64",
