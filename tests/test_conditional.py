@@ -525,9 +525,9 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert invoke("sample", "run", "--condition", 7, "--output", "seven.png")[0] == 0
     for line, message in {
         "sample run --condition 10 --output a.npz": "must be a label from 0 to 9",
-        "sample run --condition seven --output a.npz": "--condition must be a label such as 7",
-        "sample run --condition 7.5 --output a.npz": "must be whole numbers",
-        "sample run --output a.npz": "The model is conditional: say what to draw by --condition",
+        "sample run --condition seven --output a.npz": "--condition must be a label from 0 to 9, received 'seven'",
+        "sample run --condition 7.5 --output a.npz": "must be a label from 0 to 9, received '7.5'",
+        "sample run --output a.npz": "The model is conditional: say under what to draw by --condition",
         "train --condition mood": "holds .*, but no 'mood'",
     }.items():
         code, _, err = invoke(*line.split())
