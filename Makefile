@@ -16,9 +16,9 @@ test: .venv/.test
 # The rest, in short forms: CI runs it after `make test`. In three calls, as TensorFlow keeps what it
 # has compiled: of one, each process comes to 12 GB.
 test-slow: .venv/.test
-	$(PYTEST) -m 'slow and not xla and not verified'
-	$(PYTEST) -m 'slow and verified and not xla'
-	$(PYTEST) -m 'slow and xla'
+	$(PYTEST) -m slow tests/test_[a-e]*.py
+	$(PYTEST) -m slow tests/test_[f-q]*.py
+	$(PYTEST) -m slow tests/test_[r-z]*.py tfp_vae
 
 # Everything in full length.
 test-all: .venv/.test
