@@ -92,6 +92,13 @@ def test_blocks_train_as_stock_keras_does(name, digits, monkeypatch):
             np.testing.assert_allclose(own[key], values, rtol=1e-4)
 
 
+def test_weights_count_where_data_are_too_large_for_the_device(digits, monkeypatch):
+    expected, _ = trained("weights", digits, 2)
+    monkeypatch.setattr(blocks, "MOST_BYTES", 0)
+    for one, other in zip(trained("weights", digits, 2)[0], expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_two_halves_are_the_whole(digits):
     for one, other in zip(

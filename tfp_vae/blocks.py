@@ -55,8 +55,8 @@ class Blocks:
         batches = [batch for _, batch in zip(range(number), iterator, strict=False)]
         if not batches:
             raise StopIteration
-        for block in itertools.groupby(batches, _shapes):
-            logs = self._train(list(block[1]))
+        for _, block in itertools.groupby(batches, _shapes):
+            logs = self._train(list(block))
         return logs
 
     def _train(self, batches: list) -> dict[str, tf.Tensor]:

@@ -71,7 +71,7 @@ def evaluate(
         "log_likelihood": float(terms["log_likelihood"].mean(dtype="float64")),
         "kl": float(terms["kl"].mean(dtype="float64")),
         "nll": np.nan if vae.encodes_to_points else nll(vae, x, **nll_of),
-        "active_units": _count_active(terms["mean"], ACTIVE_VARIANCE),
+        "active_units": count_active(terms["mean"], ACTIVE_VARIANCE),
         "latent_units": vae.z.size,
         "kl_is_analytic": kl_is_analytic(vae, x),
         "num_examples": num_examples(x),
@@ -122,7 +122,7 @@ def active_units(
 
     Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519, section 5.1.
     """
-    return _count_active(posterior_means(vae, x, batch_size=batch_size), threshold)
+    return count_active(posterior_means(vae, x, batch_size=batch_size), threshold)
 
 
 def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
@@ -192,7 +192,7 @@ def _codes(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"codes": posterior.codes}
 
 
-def _count_active(means: np.ndarray, threshold: float) -> int:
+def count_active(means: np.ndarray, threshold: float) -> int:
     return int((means.var(axis=0, dtype="float64") > threshold).sum())
 
 

@@ -298,10 +298,10 @@ class VAE(LatentVariableModel):
     def _fit(self, x, y, *args, **kwargs) -> keras.callbacks.History:
         """Train by Keras's `fit`; on arrays many steps in one compiled program, where that suits."""
         arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        arguments["y"] = batch.labels(x, y, arguments.get("sample_weight"))
         by_the_block = self._by_the_block(arguments)
         if by_the_block is None:
-            labels = batch.labels(x, y, arguments.get("sample_weight"))
-            return super().fit(**{**arguments, "y": labels})
+            return super().fit(**arguments)
         if not self.optimizer.built:  # within the program it would be traced twice
             self.optimizer.build(self.trainable_variables)
         self._blocks = by_the_block

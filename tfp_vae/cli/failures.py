@@ -41,10 +41,7 @@ def in_words(error: Exception) -> str:
 
 def _is_full_disk(error: Exception, text: str) -> bool:
     # H5py and TensorFlow tell in words alone.
-    told = getattr(error, "errno", None) in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-    )
+    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return told or "No space left on device" in text or "Disk quota exceeded" in text
 
 

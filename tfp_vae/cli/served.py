@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tfp_vae import datasets, sampling, serving
 from tfp_vae.batch import num_examples
-from tfp_vae.evaluation import ACTIVE_VARIANCE
+from tfp_vae.evaluation import ACTIVE_VARIANCE, count_active
+from tfp_vae.objectives import as_vectors
 
 
 def evaluate(
@@ -57,8 +58,9 @@ def _quantities(served: serving.ServedVAE, x: Any, batch_size: int) -> dict[str,
     for start in range(0, num_examples(x), batch_size):
         rows = tf.nest.map_structure(lambda values, at=start: values[at : at + batch_size], x)
         log_prob = {"log_prob": np.asarray(served.log_prob(rows))} if has_density else {}
-        codes = {"code": _codes(served, rows)} if has_posterior else {}
-        answers.append({**served.score(rows), **log_prob, **codes})
+        answers.append({**served.score(rows), **log_prob})
+        if has_posterior:
+            answers[-1]["code"] = np.asarray(as_vectors(sampling.point(served.encode(rows))))
     values = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
     mean = {name: value.mean(dtype="float64") for name, value in values.items()}
     if has_density:
@@ -74,12 +76,6 @@ def _quantities(served: serving.ServedVAE, x: Any, batch_size: int) -> dict[str,
             "ELBO, KL, NLL": "not defined: codes are points",
         }
     if has_posterior:
-        active = int((values["code"].var(axis=0, dtype="float64") > ACTIVE_VARIANCE).sum())
+        active = count_active(values["code"], ACTIVE_VARIANCE)
         shown["active units"] = f"{active} of {served.z.size}"
     return shown
-
-
-def _codes(served: serving.ServedVAE, rows: Any) -> np.ndarray:
-    """Return one code for each example, `[batch, latent]`."""
-    parts = tf.nest.flatten(sampling.point(served.encode(rows)))
-    return np.concatenate([np.reshape(part, [len(part), -1]) for part in parts], axis=1)

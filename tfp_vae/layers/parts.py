@@ -87,21 +87,19 @@ def in_order(joint: tfd.JointDistributionNamed, value_of: Callable) -> dict[str,
     """
     values: dict[str, Any] = {}
     for name, needs in joint.resolve_graph():
-        part = joint.model[name]
-        values[name] = value_of(
-            name, part(**{need: values[need] for need in needs}) if needs else part
-        )
+        values[name] = value_of(name, _part_given(joint, name, needs, values))
     return values
 
 
 def parts_given(joint: tfd.JointDistributionNamed, values: Mapping) -> dict[str, tfd.Distribution]:
     """Return the distribution of each part, given the values of those it depends on."""
-    return {
-        name: joint.model[name](**{need: values[need] for need in needs})
-        if needs
-        else joint.model[name]
-        for name, needs in joint.resolve_graph()
-    }
+    graph = joint.resolve_graph()
+    return {name: _part_given(joint, name, needs, values) for name, needs in graph}
+
+
+def _part_given(joint, name: str, needs, values: Mapping) -> tfd.Distribution:
+    part = joint.model[name]
+    return part(**{need: values[need] for need in needs}) if needs else part
 
 
 def has_dependent_parts(distribution) -> bool:
