@@ -6,10 +6,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_layer import DistributionLayer
-from tfp_vae.layers.independent import independent, independent_params_size
+from tfp_vae.layers.independent import OfOneClass
 from tfp_vae.layers.own import own
-from tfp_vae.layers.shapes import as_event_shape
 from tfp_vae.layers.values import Values, values_of
 
 __all__ = [
@@ -31,7 +29,7 @@ NEAREST = 1e-6
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentLogistic(DistributionLayer):
+class IndependentLogistic(OfOneClass):
     """Independent logistic distributions: for real-valued data with heavier tails than the
     normal's.
 
@@ -60,32 +58,11 @@ class IndependentLogistic(DistributionLayer):
 
     roles = ("likelihood",)
     pixels = "unit"
-
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
-
-    @staticmethod
-    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        return independent(
-            tfd.Logistic, params, event_shape, validate_args=validate_args, name=name
-        )
-
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return independent_params_size(tfd.Logistic, event_shape)
+    base = tfd.Logistic
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentStudentT(DistributionLayer):
+class IndependentStudentT(OfOneClass):
     """Independent Student's t distributions: for real-valued data with outliers.
 
     The degrees of freedom are softplus of their parameter, plus 2.001, so mean and variance exist;
@@ -119,33 +96,12 @@ class IndependentStudentT(DistributionLayer):
 
     roles = ("likelihood",)
     pixels = "unit"
-
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
-
-    @staticmethod
-    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        lowest = {"df": MIN_DF}
-        return independent(
-            tfd.StudentT, params, event_shape, lowest=lowest, validate_args=validate_args, name=name
-        )
-
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return independent_params_size(tfd.StudentT, event_shape)
+    base = tfd.StudentT
+    lowest = {"df": MIN_DF}
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentContinuousBernoulli(DistributionLayer):
+class IndependentContinuousBernoulli(OfOneClass):
     """Independent continuous Bernoulli distributions: for values in [0, 1], such as grey levels.
 
     Unlike the Bernoulli distribution, its density of values strictly between 0 and 1 is one.
@@ -175,32 +131,19 @@ class IndependentContinuousBernoulli(DistributionLayer):
 
     roles = ("likelihood",)
     pixels = "scaled"
+    base = tfd.ContinuousBernoulli
 
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
 
-    @staticmethod
-    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        return independent(
-            tfd.ContinuousBernoulli, params, event_shape, validate_args=validate_args, name=name
-        )
+@own
+class Beta(tfd.Beta):
+    """TFP's, with a density above 0 at 0 and 1."""
 
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return independent_params_size(tfd.ContinuousBernoulli, event_shape)
+    def _log_prob(self, x):
+        return super()._log_prob(tf.clip_by_value(x, NEAREST, 1.0 - NEAREST))
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentBeta(DistributionLayer):
+class IndependentBeta(OfOneClass):
     """Independent beta distributions: for shares and intensities from 0 to 1 whose spread differs
     from value to value.
 
@@ -231,41 +174,12 @@ class IndependentBeta(DistributionLayer):
 
     roles = ("likelihood",)
     pixels = "unit"
-
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
-
-    @staticmethod
-    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        lowest = {"concentration1": MIN_CONCENTRATION, "concentration0": MIN_CONCENTRATION}
-        return independent(
-            Beta, params, event_shape, lowest=lowest, validate_args=validate_args, name=name
-        )
-
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return independent_params_size(tfd.Beta, event_shape)
-
-
-@own
-class Beta(tfd.Beta):
-    """TFP's, with a density above 0 at 0 and 1."""
-
-    def _log_prob(self, x):
-        return super()._log_prob(tf.clip_by_value(x, NEAREST, 1.0 - NEAREST))
+    base = Beta
+    lowest = {"concentration1": MIN_CONCENTRATION, "concentration0": MIN_CONCENTRATION}
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class Deterministic(DistributionLayer):
+class Deterministic(OfOneClass):
     """All probability on one value: with it as its posterior, a VAE is a plain autoencoder.
 
     Its log-probability is 0 at that value and -inf elsewhere. The KL divergence to a prior with a
@@ -294,28 +208,7 @@ class Deterministic(DistributionLayer):
     """
 
     roles = ("posterior",)
-
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
-
-    @staticmethod
-    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        return independent(
-            tfd.Deterministic, params, event_shape, validate_args=validate_args, name=name
-        )
-
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return independent_params_size(tfd.Deterministic, event_shape)
+    base = tfd.Deterministic
 
 
 @values_of.register(tfd.Deterministic)

@@ -115,6 +115,45 @@ class Independent(DistributionLayer):
         )
 
 
+class OfOneClass(DistributionLayer):
+    """Base of layers of independent distributions of one class, one for each value of an event.
+
+    A member says its class and, where it has some, its lower bounds.
+
+    Args:
+        event_shape: shape of one example, an int or a tuple; `()` for a scalar.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`.
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    base: type[tfd.Distribution]
+    # Lower bounds, by name, of parameters that are softplus of their params, other than TFP's.
+    lowest: Mapping[str, float] | None = None
+
+    def __init__(
+        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
+    ):
+        arguments = {"event_shape": as_event_shape(event_shape)}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @classmethod
+    def new(cls, params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
+        return independent(
+            cls.base,
+            params,
+            event_shape,
+            lowest=cls.lowest,
+            validate_args=validate_args,
+            name=name,
+        )
+
+    @classmethod
+    def params_size(cls, event_shape=(), name=None) -> int:
+        """Return the number of parameters of one distribution."""
+        return independent_params_size(cls.base, event_shape)
+
+
 # Their samplers draw from a gamma and a Poisson distribution by an operation that XLA does not
 # have.
 NOT_SAMPLED_UNDER_XLA = (tfd.NegativeBinomial, tfd.ZeroInflatedNegativeBinomial)

@@ -7,9 +7,8 @@ import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count
 from tfp_vae.layers.distribution_layer import DistributionLayer
-from tfp_vae.layers.independent import independent, independent_params_size
+from tfp_vae.layers.independent import OfOneClass, independent
 from tfp_vae.layers.shapes import (
-    as_event_shape,
     as_event_size,
     as_positive,
     softplus_above,
@@ -236,7 +235,7 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentNormal(DistributionLayer):
+class IndependentNormal(OfOneClass):
     """Independent normal distributions, one for each value of an event: for real-valued data.
 
     The scale is softplus of its parameter, and at least machine epsilon.
@@ -262,23 +261,4 @@ class IndependentNormal(DistributionLayer):
 
     roles = ("likelihood",)
     pixels = "unit"
-
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
-
-    @staticmethod
-    def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
-        return independent(tfd.Normal, params, event_shape, validate_args=validate_args, name=name)
-
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return independent_params_size(tfd.Normal, event_shape)
+    base = tfd.Normal
