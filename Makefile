@@ -13,16 +13,15 @@ train: .venv/.package
 test: .venv/.test
 	$(PYTEST)
 
-# The rest, in short forms: CI runs it after `make test`. In three calls, as TensorFlow keeps what it
-# has compiled: of one, each process comes to 12 GB.
-test-slow: .venv/.test
-	$(PYTEST) -m slow tests/test_[a-e]*.py
-	$(PYTEST) -m slow tests/test_[f-q]*.py
-	$(PYTEST) -m slow tests/test_[r-z]*.py tfp_vae
-
+# The rest, in short forms: CI runs it after `make test`.
+test-slow: TESTS := -m slow
 # Everything in full length.
-test-all: .venv/.test
-	$(PYTEST) -m 'slow or not slow' --full
+test-all: TESTS := -m 'slow or not slow' --full
+# In three calls, as TensorFlow keeps what it has compiled: in one, each process comes to 12 GB.
+test-slow test-all: .venv/.test
+	$(PYTEST) $(TESTS) tests/test_[a-e]*.py
+	$(PYTEST) $(TESTS) tests/test_[f-q]*.py
+	$(PYTEST) $(TESTS) tests/test_[r-z]*.py tfp_vae
 
 test-environment: .venv/.test
 
