@@ -21,6 +21,7 @@ ROOMS = [
     "hierarchy",
     "sampling",
     "objectives",
+    "quantity",
     "batch",
     "surface",
     "kinds",

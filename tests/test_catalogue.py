@@ -16,8 +16,8 @@ from tests.test_objectives import CASES
 from tfp_vae import layers as tfpl
 from tfp_vae import objectives, priors
 from tfp_vae.cli import catalogue
-from tfp_vae.cli.build import FLOWS, num_params
-from tfp_vae.cli.build import PRIORS as NAMED_PRIORS
+from tfp_vae.cli.build import num_params
+from tfp_vae.cli.names import FLOWS, PRIORS_OF_A_SIZE
 
 LATENT = 3
 
@@ -51,7 +51,7 @@ POSTERIORS = {
 }
 # Each prior that can be chosen by name, and those that need more than a size.
 PRIORS = {
-    **{name: functools.partial(of_size, name) for name in sorted({*NAMED_PRIORS} - {*FLOWS})},
+    **{name: functools.partial(of_size, name) for name in sorted({*PRIORS_OF_A_SIZE} - {*FLOWS})},
     "NormalMixture": lambda encoder: priors.NormalMixture(LATENT, 3),
     "VampPrior": lambda encoder: priors.VampPrior(encoder, 4, 5),
     "FlowPrior": lambda encoder: priors.FlowPrior(tfpl.MaskedAutoregressiveFlow(LATENT, 2, (8,))),

@@ -19,7 +19,7 @@ import tfp_vae
 import tfp_vae_console
 from tests.conftest import make_vae
 from tfp_vae import cli
-from tfp_vae.cli.build import parse
+from tfp_vae.cli.names import parse
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--hidden-size", "16", "--latent-size", "4", "--num-samples", "5"]
@@ -505,7 +505,7 @@ BAD = {
     "train --objective Gamma": "--objective must be one of",
     "train --objective IWAE(5)": "must be a name, alone or with arguments by name",
     "train --objective IWAE(num_samples=0)": "num_samples must be a whole number",
-    "train --objective IWAE --beta 3": "--beta, --warm-up and --cycles are about the beta of ELBO",
+    "train --objective IWAE --beta 3": "--beta, --warm-up and --cycles are about the beta of BetaTCVAE and ELBO",
     "train --cycles 4": "Each of the 4 --cycles lasts 25 epochs, so --warm-up must be .* received 0",
     "train --cycles 4 --warm-up 26": "at most that; received 26",
     "train --network foo": "--network must be one of mlp, conv",

@@ -14,9 +14,9 @@ from sklearn.datasets import load_digits
 import tfp_vae
 from tests.conftest import mostly_slow
 from tests.test_cli import SMALL, invoke
-from tfp_vae import batch, cli, datasets, evaluation, networks, plots, priors
+from tfp_vae import cli, datasets, evaluation, networks, plots, priors, quantity
 from tfp_vae import layers as tfpl
-from tfp_vae.cli.build import parse_condition
+from tfp_vae.cli.names import parse_condition
 
 tfd = tfp.distributions
 RANDOM = np.random.default_rng(0)
@@ -270,12 +270,12 @@ def test_a_label_table_is_found_wherever_the_condition_goes():
 
     embed = keras.layers.Embedding
     shared = keras.Input((), dtype="int32", name="condition")
-    assert batch.num_labels(functional(embed(5, 2))) == 5
-    assert batch.num_labels(functional(keras.layers.Reshape((1,)), embed(6, 2))) == 6
-    assert batch.num_labels(functional(functional(embed(7, 2)))) == 7
-    assert batch.num_labels(keras.Model(shared, [embed(9, 2)(shared), embed(4, 2)(shared)])) == 4
+    assert quantity.num_labels(functional(embed(5, 2))) == 5
+    assert quantity.num_labels(functional(keras.layers.Reshape((1,)), embed(6, 2))) == 6
+    assert quantity.num_labels(functional(functional(embed(7, 2)))) == 7
+    assert quantity.num_labels(keras.Model(shared, [embed(9, 2)(shared), embed(4, 2)(shared)])) == 4
     assert (
-        batch.num_labels(
+        quantity.num_labels(
             networks.from_inputs(
                 {"x": (2,), "condition": networks.one_hot(8)}, [keras.layers.Dense(1)]
             )
@@ -283,7 +283,7 @@ def test_a_label_table_is_found_wherever_the_condition_goes():
         == 8
     )
     assert (
-        batch.num_labels(
+        quantity.num_labels(
             networks.from_inputs({"x": (2,), "condition": (8,)}, [keras.layers.Dense(1)])
         )
         is None

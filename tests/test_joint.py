@@ -12,9 +12,9 @@ import tfp_vae
 from tests.conftest import mostly_slow
 from tfp_vae import hierarchy, networks, objectives, priors, sampling
 from tfp_vae import layers as tfpl
-from tfp_vae.batch import Quantity
 from tfp_vae.layers.fold import call_by_name, named_inputs, unfold
 from tfp_vae.objectives.gradients import surrogate
+from tfp_vae.quantity import Quantity
 
 tfd = tfp.distributions
 ONE_PASS_SEED = tf.constant([1, 2])

@@ -65,7 +65,7 @@ def test_a_member_leaves_nothing_unsaid(case):
     """Its roles, what becomes of 8-bit pixels, and which values it takes: what others ask of it."""
     assert "roles" in vars(case.layer)
     assert "pixels" in vars(case.layer) or "likelihood" not in case.layer.roles
-    assert set(case.layer.roles) <= {"posterior", "likelihood"}
+    assert set(case.layer.roles) <= {"posterior", "sole posterior", "likelihood"}
     inside = innermost(case.make()(case.params(2).astype("float32")))
     assert values_of(inside) is not UNKNOWN, f"register {type(inside).__name__} with values_of"
 

@@ -22,8 +22,8 @@ from tests.conftest import mostly_slow
 from tests.test_cli import ROOT, invoke
 from tfp_vae import cli, plots
 from tfp_vae.cli import report, training
-from tfp_vae.cli.build import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS
 from tfp_vae.cli.failures import in_words
+from tfp_vae.cli.names import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS
 from tfp_vae.cli.runs import written_whole
 
 FEW = ["--hidden-size", 8, "--latent-size", 2, "--num-samples", 2, "--dataset", "rows.npz"]

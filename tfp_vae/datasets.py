@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae import files, layers, sources
-from tfp_vae.batch import BESIDE_X, map_parts, num_examples
+from tfp_vae.batch import BESIDE_X, num_examples
 from tfp_vae.checks import as_seed
 from tfp_vae.kinds import (
     BECOME,
@@ -28,6 +28,7 @@ from tfp_vae.kinds import (
     kind_of,
     known_of,
 )
+from tfp_vae.layers.parts import map_parts
 from tfp_vae.seeds import Stream, seed_of
 
 SPLITS = ("train", "validation", "test")

@@ -12,15 +12,16 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, missing, objectives, priors, sampling
-from tfp_vae.batch import Quantity
+from tfp_vae import batch, missing, objectives, priors, quantity, sampling
 from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.distribution_layer import distribution_layers
 from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
 from tfp_vae.layers.kl_divergence import call_prior
+from tfp_vae.layers.parts import map_parts
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.layers.values import check_pair, expect_possible, is_point
 from tfp_vae.layers.vector_quantized import with_codes_of
+from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.surface import Surface
 
@@ -71,15 +72,11 @@ class LatentVariableModel(Surface, keras.Model):
         created yet.
         """
         shapes = batch.by_name(input_shape)["x"]
-        self.x = Quantity.of(
-            "x", batch.map_parts(lambda shape: shape[1:], shapes), self.variable_dtype
-        )
+        self.x = Quantity.of("x", map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
         given = {} if self.condition is None else {"condition": self.condition.zeros()}
         x = self.x.zeros()
         seen = (
-            {"mask": batch.map_parts(lambda part: tf.ones_like(part, tf.bool), x)}
-            if self.missing
-            else {}
+            {"mask": map_parts(lambda part: tf.ones_like(part, tf.bool), x)} if self.missing else {}
         )
         values = self._encoder_inputs({"x": x, **seen, **given})
         posterior = first_distribution("encoder", self.encoder, values, self.x.main)
@@ -99,18 +96,18 @@ class LatentVariableModel(Surface, keras.Model):
             self.prior = self._default_prior()
         prior = self.prior_distribution(**given)
         check_pair(posterior, prior)
-        if (shape := batch.map_parts(tuple, prior.event_shape)) != self.z.shape:
+        if (shape := map_parts(tuple, prior.event_shape)) != self.z.shape:
             raise ValueError(
                 f"The prior's event shape {shape} differs from the encoder's {self.z.shape}."
             )
         values = {**self.z.parts(self.z.zeros()), **given}
         likelihood = first_distribution("decoder", self.decoder, values, self.z.main)
-        if (shape := batch.map_parts(tuple, likelihood.event_shape)) != self.x.shape:
+        if (shape := map_parts(tuple, likelihood.event_shape)) != self.x.shape:
             raise ValueError(
                 f"The encoder takes examples of shape {self.x.shape}, but the decoder's "
                 f"distribution is over examples of shape {shape}. Make them equal."
             )
-        batch.expect_distinct_names(self.x, self.z)
+        quantity.expect_distinct_names(self.x, self.z)
         if self.missing:
             missing.observed(likelihood, seen["mask"])
             for layer in distribution_layers(self.decoder):
@@ -143,7 +140,7 @@ class LatentVariableModel(Surface, keras.Model):
         """
         data = batch.by_name(data)
         if not self.built:
-            self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), data["x"]))
+            self.build(map_parts(lambda x: (None, *x.shape[1:]), data["x"]))
         x = self.x.expect(data["x"])
         mask = data.get("mask")
         seen = {}
@@ -156,7 +153,7 @@ class LatentVariableModel(Surface, keras.Model):
         self._expect_possible(x, **seen)
         given = self._given(data.get("condition"))
         if self.condition is not None:
-            batch.expect_alike(self.x.leading(x), self.condition.leading(given["condition"]))
+            quantity.expect_alike(self.x.leading(x), self.condition.leading(given["condition"]))
         return {"x": x, **seen, **given}
 
     def _expect_possible(self, x, mask=None) -> None:
@@ -193,7 +190,7 @@ class LatentVariableModel(Surface, keras.Model):
 
     def _posterior(self, data: dict) -> tfd.Distribution:
         ndims = {**self.x.ndims, **self._condition_ndims}
-        ndims |= {batch.mask_name(name): number for name, number in self.x.ndims.items()}
+        ndims |= {quantity.mask_name(name): number for name, number in self.x.ndims.items()}
         return fold(self.encoder, self._encoder_inputs(data), ndims, self.x.main)
 
     def _encoder_inputs(self, data: dict) -> dict:
@@ -205,7 +202,7 @@ class LatentVariableModel(Surface, keras.Model):
         if self.missing:
             masks = self.x.parts(data["mask"])
             values |= {
-                batch.mask_name(name): tf.cast(mask, self.variable_dtype)
+                quantity.mask_name(name): tf.cast(mask, self.variable_dtype)
                 for name, mask in masks.items()
             }
         return {**values, **({"condition": data["condition"]} if "condition" in data else {})}
@@ -231,7 +228,7 @@ class LatentVariableModel(Surface, keras.Model):
         if self.condition is not None:
             lead = self.condition.leading(given["condition"])
             if lead.rank <= self.z.leading(z).rank:
-                batch.expect_alike(self.z.leading(z), lead, "z")
+                quantity.expect_alike(self.z.leading(z), lead, "z")
         values = {**self.z.parts(z), **given}
         return fold(self.decoder, values, {**self.z.ndims, **self._condition_ndims}, self.z.main)
 
@@ -345,7 +342,7 @@ class LatentVariableModel(Surface, keras.Model):
         ndims = {name: variables[name].ndims_of_parts for name in data}
         lead = tf.shape(tf.nest.flatten(data["x"])[0])[: self.x.leading(data["x"]).rank]
         flat = tf.nest.map_structure(
-            lambda value, number: batch.flatten(value, lead, number), data, ndims
+            lambda value, number: quantity.flatten(value, lead, number), data, ndims
         )
         # As numbers: a mask of truth values has no gradient, which `log_prob` asks for.
         if self.missing:

@@ -12,9 +12,10 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tfp_vae import sampling
-from tfp_vae.batch import Quantity, by_name
+from tfp_vae.batch import by_name
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation import posterior_means
+from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
 

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, sampling
-from tfp_vae.batch import Quantity
+from tfp_vae import quantity, sampling
 from tfp_vae.layers.fold import named_function
 from tfp_vae.layers.parts import map_parts, parts_of
+from tfp_vae.quantity import Quantity
 
 tfd = tfp.distributions
 
@@ -116,7 +116,7 @@ class Surface(abc.ABC):
         seeds = sampling.row_seeds(num_samples, seed)
         given = self._given(condition)
         if self.condition is not None:
-            condition = batch.one_for_each(given["condition"], num_samples, self.condition.shape)
+            condition = quantity.one_for_each(given["condition"], num_samples, self.condition.shape)
         return map_parts(np.asarray, self.rows_of_samples(seeds, condition, prior, draws))
 
     def joint_distribution(self, condition=None) -> tfd.JointDistribution:
@@ -137,4 +137,4 @@ class Surface(abc.ABC):
         )
 
     def _given(self, condition) -> dict:
-        return batch.given(condition, self.condition, self.called)
+        return quantity.given(condition, self.condition, self.called)

@@ -18,6 +18,7 @@ from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
 from tfp_vae.layers.distribution_layer import distribution_layers
 from tfp_vae.layers.internals import layers_within
+from tfp_vae.layers.parts import map_parts
 from tfp_vae.layers.values import check_values
 from tfp_vae.layers.vector_quantized import commitment_loss
 from tfp_vae.seeds import Stream, seed_of
@@ -29,8 +30,6 @@ tfd = tfp.distributions
 COLLAPSED_KL = 0.1
 # Keras's own, where none is given.
 BATCH_SIZE = 32
-# What objectives call the numbers of their draws of z.
-DRAWS = ("num_samples", "num_estimates")
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -343,9 +342,10 @@ class VAE(LatentVariableModel):
             return None
         most = self.steps_per_execution
         if most == 1:
-            draws = math.prod(getattr(self.objective, name, 1) for name in DRAWS)
             divides = given is not None
-            most = blocks.most_steps(self, batch_size, draws, steps, divides=divides)
+            most = blocks.most_steps(
+                self, batch_size, self.objective.num_draws, steps, divides=divides
+            )
         return blocks.Blocks(self._program, most, steps, rows)
 
     @functools.cached_property
@@ -401,7 +401,7 @@ class VAE(LatentVariableModel):
             return None
         named = batch.by_name(examples)
         if not self.built:
-            self.build(batch.map_parts(lambda x: (None, *x.shape[1:]), named["x"]))
+            self.build(map_parts(lambda x: (None, *x.shape[1:]), named["x"]))
         if not all(np.isfinite(weight).all() for weight in self.get_weights()):
             raise ValueError(
                 "The model's weights are not finite: its training has diverged. Train it anew."

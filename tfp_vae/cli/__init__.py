@@ -10,11 +10,12 @@ import rich.table
 import tensorflow as tf
 
 from tfp_vae import datasets, files, plots, serving
-from tfp_vae.batch import Quantity, num_examples
+from tfp_vae.batch import num_examples
 from tfp_vae.checks import one_of
 from tfp_vae.cli import served
-from tfp_vae.cli.build import build, parse_condition, parse_likelihood
+from tfp_vae.cli.build import build
 from tfp_vae.cli.catalogue import members
+from tfp_vae.cli.names import parse_condition, parse_likelihood
 from tfp_vae.cli.report import (
     card,
     console,
@@ -29,6 +30,7 @@ from tfp_vae.cli.report import (
 )
 from tfp_vae.cli.runs import Options, Run, open_vae, written_whole
 from tfp_vae.cli.training import read_config, resume, train
+from tfp_vae.quantity import Quantity
 from tfp_vae.vae import VAE
 
 # Examples that are filled in at once: each has as many draws as `num_samples` says.

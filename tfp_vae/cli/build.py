@@ -1,9 +1,7 @@
 """From the options of a run to its VAE: where names become objects."""
 
-import ast
 import functools
 import inspect
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -12,6 +10,17 @@ import numpy as np
 from tfp_vae import datasets, hierarchy, layers, networks, objectives, priors
 from tfp_vae.batch import num_examples
 from tfp_vae.checks import one_of
+from tfp_vae.cli.names import (
+    FLOWS,
+    OBJECTIVES,
+    PAIRS,
+    POSTERIORS,
+    POSTERIORS_OF_PARTS,
+    PRIORS,
+    PRIORS_OF_A_SIZE,
+    parse,
+    parse_likelihood,
+)
 from tfp_vae.cli.runs import Options
 from tfp_vae.vae import VAE
 
@@ -22,39 +31,6 @@ MAX_STEPS_PER_EXECUTION = 50
 LARGE_INPUT = 32.0
 # Features of an example that the flow of its posterior depends on.
 CONTEXT_SIZE = 64
-# Numbers in each code vector, of which there are `latent_size`.
-CODE_SIZE = 8
-
-
-def _members(room: ModuleType, base: type, role: str | None = None) -> tuple[str, ...]:
-    """Return the names of a room's classes of a kind, or of those that say of themselves that they
-    have a role.
-    """
-    members = {name: getattr(room, name) for name in room.__all__}
-    members = {
-        name: one
-        for name, one in members.items()
-        if inspect.isclass(one) and not inspect.isabstract(one)
-    }
-    of_the_kind = [name for name, member in members.items() if issubclass(member, base)]
-    return tuple(
-        sorted(name for name in of_the_kind if role in (None, *getattr(members[name], "roles", ())))
-    )
-
-
-FLOWS = _members(layers, layers.Flow)
-# All but VectorQuantized, which is no part of a table of latents and has priors of its own.
-POSTERIORS = (
-    *(
-        name
-        for name in _members(layers, layers.DistributionLayer, "posterior")
-        if name != "VectorQuantized"
-    ),
-    *FLOWS,
-)
-LIKELIHOODS = _members(layers, layers.DistributionLayer, "likelihood")
-PRIORS = (*_members(priors, priors.Prior, "of a size"), *FLOWS)
-OBJECTIVES = _members(objectives, objectives.Objective)
 
 
 def build(splits: datasets.Splits, options: Options) -> VAE:
@@ -109,72 +85,16 @@ def learning_rate(options: Options, steps: int) -> keras.optimizers.schedules.Le
     return keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
 
 
-def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
-    """Read a name, alone or with arguments by name, as in Python.
-
-    >>> parse("objective", "IWAE(num_samples=50, estimator='dreg')", ("ELBO", "IWAE"))
-    ('IWAE', {'num_samples': 50, 'estimator': 'dreg'})
-    """
-    try:
-        tree = ast.parse(text, mode="eval").body
-        call = tree if isinstance(tree, ast.Call) else ast.Call(tree, [], [])
-        if not isinstance(call.func, ast.Name) or call.args:
-            raise ValueError("not a name with arguments by name")
-        arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if len(arguments) < len(call.keywords):
-            raise ValueError("a name given twice")
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"--{option} must be a name, alone or with arguments by name such as "
-            f"{known[0]}(name=1); received {text!r}."
-        ) from error
-    return one_of(known, call.func.id, f"--{option}"), arguments
-
-
-def parse_likelihood(
-    text: str, known: tuple[str, ...] = ("auto", *LIKELIHOODS, "Joint")
-) -> tuple[Any, dict]:
-    """Read the option --likelihood: a name with its arguments; None stands for what suits the data.
-
-    >>> parse_likelihood("IndependentNormal"), parse_likelihood("Joint(age='auto', job='IndependentCategorical')")
-    (('IndependentNormal', {}), ({'age': None, 'job': 'IndependentCategorical'}, {'age': {}, 'job': {}}))
-    """
-    name, arguments = parse("likelihood", text, known)
-    if name != "Joint":
-        return None if name == "auto" else name, arguments
-    parts = {
-        part: parse_likelihood(str(end), ("auto", *LIKELIHOODS)) for part, end in arguments.items()
-    }
-    return {part: name for part, (name, _) in parts.items()}, {
-        part: given for part, (_, given) in parts.items()
-    }
-
-
-def parse_condition(text: str) -> np.ndarray:
-    """Read a condition of the option --condition: a label, or numbers with commas between them.
-
-    >>> parse_condition("7"), parse_condition("0.5, 1")
-    (array(7), array([0.5, 1. ]))
-    """
-    try:
-        return np.asarray(ast.literal_eval(text), None if "." in text else "int64")
-    except (SyntaxError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"--condition must be a label such as 7, or numbers such as 0.5,1; received {text!r}."
-        ) from error
-
-
 def _networks(
     splits: datasets.Splits, options: Options
 ) -> tuple[keras.Model, keras.Model, keras.layers.Layer]:
     """Return encoder, decoder and prior."""
-    known = (*POSTERIORS, "VectorQuantized", "Joint", *hierarchy.__all__)
-    name, arguments = parse("posterior", options.posterior, known)
+    name, arguments = parse("posterior", options.posterior, (*POSTERIORS, "Joint"))
     if name in hierarchy.__all__:
         return _hierarchy(splits, options, name, arguments)
     if name == "Joint":
         parts = {
-            part: _part(*parse("posterior", str(end), POSTERIORS), options)
+            part: _part(*parse("posterior", str(end), POSTERIORS_OF_PARTS), options)
             for part, end in arguments.items()
         }
         last: list[keras.layers.Layer] = [keras.layers.ReLU(), layers.Joint(parts)]
@@ -364,14 +284,12 @@ def _posterior(
     A flow's name stands for a `FlowPosterior` of it.
     """
     posterior = getattr(layers, name)
-    arguments = {"event_size": latent_size, **arguments}
     if name in FLOWS:
-        arguments = {"flow": posterior(**{"context_size": CONTEXT_SIZE, **arguments})}
+        flow = {"event_size": latent_size, "context_size": CONTEXT_SIZE, **arguments}
+        arguments = {"flow": posterior(**flow)}
         posterior = layers.FlowPosterior
-    elif name == "VectorQuantized":
-        arguments = {"event_shape": (arguments.pop("event_size"), CODE_SIZE), **arguments}
-    elif "event_shape" in inspect.signature(posterior).parameters:
-        arguments = {"event_shape": arguments.pop("event_size"), **arguments}
+    else:
+        arguments = {**posterior.arguments_of_latents(latent_size), **arguments}
     return posterior(**arguments), num_params(posterior, arguments)
 
 
@@ -384,14 +302,14 @@ def num_params(layer: type[layers.DistributionLayer], arguments: dict) -> int:
 
 
 def _joint_prior(options: Options, latents: dict[str, tuple]) -> layers.Joint:
-    name, arguments = parse("prior", options.prior, (*PRIORS, "VampPrior", "Codes", "Joint"))
+    name, arguments = parse("prior", options.prior, (*PRIORS, "Joint"))
     if name != "Joint" or arguments.keys() != latents.keys():
         example = ", ".join(f"{part}='StandardNormal'" for part in latents)
         raise ValueError(
             f'--posterior Joint(...) needs a prior of each part, such as --prior "Joint({example})"; received '
             f"--prior {options.prior!r}."
         )
-    chosen = {part: parse("prior", str(arguments[part]), PRIORS) for part in latents}
+    chosen = {part: parse("prior", str(arguments[part]), PRIORS_OF_A_SIZE) for part in latents}
     return layers.Joint(
         {part: _named_prior(*chosen[part], _size(shape)) for part, shape in latents.items()}
     )
@@ -406,27 +324,18 @@ def _prior(
     """Return the prior of the latents, or of the last of a hierarchy, which no encoder of x alone
     ends in.
     """
-    name, arguments = parse("prior", options.prior, (*PRIORS, "VampPrior", "Codes"))
-    if name == "VampPrior":
-        if encoder is None or splits.is_table or options.missing:
-            raise ValueError(
-                "--prior VampPrior needs an encoder from an x without parts to one latent; "
-                f"received --posterior {options.posterior!r}, --likelihood {options.likelihood!r}."
-            )
-        examples = splits.training_values()
-        arguments = {"low": float(examples.min()), "high": float(examples.max()), **arguments}
-        prior = priors.VampPrior(encoder, splits.event_shape, **arguments)
-        prior.pseudo_inputs.assign(np.resize(examples, prior.pseudo_inputs.shape))
-        return prior
+    name, arguments = parse("prior", options.prior, PRIORS)
     last = None if encoder is None else encoder.layers[-1]
-    if isinstance(last, layers.VectorQuantized) and name == "Codes":
-        return priors.Codes(last, **arguments)
-    if isinstance(last, layers.VectorQuantized) or name == "Codes":
-        raise ValueError(
-            "--posterior VectorQuantized and --prior Codes go together; received --posterior "
-            f"{options.posterior!r} and --prior {options.prior!r}."
-        )
-    return _named_prior(name, arguments, latent_size)
+    for prior, posterior in PAIRS.items():
+        if (name == prior) != (type(last).__name__ == posterior):
+            raise ValueError(
+                f"--posterior {posterior} and --prior {prior} go together; received --posterior "
+                f"{options.posterior!r} and --prior {options.prior!r}."
+            )
+    if name in PRIORS_OF_A_SIZE:
+        return _named_prior(name, arguments, latent_size)
+    examples = None if splits.is_table or options.missing else splits.training_values()
+    return getattr(priors, name).of_encoder(encoder, examples, **arguments)
 
 
 def _named_prior(name: str, arguments: dict, latent_size: int | tuple) -> priors.Prior:
@@ -441,16 +350,18 @@ def _size(shape: tuple) -> int | tuple:
 
 def _objective(splits: datasets.Splits, options: Options, steps: int) -> objectives.Objective:
     name, arguments = parse("objective", options.objective, OBJECTIVES)
-    if name == "BetaTCVAE":
-        arguments = {"dataset_size": num_examples(splits.train), **arguments}
+    objective = getattr(objectives, name)
+    arguments = {**objective.arguments_of_data(num_examples(splits.train)), **arguments}
     if options.beta != 1.0 or options.warm_up or options.cycles > 1:
-        if name not in ("ELBO", "BetaTCVAE") or "beta" in arguments:
+        if not objective.has_scheduled_beta or "beta" in arguments:
+            scheduled = [one for one in OBJECTIVES if getattr(objectives, one).has_scheduled_beta]
             raise ValueError(
-                "--beta, --warm-up and --cycles are about the beta of ELBO and BetaTCVAE; received "
-                f"--objective {options.objective!r}. Leave them out, or give beta there alone."
+                f"--beta, --warm-up and --cycles are about the beta of {' and '.join(scheduled)}; "
+                f"received --objective {options.objective!r}. Leave them out, or give beta there "
+                "alone."
             )
         arguments["beta"] = _beta(options, steps)
-    return getattr(objectives, name)(**arguments)
+    return objective(**arguments)
 
 
 def _beta(options: Options, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:

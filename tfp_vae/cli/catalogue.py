@@ -7,7 +7,7 @@ import inspect
 from typing import NamedTuple
 
 from tfp_vae import hierarchy, layers, networks, objectives, priors
-from tfp_vae.cli.build import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS
+from tfp_vae.cli.names import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS
 
 PAGE = """\
 # Members
@@ -31,11 +31,10 @@ def members() -> dict[str, list[Member]]:
     >>> members()["networks"][0].name
     'mlp'
     """
-    posteriors = (*POSTERIORS, "VectorQuantized", *hierarchy.__all__)
     return {
-        "posteriors": [_member(name, layers, hierarchy) for name in posteriors],
+        "posteriors": [_member(name, layers, hierarchy) for name in POSTERIORS],
         "likelihoods": [_member(name, layers) for name in LIKELIHOODS],
-        "priors": [_member(name, priors, layers) for name in (*PRIORS, "VampPrior", "Codes")],
+        "priors": [_member(name, priors, layers) for name in PRIORS],
         "objectives": [_member(name, objectives) for name in OBJECTIVES],
         "networks": [
             _member("mlp", networks),

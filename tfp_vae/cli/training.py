@@ -15,8 +15,9 @@ from rich.markup import escape
 
 from tfp_vae import datasets
 from tfp_vae.batch import num_examples
-from tfp_vae.cli.build import build, check_numbers, learning_rate, parse_likelihood
+from tfp_vae.cli.build import build, check_numbers, learning_rate
 from tfp_vae.cli.failures import in_words
+from tfp_vae.cli.names import parse_likelihood
 from tfp_vae.cli.report import (
     card,
     console,

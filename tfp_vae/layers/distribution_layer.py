@@ -1,6 +1,7 @@
 """Features in, distribution out: the base of the family and its most general member."""
 
 import abc
+import inspect
 from collections.abc import Callable, Mapping
 
 import keras
@@ -39,9 +40,11 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    # What those who choose by name may take it for: "posterior", "likelihood", both or neither.
-    # Each member says it.
+    # What those who choose by name may take it for: "posterior", "sole posterior" (of a whole z, not
+    # of one of its parts), "likelihood", several or none of them. Each member says it.
     roles: tuple[str, ...] = ()
+    # The name of the only prior that goes with it, if there is only one.
+    only_prior: str | None = None
     # How 8-bit pixels become values of a likelihood: their "levels", random "bits", "scaled" to [0,
     # 1], or spread at random over the "unit" interval.
     pixels = "levels"
@@ -94,6 +97,12 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         return self.new(
             params, *[getattr(self, name) for name in self.argument_names], self.validate_args
         )
+
+    @classmethod
+    def arguments_of_latents(cls, size: int) -> dict:
+        """Return the arguments that make it a posterior of latents of a size."""
+        taken = inspect.signature(cls).parameters
+        return {"event_shape" if "event_shape" in taken else "event_size": size}
 
     def begin_at(self, examples: Mapping[str, np.ndarray]) -> None:
         """Choose where weights begin from data, before the first step of training.

@@ -31,6 +31,8 @@ DEAD_BELOW = 0.03
 # Squared distance to a code vector, relative to its distance from the middle of all, within which a
 # value is that one.
 TOLERANCE = 1e-6
+# Numbers in each code vector where the size of the latents is the number of vectors.
+CODE_SIZE = 8
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -82,7 +84,8 @@ class VectorQuantized(DistributionLayer):
     (TensorShape([5, 3]), TensorShape([5, 3, 2]), True)
     """
 
-    roles = ("posterior",)
+    roles = ("sole posterior",)
+    only_prior = "Codes"
 
     def __init__(
         self,
@@ -170,6 +173,10 @@ class VectorQuantized(DistributionLayer):
         ):
             mean.assign(self.momentum * tf.convert_to_tensor(mean) + (1.0 - self.momentum) * batch)
         self.num_updates.assign(self.num_updates + 1)
+
+    @classmethod
+    def arguments_of_latents(cls, size: int) -> dict:
+        return {"event_shape": (size, CODE_SIZE)}
 
     @staticmethod
     def new(

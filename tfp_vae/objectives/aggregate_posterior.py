@@ -64,6 +64,8 @@ class BetaTCVAE(Objective):
     6.0
     """
 
+    has_scheduled_beta = True
+
     def __init__(
         self,
         dataset_size: int,
@@ -82,6 +84,10 @@ class BetaTCVAE(Objective):
             "estimator": one_of(("weighted", "stratified"), estimator, "estimator"),
         }
         super().__init__(arguments, **kwargs)
+
+    @classmethod
+    def arguments_of_data(cls, num_examples: int) -> dict:
+        return {"dataset_size": num_examples}
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
         factors(posterior, "BetaTCVAE")

@@ -55,6 +55,8 @@ class ELBO(Objective):
     4.0
     """
 
+    has_scheduled_beta = True
+
     def __init__(
         self,
         beta: float | Schedule = 1.0,

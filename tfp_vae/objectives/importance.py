@@ -105,8 +105,12 @@ class MIWAE(Objective):
         }
         super().__init__(arguments, **kwargs)
 
+    @property
+    def num_draws(self) -> int:
+        return self.num_estimates * self.num_samples
+
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        _, log_weights, terms = weigh(one_pass, self.num_estimates * self.num_samples)
+        _, log_weights, terms = weigh(one_pass, self.num_draws)
         bounds = log_mean(grouped(log_weights, self.num_samples), axis=1)
         return {**terms, "loss": -tf.reduce_mean(bounds, 0)}
 
@@ -172,8 +176,12 @@ class PIWAE(Objective):
         }
         super().__init__(arguments, **kwargs)
 
+    @property
+    def num_draws(self) -> int:
+        return self.num_estimates * self.num_samples
+
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        z, log_weights, terms = weigh(one_pass, self.num_estimates * self.num_samples)
+        z, log_weights, terms = weigh(one_pass, self.num_draws)
         model = tf.nn.softmax(log_weights, 0)
         within = tf.nn.softmax(grouped(log_weights, self.num_samples), 1) / self.num_estimates
         encoder = tf.reshape(within, tf.shape(log_weights))

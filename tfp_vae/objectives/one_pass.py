@@ -107,6 +107,8 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     # Whether it is defined for a posterior without a density, `layers.Deterministic`.
     takes_points = False
+    # Whether it has a beta that may be a schedule, such as a warm-up.
+    has_scheduled_beta = False
 
     def __init__(self, arguments: dict, **kwargs):
         super().__init__(autocast=False, **kwargs)
@@ -118,6 +120,16 @@ class Objective(keras.layers.Layer, abc.ABC):
 
         A VAE asks when it is built.
         """
+
+    @property
+    def num_draws(self) -> int:
+        """Draws of z for each example in a training step, with which its cost grows."""
+        return getattr(self, "num_samples", 1)
+
+    @classmethod
+    def arguments_of_data(cls, num_examples: int) -> dict:
+        """Return the arguments of the constructor that follow from the training data."""
+        return {}
 
     @abc.abstractmethod
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:

@@ -236,7 +236,7 @@ class VampPrior(Prior):
     TensorShape([2])
     """
 
-    roles = ()
+    roles = ("of an encoder",)
 
     def __init__(
         self,
@@ -278,6 +278,19 @@ class VampPrior(Prior):
         return tfd.MixtureSameFamily(
             tfd.Categorical(tf.zeros([self.num_components], components.dtype)), components
         )
+
+    @classmethod
+    def of_encoder(cls, encoder: keras.Model | None, x, **arguments) -> "VampPrior":
+        """Make one that starts at examples x, `[num_examples, *event_shape]`."""
+        if encoder is None or x is None:
+            raise ValueError(
+                "VampPrior needs an encoder from an x without parts to one latent, and examples "
+                "without missing values. Choose another prior."
+            )
+        arguments = {"low": float(x.min()), "high": float(x.max()), **arguments}
+        prior = cls(encoder, x.shape[1:], **arguments)
+        prior.pseudo_inputs.assign(np.resize(x, prior.pseudo_inputs.shape))
+        return prior
 
     def look_at(self, x) -> None:
         low = float(np.min(x))

@@ -237,7 +237,7 @@ class Codes(OfLogits):
     np.float32(4.159)
     """
 
-    roles = ()
+    roles = ("of an encoder",)
 
     def __init__(self, quantizer: layers.VectorQuantized, *, trained: bool = False, **kwargs):
         expect_kind(
@@ -248,6 +248,11 @@ class Codes(OfLogits):
         )
         shape = (quantizer.event_shape[0], quantizer.num_codes)
         super().__init__({"quantizer": quantizer}, shape, trained, **kwargs)
+
+    @classmethod
+    def of_encoder(cls, encoder: keras.Model, x, **arguments) -> "Codes":
+        """Make that of the encoder's last layer."""
+        return cls(encoder.layers[-1], **arguments)
 
     def call(self, inputs=None) -> tfd.Distribution:
         return CodeVectors(

@@ -37,8 +37,8 @@ class Prior(keras.layers.Layer, abc.ABC):
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    # "of a size": a size or shape of the latents is all that it must be made of, so that it can be
-    # chosen by name.
+    # What it is made of where it is chosen by name: "of a size", that of the latents, or "of an
+    # encoder", by `of_encoder`.
     roles: tuple[str, ...] = ("of a size",)
 
     def __init__(self, arguments: dict, **kwargs):
@@ -49,6 +49,21 @@ class Prior(keras.layers.Layer, abc.ABC):
     @abc.abstractmethod
     def call(self, inputs=None) -> tfd.Distribution:
         """Return p(z), batch shape `[]`."""
+
+    @classmethod
+    def of_encoder(cls, encoder: keras.Model | None, x, **arguments) -> "Prior":
+        """Make one of the encoder and examples; priors with the role "of an encoder".
+
+        Args:
+            encoder: from x alone to one latent; None where the model has no such encoder.
+            x: training examples, `[num_examples, *event_shape]`; None where they have parts or
+                missing values.
+            **arguments: others of the constructor.
+
+        Raises:
+            ValueError: if it needs what is None.
+        """
+        raise NotImplementedError
 
     def look_at(self, x) -> None:
         """Warn where data do not suit the prior, before training; most priors suit all data.

@@ -9,10 +9,11 @@ import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import batch, sampling
-from tfp_vae.batch import Quantity
+from tfp_vae import sampling
 from tfp_vae.checks import as_count
 from tfp_vae.layers.internals import layers_within
+from tfp_vae.layers.parts import map_parts
+from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.serving.companion_files import ModelCard, write_card, write_configurations
 from tfp_vae.serving.description import DESCRIBE, DESCRIPTION, describing, description
@@ -157,9 +158,9 @@ def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> di
     x = sampling.sample(
         vae.decode(vae.z.whole(z), *condition.values()), [], seed_of(Stream.EXPORTED_REQUESTS)
     )
-    x = batch.map_parts(lambda part: tf.cast(part, tf.float32), vae.x.parts(x))
+    x = map_parts(lambda part: tf.cast(part, tf.float32), vae.x.parts(x))
     if vae.missing:
-        x = batch.map_parts(lambda part: tf.where(_alternating(part.shape) > 0, np.nan, part), x)
+        x = map_parts(lambda part: tf.where(_alternating(part.shape) > 0, np.nan, part), x)
     return {**x, **z, **condition, "seed": seed, "row": tf.range(BATCH_SIZES[-1])}
 
 

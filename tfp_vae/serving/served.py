@@ -11,9 +11,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import sampling
-from tfp_vae.batch import Quantity, by_name, expect_alike
+from tfp_vae.batch import by_name
 from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.parts import map_parts
+from tfp_vae.quantity import Quantity, expect_alike
 from tfp_vae.serving.plain_tensors import rebuild
 from tfp_vae.surface import Surface
 

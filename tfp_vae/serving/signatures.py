@@ -9,8 +9,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import missing, objectives, sampling
-from tfp_vae.batch import Quantity
 from tfp_vae.layers.parts import is_joint
+from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.serving.plain_tensors import describe, is_determined
 from tfp_vae.vae import VAE

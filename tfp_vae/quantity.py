@@ -1,0 +1,363 @@
+"""The quantities of a model: examples x, latents z and a condition, each a tensor or several parts."""
+
+import dataclasses
+import functools
+import keyword
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfp_vae.layers.fold import named_inputs
+from tfp_vae.layers.internals import nodes_of
+from tfp_vae.layers.parts import map_parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """x, z or the condition: a tensor `[..., *shape]`, or a dict of such tensors by the names of
+    its parts.
+
+    Args:
+        name: "x", "z" or "condition".
+        shape: of one, or a dict of the shapes of its parts.
+        dtype: of each part.
+        num_labels: of a condition of labels, how many the networks know; None where that is not
+            known.
+
+    Example:
+    >>> z = Quantity("z", {"z1": (5,), "z2": (2, 3)}, tf.float32)
+    >>> z.size, z.ndims, z.zeros()["z2"].shape
+    (11, {'z1': 1, 'z2': 2}, TensorShape([1, 2, 3]))
+    """
+
+    name: str
+    shape: Any
+    dtype: Any
+    num_labels: int | None = None
+
+    @classmethod
+    def of(cls, name: str, shape, dtype) -> "Quantity":
+        """Make one from static shapes of any kind."""
+        return cls(name, map_parts(tuple, shape), dtype)
+
+    @classmethod
+    def condition(cls, networks: Sequence[keras.layers.Layer]) -> "Quantity | None":
+        """Make that of the condition, if one of the networks takes it."""
+        found = [
+            named["condition"] for named in map(named_inputs, networks) if "condition" in named
+        ]
+        known = [size for size in map(num_labels, networks) if size is not None]
+        return (
+            cls("condition", tuple(found[0].shape[1:]), found[0].dtype, min(known, default=None))
+            if found
+            else None
+        )
+
+    @property
+    def shapes(self) -> dict[str, tuple]:
+        """The shape of each part by name; one part bears the variable's name."""
+        return self.parts(self.shape)
+
+    @property
+    def ndims(self) -> dict[str, int]:
+        """The number of axes of each part."""
+        return {name: len(shape) for name, shape in self.shapes.items()}
+
+    @property
+    def ndims_of_parts(self):
+        """The number of axes, or a dict of those of its parts."""
+        return map_parts(len, self.shape)
+
+    @property
+    def size(self) -> int:
+        """Numbers in one of it, all parts together."""
+        return sum(int(np.prod(shape)) for shape in self.shapes.values())
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether it is a dict of parts by name."""
+        return isinstance(self.shape, Mapping)
+
+    @property
+    def main(self) -> str | None:
+        """What a sole input of a network takes, whatever it is called.
+
+        Nothing if there are several parts.
+        """
+        return None if self.has_parts else self.name
+
+    def parts(self, value) -> dict:
+        """Return a value as a dict of its parts, in the order of their names, as everywhere."""
+        return map_parts(lambda part: part, value) if self.has_parts else {self.name: value}
+
+    def whole(self, parts: Mapping):
+        """Return what `parts` was made of: its one part, or the dict of them.
+
+        Other names are left out.
+        """
+        named = {name: parts[name] for name in self.shapes}
+        return named if self.has_parts else named[self.name]
+
+    def zeros(self, *leading: int):
+        """Return zeros `[1, *shape]`, or with the given leading axes."""
+        return map_parts(
+            lambda shape: tf.zeros([*(leading or [1]), *shape], self.dtype), self.shape
+        )
+
+    def expect(self, value):
+        """Return a value in the variable's dtype.
+
+        Raises:
+            ValueError: if its parts are others, or one of them has another shape, or fractions
+                where labels are asked.
+        """
+        value = map_parts(self._cast, value)
+        names = [*value] if isinstance(value, Mapping) else None
+        if names != ([*self.shapes] if self.has_parts else None):
+            received = names or "a single tensor"
+            expected = f"a dict of {[*self.shapes]}" if self.has_parts else "a single tensor"
+            raise ValueError(f"{self.name} must be {expected}, received {received}.")
+        parts = self.parts(value)
+        for name, shape in self.shapes.items():
+            if not _ends_with(parts[name].shape, shape):
+                expected = ", ".join(["...", *map(str, shape)])
+                raise ValueError(
+                    f"The VAE takes {name} of shape [{expected}], received shape "
+                    f"{parts[name].shape}."
+                )
+        leads = {
+            name: parts[name].shape[: parts[name].shape.rank - len(shape)]
+            for name, shape in self.shapes.items()
+        }
+        if not all(lead.is_compatible_with(self.leading(value)) for lead in leads.values()):
+            received = {name: tuple(lead) for name, lead in leads.items()}
+            raise ValueError(
+                f"The parts of {self.name} must be of as many examples each, received {received}."
+            )
+        return value
+
+    def expect_finite(self, value):
+        """Return a value as `expect` does, after looking at it where that is possible.
+
+        Not at a symbolic tensor.
+
+        Raises:
+            ValueError: as `expect`, or if a value is NaN or infinite.
+        """
+        value = self.expect(value)
+        known = [tf.get_static_value(leaf) for leaf in tf.nest.flatten(value)]
+        if not all(leaf is None or np.isfinite(leaf).all() for leaf in known):
+            raise ValueError(
+                f"{self.name} holds values that are NaN or infinite. Remove or replace them."
+            )
+        return value
+
+    def rows(self, value):
+        """Return a value as arrays `[rows, *shape]`.
+
+        None of symbolic tensors, which cannot be looked at.
+        """
+        parts = {name: tf.get_static_value(part) for name, part in self.parts(value).items()}
+        if any(part is None for part in parts.values()):
+            return None
+        return self.whole(
+            {name: np.reshape(part, [-1, *self.shapes[name]]) for name, part in parts.items()}
+        )
+
+    def _cast(self, part) -> tf.Tensor:
+        received = tf.as_dtype(getattr(part, "dtype", None) or np.asarray(part).dtype).name
+        own = tf.as_dtype(self.dtype)
+        kinds = ("bool", "int") if own.is_integer else ("bool", "int", "float")
+        if not any(kind in received for kind in kinds):
+            raise ValueError(
+                f"{self.name} must be {'whole ' * own.is_integer}numbers, as its keras.Input(..., "
+                f"dtype={own.name!r}) says, received {_kind(part, received)}. Convert it, as in "
+                f"{self.name}.astype({own.name!r})."
+            )
+        return tf.cast(part, self.dtype)
+
+    def is_known(self, value) -> tf.Tensor:
+        """Return whether each value is finite and, if it is a label, one that the networks know.
+
+        `[...]`.
+        """
+        known = tf.math.is_finite(tf.cast(value, tf.float32))
+        if self.num_labels is not None:
+            known &= (value >= 0) & (value < self.num_labels)
+        return tf.reduce_all(known, list(range(-len(self.shape), 0)))
+
+    def expect_known(self, value):
+        """Return a value as `expect` does, after looking at it where that is possible.
+
+        Not at a symbolic tensor.
+
+        Raises:
+            ValueError: as `expect`, or if a value is NaN, infinite, or a label that no network
+                knows.
+        """
+        value = self.expect(value)
+        static = tf.get_static_value(value)
+        with tf.init_scope():
+            if static is None or np.all(self.is_known(static)):
+                return value
+        if self.num_labels is None:
+            raise ValueError(
+                f"{self.name} holds values that are NaN or infinite. Remove or replace them."
+            )
+        raise ValueError(
+            f"{self.name} must be a label from 0 to {self.num_labels - 1}, which the networks know; "
+            f"received labels from {static.min()} to {static.max()}."
+        )
+
+    def leading(self, value) -> tf.TensorShape:
+        """Return the leading axes of a value, as far as they are known."""
+        name, part = next(iter(self.parts(value).items()))
+        return part.shape[: part.shape.rank - self.ndims[name]]
+
+    def split(self, vectors):
+        """Cut vectors `[..., size]` into the parts, one after another, and give each its shape."""
+        lead = tf.shape(vectors)[:-1]
+        shapes = self.shapes
+        pieces = tf.split(vectors, [int(np.prod(shape)) for shape in shapes.values()], -1)
+        named = zip(shapes.items(), pieces, strict=True)
+        return self.whole(
+            {name: tf.reshape(piece, tf.concat([lead, shape], 0)) for (name, shape), piece in named}
+        )
+
+
+def _kind(value, dtype: str) -> str:
+    """Return what was received in a word: a type where NumPy made an array of objects of it."""
+    return type(value).__name__ if value is None or isinstance(value, str) else dtype
+
+
+def mask_name(name: str) -> str:
+    """Return the name of an encoder's input that takes what is observed of x, or of a part of it.
+
+    >>> mask_name("x"), mask_name("age")
+    ('mask', 'age_mask')
+    """
+    return "mask" if name == "x" else f"{name}_mask"
+
+
+def expect_distinct_names(x: Quantity, z: Quantity) -> None:
+    """Raise a ValueError if a part of x or z has a name that says something else, or is no
+    identifier.
+    """
+    for name in x.shapes | z.shapes:
+        if not (name.isidentifier() and name.isascii()) or keyword.iskeyword(name):
+            raise ValueError(
+                f"Parts of x and z are named like Python's variables, in ASCII; received {name!r}."
+            )
+    taken = {"condition", "seed", "row", "mask", *map(mask_name, x.shapes)}
+    taken |= {variable.name for variable in (x, z) if variable.name not in variable.shapes}
+    if clash := sorted((x.shapes.keys() & z.shapes.keys()) | (taken & {*x.shapes, *z.shapes})):
+        raise ValueError(f"The names {clash} stand for two things. Rename these parts of x or z.")
+
+
+@functools.singledispatch
+def labels_of_table(layer: keras.layers.Layer) -> int | None:
+    """Return how many labels a layer has rows for, if it is a table of such."""
+    return None
+
+
+@labels_of_table.register(keras.layers.Embedding)
+def _(layer) -> int:
+    return layer.input_dim
+
+
+@labels_of_table.register(keras.layers.CategoryEncoding)
+def _(layer) -> int:
+    return layer.num_tokens
+
+
+def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = None) -> int | None:
+    """Return how many labels a network knows of its input "condition".
+
+    The least size of the tables it is looked up in.
+
+    Args:
+        network: Keras model, of which the layers `Embedding` and `CategoryEncoding` are such
+            tables.
+        tensor: another tensor of the network to look for than its input "condition".
+
+    Example:
+    >>> num_labels(keras.Sequential([keras.Input((), dtype="int32", name="condition"), keras.layers.Embedding(5, 2)]))
+    5
+    """
+    if tensor is None:
+        tensor = named_inputs(network).get("condition")
+    sizes = []
+    for layer in network.layers if isinstance(network, keras.Model) and tensor is not None else ():
+        for node in nodes_of(layer):
+            if not any(given is tensor for given in node.input_tensors):
+                continue
+            if isinstance(layer, keras.Model):
+                place = next(i for i, given in enumerate(node.input_tensors) if given is tensor)
+                sizes.append(num_labels(layer, layer.inputs[place]))
+            elif size := labels_of_table(layer):
+                sizes.append(size)
+            else:
+                sizes += [
+                    num_labels(network, out) for out in node.output_tensors if "int" in out.dtype
+                ]
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def given(condition, variable: Quantity | None, model: str) -> dict:
+    """Return a condition as a dict of it, empty where a model takes none.
+
+    Args:
+        condition: what was passed, or None.
+        variable: the model's, or None.
+        model: what to call the model in errors.
+
+    Raises:
+        ValueError: if it is missing, not asked for, or not one that the networks know.
+    """
+    if variable is not None and condition is None:
+        raise ValueError(
+            f"{model} is conditional: pass a dict of 'x' and 'condition' as data, and condition=... "
+            "elsewhere."
+        )
+    if variable is None and condition is not None:
+        raise ValueError(
+            f"{model} takes no condition: none of its networks has a keras.Input named 'condition'."
+        )
+    return {} if variable is None else {"condition": variable.expect_known(condition)}
+
+
+def one_for_each(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:
+    """Return one condition for each of a number of rows, which may have their own already.
+
+    Raises:
+        ValueError: if it has another number of rows.
+    """
+    if condition.shape.rank > len(shape) and condition.shape[0] not in (1, number):
+        raise ValueError(
+            f"The condition is for {condition.shape[0]} examples, but {number} are asked for."
+        )
+    return tf.broadcast_to(condition, [number, *shape])
+
+
+def expect_alike(x: tf.TensorShape, condition: tf.TensorShape, name: str = "x") -> None:
+    """Raise a ValueError if the leading axes of a condition are not those of x, or the last of
+    them.
+    """
+    if condition.rank > x.rank or not condition.is_compatible_with(x[x.rank - condition.rank :]):
+        raise ValueError(
+            f"{name} has the leading axes {tuple(x)}, the condition {tuple(condition)}: expected "
+            f"one condition for each {name}, or one for all."
+        )
+
+
+def _ends_with(shape: tf.TensorShape, end: tuple) -> bool:
+    return shape.rank >= len(end) and shape[shape.rank - len(end) :].is_compatible_with(end)
+
+
+def flatten(value: tf.Tensor, lead: tf.Tensor, ndims: int) -> tf.Tensor:
+    """Make one axis of the leading ones, after repeating the value along those it lacks."""
+    event = value.shape[value.shape.rank - ndims :]
+    return tf.reshape(tf.broadcast_to(value, tf.concat([lead, event], 0)), [-1, *event])
