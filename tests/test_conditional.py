@@ -102,8 +102,11 @@ def test_every_method_takes_every_kind_of_condition(name, with_prior, tmp_path):
     )
     assert vae.decode(np.zeros([7, 24, 2]), condition).batch_shape == (7, 24)
     joint = vae.joint_distribution(condition[:5])
-    assert joint.log_prob(joint.sample(seed=[1, 2])).shape == (5,)
-    assert vae.prior_distribution(condition).batch_shape == ((24,) if with_prior else ())
+    drawn = joint.sample(seed=[1, 2])
+    assert drawn["z"].shape == (5, 2)
+    assert joint.log_prob(drawn).shape == (5,)
+    assert joint.sample(3, seed=[1, 2])["z"].shape == (3, 5, 2)
+    assert vae.prior_distribution(condition).batch_shape == (24,)
 
 
 @pytest.mark.slow

@@ -620,11 +620,11 @@ def test_the_gradient_of_log_prob_is_that_of_all_draws_at_once(trained_vae, digi
     """Its second loop adds up what automatic differentiation finds for the same draws side by side."""
     monkeypatch.setattr(generative, "ROWS_PER_DRAW", 12)
     vae, x = clone(trained_vae), tf.constant(digits.test[:3])
-    sources, steps = [x, *vae.trainable_variables], [(step, 10, 4) for step in range(3)]
+    steps = [(step, 10, 4) for step in range(3)]
     with tf.GradientTape() as tape:
         tape.watch(x)
         ours = vae.log_prob(x, 10)
-    slopes = tape.gradient(ours, sources)
+    slope = tape.gradient(ours, x)
     with tf.GradientTape() as tape:
         tape.watch(x)
         one_pass = vae.one_pass(x, tf.constant([3, 0]))
@@ -633,8 +633,8 @@ def test_the_gradient_of_log_prob_is_that_of_all_draws_at_once(trained_vae, digi
         )
         theirs = tf.reduce_logsumexp(log_weights, 0) - np.log(10.0)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-    for slope, expected in zip(slopes, tape.gradient(theirs, sources), strict=True):
-        np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    expected = tape.gradient(theirs, x)
+    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.xla

@@ -21,11 +21,19 @@ X = tf.TensorSpec([None, 3], tf.float32, "x")
 ROWS = {"x": tf.constant(np.random.default_rng(0).normal(size=[128, 3]).astype("float32"))}
 
 
+def nan_for_bad_rows(function):
+    def masked(x):
+        bad = tf.reduce_any(~tf.math.is_finite(x), 1, keepdims=True)
+        return function(tf.where(bad, np.nan, x))
+
+    return masked
+
+
 def verify_function(tmp_path, served, live=None, requests=ROWS):
     """Save one function, and verify it as if another one were the live model's."""
     folder = tmp_path / "1"
-    served = tf.function(served, input_signature=[X])
-    live = tf.function(live, input_signature=[X]) if live else served
+    served = tf.function(nan_for_bad_rows(served), input_signature=[X])
+    live = tf.function(nan_for_bad_rows(live), input_signature=[X]) if live else served
     tf.saved_model.save(tf.Module(), str(folder), signatures={"f": served})
     (folder / WARM_UP).parent.mkdir()
     write_warm_up(folder, "model", {"f": requests})
@@ -39,6 +47,13 @@ def refused(tmp_path, served, match, **kwargs):
 
 def test_what_serves_well_passes(tmp_path):
     verify_function(tmp_path, lambda x: {"y": tf.nn.softmax(x), "sum": tf.reduce_sum(x, 1)})
+
+
+def test_a_bad_row_that_gets_a_number_is_named(tmp_path):
+    def zero_for_nan(x):
+        return {"y": tf.where(tf.math.is_nan(x), 0.0, x)}
+
+    refused(tmp_path, zero_for_nan, "Signature f, output y: .* without a bad row of x by inf")
 
 
 def test_another_answer_is_named_and_measured(tmp_path):

@@ -4,6 +4,7 @@ Its distributions, and what is computed from them.
 """
 
 import abc
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from tfp_vae import batch, missing, objectives, priors, quantity, sampling
 from tfp_vae.checks import as_count, as_seed, expect_kind
 from tfp_vae.layers.distribution_layer import distribution_layers
 from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
+from tfp_vae.layers.frozen import frozen, later
 from tfp_vae.layers.kl_divergence import call_prior
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.layers.tensor_like import unwrap
@@ -94,7 +96,7 @@ class LatentVariableModel(Surface, keras.Model):
             )
         if self.prior is None:
             self.prior = self._default_prior()
-        prior = self.prior_distribution(**given)
+        prior = self.own_prior(**given)
         check_pair(posterior, prior)
         if (shape := map_parts(tuple, prior.event_shape)) != self.z.shape:
             raise ValueError(
@@ -179,14 +181,21 @@ class LatentVariableModel(Surface, keras.Model):
     def _mask(self) -> Quantity:
         return Quantity("mask", self.x.shape, tf.bool)
 
-    # Distributions
+    # Distributions. Training goes through the private methods, which are not frozen.
+
+    def frozen(self) -> contextlib.AbstractContextManager:
+        """Return a context in which no gradient tape sees the weights of the model."""
+        return frozen(self.parts.values())
 
     def encode(self, x) -> tfd.Distribution:
         """Return the posterior q(z|x), a plain tfd object.
 
-        `[..., *event_shape]` -> batch shape `[...]`.
+        `[..., *event_shape]` -> batch shape `[...]`. Gradients flow to x, and none to the weights,
+        which optimizers of TFP would train: to train them under a tape, call `vae.encoder(x)`.
         """
-        return self._posterior(self.as_batch(x))
+        data = self.as_batch(x)
+        with self.frozen():
+            return self._posterior(data)
 
     def _posterior(self, data: dict) -> tfd.Distribution:
         ndims = {**self.x.ndims, **self._condition_ndims}
@@ -212,7 +221,8 @@ class LatentVariableModel(Surface, keras.Model):
 
         `[..., *latent_shape]` -> batch shape `[...]`.
 
-        Latents of several parts are a dict. A condition with fewer leading axes than z is repeated
+        Latents of several parts are a dict. No gradient flows to the weights, as in `encode`: to
+        train them under a tape, call `vae.decoder(z)`. A condition with fewer leading axes than z is repeated
         along them.
 
         Raises:
@@ -220,7 +230,9 @@ class LatentVariableModel(Surface, keras.Model):
                 finite.
         """
         self.expect_built()
-        return self._likelihood(self.z.expect_finite(z), condition)
+        z = self.z.expect_finite(z)
+        with self.frozen():
+            return self._likelihood(z, condition)
 
     def _likelihood(self, z, condition=None) -> tfd.Distribution:
         z = self.z.expect(z)
@@ -234,10 +246,17 @@ class LatentVariableModel(Surface, keras.Model):
 
     def prior_distribution(self, condition=None) -> tfd.Distribution:
         """Return the prior p(z), a plain tfd object, batch shape `[]`, or p(z|condition), batch
-        shape `[...]`.
+        shape `[...]`, that of the condition also where the prior does not look at it.
+        """
+        with self.frozen():
+            prior = self.own_prior(condition)
+        if self.condition is None:
+            return prior
+        return self._for_each(prior, self.condition, self.condition.expect(condition))
 
-        A prior that does not look at the condition has batch shape `[]` in a conditional model,
-        too.
+    def own_prior(self, condition=None) -> tfd.Distribution:
+        """Return the prior as its layer makes it, not frozen; batch shape `[]` where it does not look
+        at the condition.
         """
         given = self._given(condition)
         if "condition" in named_inputs(self.prior):
@@ -255,13 +274,13 @@ class LatentVariableModel(Surface, keras.Model):
         data = self.as_batch(x)
         condition = data.get("condition")
         posterior = self._posterior(data)
-        prior = with_codes_of(posterior, self.prior_distribution(condition))
+        prior = with_codes_of(posterior, self.own_prior(condition))
 
         def likelihood(z):
             whole = self._likelihood(z, condition)
             return missing.observed(whole, data["mask"]) if self.missing else whole
 
-        return objectives.OnePass(data["x"], posterior, prior, likelihood, seed, step)
+        return objectives.OnePass(data["x"], posterior, prior, later(likelihood), seed, step)
 
     # What is computed from them
 
@@ -294,7 +313,7 @@ class LatentVariableModel(Surface, keras.Model):
         """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`, and give
         `x`, as `generate`.
         """
-        prior = self.prior_distribution(condition) if prior is None else unwrap(prior)
+        prior = self.own_prior(condition) if prior is None else unwrap(prior)
         z = sampling.sample_rows(prior, seeds)
         likelihood = self._likelihood(z, condition)
         return {
@@ -420,6 +439,9 @@ def _log_prob(
 ) -> tf.Tensor:
     rows = tf.nest.flatten(data)[0].shape[0] or ROWS_PER_DRAW
     draws = max(1, ROWS_PER_DRAW // rows)
-    return objectives.log_prob_by_recomputation(
-        lambda leaves: model.one_pass(leaves, seed), data, num_samples, draws_per_step=draws
-    )
+
+    def one_pass(leaves):
+        with model.frozen():
+            return model.one_pass(leaves, seed)
+
+    return objectives.log_prob_by_recomputation(one_pass, data, num_samples, draws_per_step=draws)

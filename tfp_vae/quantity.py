@@ -148,11 +148,14 @@ class Quantity:
             ValueError: as `expect`, or if a value is NaN or infinite.
         """
         value = self.expect(value)
-        known = [tf.get_static_value(leaf) for leaf in tf.nest.flatten(value)]
-        if not all(leaf is None or np.isfinite(leaf).all() for leaf in known):
-            raise ValueError(
-                f"{self.name} holds values that are NaN or infinite. Remove or replace them."
-            )
+        rows = self.rows(value)
+        for part in () if rows is None else tf.nest.flatten(rows):
+            finite = np.isfinite(part).reshape(len(part), -1).all(1)
+            if not finite.all():
+                raise ValueError(
+                    f"{self.name} holds values that are NaN or infinite, first in row "
+                    f"{np.argmin(finite)}. Remove or replace them."
+                )
         return value
 
     def rows(self, value):
@@ -201,15 +204,17 @@ class Quantity:
         value = self.expect(value)
         static = tf.get_static_value(value)
         with tf.init_scope():
-            if static is None or np.all(self.is_known(static)):
-                return value
+            known = np.ravel(True if static is None else self.is_known(static))
+        if known.all():
+            return value
+        row = f"first in row {np.argmin(known)}"
         if self.num_labels is None:
             raise ValueError(
-                f"{self.name} holds values that are NaN or infinite. Remove or replace them."
+                f"{self.name} holds values that are NaN or infinite, {row}. Remove or replace them."
             )
         raise ValueError(
             f"{self.name} must be a label from 0 to {self.num_labels - 1}, which the networks know; "
-            f"received labels from {static.min()} to {static.max()}."
+            f"received labels from {static.min()} to {static.max()}, {row}."
         )
 
     def leading(self, value) -> tf.TensorShape:

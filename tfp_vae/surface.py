@@ -9,7 +9,8 @@ import tensorflow_probability as tfp
 
 from tfp_vae import quantity, sampling
 from tfp_vae.layers.fold import named_function
-from tfp_vae.layers.parts import map_parts, parts_of
+from tfp_vae.layers.parts import map_joint, map_parts, parts_of
+from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.quantity import Quantity
 
 tfd = tfp.distributions
@@ -56,7 +57,7 @@ class Surface(abc.ABC):
 
     @abc.abstractmethod
     def prior_distribution(self, condition=None) -> tfd.Distribution:
-        """Return the prior p(z), batch shape `[]`, or p(z|condition)."""
+        """Return the prior p(z), batch shape `[]`, or p(z|condition), batch shape `[...]`."""
 
     @abc.abstractmethod
     def reconstruction(self, x):
@@ -135,6 +136,18 @@ class Surface(abc.ABC):
         return tfd.JointDistributionNamed(
             {**latents, **{name: of_part(name) for name in self.x.shapes}}
         )
+
+    def _for_each(self, prior: tfd.Distribution, variable: Quantity, condition) -> tfd.Distribution:
+        """Return a prior with the batch axes of a condition that it does not look at."""
+        lead = variable.leading(condition)
+        if not lead.is_fully_defined():
+            lead = tf.shape(condition)[: lead.rank]
+
+        def with_axes(part):
+            has_axes = is_a(part, tfd.Distribution) and part.batch_shape.rank == 0
+            return tfd.BatchBroadcast(part, lead) if has_axes else part
+
+        return map_joint(with_axes, prior)
 
     def _given(self, condition) -> dict:
         return quantity.given(condition, self.condition, self.called)

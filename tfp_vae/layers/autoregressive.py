@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_layer import DistributionLayer
+from tfp_vae.layers.frozen import later
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
 from tfp_vae.layers.tensor_like import expect_distribution, unwrap
 
@@ -319,7 +320,7 @@ class AutoregressiveTransform(DistributionLayer):
         """Build the transformed distribution."""
         message = f"AutoregressiveTransform belongs after a distribution layer, received {distribution!r}."
         base = unwrap(expect_distribution(distribution, message))
-        flow = tfb.MaskedAutoregressiveFlow(made, validate_args=validate_args)
+        flow = tfb.MaskedAutoregressiveFlow(later(made), validate_args=validate_args)
         return tfd.TransformedDistribution(base, flow, validate_args=validate_args)
 
 

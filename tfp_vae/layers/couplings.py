@@ -1,7 +1,7 @@
 """Coupling flows: one half of the values is transformed, depending on the other half."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ class RealNVP(Flow):
     def make_network(self, position: np.ndarray) -> keras.layers.Layer:
         return _Conditioner(self, params=2)
 
-    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+    def transform(self, network: Callable, position: np.ndarray, context) -> tfb.Bijector:
         def shift_and_scale(x, num_outputs):
             shift, log_scale = tf.unstack(network(x, context), num=2, axis=-1)
             return tfb.Chain([tfb.Shift(shift), tfb.Scale(log_scale=bounded(log_scale))])
@@ -118,7 +118,7 @@ class NeuralSpline(Flow):
     def make_network(self, position: np.ndarray) -> keras.layers.Layer:
         return _Conditioner(self, params=3 * self.num_bins - 1)
 
-    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+    def transform(self, network: Callable, position: np.ndarray, context) -> tfb.Bijector:
         def spline(x, num_outputs):
             widths, heights, slopes = tf.split(
                 network(x, context), [self.num_bins, self.num_bins, -1], axis=-1

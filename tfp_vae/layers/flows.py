@@ -2,7 +2,7 @@
 
 import abc
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ from tfp_vae.checks import as_count, as_seed, expect_kind, whole_number
 from tfp_vae.layers.arguments import rebuild, store, stored
 from tfp_vae.layers.autoregressive import AutoregressiveNetwork
 from tfp_vae.layers.distribution_layer import DistributionLayer
+from tfp_vae.layers.frozen import later
 from tfp_vae.layers.normal import MultivariateNormalDiag
 from tfp_vae.layers.shapes import as_event_size, split_params
 
@@ -97,7 +98,7 @@ class Flow(keras.layers.Layer, abc.ABC):
         """Make the built network of one transform, where `position[i]`, from 0, is that of value i."""
 
     @abc.abstractmethod
-    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+    def transform(self, network: Callable, position: np.ndarray, context) -> tfb.Bijector:
         """Make the bijector of one transform."""
 
     def bijector(self, context=None) -> tfb.Bijector:
@@ -119,7 +120,7 @@ class Flow(keras.layers.Layer, abc.ABC):
                 )
             # Broadcasts z to the context's batch, both ways.
             spread = [tfb.Shift(tf.zeros_like(context[..., :1]))]
-        pairs = zip(self.networks, self.positions, strict=True)
+        pairs = zip(map(later, self.networks), self.positions, strict=True)
         transforms = [self.transform(network, position, context) for network, position in pairs]
         return tfb.Chain([*spread, *reversed(transforms), *spread])
 
@@ -178,7 +179,7 @@ class MaskedAutoregressiveFlow(Flow):
     def make_network(self, position: np.ndarray) -> keras.layers.Layer:
         return _made(self, position)
 
-    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+    def transform(self, network: Callable, position: np.ndarray, context) -> tfb.Bijector:
         return _Autoregression(functools.partial(_shift_and_log_scale, network, context))
 
 
@@ -216,7 +217,7 @@ class InverseAutoregressiveFlow(Flow):
     def make_network(self, position: np.ndarray) -> keras.layers.Layer:
         return _made(self, position)
 
-    def transform(self, network: keras.layers.Layer, position: np.ndarray, context) -> tfb.Bijector:
+    def transform(self, network: Callable, position: np.ndarray, context) -> tfb.Bijector:
         return tfb.Invert(
             _Autoregression(functools.partial(_shift_and_log_scale, network, context))
         )
@@ -254,7 +255,7 @@ def _made(flow: Flow, position: np.ndarray) -> AutoregressiveNetwork:
     return made
 
 
-def _shift_and_log_scale(network: AutoregressiveNetwork, context, z) -> tuple[tf.Tensor, tf.Tensor]:
+def _shift_and_log_scale(network: Callable, context, z) -> tuple[tf.Tensor, tf.Tensor]:
     outputs = network(z) if context is None else network(z, conditional_input=context)
     shift, log_scale = tf.unstack(outputs, num=2, axis=-1)
     return shift, bounded(log_scale)

@@ -3,6 +3,7 @@
 Why, and which public thing would replace it.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -74,3 +75,13 @@ def plain_class(kind: type) -> type:
     `tfd.Independent` is only that of composite tensors.
     """
     return kind.__mro__[1]
+
+
+def leave_unwatched(variables: Iterable[tf.Variable]) -> None:
+    """Let no gradient tape watch variables.
+
+    A loaded SavedModel's are as trainable as they were when it was saved, and `tf.Variable` has no
+    public way to change that.
+    """
+    for variable in variables:
+        variable._trainable = False

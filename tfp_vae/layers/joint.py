@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_layer import DistributionLayer, distribution_layers
 from tfp_vae.layers.fold import call_by_name, fold, is_automatic, named_function, named_inputs
+from tfp_vae.layers.frozen import later
 from tfp_vae.layers.tensor_like import expect_distribution, unwrap
 
 __all__ = ["Joint", "ProductOfNormals"]
@@ -152,9 +153,11 @@ def _dependent(
         name: value.shape.rank - 1 for name, value in values.items() if value is not None
     }
 
+    folded = later(fold)
+
     def distribution(**latents):
         ndims = {**event_ndims, **{name: inputs[name].ndim - 1 for name in needs}}
-        return fold(network, {**latents, **values}, ndims, main)
+        return folded(network, {**latents, **values}, ndims, main)
 
     return named_function(needs, distribution)
 

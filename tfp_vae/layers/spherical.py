@@ -17,6 +17,38 @@ tfd = tfp.distributions
 # Lowest concentration, which is next to uniform, and the highest whose density is sure in float32.
 MIN_CONCENTRATION = 1e-2
 MAX_CONCENTRATION = 1e4
+# Of a draw's place between the pole opposite to the mean direction, 0, and that, 1: at the ends the
+# gradient through the draw is infinite.
+ENDS = (1e-6, 1.0 - 1e-7)
+
+
+@own
+class SmoothPowerSpherical(tfd.PowerSpherical):
+    """TFP's distribution, with gradients through every draw.
+
+    In float32 a draw can fall on the mean direction or opposite to it, where TFP's gradient is
+    infinite or NaN: one of some million draws, which is one of a training.
+    """
+
+    def _sample_n(self, n, seed=None):
+        beta_seed, tangent_seed = tfp.random.split_seed(seed, salt="power_spherical")
+        direction = tf.convert_to_tensor(self.mean_direction)
+        half = (tf.cast(tf.shape(direction)[-1], self.dtype) - 1.0) / 2.0
+        batch = self.batch_shape_tensor()
+        above = half + tf.broadcast_to(self.concentration, batch)
+        share = tfd.Beta(above, half).sample(n, seed=beta_seed)
+        share = tf.clip_by_value(share, *ENDS)[..., tf.newaxis]
+        tangent = tfp.random.spherical_uniform(
+            tf.concat([[n], batch], 0), self.event_shape[-1] - 1, self.dtype, tangent_seed
+        )
+        around_pole = tf.concat(
+            [2.0 * share - 1.0, 2.0 * tf.sqrt(share * (1.0 - share)) * tangent], -1
+        )
+        # A Householder reflection takes the first axis, the pole, to the mean direction.
+        pole = tf.one_hot(0, tf.shape(direction)[-1], dtype=self.dtype)
+        normal = tf.math.l2_normalize(pole - direction, -1)
+        along = tf.reduce_sum(around_pole * normal, -1, keepdims=True)
+        return tf.math.l2_normalize(around_pole - 2.0 * along * normal, -1)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -40,7 +72,8 @@ class PowerSpherical(DistributionLayer):
             concentration.
 
     Output:
-        `tfd.PowerSpherical`, batch shape `[...]`, event shape `[event_size]`.
+        `tfd.PowerSpherical`, batch shape `[...]`, event shape `[event_size]`, whose draws keep a
+        hair's breadth from its poles.
 
     Raises:
         ValueError: if `event_size` is not an integer of at least 2, or `params` has another size.
@@ -64,7 +97,7 @@ class PowerSpherical(DistributionLayer):
     def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., event_size + 1]`."""
         direction, concentration = _direction_and_concentration(params, event_size)
-        return tfd.PowerSpherical(
+        return SmoothPowerSpherical(
             direction, concentration, validate_args=validate_args, name=name or "PowerSpherical"
         )
 

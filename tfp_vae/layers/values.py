@@ -39,6 +39,7 @@ class Values(NamedTuple):
         include: whether an array, `[num_examples, *event_shape]`, has only such values.
         advice: what helps where it has others.
         remark: what is to be said of an array that has, or "".
+        ends: the least and the largest one.
         interval: the ends between which they are all real numbers, if that is what they are.
         is_point: whether it is a single point, which has no density.
         is_code: whether it is a single one of some code vectors.
@@ -50,6 +51,7 @@ class Values(NamedTuple):
     include: Callable[[np.ndarray], bool] = _anything
     advice: str = ""
     remark: Callable[[np.ndarray], str] = _nothing
+    ends: tuple[float, float] = (-math.inf, math.inf)
     interval: tuple[float, float] | None = None
     is_point: bool = False
     is_code: bool = False
@@ -69,7 +71,10 @@ def are_whole(x: np.ndarray) -> bool:
 def whole_numbers(words: str, advice: str, low: float = 0.0, high: float = math.inf) -> Values:
     """Return the whole numbers from `low` to `high`."""
     return Values(
-        words, lambda x: bool(are_whole(x) and low <= x.min() and x.max() <= high), advice
+        words,
+        lambda x: bool(are_whole(x) and low <= x.min() and x.max() <= high),
+        advice,
+        ends=(low, high),
     )
 
 
@@ -88,7 +93,11 @@ def interval(low: float, high: float) -> Values:
         words = f"numbers of at most {high:g}"
     advice = SCALE if (low, high) == (0.0, 1.0) else "Shift or scale the data"
     return Values(
-        words, lambda x: bool(low <= x.min() and x.max() <= high), advice, interval=(low, high)
+        words,
+        lambda x: bool(low <= x.min() and x.max() <= high),
+        advice,
+        ends=(low, high),
+        interval=(low, high),
     )
 
 
@@ -138,7 +147,7 @@ def expect_possible(likelihood: tfd.Distribution, x) -> None:
     Traceback (most recent call last):
         ...
     ValueError: The likelihood Bernoulli takes zeros and ones, but x lies in [255, 255]. Scale 8-bit images by x / 255 \
-and binarize them (datasets.load does both), or choose another likelihood.
+and binarize them (datasets.load does both), or choose another likelihood. Row 0 is the first such example.
     """
     if not is_joint(likelihood):
         return _expect_possible(unwrap(likelihood), x)
@@ -173,8 +182,9 @@ def _expect_possible(likelihood: tfd.Distribution, x) -> None:
         )
     if not np.isfinite(x).all():
         raise ValueError(
-            f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite. Remove "
-            "or replace them, or set what is missing to NaN and make the VAE with missing=True."
+            f"x holds {np.count_nonzero(~np.isfinite(x))} values that are NaN or infinite, first in "
+            f"row {_first(lambda row: np.isfinite(row).all(), x)}. Remove or replace them, or set "
+            "what is missing to NaN and make the VAE with missing=True."
         )
     base = innermost(likelihood)
     values = values_of(base)
@@ -182,8 +192,13 @@ def _expect_possible(likelihood: tfd.Distribution, x) -> None:
         between = "" if are_whole(x) else ", not all whole"
         raise ValueError(
             f"The likelihood {type(base).__name__} takes {values.words}, but x lies in "
-            f"[{x.min():g}, {x.max():g}]{between}. {values.advice}, or choose another likelihood."
+            f"[{x.min():g}, {x.max():g}]{between}. {values.advice}, or choose another likelihood. "
+            f"Row {_first(values.include, x)} is the first such example."
         )
+
+
+def _first(is_good: Callable, x: np.ndarray) -> int:
+    return next(row for row in range(len(x)) if not is_good(x[row : row + 1]))
 
 
 def check_values(likelihood: tfd.Distribution, x) -> None:

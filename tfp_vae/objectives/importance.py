@@ -344,7 +344,8 @@ def log_prob_by_recomputation(
     with the draws either.
 
     The gradient of log of the mean of w is the mean of the gradients of log w, weighted by w: a
-    second loop over the same draws adds them up. So nothing of the first loop is kept, and XLA
+    second loop over the same draws adds them up. There is none for weights, which are frozen. So
+    nothing of the first loop is kept, and XLA
     compiles both for any number of draws.
 
     Args:
@@ -365,13 +366,10 @@ def log_prob_by_recomputation(
 
         log_prob = importance_sampled_log_prob(again(), num_samples, draws_per_step=draws_per_step)
 
-        def gradient(upstream, variables=()):
-            slopes = _weighted_slopes(
-                again, [*floating, *variables], log_prob, upstream, num_samples, draws_per_step
+        def gradient(upstream):
+            return _weighted_slopes(
+                again, floating, log_prob, upstream, num_samples, draws_per_step
             )
-            of_data = slopes[: len(floating)]
-            of_weights = slopes[len(floating) :]
-            return (of_data, of_weights) if variables else of_data
 
         return log_prob, gradient
 

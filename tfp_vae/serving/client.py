@@ -1,21 +1,23 @@
 """A VAE on a server, used as if it were here."""
 
+import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-import grpc
 import numpy as np
-import requests
 import tensorflow as tf
 
 from tfp_vae.checks import as_count, whole_number
 from tfp_vae.serving.description import DESCRIBE
-from tfp_vae.serving.messages import arrays, messages, predict_request
 from tfp_vae.serving.served import ServedVAE
+from tfp_vae.serving.transports import TRANSPORTS, Server, Transport
 
 # Seconds before the first retry; each further one waits twice as long.
 BACKOFF = 0.1
+# Bytes that an answer may have beside its numbers, and for each of them, as text.
+BYTES = 2**20
+BYTES_OF_A_NUMBER = 40
 
 
 def client(
@@ -26,6 +28,9 @@ def client(
     timeout: float = 10.0,
     retries: int = 6,
     batch_size: int = 128,
+    headers: Mapping[str, str] | None = None,
+    credentials=None,
+    ca: str | None = None,
 ) -> ServedVAE:
     """Use an exported VAE on a TensorFlow Serving server.
 
@@ -36,43 +41,51 @@ def client(
     the server. A `tf.function` asks the server in each run. A request repeated gives the same
     answer, so it is safe to retry.
 
+    What the server says is checked before it is used: names, shapes and dtypes of the answer, that
+    it is numbers, and possible ones where a parameter must be positive. Redirects are not followed.
+
     Args:
-        url: `http://host:8501` or `https://...` for REST, `grpc://host:8500` for gRPC, which is the
-            faster one.
+        url: `http://host:8501` or `https://...` for REST, `grpc://host:8500` or `grpcs://...` for
+            gRPC, which is the faster one.
         model: its name on the server.
         version: its number; None takes whatever the server offers as the newest.
-        timeout: seconds that one request may take.
+        timeout: seconds that a call may take, all its requests and retries together.
         retries: how often to ask again, after 0.1, 0.2, 0.4 ... seconds, when the server is not
             there or not available.
         batch_size: rows in one request; at most the server's `max_batch_size`.
+        headers: sent with each request, such as `{"Authorization": "Bearer ..."}`.
+        credentials: the client's own certificate, for a server that asks for it: the files of the
+            certificate and of its key; or `grpc.ChannelCredentials`.
+        ca: file of the certificates to check the server's against; None takes the system's.
 
     Raises:
         ValueError: if the URL is of another kind, the server has no such model, or refuses a
             request; in its own words.
         ConnectionError: if it is not available after all retries.
         TimeoutError: if it does not answer in time.
-        RuntimeError: if it fails; in its own words.
+        RuntimeError: if it fails, or its answer is not one of this model.
     """
-    transports: dict[str, type] = {"http": _Rest, "https": _Rest, "grpc": _Grpc}
     scheme = urlsplit(url).scheme
-    if scheme not in transports or not urlsplit(url).netloc:
+    if scheme not in TRANSPORTS or not urlsplit(url).netloc:
         raise ValueError(
-            "url must be http://host:port, https://host:port or grpc://host:port, received "
-            f"{url!r}."
+            "url must be http://host:port, https://host:port, grpc://host:port or "
+            f"grpcs://host:port, received {url!r}."
         )
-    send = transports[scheme](url.rstrip("/"), model, version, timeout)
     retries = whole_number(retries, "retries must be a whole number of at least 0", 0)
     batch_size = as_count(batch_size, "batch_size")
+    server = Server(url.rstrip("/"), model, version, headers or {}, credentials, ca)
     signatures: dict[str, dict] = {
         DESCRIBE: {"outputs": {"description": {"dtype": "string", "shape": [None]}}}
     }
+    send = TRANSPORTS[scheme](server)
 
     def answer(signature: str, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         outputs = signatures[signature]["outputs"]
 
         def ask(*values: np.ndarray) -> list[np.ndarray]:
+            end = time.monotonic() + timeout
             rows = _split(dict(zip(inputs, values, strict=True)), batch_size)
-            parts = [_patiently(retries, send, signature, part, list(outputs)) for part in rows]
+            parts = [_patiently(send, retries, end, signature, part, outputs) for part in rows]
             return [np.concatenate([part[name] for part in parts]) for name in outputs]
 
         if tf.executing_eagerly():
@@ -87,10 +100,25 @@ def client(
             value.set_shape(spec["shape"])
         return dict(zip(outputs, values, strict=True))
 
-    text = answer(DESCRIBE, {"row": tf.zeros([1], tf.int32)})["description"][0].numpy().decode()
-    served = ServedVAE(answer, text, f"{url}, model {model}")
+    text = answer(DESCRIBE, {"row": tf.zeros([1], tf.int32)})["description"][0].numpy()
+    try:
+        served = ServedVAE(answer, text.decode(), f"{url}, model {model}", checks_answers=True)
+    except (ValueError, RecursionError) as error:
+        raise server.error(RuntimeError, DESCRIBE, str(error)) from error
     signatures.update(served.description["signatures"])
+    send = TRANSPORTS[scheme](
+        dataclasses.replace(server, limit=_largest_answer(signatures, batch_size))
+    )
     return served
+
+
+def _largest_answer(signatures: Mapping[str, Mapping], batch_size: int) -> int:
+    """Return how many bytes an answer to so many rows may have."""
+    numbers = [
+        sum(int(np.prod([size or 1 for size in spec["shape"]])) for spec in one["outputs"].values())
+        for one in signatures.values()
+    ]
+    return BYTES + BYTES_OF_A_NUMBER * batch_size * max(numbers)
 
 
 def _split(inputs: Mapping[str, np.ndarray], batch_size: int) -> list[dict[str, np.ndarray]]:
@@ -101,101 +129,22 @@ def _split(inputs: Mapping[str, np.ndarray], batch_size: int) -> list[dict[str, 
     ]
 
 
-def _patiently(retries: int, send: Callable, *request) -> dict[str, np.ndarray]:
-    for retry in range(retries):
+def _patiently(
+    send: Transport, retries: int, end: float, signature: str, inputs: Mapping, outputs: Mapping
+) -> dict[str, np.ndarray]:
+    """Ask until the server is available, as often and as long as may be."""
+    for retry in range(retries + 1):
+        seconds = end - time.monotonic()
+        if seconds <= 0.0:
+            raise send.server.error(TimeoutError, signature, "no answer in time")
         try:
-            return send(*request)
+            return send(signature, inputs, outputs, seconds)
         except ConnectionError:
-            time.sleep(BACKOFF * 2**retry)
-    return send(*request)
-
-
-def _error(kind: type[Exception], url: str, signature: str, text: str) -> Exception:
-    return kind(f"{url}, signature {signature}: {text}")
-
-
-class _Rest:
-    """Requests in column form; the server's tensorflow_serving/util/json_tensor.cc says how they
-    are written.
-    """
-
-    def __init__(self, url: str, model: str, version: int | None, timeout: float):
-        at = "" if version is None else f"/versions/{version}"
-        self.url = f"{url}/v1/models/{model}{at}:predict"
-        self.timeout = timeout
-        self.session = requests.Session()
-
-    def __call__(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: list[str]
-    ) -> dict[str, np.ndarray]:
-        body: dict = {
-            "signature_name": signature,
-            "inputs": {name: value.tolist() for name, value in inputs.items()},
-        }
-        try:
-            response = self.session.post(self.url, json=body, timeout=self.timeout)
-        except requests.Timeout as error:
-            raise _error(
-                TimeoutError, self.url, signature, f"no answer within {self.timeout} seconds"
-            ) from error
-        except requests.ConnectionError as error:
-            raise _error(ConnectionError, self.url, signature, str(error)) from error
-        if not response.ok:
-            raise _error(
-                _kind_of_status(response.status_code), self.url, signature, _text(response)
-            )
-        answer = response.json()["outputs"]
-        # A single output comes without its name.
-        answer = answer if len(outputs) > 1 else {outputs[0]: answer}
-        dtype = object if signature == DESCRIBE else np.float32
-        return {name: np.array(answer[name], dtype) for name in outputs}
-
-
-def _kind_of_status(status: int) -> type[Exception]:
-    known: dict[int, type[Exception]] = {503: ConnectionError, 504: TimeoutError}
-    return known.get(status, ValueError if status < 500 else RuntimeError)
-
-
-def _text(response: requests.Response) -> str:
-    try:
-        return str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):  # not from the model server: a proxy, perhaps
-        return f"{response.status_code} {response.reason} {response.text[:500]}"
-
-
-class _Grpc:
-    """The method Predict of tensorflow_serving/apis/prediction_service.proto."""
-
-    KINDS = {
-        grpc.StatusCode.UNAVAILABLE: ConnectionError,
-        grpc.StatusCode.DEADLINE_EXCEEDED: TimeoutError,
-        grpc.StatusCode.INVALID_ARGUMENT: ValueError,
-        grpc.StatusCode.FAILED_PRECONDITION: ValueError,
-        grpc.StatusCode.NOT_FOUND: ValueError,
-    }
-
-    def __init__(self, url: str, model: str, version: int | None, timeout: float):
-        self.url = url
-        self.model = model
-        self.version = version
-        self.timeout = timeout
-        unlimited = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
-        self.predict = grpc.insecure_channel(urlsplit(url).netloc, unlimited).unary_unary(
-            "/tensorflow.serving.PredictionService/Predict",
-            request_serializer=messages().PredictRequest.SerializeToString,
-            response_deserializer=messages().PredictResponse.FromString,
-        )
-
-    def __call__(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: list[str]
-    ) -> dict[str, np.ndarray]:
-        request = predict_request(self.model, signature, inputs, self.version)
-        try:
-            return arrays(self.predict(request, timeout=self.timeout).outputs)
-        except grpc.RpcError as error:
-            raise _error(
-                self.KINDS.get(error.code(), RuntimeError), self.url, signature, error.details()
-            ) from error
+            wait = BACKOFF * 2**retry
+            if retry == retries or time.monotonic() + wait >= end:
+                raise
+            time.sleep(wait)
+    raise AssertionError
 
 
 __all__ = ["client"]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,17 +16,17 @@ from tfp_vae.vae import VAE
 CARD = Path("assets.extra") / "model_card.md"
 # In the model's base folder, where TF Serving takes nothing but numbers for versions.
 MODELS_CONFIG = """\
-# For tensorflow_model_server --model_config_file=/models/{name}/models.config
+# For tensorflow_model_server --model_config_file={place}/models.config
 model_config_list {{
   config {{
-    name: "{name}"
-    base_path: "/models/{name}"
+    name: {name}
+    base_path: {path}
     model_platform: "tensorflow"
   }}
 }}
 """
 BATCHING_CONFIG = """\
-# For tensorflow_model_server --enable_batching --batching_parameters_file=/models/{name}/batching.config
+# For tensorflow_model_server --enable_batching --batching_parameters_file={place}/batching.config
 max_batch_size {{ value: 128 }}
 allowed_batch_sizes: [1, 8, 32, 128]
 # How long a request waits for others to share its batch.
@@ -80,7 +81,11 @@ def write_card(folder: Path, name: str, vae: VAE, description: str, card: ModelC
 def write_configurations(base: Path, aside: Path) -> None:
     """Write `models.config` and `batching.config` into a base folder, each in one step, unless it has its own."""
     for file, text in {"models.config": MODELS_CONFIG, "batching.config": BATCHING_CONFIG}.items():
-        (aside / file).write_text(text.format(name=base.name))
+        # In quotes as JSON's, which protobuf's text format reads too.
+        place = f"/models/{base.name}"
+        name, path = (json.dumps(value, ensure_ascii=False) for value in (base.name, place))
+        place = shlex.quote(place).replace("\n", "\\n")
+        (aside / file).write_text(text.format(name=name, path=path, place=place))
         with contextlib.suppress(FileExistsError):
             os.link(aside / file, base / file)
 

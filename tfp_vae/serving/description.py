@@ -30,7 +30,7 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
     """
     condition = None if vae.condition is None else vae.condition.zeros()
     data = {"x": vae.x.zeros(), **({} if condition is None else {"condition": condition})}
-    prior = vae.prior_distribution(condition)
+    prior = vae.own_prior(condition)
     content = {
         "format": FORMAT,
         "event_shape": vae.event_shape,

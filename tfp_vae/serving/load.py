@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tfp_vae.layers.internals import leave_unwatched
 from tfp_vae.serving.description import DESCRIPTION
 from tfp_vae.serving.publish import versions
 from tfp_vae.serving.served import ServedVAE
@@ -36,6 +37,8 @@ def load(path: str | os.PathLike) -> ServedVAE:
             f"{DESCRIPTION}."
         )
     model = tf.saved_model.load(str(folder))
+    for function in model.signatures.values():
+        leave_unwatched(function.variables)
 
     def answer(signature, inputs):
         return model.signatures[signature](**inputs)

@@ -1,7 +1,10 @@
 """Distributions to plain tensors and back: what crosses the border of a SavedModel."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -13,6 +16,8 @@ tfd = tfp.distributions
 
 # The class of a joint distribution of independent parts.
 JOINT = "JointDistributionNamed"
+# Those that are made of functions, or of other things than tensors.
+NEVER = (tfd.Distribution, tfd.TransformedDistribution, tfd.Blockwise)
 
 
 def describe(
@@ -120,6 +125,48 @@ def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") 
     if "dtype" in description:
         arguments["dtype"] = description["dtype"]
     return cls(**arguments)
+
+
+def expect_description(description: Mapping) -> None:
+    """Raise a ValueError if `describe` writes no such description: it may come from anywhere."""
+    if description["class"] == JOINT:
+        for part in description["parts"].values():
+            expect_description(part)
+        return
+    cls = _class(description["class"])
+    if not (inspect.isclass(cls) and issubclass(cls, tfd.Distribution)) or cls in NEVER:
+        raise ValueError(f"there is no distribution {description['class']!r} of tensors")
+    taken = inspect.signature(cls.__init__).parameters
+    if unknown := sorted({*description["constants"], *description["parts"]} - {*taken}):
+        raise ValueError(f"{description['class']} has no parameters {unknown}")
+    for key, value in description["constants"].items():
+        if np.asarray(value).dtype.kind not in "bif":
+            raise ValueError(f"{description['class']} has a constant {key} that is no number")
+    for part in description["parts"].values():
+        expect_description(part)
+
+
+def expect_parameters(
+    description: Mapping, tensors: Mapping[str, tf.Tensor], prefix: str = ""
+) -> None:
+    """Raise a ValueError if a parameter is not possible, such as a negative scale, or given twice."""
+    if description["class"] == JOINT:
+        for name, part in description["parts"].items():
+            expect_parameters(part, tensors, f"{prefix}{name}_")
+        return
+    properties = _class(description["class"]).parameter_properties()
+    for key, part in description["parts"].items():
+        expect_parameters(part, tensors, prefix + _prefix(key))
+    for key, value in tensors.items():
+        name = key.removeprefix(prefix)
+        if not key.startswith(prefix) or name not in properties:
+            continue
+        if name in description["constants"]:
+            raise ValueError(f"{key} is a constant of the description and an output")
+        # What a constraint does not take has no inverse.
+        constraint = properties[name].default_constraining_bijector_fn()
+        if np.isnan(constraint.inverse(value)).any():
+            raise ValueError(f"{key} has values that no {description['class']} has")
 
 
 def _has_bijector(distribution: tfd.Distribution) -> bool:

@@ -15,7 +15,7 @@ from tfp_vae.batch import by_name
 from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.quantity import Quantity, expect_alike
-from tfp_vae.serving.plain_tensors import rebuild
+from tfp_vae.serving.plain_tensors import expect_description, expect_parameters, rebuild
 from tfp_vae.surface import Surface
 
 tfd = tfp.distributions
@@ -35,17 +35,23 @@ class ServedVAE(Surface):
         answer: gives the outputs of a signature for its inputs, tensors by name.
         description: the json text that `tfp_vae.serving.export` writes.
         source: the folder or the server, named in errors.
+        checks_answers: whether answers are looked at, as those of a server are: numbers alone, and
+            possible ones where a parameter must be positive.
 
     Raises:
-        ValueError: if the description is of another format. Of each method: if an input is no array
-            of real numbers, of another shape, empty or not finite.
+        ValueError: if the description is of another format, or not one that `export` writes. Of
+            each method: if an input is no array of real numbers, of another shape, empty or not
+            finite.
     """
 
     built = True
 
-    def __init__(self, answer: Answer, description: str, source: str):
-        self.description = json.loads(description)
+    def __init__(
+        self, answer: Answer, description: str, source: str, *, checks_answers: bool = False
+    ):
         self.source = source
+        self.description = _read(description, source)
+        self.checks_answers = checks_answers
         if self.description["format"] != FORMAT:
             raise ValueError(
                 f"{source} has format {self.description['format']}, this version of tfp_vae reads "
@@ -86,7 +92,7 @@ class ServedVAE(Surface):
         )
 
     def prior_distribution(self, condition=None) -> tfd.Distribution:
-        """Return the prior p(z), batch shape `[]`.
+        """Return the prior p(z), batch shape `[]`, or that of a condition given.
 
         Raises:
             ValueError: if tensors alone do not determine it, as one of a flow or of a condition.
@@ -97,12 +103,15 @@ class ServedVAE(Surface):
                 "model has no joint distribution. Draw from it with generate, or use the live "
                 "model's joint_distribution()."
             )
-        self._given(condition)
-        return rebuild(self.description["prior"], {})
+        given = self._given(condition)
+        prior = rebuild(self.description["prior"], {})
+        if self.condition is None:
+            return prior
+        return self._for_each(prior, self.condition, given["condition"])
 
     def reconstruction(self, x):
         """Return what `reconstruct` gives, as tensors."""
-        return self._statistic("mean", self.x, self.call("reconstruct", **self._data(x)))
+        return self._statistic("mean", self.x, self.ask("reconstruct", **self._data(x)))
 
     def rows_of_samples(
         self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool
@@ -112,7 +121,7 @@ class ServedVAE(Surface):
         """
         named = {} if condition is None else {"condition": condition}
         if prior is None:
-            outputs = self.call("sample", seed=seeds, **named)
+            outputs = self.ask("sample", seed=seeds, **named)
             if not draws:
                 return self.x.whole(outputs)
             z = self.z.whole(outputs)
@@ -127,17 +136,17 @@ class ServedVAE(Surface):
 
     def score(self, x) -> dict[str, np.ndarray]:
         """Return `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
-        return {name: value.numpy() for name, value in self.call("score", **self._data(x)).items()}
+        return {name: value.numpy() for name, value in self.ask("score", **self._data(x)).items()}
 
     def log_prob(self, x) -> tf.Tensor:
         """Estimate log p(x), `[batch]`, in nats, with the number of draws fixed at export."""
-        return self.call("log_prob", **self._data(x))["log_prob"]
+        return self.ask("log_prob", **self._data(x))["log_prob"]
 
     def impute(self, x):
         """Fill in missing values, NaN in x, as `VAE.impute` does, with the number of draws of
         `log_prob`.
         """
-        outputs = self.call("impute", **self._data(x))
+        outputs = self.ask("impute", **self._data(x))
         return map_parts(np.asarray, self.x.whole(outputs))
 
     def _data(self, x) -> dict:
@@ -178,16 +187,28 @@ class ServedVAE(Surface):
             raise ValueError(f"{signature} takes as many rows of each input, received {rows}.")
         return self._answer(signature, tensors)
 
-    def _distribution(self, role: str, signature: str, inputs: Mapping) -> tfd.Distribution:
+    def ask(self, signature: str, **inputs) -> Mapping[str, tf.Tensor]:
+        """Return what `call` does, all of it numbers.
+
+        Raises:
+            ValueError: if a row has no answer.
+        """
         outputs = self.call(signature, **inputs)
-        return rebuild(
-            self.description[role],
-            {
-                name: value
-                for name, value in outputs.items()
-                if not name.endswith(("mean", "stddev"))
-            },
-        )
+        if tf.executing_eagerly():
+            _expect_numbers(signature, outputs)
+        return outputs
+
+    def _distribution(self, role: str, signature: str, inputs: Mapping) -> tfd.Distribution:
+        outputs = self.ask(signature, **inputs)
+        parameters = {
+            name: value for name, value in outputs.items() if not name.endswith(("mean", "stddev"))
+        }
+        if self.checks_answers and tf.executing_eagerly():
+            try:
+                expect_parameters(self.description[role], parameters)
+            except ValueError as error:
+                raise RuntimeError(f"{self.source}, signature {signature}: {error}") from error
+        return rebuild(self.description[role], parameters)
 
 
 class ServedPosterior(tfd.Distribution):
@@ -217,7 +238,7 @@ class ServedPosterior(tfd.Distribution):
         return map_parts(tf.TensorShape, self._served.z.shape)
 
     def _mean(self):
-        outputs = self._served.call("encode", **self._data)
+        outputs = self._served.ask("encode", **self._data)
         return self._served._statistic("mean", self._served.z, outputs)
 
     def _call_sample_n(self, sample_shape, seed, **kwargs):
@@ -225,7 +246,7 @@ class ServedPosterior(tfd.Distribution):
         seeds = tf.random.stateless_uniform(
             [number * self.batch_shape[0], 2], tfp.random.sanitize_seed(seed), None, None, tf.int32
         )
-        outputs = self._served.call("posterior_sample", **self._repeated(number), seed=seeds)
+        outputs = self._served.ask("posterior_sample", **self._repeated(number), seed=seeds)
         lead = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self.batch_shape], 0)
         shapes = self._served.z.shapes
         parts = {
@@ -240,7 +261,7 @@ class ServedPosterior(tfd.Distribution):
         lead = variable.leading(value)
         number = lead.num_elements() // self.batch_shape[0]
         flat = {key: tf.reshape(part, [-1, *variable.shapes[key]]) for key, part in parts.items()}
-        outputs = self._served.call("posterior_log_prob", **self._repeated(number), **flat)
+        outputs = self._served.ask("posterior_log_prob", **self._repeated(number), **flat)
         return tf.reshape(outputs["log_prob"], lead)
 
     def _repeated(self, number: int) -> dict:
@@ -248,6 +269,26 @@ class ServedPosterior(tfd.Distribution):
         return {
             name: np.concatenate([np.asarray(part)] * number) for name, part in self._data.items()
         }
+
+
+def _read(text: str, source: str) -> dict:
+    """Read a description, which is data from elsewhere: nothing in it is taken on trust."""
+    try:
+        description = json.loads(text)
+        for role in ("posterior", "likelihood", "prior") if description["format"] == FORMAT else ():
+            if description[role] is not None:
+                expect_description(description[role])
+        for name in ("event_shape", "latent_shape", "condition_shape"):
+            map_parts(tf.TensorShape, description.get(name))
+        for signature in description.get("signatures", {}).values():
+            for spec in (*signature["inputs"].values(), *signature["outputs"].values()):
+                tf.as_dtype(spec["dtype"])
+                tf.TensorShape(spec["shape"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{source} describes itself otherwise than a model exported by tfp_vae: {error!r}"
+        ) from error
+    return description
 
 
 def _shape(shape):
@@ -287,6 +328,17 @@ def _check(signature: str, name: str, value, expected: dict, *, nan: bool) -> tf
             f"{_first(tensor[row])}."
         )
     return tensor
+
+
+def _expect_numbers(signature: str, outputs: Mapping) -> None:
+    """Raise a ValueError if a row has no answer: the model gives NaN for what it does not know."""
+    rows = [np.isnan(value).reshape(len(value), -1).any(1) for value in outputs.values()]
+    bad = np.logical_or.reduce(rows)
+    if bad.any():
+        raise ValueError(
+            f"{signature} has no answer for row {np.argmax(bad)}: it holds a category, a label or "
+            "another value that the model does not know, or is too large to compute with."
+        )
 
 
 def _first(row: tf.Tensor) -> float:

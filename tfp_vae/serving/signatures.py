@@ -3,13 +3,16 @@
 Plain tensors in and out, the batch first everywhere, each row independent of the others.
 """
 
+import functools
+import math
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import missing, objectives, sampling
-from tfp_vae.layers.parts import is_joint
+from tfp_vae.layers.parts import innermost, is_joint, parts_of
+from tfp_vae.layers.values import values_of
 from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.serving.plain_tensors import describe, is_determined
@@ -29,6 +32,9 @@ def signatures(
     z = _specs(vae.z, tf.float32)
     condition = {} if vae.condition is None else _specs(vae.condition, vae.condition.dtype)
     seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
+
+    with tf.init_scope():
+        some = vae.decode(vae.z.zeros(), None if vae.condition is None else vae.condition.zeros())
 
     def data(inputs):
         given = {"condition": inputs["condition"]} if condition else {}
@@ -90,7 +96,11 @@ def signatures(
         functions |= {posterior_sample: {**of_data, **seed}, posterior_log_prob: {**of_data, **z}}
     if vae.missing:
         functions[impute] = of_data
-    served = {function.__name__: _serve(function, specs) for function, specs in functions.items()}
+    ends = {name: values_of(innermost(part)).ends for name, part in parts_of(some).items()}
+    served = {
+        function.__name__: _serve(function, specs, functools.partial(_are_possible, vae, ends))
+        for function, specs in functions.items()
+    }
     return {"serving_default": served["encode"], **served}
 
 
@@ -105,14 +115,48 @@ def _specs(variable: Quantity, dtype) -> dict[str, tf.TensorSpec]:
     }
 
 
+def _are_possible(vae: VAE, ends: Mapping[str, tuple], inputs: Mapping) -> tf.Tensor:
+    """Return for each row whether the model can answer it, `[batch]`.
+
+    Not one that holds infinity, NaN where nothing may be missing, a category or another value that
+    the likelihood does not take, or a label that the networks do not know.
+    """
+    possible = []
+    for name, value in inputs.items():
+        if vae.condition is not None and name == "condition":
+            good = vae.condition.is_known(value)
+        elif name in vae.x.shapes:
+            low, high = ends[name]
+            good = tf.math.is_finite(value) & (low <= value) & (value <= high)
+            good |= tf.math.is_nan(value) & vae.missing
+        else:
+            good = tf.math.is_finite(tf.cast(value, tf.float32))
+        possible.append(tf.reduce_all(good, range(1, good.shape.rank)))
+    return functools.reduce(tf.logical_and, possible)
+
+
 def _serve(
-    function: Callable, specs: Mapping[str, tf.TensorSpec]
+    function: Callable, specs: Mapping[str, tf.TensorSpec], are_possible: Callable
 ) -> tf.types.experimental.PolymorphicFunction:
     def as_float32(*arguments):
-        outputs = function(dict(zip(specs, arguments, strict=True)))
-        return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
+        inputs = dict(zip(specs, arguments, strict=True))
+        # A server joins the rows of many clients: of a bad one the answer is NaN, and the others
+        # have theirs.
+        possible = are_possible(inputs)
+        inputs = {name: _where(possible, value, 0) for name, value in inputs.items()}
+        outputs = function(inputs)
+        return {
+            name: _where(possible, tf.cast(value, tf.float32), math.nan)
+            for name, value in outputs.items()
+        }
 
     return tf.function(as_float32, input_signature=[*specs.values()])
+
+
+def _where(rows: tf.Tensor, value: tf.Tensor, other: float) -> tf.Tensor:
+    """Return the value where a row is one of those chosen, elsewhere another."""
+    at = tf.reshape(rows, [-1, *[1] * (value.shape.rank - 1)])
+    return tf.where(at, value, tf.constant(other, value.dtype))
 
 
 def _outputs(distribution: tfd.Distribution, *, stddev: bool = False) -> dict[str, tf.Tensor]:

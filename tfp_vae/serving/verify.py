@@ -60,6 +60,7 @@ def verify(
         inputs = {spec.name: requests[spec.name][: sizes[-1]] for spec in function.input_signature}
         whole = _check_answers(signature, served[signature], function, inputs, sizes, tolerance)
         _check_batches(signature, served[signature], inputs, sizes, whole, tolerance)
+        _check_bad_rows(signature, served[signature], inputs, whole, tolerance)
 
 
 def _eps(dtype: str) -> float:
@@ -112,6 +113,21 @@ def _check_batches(signature, served, inputs, sizes, whole, tolerance) -> None:
         0,
         "its first among other rows",
     )
+
+
+def _check_bad_rows(signature, served, inputs, whole, tolerance) -> None:
+    """Check that a row which no model can answer becomes NaN, and its neighbours do not."""
+    for name, value in inputs.items():
+        if not value.dtype.is_floating:
+            continue
+        bad = tf.concat([value[:1], tf.fill(tf.shape(value[1:2]), np.inf), value[2:3]], 0)
+        rows = {other: part[:3] for other, part in inputs.items()}
+        answer = served(**{**rows, name: bad})
+        expected = {
+            output: tf.concat([part[:1], tf.fill(tf.shape(part[1:2]), np.nan), part[2:3]], 0)
+            for output, part in whole.items()
+        }
+        _compare(signature, answer, expected, tolerance, f"that without a bad row of {name}")
 
 
 def _compare(
