@@ -34,6 +34,7 @@ ROOMS = [
     "vae",
     "evaluation",
     "aggregate_prior",
+    "sklearn",
     "plots",
     "serving",
     "cli",

@@ -18,6 +18,17 @@ def digits_of(digits):
     return digits.train[:110]  # in batches of 20 the last one is smaller
 
 
+def sequence_of(layer):
+    ends = [keras.layers.Flatten(), keras.layers.Dense(8)]
+    return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Reshape((8, 8)), layer, *ends])
+
+
+def convolutional(features):
+    likelihood = tfpl.IndependentBinomial((8, 8, 1), total_count=16)
+    encoder = keras.Sequential([features, tfpl.MultivariateNormalDiag(4)])
+    return VAE(encoder, keras.Sequential([networks.mlp((4,), 64), likelihood]))
+
+
 SCHEDULE = keras.optimizers.schedules.CosineDecay(1e-2, 30)
 # How to make a model, its data, and further arguments of `fit`.
 CASES = {
@@ -49,16 +60,23 @@ CASES = {
     "codes": (lambda: test_codes.vq_vae(num_codes=32, momentum=0.5), digits_of, {}),
     "running errors": (test_normal_scale.sigma_vae, lambda digits: digits_of(digits) / 16, {}),
     "a condition": (test_conditional.of_labels, lambda digits: test_conditional.named(), {}),
+    "images": (lambda: convolutional(networks.conv_encoder((8, 8, 1), 8)), digits_of, {}),
+    "sequences": (lambda: convolutional(sequence_of(keras.layers.Conv1D(8, 3))), digits_of, {}),
+    "recurrent": (lambda: convolutional(sequence_of(keras.layers.GRU(8))), digits_of, {}),
     "a table": (test_mixed.make_vae, lambda digits: test_mixed.rows(test_mixed.TRAIN, 70), {}),
 }
 
 
-def trained(name, digits, steps_per_execution, halves=False):
+def trained(name, digits, steps_per_execution, halves=False, jit_compile="auto"):
     """Train, and return the weights and the history."""
     make, choose, arguments = CASES[name]
     keras.utils.set_random_seed(0)
     vae, data = make(), choose(digits)
-    vae.compile(keras.optimizers.Adam(SCHEDULE), steps_per_execution=steps_per_execution)
+    vae.compile(
+        keras.optimizers.Adam(SCHEDULE),
+        steps_per_execution=steps_per_execution,
+        jit_compile=jit_compile,
+    )
     tf.random.set_seed(1)
     size = {} if isinstance(data, tf.data.Dataset) else {"batch_size": 20}
     histories = [
@@ -81,8 +99,10 @@ def trained(name, digits, steps_per_execution, halves=False):
 @pytest.mark.parametrize("name", mostly_slow(CASES, "plain"))
 def test_blocks_train_as_stock_keras_does(name, digits, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(blocks, "suit", lambda vae: False)
-        expected, history = trained(name, digits, 1)
+        patch.setattr(blocks, "engine_of", lambda vae: None)
+        # XLA draws other numbers.
+        jit_compile = False if name == "images" else "auto"
+        expected, history = trained(name, digits, 1, jit_compile=jit_compile)
     for steps in (1, 2):  # 1 lets the package choose: all five whole batches
         weights, own = trained(name, digits, steps)
         for one, other in zip(weights, expected, strict=True):
@@ -193,30 +213,28 @@ def test_who_trains_step_by_step(digits, monkeypatch):
     assert not blocks.looks_at_batches(keras.callbacks.TensorBoard())
 
 
-def test_other_networks_train_as_before():
+def test_the_layers_choose_how_steps_go_together():
     """A convolution is slow in a loop of XLA; of a layer of somebody else's nothing is known."""
 
     class Own(keras.layers.Layer):
         def call(self, x):
             return 2.0 * x
 
-    def vae_with(layer):
+    def engine_with(layer):
         encoder = [keras.Input((8, 8, 1)), layer, keras.layers.Flatten(), keras.layers.Dense(8)]
         encoder = keras.Sequential([*encoder, tfpl.MultivariateNormalDiag(4)])
-        return VAE(encoder, make_vae().decoder)
+        return blocks.engine_of(VAE(encoder, make_vae().decoder))
 
-    assert blocks.suit(vae_with(keras.layers.Rescaling(0.5)))
-    assert not blocks.suit(vae_with(keras.layers.Conv2D(2, 3)))
-    assert not blocks.suit(vae_with(Own()))
-    assert blocks.suit(make_vae())
-    assert not blocks.suit(
-        VAE(
-            keras.Sequential(
-                [networks.conv_encoder((8, 8, 1), 8, filters=(2,)), tfpl.MultivariateNormalDiag(4)]
-            ),
-            make_vae().decoder,
-        )
-    )
+    assert blocks.engine_of(make_vae()) == blocks.ONE_PROGRAM
+    assert engine_with(keras.layers.Rescaling(0.5)) == blocks.ONE_PROGRAM
+    assert engine_with(sequence_of(keras.layers.GRU(8))) == blocks.COMPILED_STEPS
+    assert engine_with(sequence_of(keras.layers.Conv1D(2, 3))) == blocks.COMPILED_STEPS
+    of_images = blocks.PLAIN_STEPS
+    if tf.config.list_logical_devices("GPU"):
+        of_images = blocks.COMPILED_STEPS
+    assert engine_with(keras.layers.Conv2D(2, 3)) == of_images
+    assert engine_with(networks.conv_encoder((8, 8, 1), 8, filters=(2,))) == of_images
+    assert engine_with(Own()) is None
 
 
 def test_steps_of_one_call_last_about_a_tenth_of_a_second():

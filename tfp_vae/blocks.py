@@ -1,8 +1,8 @@
-"""Training by the block: many steps in one program of XLA, which takes its rows from data that stay
-on the device.
+"""Training by the block: many steps in one call, which takes its rows from data that stay on the
+device.
 
-Between two steps nothing is left to Python, tf.data or the runtime, which otherwise take as long as
-the arithmetic of a small network.
+Between two steps nothing is left to Python and tf.data, which otherwise take as long as the
+arithmetic of a small network.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfp_vae.batch import num_examples
-from tfp_vae.layers.internals import layers_within
+from tfp_vae.layers.internals import layers_within, nodes_of
 
 # Seconds of one call: the progress bar moves, and Ctrl-C is answered.
 SECONDS = 0.1
@@ -26,6 +26,9 @@ MOST_BYTES = 4 * 2**30
 # Rooms of Keras whose layers lose their fast kernels in a loop of XLA on the CPU: a convolution
 # runs there at a seventeenth of its speed, a recurrent network at a fifth.
 SLOW = ("convolutional", "rnn", "attention", "pooling")
+# How the steps of a call go together: all in one program of XLA; one after another, each compiled
+# by XLA; or each as TensorFlow runs it, which has the fastest convolutions of images on the CPU.
+ONE_PROGRAM, COMPILED_STEPS, PLAIN_STEPS = "one program", "compiled steps", "plain steps"
 HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 
 
@@ -74,7 +77,7 @@ def _shapes(batch) -> list[tuple]:
     return [tuple(part.shape) for part in tf.nest.flatten(batch)]
 
 
-def program_of(model: keras.Model) -> Callable:
+def program_of(model: keras.Model, engine: str) -> Callable:
     """Return a function of rows, row numbers, `[steps, batch]`, and how many steps to make.
 
     Rows that are batches already, `[steps, batch, *event_shape]`, have one number a step, `[steps]`.
@@ -82,18 +85,19 @@ def program_of(model: keras.Model) -> Callable:
     The steps are the model's own `train_step`; weights, optimizer and metrics are updated within
     the loop as they are outside of it.
     """
+    train_step = model.train_step
+    if engine == COMPILED_STEPS:
+        train_step = tf.function(train_step, jit_compile=True, autograph=False)
 
     def steps(rows: tuple, numbers: tf.Tensor, count: tf.Tensor) -> dict[str, tf.Tensor]:
         def step(place: tf.Tensor) -> tf.Tensor:
-            model.train_step(
-                tf.nest.map_structure(lambda part: tf.gather(part, numbers[place]), rows)
-            )
+            train_step(tf.nest.map_structure(lambda part: tf.gather(part, numbers[place]), rows))
             return place + 1
 
         tf.while_loop(lambda place: place < count, step, [tf.constant(0)])
         return model.get_metrics_result()
 
-    return tf.function(steps, jit_compile=True, autograph=False)
+    return tf.function(steps, jit_compile=engine == ONE_PROGRAM, autograph=False)
 
 
 def rows_of(x, sample_weight) -> tuple | None:
@@ -113,11 +117,40 @@ def _as_tensor(values) -> tf.Tensor:
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
 
 
-def suit(model: keras.Model) -> bool:
-    """Return whether a loop of XLA suits a model: all layers are known, and none is slow in one."""
-    modules = [type(layer).__module__ for layer in layers_within(model)]
-    known = all(module.startswith(("tfp_vae.", "keras.src.")) for module in modules)
-    return known and not {part for module in modules for part in module.split(".")} & {*SLOW}
+def engine_of(model: keras.Model) -> str | None:
+    """Return how the steps of a model go fastest by the kinds of its layers; None if one of them is
+    not known.
+    """
+    layers = layers_within(model)
+    modules = [type(layer).__module__ for layer in layers]
+    if not all(module.startswith(("tfp_vae.", "keras.src.")) for module in modules):
+        return None
+    if not {part for module in modules for part in module.split(".")} & {*SLOW}:
+        return ONE_PROGRAM
+    sees_images = any(getattr(layer, "rank", 1) > 1 for layer in layers)
+    on_cpu = not tf.config.list_logical_devices("GPU")
+    return PLAIN_STEPS if sees_images and on_cpu else COMPILED_STEPS
+
+
+def multiplications(model: keras.Model) -> int:
+    """Guess how often a weight is multiplied by a value of one example, forwards.
+
+    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 2, padding="same")])
+    >>> multiplications(network)  # 2 * 2 * 3 * 4 weights and 4 biases at each of 64 places
+    3328
+    """
+    leaves = [layer for layer in layers_within(model) if not isinstance(layer, keras.Model)]
+    return sum(_places(layer) * layer.count_params() for layer in leaves if layer.built)
+
+
+def _places(layer: keras.layers.Layer) -> int:
+    """Return at how many places of one example a layer uses its weights."""
+    tensors = [
+        tensor
+        for node in nodes_of(layer)[:1]
+        for tensor in (*node.input_tensors, *node.output_tensors)
+    ]
+    return max((math.prod(filter(None, tensor.shape[1:-1])) for tensor in tensors), default=1)
 
 
 def looks_at_batches(callback) -> bool:
@@ -142,13 +175,13 @@ def most_steps(model, batch_size: int, num_draws: int, steps: int, *, divides: b
     """Return how many steps to make in one call: about `SECONDS` of them.
 
     Args:
-        model: whose weights each example and draw is multiplied by, forwards and twice backwards.
+        model: whose weights are multiplied by each example and draw, forwards and twice backwards.
         batch_size: examples of a step.
         num_draws: draws of z for each of them.
         steps: of an epoch.
         divides: whether the number must divide that of an epoch, as Keras asks where it is given.
     """
-    cost = 6.0 * model.count_params() * batch_size * num_draws / SPEED
+    cost = 6.0 * multiplications(model) * batch_size * num_draws / SPEED
     limit = max(1, min(MOST_STEPS, steps, math.ceil(SECONDS / cost)))
     if not divides:
         return limit

@@ -60,6 +60,10 @@ class Surface(abc.ABC):
         """Return the prior p(z), batch shape `[]`, or p(z|condition), batch shape `[...]`."""
 
     @abc.abstractmethod
+    def log_prob(self, x) -> tf.Tensor:
+        """Estimate log p(x), `[...]`, in nats."""
+
+    @abc.abstractmethod
     def reconstruction(self, x):
         """Return what `reconstruct` gives, as tensors."""
 

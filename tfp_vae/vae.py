@@ -230,10 +230,11 @@ class VAE(LatentVariableModel):
 
         On arrays, and on a `tf.data.Dataset` of known length, many steps are made in one compiled
         program: about a tenth of a second of them, or `steps_per_execution`. The weights are those
-        of single steps. It is done where all layers are dense ones of Keras and this package; not
-        under a distribution strategy, with `run_eagerly` or `jit_compile=False`, nor where a
-        callback looks at each batch: one of yours that has `on_train_batch_begin` or
-        `on_train_batch_end`, or Keras's own with `save_freq`, `update_freq` or `profile_batch`.
+        of single steps. It is done where all layers are of Keras or this package: dense networks
+        become one program of XLA, others a loop around the fastest step. It is not done under a
+        distribution strategy, with `run_eagerly` or `jit_compile=False`, nor where a callback looks
+        at each batch: one of yours that has `on_train_batch_begin` or `on_train_batch_end`, or
+        Keras's own with `save_freq`, `update_freq` or `profile_batch`.
 
         Args:
             x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a
@@ -322,7 +323,7 @@ class VAE(LatentVariableModel):
         callbacks = arguments.get("callbacks")
         callbacks = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
         is_plain = self.jit_compile and not (self.run_eagerly or tf.distribute.has_strategy())
-        if not is_plain or not blocks.suit(self):
+        if not is_plain or blocks.engine_of(self) is None:
             return None
         if any(map(blocks.looks_at_batches, filter(None, callbacks))):
             return None
@@ -350,7 +351,7 @@ class VAE(LatentVariableModel):
 
     @functools.cached_property
     def _program(self) -> Callable:
-        return blocks.program_of(self)
+        return blocks.program_of(self, str(blocks.engine_of(self)))
 
     def make_train_function(self, force=False):
         if self._blocks is None:

@@ -1,0 +1,164 @@
+"""A VAE's encoder as a transformer of scikit-learn: for pipelines, neighbours and grid searches."""
+
+import random
+from typing import Self
+
+import keras
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from tfp_vae import layers, networks, sampling
+from tfp_vae.checks import as_count
+from tfp_vae.objectives import as_vectors
+from tfp_vae.surface import Surface
+from tfp_vae.vae import VAE
+
+
+class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """The means of q(z|x) as features.
+
+    `fit` trains a VAE of real vectors, standardized column by column, with a normal likelihood
+    whose scale is learned; or takes the one that it is given.
+
+    Args:
+        latent_size: dimensions of z.
+        hidden_size: width of the hidden layer of encoder and decoder.
+        epochs: how often `fit` goes through the data.
+        batch_size: examples in one training step.
+        learning_rate: of Adam.
+        with_scales: whether the standard deviations of q(z|x) are features too, after the means.
+        random_state: int, of weights, order and draws.
+        vae: a trained `tfp_vae.VAE`, or a served one from `tfp_vae.load` or `tfp_vae.client`, to
+            use instead of training one; the arguments above but `with_scales` then say nothing.
+
+    Attributes:
+        vae_: the VAE.
+        n_features_in_: numbers in one example.
+
+    Raises:
+        ValueError: from `fit`, if X is not `[num_examples, num_features]` of finite numbers, an
+            argument is out of range, or examples of `vae` have another number of values.
+
+    Example:
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> from sklearn.pipeline import make_pipeline
+    >>> x, y = load_wine(return_X_y=True)
+    >>> pipeline = make_pipeline(Encoder(latent_size=4, epochs=50), KNeighborsClassifier())
+    >>> pipeline.fit(x[::2], y[::2]).score(x[1::2], y[1::2]) > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        latent_size: int = 8,
+        *,
+        hidden_size: int = 64,
+        epochs: int = 100,
+        batch_size: int = 100,
+        learning_rate: float = 3e-3,
+        with_scales: bool = False,
+        random_state: int = 0,
+        vae: Surface | None = None,
+    ):
+        self.latent_size = latent_size
+        self.hidden_size = hidden_size
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.with_scales = with_scales
+        self.random_state = random_state
+        self.vae = vae
+
+    def fit(self, X, y=None) -> Self:
+        """Train on X, `[num_examples, num_features]`; y is ignored."""
+        x = validate_data(self, X, dtype="float32", ensure_min_samples=2)
+        if self.vae is not None:
+            if self.vae.x.size != x.shape[1]:
+                raise ValueError(
+                    f"X has {x.shape[1]} features, but an example of the VAE has shape "
+                    f"{self.vae.event_shape}, {self.vae.x.size} values."
+                )
+            self.scaler_ = None
+            self.vae_ = self.vae
+        else:
+            self.scaler_ = StandardScaler().fit(x)
+            states = random.getstate(), np.random.get_state()
+            keras.utils.set_random_seed(self.random_state)
+            try:
+                self.vae_ = self._train(self._examples(x))
+            finally:
+                random.setstate(states[0])
+                np.random.set_state(states[1])
+        self._n_features_out = self.vae_.z.size * (2 if self.with_scales else 1)
+        return self
+
+    def _train(self, x: np.ndarray) -> VAE:
+        size = as_count(self.latent_size, "latent_size")
+        hidden_sizes = (as_count(self.hidden_size, "hidden_size"),)
+        posterior = layers.MultivariateNormalDiag(size)
+        likelihood = layers.IndependentNormalLearnedScale(x.shape[1:])
+        encoder = networks.mlp(x.shape[1:], posterior.params_size(size), hidden_sizes=hidden_sizes)
+        decoder = networks.mlp(
+            (size,), likelihood.params_size(x.shape[1:]), hidden_sizes=hidden_sizes
+        )
+        vae = VAE(
+            keras.Sequential([encoder, posterior]),
+            keras.Sequential([decoder, likelihood]),
+            seed=self.random_state,
+        )
+        vae.compile(keras.optimizers.Adam(self.learning_rate))
+        vae.fit(x, epochs=self.epochs, batch_size=self.batch_size, verbose=0)
+        return vae
+
+    def _examples(self, x: np.ndarray) -> np.ndarray:
+        if self.scaler_ is not None:
+            return self.scaler_.transform(x).astype("float32")
+        return x.reshape(-1, *self.vae_.event_shape)
+
+    def _validated(self, X) -> np.ndarray:
+        check_is_fitted(self)
+        return self._examples(validate_data(self, X, dtype="float32", reset=False))
+
+    def transform(self, X) -> np.ndarray:
+        """Return the means of q(z|x), float32 `[num_examples, latent_size]`, and the standard
+        deviations after them if asked for.
+        """
+        x = self._validated(X)
+        q = self.vae_.encode(x)
+        parts = [sampling.point(q)]
+        if self.with_scales:
+            parts.append(q.stddev())
+        return np.concatenate([as_vectors(part) for part in parts], 1)
+
+    def inverse_transform(self, X) -> np.ndarray:
+        """Return the means of p(x|z), `[num_examples, num_features]`, at the means z in X."""
+        check_is_fitted(self)
+        z = np.asarray(X, "float32")
+        if z.ndim != 2 or z.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"X must have {self._n_features_out} columns, as transform gives, received shape "
+                f"{z.shape}."
+            )
+        z = self.vae_.z.split(z[:, : self.vae_.z.size])
+        x = np.asarray(as_vectors(sampling.point(self.vae_.decode(z))))
+        return x if self.scaler_ is None else self.scaler_.inverse_transform(x)
+
+    def score(self, X, y=None) -> float:
+        """Estimate the mean of log p(x), in nats per example of X, by importance sampling; y is
+        ignored.
+        """
+        log_prob = np.mean(self.vae_.log_prob(self._validated(X)))
+        return float(
+            log_prob - (0.0 if self.scaler_ is None else np.log(self.scaler_.scale_).sum())
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+__all__ = ["Encoder"]
