@@ -364,7 +364,7 @@ FAULTS = {
         np.zeros([2, 8, 8, 3]),
         r"encode takes x of shape \[None, 8, 8, 1\], received \(2, 8, 8, 3\)",
     ),
-    "no batch": (np.zeros([8, 8, 1]), r"encode takes x of shape .*received \(8, 8, 1\)"),
+    "part of one": (np.zeros([8, 1]), r"encode takes x of shape .*received \(8, 1\)"),
     "empty": (
         np.zeros([0, 8, 8, 1]),
         r"encode takes x .*with at least one row, received \(0, 8, 8, 1\)",

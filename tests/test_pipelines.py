@@ -1,5 +1,6 @@
 """The encoder's distributions inside TFP's programs: the weights of the model stay as they are."""
 
+import pickle
 import sys
 
 import keras
@@ -260,3 +261,106 @@ def test_random_layers_draw_anew_in_each_call_of_a_frozen_network():
     with frozen([layer]):
         second = layer(X, training=True)
     assert np.abs(first - second).max() > 0
+
+
+@pytest.fixture(scope="module")
+def live():
+    return make("normal")
+
+
+@pytest.fixture(scope="module")
+def served(live, tmp_path_factory):
+    return tfp_vae.load(live.export(tmp_path_factory.mktemp("normal") / "model"))
+
+
+def coroutine(model):
+    """TFP's model of prior and decoder, written by a user."""
+
+    @tfd.JointDistributionCoroutineAutoBatched
+    def joint():
+        z = yield tfd.JointDistributionCoroutineAutoBatched.Root(model.prior_distribution())
+        yield model.decode(z)
+
+    return joint.log_prob(joint.sample(4))
+
+
+Z = np.linspace(-1.0, 1.0, 10, dtype="float32").reshape(5, 2)
+STANDARD = tfd.MultivariateNormalDiag(tf.zeros(2), tf.ones(2))
+# What people do with a model's distributions, as functions of the model and x.
+USES = {
+    "mean": lambda model, x: model.encode(x).mean(),
+    "KL to another": lambda model, x: model.encode(x).kl_divergence(STANDARD),
+    "KL from another": lambda model, x: STANDARD.kl_divergence(model.encode(x)),
+    "KL to the prior": lambda model, x: model.encode(x).kl_divergence(model.prior_distribution()),
+    "entropy": lambda model, x: model.encode(x).entropy(),
+    "density": lambda model, x: model.encode(x).log_prob(Z),
+    "slice": lambda model, x: model.encode(x)[1:3].log_prob(Z[1:3]),
+    "copy": lambda model, x: model.encode(x).copy(name="q").stddev(),
+    "leading axes": lambda model, x: model.encode(tf.stack([x, x])).log_prob(Z),
+    "one example": lambda model, x: model.encode(x[0]).mean(),
+    "likelihood": lambda model, x: model.decode(Z).log_prob(x),
+    "likelihood of many z": lambda model, x: model.decode(np.stack([Z, -Z])).log_prob(x),
+    "likelihood of one z": lambda model, x: model.decode(Z[0]).log_prob(x),
+    "joint density": lambda model, x: model.joint_distribution().log_prob(z=Z, x=x),
+    "joint density by place": lambda model, x: (
+        model.joint_distribution().experimental_pin(x=x).unnormalized_log_prob(Z)
+    ),
+    "mixture of posteriors": lambda model, x: tfd.MixtureSameFamily(
+        tfd.Categorical(tf.zeros(5)), model.encode(x)
+    ).log_prob(Z),
+    "flow of a posterior": lambda model, x: tfb.Tanh()(model.encode(x)).log_prob(tf.tanh(Z)),
+}
+ROW_BY_ROW = {
+    "vectorized rows": lambda model, x: tf.vectorized_map(lambda row: model.encode(row).mean(), x),
+    "coroutine": lambda model, x: coroutine(model),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_use_gives_the_same_live_and_served_in_every_mode(live, served, use):
+    x = tf.constant(X)
+    expected = USES[use](live, x)
+    for model in (live, served):
+        for mode in MODES:
+            value = MODES[mode](lambda x, model=model: USES[use](model, x))(x)
+            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5, err_msg=mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("use", ROW_BY_ROW)
+def test_a_live_model_is_vectorized(live, use, mode):
+    value = MODES[mode](lambda x: ROW_BY_ROW[use](live, x))(tf.constant(X))
+    assert np.isfinite(value).all()
+    if use == "vectorized rows":
+        np.testing.assert_allclose(value, live.encode(X).mean(), rtol=1e-5)
+
+
+def test_other_methods_take_leading_axes_and_one_example_too(live, served):
+    both = np.stack([X, X[::-1]])
+    for x, lead in ((both, (2, 5)), (X[0], ())):
+        np.testing.assert_allclose(served.reconstruct(x), live.reconstruct(x), rtol=1e-4)
+        assert served.reconstruct(x).shape == (*lead, SIZE)
+        assert served.log_prob(x).shape == live.log_prob(x, 5).shape == lead
+        assert {value.shape for value in served.score(x).values()} == {lead}
+
+
+def test_a_distribution_stands_for_its_draw(live, served):
+    for model in (live, served):
+        keras.utils.set_random_seed(0)
+        one = model.decode(model.encode(X)).mean()
+        assert one.shape == (5, SIZE)
+        assert np.abs(one - model.decode(model.encode(X)).mean()).max() > 0
+
+
+def test_a_served_model_is_pickled_by_its_path(served):
+    again = pickle.loads(pickle.dumps(served))
+    np.testing.assert_array_equal(again.encode(X).mean(), served.encode(X).mean())
+
+
+def test_an_unknown_number_of_axes_is_told(live, served):
+    for model in (live, served):
+        of_any_rank = tf.function(
+            lambda z, model=model: model.decode(z).mean(), input_signature=[tf.TensorSpec(None)]
+        )
+        with pytest.raises(ValueError, match="no known number of axes"):
+            of_any_rank(tf.zeros([3, 2]))

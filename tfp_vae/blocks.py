@@ -18,7 +18,7 @@ from tfp_vae.layers.internals import layers_within, nodes_of
 # Seconds of one call: the progress bar moves, and Ctrl-C is answered.
 SECONDS = 0.1
 # Multiplications and additions of a second, as a guess of what a step costs.
-SPEED = 1e11
+SPEED = 2.5e11
 # Steps of one call at most, beyond which nothing is gained.
 MOST_STEPS = 50
 # Bytes of data that are copied to the device.

@@ -287,8 +287,12 @@ class LatentVariableModel(Surface, keras.Model):
     def reconstruction(self, x):
         """Return what `reconstruct` gives, as tensors."""
         data = self.as_batch(x)
-        return sampling.point(
-            self._likelihood(sampling.point(self._posterior(data)), data.get("condition"))
+        if not tf.executing_eagerly():
+            return _reconstruct(self, data)
+        flat, lead = self._flatten(data)
+        means = self.compile_once(_reconstruct, for_any_shape=True)(flat)
+        return tf.nest.map_structure(
+            lambda mean: tf.reshape(mean, tf.concat([lead, tf.shape(mean)[1:]], 0)), means
         )
 
     def rows_of_samples(
@@ -370,14 +374,16 @@ class LatentVariableModel(Surface, keras.Model):
             )
         return flat, lead
 
-    def compile_once(self, function: Callable) -> Callable:
+    def compile_once(self, function: Callable, *, for_any_shape: bool = False) -> Callable:
         """Return a function of the model and tensors as one of the tensors, compiled as training
-        is, once for all.
+        is, once for all; or once for any number of rows, as TensorFlow runs it.
         """
         key = function, self.uses_xla, *self.parts.values()
         if key not in self._compiled_functions:
             self._compiled_functions[key] = tf.function(
-                functools.partial(function, self), jit_compile=self.uses_xla
+                functools.partial(function, self),
+                jit_compile=self.uses_xla and not for_any_shape,
+                reduce_retracing=for_any_shape,
             )
         return self._compiled_functions[key]
 
@@ -432,6 +438,12 @@ class LatentVariableModel(Surface, keras.Model):
     @abc.abstractmethod
     def parts(self) -> dict[str, keras.layers.Layer]:
         """The layers that the model is made of, by the names of its arguments."""
+
+
+def _reconstruct(model: LatentVariableModel, data: dict):
+    with model.frozen():
+        z = sampling.point(model._posterior(data))
+        return sampling.point(model._likelihood(z, data.get("condition")))
 
 
 def _log_prob(

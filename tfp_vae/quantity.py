@@ -9,10 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.internals import nodes_of
 from tfp_vae.layers.parts import map_parts
+from tfp_vae.layers.tensor_like import is_a
+
+tfd = tfp.distributions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +112,14 @@ class Quantity:
         )
 
     def expect(self, value):
-        """Return a value in the variable's dtype.
+        """Return a value in the variable's dtype; of a distribution a draw.
 
         Raises:
             ValueError: if its parts are others, or one of them has another shape, or fractions
                 where labels are asked.
         """
+        if is_a(value, tfd.Distribution):  # where a tensor is expected it is its draw, as in Keras
+            value = value.sample()
         value = map_parts(self._cast, value)
         names = [*value] if isinstance(value, Mapping) else None
         if names != ([*self.shapes] if self.has_parts else None):
@@ -121,6 +127,12 @@ class Quantity:
             expected = f"a dict of {[*self.shapes]}" if self.has_parts else "a single tensor"
             raise ValueError(f"{self.name} must be {expected}, received {received}.")
         parts = self.parts(value)
+        if any(part.shape.rank is None for part in parts.values()):
+            raise ValueError(
+                f"{self.name} has no known number of axes, as in a tf.function with "
+                "reduce_retracing=True that was called with several. Leave that out, or tell the "
+                "number by tf.ensure_shape."
+            )
         for name, shape in self.shapes.items():
             if not _ends_with(parts[name].shape, shape):
                 expected = ", ".join(["...", *map(str, shape)])

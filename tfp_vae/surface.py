@@ -1,6 +1,7 @@
 """What a live and a served model offer alike, made of what each of them answers in its own way."""
 
 import abc
+import collections
 from collections.abc import Callable
 
 import numpy as np
@@ -137,9 +138,9 @@ class Surface(abc.ABC):
         def of_part(name: str) -> Callable:
             return named_function(tuple(latents), lambda **z: parts_of(likelihood(**z))[name])
 
-        return tfd.JointDistributionNamed(
-            {**latents, **{name: of_part(name) for name in self.x.shapes}}
-        )
+        # In an order, so that values may come by place: `experimental_pin(x=x)` leaves z alone.
+        model = {**latents, **{name: of_part(name) for name in self.x.shapes}}
+        return tfd.JointDistributionNamed(collections.OrderedDict(model))
 
     def _for_each(self, prior: tfd.Distribution, variable: Quantity, condition) -> tfd.Distribution:
         """Return a prior with the batch axes of a condition that it does not look at."""

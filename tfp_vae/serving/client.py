@@ -1,6 +1,7 @@
 """A VAE on a server, used as if it were here."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -65,6 +66,15 @@ def client(
         TimeoutError: if it does not answer in time.
         RuntimeError: if it fails, or its answer is not one of this model.
     """
+    options = {
+        "version": version,
+        "timeout": timeout,
+        "retries": retries,
+        "batch_size": batch_size,
+        "headers": headers,
+        "credentials": credentials,
+        "ca": ca,
+    }
     scheme = urlsplit(url).scheme
     if scheme not in TRANSPORTS or not urlsplit(url).netloc:
         raise ValueError(
@@ -102,7 +112,13 @@ def client(
 
     text = answer(DESCRIBE, {"row": tf.zeros([1], tf.int32)})["description"][0].numpy()
     try:
-        served = ServedVAE(answer, text.decode(), f"{url}, model {model}", checks_answers=True)
+        served = ServedVAE(
+            answer,
+            text.decode(),
+            f"{url}, model {model}",
+            checks_answers=True,
+            again=functools.partial(client, url, model, **options),
+        )
     except (ValueError, RecursionError) as error:
         raise server.error(RuntimeError, DESCRIBE, str(error)) from error
     signatures.update(served.description["signatures"])

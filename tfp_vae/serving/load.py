@@ -1,5 +1,6 @@
 """From a SavedModel back to distributions."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -43,4 +44,6 @@ def load(path: str | os.PathLike) -> ServedVAE:
     def answer(signature, inputs):
         return model.signatures[signature](**inputs)
 
-    return ServedVAE(answer, (folder / DESCRIPTION).read_text(), str(folder))
+    text = (folder / DESCRIPTION).read_text()
+    again = functools.partial(load, str(folder.absolute()))
+    return ServedVAE(answer, text, str(folder), again=again)

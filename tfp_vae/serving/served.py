@@ -5,6 +5,7 @@ Its methods give distributions back from the answers of its signatures.
 
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,7 @@ from tfp_vae import sampling
 from tfp_vae.batch import by_name
 from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.parts import map_parts
-from tfp_vae.quantity import Quantity, expect_alike
+from tfp_vae.quantity import Quantity, expect_alike, flatten
 from tfp_vae.serving.plain_tensors import expect_description, expect_parameters, rebuild
 from tfp_vae.surface import Surface
 
@@ -37,6 +38,7 @@ class ServedVAE(Surface):
         source: the folder or the server, named in errors.
         checks_answers: whether answers are looked at, as those of a server are: numbers alone, and
             possible ones where a parameter must be positive.
+        again: function without arguments that makes the same model elsewhere, where it is unpickled.
 
     Raises:
         ValueError: if the description is of another format, or not one that `export` writes. Of
@@ -47,11 +49,18 @@ class ServedVAE(Surface):
     built = True
 
     def __init__(
-        self, answer: Answer, description: str, source: str, *, checks_answers: bool = False
+        self,
+        answer: Answer,
+        description: str,
+        source: str,
+        *,
+        checks_answers: bool = False,
+        again: Callable[[], "ServedVAE"] | None = None,
     ):
         self.source = source
         self.description = _read(description, source)
         self.checks_answers = checks_answers
+        self._again = again
         if self.description["format"] != FORMAT:
             raise ValueError(
                 f"{source} has format {self.description['format']}, this version of tfp_vae reads "
@@ -62,34 +71,29 @@ class ServedVAE(Surface):
         self.condition = self._condition()
         self._answer = answer
 
+    def __reduce__(self):
+        if self._again is None:
+            return super().__reduce__()
+        return self._again, ()
+
     def encode(self, x) -> tfd.Distribution:
-        """Return the posterior q(z|x): `[batch, *event_shape]` -> batch shape `[batch]`.
+        """Return the posterior q(z|x): `[..., *event_shape]` -> batch shape `[...]`.
 
         One that its parameters do not determine, of a flow or a hierarchy, draws and evaluates by
         asking the model.
         """
-        data = self._data(x)
+        data, lead = self._data(x)
         if self.description["posterior"] is None:
-            return ServedPosterior(self, data)
-        return self._distribution("posterior", "encode", data)
+            posterior = ServedPosterior(self, data)
+            return posterior if lead is None else tfd.BatchReshape(posterior, lead)
+        posterior = self._distribution("posterior", "encode", data)
+        return posterior if lead is None else unfold(posterior, lead)
 
     def decode(self, z, condition=None) -> tfd.Distribution:
         """Return the likelihood p(x|z): `[..., *latent_shape]` -> batch shape `[...]`."""
-        z = self.z.parts(self.z.expect(z))
-        static = self.z.leading(self.z.whole(z))
-        lead = tf.shape(next(iter(z.values())))[: static.rank]
-        flat = {name: tf.reshape(part, [-1, *self.z.shapes[name]]) for name, part in z.items()}
-        named = self._given(condition)
-        if self.condition is not None:
-            expect_alike(static, self.condition.leading(named["condition"]), "z")
-            rows = tf.broadcast_to(named["condition"], tf.concat([lead, self.condition.shape], 0))
-            flat["condition"] = tf.reshape(rows, [-1, *self.condition.shape])
-        likelihood = self._distribution("likelihood", "decode", flat)
-        return (
-            likelihood
-            if static.rank == 1
-            else unfold(likelihood, static if static.is_fully_defined() else lead)
-        )
+        inputs, lead = self._rows(self.z, self.z.expect(z), condition)
+        likelihood = self._distribution("likelihood", "decode", inputs)
+        return likelihood if lead is None else unfold(likelihood, lead)
 
     def prior_distribution(self, condition=None) -> tfd.Distribution:
         """Return the prior p(z), batch shape `[]`, or that of a condition given.
@@ -111,7 +115,7 @@ class ServedVAE(Surface):
 
     def reconstruction(self, x):
         """Return what `reconstruct` gives, as tensors."""
-        return self._statistic("mean", self.x, self.ask("reconstruct", **self._data(x)))
+        return self._statistic("mean", self.x, self._of_rows("reconstruct", x))
 
     def rows_of_samples(
         self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool
@@ -135,25 +139,62 @@ class ServedVAE(Surface):
         )()
 
     def score(self, x) -> dict[str, np.ndarray]:
-        """Return `elbo`, `log_likelihood` and `kl`, each `[batch]`, in nats: for anomaly scores."""
-        return {name: value.numpy() for name, value in self.ask("score", **self._data(x)).items()}
+        """Return `elbo`, `log_likelihood` and `kl`, each `[...]`, in nats: for anomaly scores."""
+        return {name: value.numpy() for name, value in self._of_rows("score", x).items()}
 
     def log_prob(self, x) -> tf.Tensor:
-        """Estimate log p(x), `[batch]`, in nats, with the number of draws fixed at export."""
-        return self.ask("log_prob", **self._data(x))["log_prob"]
+        """Estimate log p(x), `[...]`, in nats, with the number of draws fixed at export."""
+        return self._of_rows("log_prob", x)["log_prob"]
 
     def impute(self, x):
         """Fill in missing values, NaN in x, as `VAE.impute` does, with the number of draws of
         `log_prob`.
         """
-        outputs = self.ask("impute", **self._data(x))
-        return map_parts(np.asarray, self.x.whole(outputs))
+        return map_parts(np.asarray, self.x.whole(self._of_rows("impute", x)))
 
-    def _data(self, x) -> dict:
+    def _of_rows(self, signature: str, x) -> dict[str, tf.Tensor]:
+        """Return the outputs of a signature of data, with the leading axes of x."""
+        data, lead = self._data(x)
+        outputs = self.ask(signature, **data)
+        if lead is None:
+            return dict(outputs)
+        return {
+            name: tf.reshape(value, tf.concat([lead, tf.shape(value)[1:]], 0))
+            for name, value in outputs.items()
+        }
+
+    def _data(self, x) -> tuple[dict, Any]:
         data = by_name(x)
         if "mask" in data:
             raise ValueError("A served model takes no mask: set what is missing to NaN.")
-        return {**self.x.parts(data["x"]), **self._given(data.get("condition"))}
+        return self._rows(self.x, data["x"], data.get("condition"))
+
+    def _rows(self, variable: Quantity, value, condition) -> tuple[dict, Any]:
+        """Return the parts of a value and its condition with one leading axis, the rows, and the
+        axes that it stands for; None for these where there was one already.
+        """
+        named = self._given(condition)
+        parts = variable.parts(value)
+        try:
+            tensors = {name: tf.convert_to_tensor(part) for name, part in parts.items()}
+            lead = variable.leading(variable.expect(tensors if variable.has_parts else value))
+        except (TypeError, ValueError):
+            return {**parts, **named}, None  # `call` says what is wrong
+        if self.condition is not None:
+            expect_alike(lead, self.condition.leading(named["condition"]), variable.name)
+        if lead.rank == 1 and all(part.shape[0] == lead[0] for part in named.values()):
+            return {**tensors, **named}, None
+        first, one = next(iter(tensors.items()))
+        axes = tf.shape(one)[: one.shape.rank - variable.ndims[first]]
+        shapes = dict(variable.shapes)
+        if self.condition is not None:
+            shapes["condition"] = self.condition.shape
+        flat = {
+            name: flatten(part, axes, len(shapes[name])) for name, part in (tensors | named).items()
+        }
+        if lead.rank == 1:
+            return flat, None
+        return flat, lead if lead.is_fully_defined() else axes
 
     def _condition(self) -> Quantity | None:
         shape = self.description.get("condition_shape")
