@@ -66,15 +66,7 @@ def client(
         TimeoutError: if it does not answer in time.
         RuntimeError: if it fails, or its answer is not one of this model.
     """
-    options = {
-        "version": version,
-        "timeout": timeout,
-        "retries": retries,
-        "batch_size": batch_size,
-        "headers": headers,
-        "credentials": credentials,
-        "ca": ca,
-    }
+    options = dict(locals())
     scheme = urlsplit(url).scheme
     if scheme not in TRANSPORTS or not urlsplit(url).netloc:
         raise ValueError(
@@ -117,7 +109,7 @@ def client(
             text.decode(),
             f"{url}, model {model}",
             checks_answers=True,
-            again=functools.partial(client, url, model, **options),
+            again=functools.partial(client, **options),
         )
     except (ValueError, RecursionError) as error:
         raise server.error(RuntimeError, DESCRIBE, str(error)) from error
