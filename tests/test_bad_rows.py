@@ -91,3 +91,12 @@ def test_a_bad_row_is_refused_with_its_number(models, kind):
             model.encode(data)
         with pytest.raises(ValueError, match=row):
             model.log_prob(data)
+
+
+def test_one_condition_stands_for_all_rows(models):
+    live, served, _ = models
+    z = np.linspace(-1.0, 1.0, 6, dtype="float32").reshape(3, 2)
+    for model in (live, served):
+        one = model.decode(z, condition=1).mode()
+        np.testing.assert_array_equal(one, model.decode(z, condition=np.full(3, 1)).mode())
+        assert model.reconstruct({"x": X, "condition": 2}).shape == (3, 2)

@@ -112,6 +112,7 @@ def test_blocks_train_as_stock_keras_does(name, digits, monkeypatch):
             np.testing.assert_allclose(own[key], values, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_count_where_data_are_too_large_for_the_device(digits, monkeypatch):
     expected, _ = trained("weights", digits, 2)
     monkeypatch.setattr(blocks, "MOST_BYTES", 0)
@@ -127,6 +128,7 @@ def test_two_halves_are_the_whole(digits):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_validation_looks_at_all_of_its_batches(digits):
     """Whatever was evaluated before, and in however large blocks the training goes."""
     x, other = digits.train[:50], digits.train[50:120]

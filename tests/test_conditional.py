@@ -591,7 +591,7 @@ SERVED_BAD = {
     ),
     "too few": (
         lambda model: model.encode(named(LABELS[:3])),
-        "encode takes as many rows of each input, received",
+        "x has the leading axes .*, the condition .*: expected one condition for each x",
     ),
     "none": (lambda model: model.joint_distribution(), "model is conditional"),
 }

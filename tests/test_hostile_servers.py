@@ -5,6 +5,7 @@ import gc
 import http.server
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -16,11 +17,14 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tensorflow.core.framework import tensor_pb2
 
 import tfp_vae
 from tests.servers import BASE
+from tfp_vae import layers as tfpl
 from tfp_vae.serving.messages import messages
+from tfp_vae.serving.plain_tensors import describe, expect_parameters
 
 X = np.zeros([2, 8, 8, 1], "float32")
 DESCRIPTION = (BASE / "1" / "assets.extra" / "tfp_vae.json").read_text()
@@ -85,6 +89,11 @@ def dripping(handler):
         time.sleep(0.3)
 
 
+def cutting(handler):
+    reply(handler, b"{", Content_Length="1000")
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
 def flooding(handler):
     handler.send_response(200)
     handler.end_headers()
@@ -123,6 +132,7 @@ HOSTILE = {
     "an error page": (answering(b"<html>", status=500), RuntimeError, "500"),
     "dripping": (dripping, TimeoutError, "no answer within"),
     "flooding": (flooding, RuntimeError, "larger than"),
+    "cut off": (cutting, ConnectionError, "encode"),
     "half": (answering(b"{", Content_Length="100"), (RuntimeError, ConnectionError, TimeoutError), "encode"),
 }  # fmt: skip
 
@@ -284,6 +294,19 @@ def test_an_answer_by_grpc_is_refused(name):
             remote.encode(X)
     if kind is not ValueError:
         assert url in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        tfpl.PowerSpherical.new(tf.constant([[0.3, 0.1, 2.0]]), 2),
+        tfp.distributions.MultivariateNormalDiag(tf.zeros([1, 2]), tf.fill([1, 2], 1e-8)),
+        tfp.distributions.Independent(tfp.distributions.Bernoulli(probs=[[0.0, 1.0]]), 1),
+        tfpl.MultivariateNormalTriL.new(tf.ones([1, 5]), 2),
+    ],
+)
+def test_possible_parameters_are_taken(distribution):
+    expect_parameters(*describe(distribution))
 
 
 def test_good_answers_are_taken():

@@ -203,7 +203,9 @@ def walk(vae, jit):
 PROGRAMS = {"surrogate": fit_surrogate, "minimize": find_code, "mcmc": walk}
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["plain", "xla"])
+@pytest.mark.parametrize(
+    "jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "xla"]
+)
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize(
     "name",
@@ -316,7 +318,9 @@ ROW_BY_ROW = {
 }
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize(
+    "use", mostly_slow(USES, "KL to the prior", "density", "leading axes", "joint density by place")
+)
 def test_a_use_gives_the_same_live_and_served_in_every_mode(live, served, use):
     x = tf.constant(X)
     expected = USES[use](live, x)
@@ -364,3 +368,83 @@ def test_an_unknown_number_of_axes_is_told(live, served):
         )
         with pytest.raises(ValueError, match="no known number of axes"):
             of_any_rank(tf.zeros([3, 2]))
+
+
+def autoregressive_decoder():
+    made = tfpl.AutoregressiveNetwork(2, hidden_units=[4], event_shape=SIZE)
+    ends = [tfpl.MultivariateNormalDiag(SIZE), tfpl.AutoregressiveTransform(made)]
+    decoder = keras.Sequential([networks.mlp((LATENT_SIZE,), 2 * SIZE, hidden_sizes=(8,)), *ends])
+    return tfp_vae.VAE(build().encoder, decoder)
+
+
+def test_a_network_called_later_inside_one_called_later_is_frozen():
+    vae = autoregressive_decoder()
+    x = tf.constant(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        log_px = vae.log_prob(x, 8) + vae.decode(vae.encode(x)).log_prob(x)
+    assert tape.watched_variables() == ()
+    assert np.isfinite(tape.gradient(log_px, x)).all()
+
+
+def test_log_prob_of_a_network_that_keras_does_not_see():
+    backbone = keras.Sequential([keras.Input((SIZE,)), keras.layers.Dense(4)])
+    layer = keras.layers.Lambda(lambda x: backbone(x), output_shape=(4,))
+    encoder = keras.Sequential([keras.Input((SIZE,)), layer, tfpl.MultivariateNormalDiag(2)])
+    vae = tfp_vae.VAE(encoder, build().decoder)
+    x = tf.constant(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        log_px = vae.log_prob(x, 8)
+    assert np.isfinite(tape.gradient(log_px, x)).all()
+
+
+class Noise(keras.layers.Layer):
+    def call(self, x):
+        return x + keras.random.normal((1,))
+
+
+def test_draws_of_kerass_own_generator_go_on():
+    encoder = [keras.Input((SIZE,)), keras.layers.Dense(4), Noise(), tfpl.MultivariateNormalDiag(2)]
+    vae = tfp_vae.VAE(keras.Sequential(encoder), build().decoder)
+    means = {float(vae.encode(X).mean()[0, 0]) for _ in range(3)}
+    assert len(means) == 3
+
+
+def test_nothing_thaws_under_autocast_or_in_another_model(live):
+    class Head(keras.layers.Layer):
+        def call(self, x):
+            return live.encode(x).mean()
+
+    before = [np.array(weight) for weight in live.weights]
+    head = Head(dtype="mixed_float16")
+    x = tf.constant(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        mean = head(x)
+    assert tape.watched_variables() == ()
+    np.testing.assert_allclose(mean, live.encode(X).mean(), atol=1e-2)
+    for weight, value in zip(live.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    outer = [keras.Input((SIZE,)), Head(), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
+    vae = tfp_vae.VAE(keras.Sequential(outer), build().decoder)
+    vae.encode(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        log_q = vae.encode(x).log_prob(Z)
+    assert tape.watched_variables() == ()
+    assert np.isfinite(tape.gradient(log_q, x)).all()
+
+
+def test_the_prior_of_conditions_is_of_its_own_class():
+    vae = make("conditional")
+    prior = vae.prior_distribution(LABELS)
+    assert isinstance(prior, tfd.MultivariateNormalDiag)
+    kl = vae.encode(data_of(vae)).kl_divergence(prior)
+    np.testing.assert_allclose(kl, vae.encode(data_of(vae)).kl_divergence(STANDARD), rtol=1e-5)
+    mixed = tfp_vae.VAE(vae.encoder, vae.decoder, prior=priors.FlowPrior(tfpl.RealNVP(2)))
+    mixed.encode(data_of(vae))
+    joint = mixed.joint_distribution(LABELS)
+    drawn = joint.sample(seed=(0, 1))
+    assert drawn["z"].shape == (5, 2)
+    assert joint.log_prob(drawn).shape == (5,)

@@ -39,6 +39,7 @@ def test_features_separate_classes_and_go_back(wine):
     assert list(encoder.get_feature_names_out()) == [f"encoder{i}" for i in range(4)]
 
 
+@pytest.mark.slow
 def test_its_score_is_the_log_likelihood_in_the_datas_own_units(wine):
     x, _ = wine
     encoder = Encoder(**SMALL).fit(x)
@@ -47,6 +48,7 @@ def test_its_score_is_the_log_likelihood_in_the_datas_own_units(wine):
     assert scaled.score(x * 10.0) == pytest.approx(encoder.score(x) - 13 * np.log(10.0), abs=1e-2)
 
 
+@pytest.mark.slow
 def test_a_search_over_its_arguments(wine):
     x, y = wine
     pipeline = make_pipeline(Encoder(**SMALL), KNeighborsClassifier())

@@ -127,7 +127,10 @@ def engine_of(model: keras.Model) -> str | None:
         return None
     if not {part for module in modules for part in module.split(".")} & {*SLOW}:
         return ONE_PROGRAM
-    sees_images = any(getattr(layer, "rank", 1) > 1 for layer in layers)
+    sees_images = any(
+        getattr(layer, "rank", 1) > 1 and {*type(layer).__module__.split(".")} & {*SLOW}
+        for layer in layers
+    )
     on_cpu = not tf.config.list_logical_devices("GPU")
     return PLAIN_STEPS if sees_images and on_cpu else COMPILED_STEPS
 
@@ -140,7 +143,7 @@ def multiplications(model: keras.Model) -> int:
     3328
     """
     leaves = [layer for layer in layers_within(model) if not isinstance(layer, keras.Model)]
-    return sum(_places(layer) * layer.count_params() for layer in leaves if layer.built)
+    return max(1, sum(_places(layer) * layer.count_params() for layer in leaves if layer.built))
 
 
 def _places(layer: keras.layers.Layer) -> int:

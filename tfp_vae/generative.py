@@ -173,7 +173,7 @@ class LatentVariableModel(Surface, keras.Model):
     @functools.cached_property
     def _some_likelihood(self) -> tfd.Distribution:
         """The likelihood at some z: the values it takes are the same at any."""
-        return self.decode(
+        return self._likelihood(
             self.z.zeros(), None if self.condition is None else self.condition.zeros()
         )
 

@@ -76,6 +76,12 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Train on X, `[num_examples, num_features]`; y is ignored."""
         x = validate_data(self, X, dtype="float32", ensure_min_samples=2)
         if self.vae is not None:
+            self.vae.expect_built()
+            if self.vae.condition is not None or self.vae.x.has_parts:
+                raise ValueError(
+                    "The VAE must encode an x without parts and without a condition: rows of X are "
+                    "all that a transformer is given."
+                )
             if self.vae.x.size != x.shape[1]:
                 raise ValueError(
                     f"X has {x.shape[1]} features, but an example of the VAE has shape "

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import quantity, sampling
-from tfp_vae.layers.fold import named_function
+from tfp_vae.layers.fold import named_function, unfold
 from tfp_vae.layers.parts import map_joint, map_parts, parts_of
 from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.quantity import Quantity
@@ -149,8 +149,12 @@ class Surface(abc.ABC):
             lead = tf.shape(condition)[: lead.rank]
 
         def with_axes(part):
-            has_axes = is_a(part, tfd.Distribution) and part.batch_shape.rank == 0
-            return tfd.BatchBroadcast(part, lead) if has_axes else part
+            if not is_a(part, tfd.Distribution) or part.batch_shape.rank != 0:
+                return part
+            spread = unfold(part, lead, 0)
+            # Of the same class, unless it has no parameter that could have the axes.
+            has_axes = spread.batch_shape.rank == variable.leading(condition).rank
+            return spread if has_axes else tfd.BatchBroadcast(part, lead)
 
         return map_joint(with_axes, prior)
 

@@ -132,7 +132,8 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
     Args:
         distribution: a plain tfd object.
         shape: of the new axes, of which one may be -1.
-        num_axes: how many axes, from the first, they replace.
+        num_axes: how many axes, from the first, they replace; of 0 the distribution is repeated
+            along them.
 
     Raises:
         ValueError: if a part of a joint distribution depends on others.
@@ -160,16 +161,19 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
             event_ndims = properties[key].event_ndims
             if isinstance(event_ndims, int) and np.ndim(value):
                 new_batch = tf.concat([shape, batch[num_axes:]], 0)
-                reshaped[key] = _unfold(tf.convert_to_tensor(value), event_ndims, batch, new_batch)
+                reshaped[key] = _unfold(
+                    tf.convert_to_tensor(value), event_ndims, batch, new_batch, num_axes
+                )
     return distribution.copy(**reshaped)
 
 
 def _unfold(
-    value: tf.Tensor, event_ndims: int, batch: tf.Tensor, new_batch: tf.Tensor
+    value: tf.Tensor, event_ndims: int, batch: tf.Tensor, new_batch: tf.Tensor, num_axes: int
 ) -> tf.Tensor:
     event = tf.shape(value)[value.shape.rank - event_ndims :]
     whole = tf.broadcast_to(value, tf.concat([batch, event], 0))
-    return tf.reshape(whole, tf.concat([new_batch, event], 0))
+    new_shape = tf.concat([new_batch, event], 0)
+    return tf.reshape(whole, new_shape) if num_axes else tf.broadcast_to(whole, new_shape)
 
 
 def named_function(names: Sequence[str], function: Callable) -> Callable:

@@ -10,7 +10,8 @@ import contextvars
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
-import tensorflow as tf
+
+from tfp_vae.layers.internals import global_seed_state, unwatched, without_autocast
 
 # The weights that are frozen now, and what is read instead of them.
 _FROZEN: contextvars.ContextVar[tuple] = contextvars.ContextVar("frozen", default=())
@@ -22,6 +23,7 @@ def frozen(networks: Iterable[keras.layers.Layer]) -> Iterator[None]:
 
     Of a network that is called later, such as those of a flow, `later` keeps them so.
 
+    >>> import tensorflow as tf
     >>> dense = keras.layers.Dense(1)
     >>> dense.build((None, 1))
     >>> with tf.GradientTape() as tape, frozen([dense]):
@@ -29,17 +31,17 @@ def frozen(networks: Iterable[keras.layers.Layer]) -> Iterator[None]:
     >>> tape.watched_variables()
     ()
     """
-    if _FROZEN.get():
+    found = [weight for network in networks for weight in network.variables]
+    if (state := global_seed_state()) is not None:
+        found.append(state)
+    before = _FROZEN.get()
+    known = {id(weight) for weight, _ in before}
+    new = {id(weight): weight for weight in found if id(weight) not in known}
+    if not new:
         yield
         return
-    weights = {id(weight): weight for network in networks for weight in network.variables}
-    pairs = tuple((weight, _unwatched(weight)) for weight in weights.values())
-    token = _FROZEN.set(pairs)
-    try:
-        with _reading(pairs):
-            yield
-    finally:
-        _FROZEN.reset(token)
+    with _reading((*before, *((weight, unwatched(weight)) for weight in new.values()))):
+        yield
 
 
 def later(network: Callable) -> Callable:
@@ -49,9 +51,17 @@ def later(network: Callable) -> Callable:
         return network
 
     def call(*args, **kwargs):
-        if _FROZEN.get():
+        before = _FROZEN.get()
+        known = {id(weight) for weight, _ in before}
+        more = [
+            # The state of a random generator has gone on since.
+            (weight, value if value.dtype.is_floating else unwatched(weight))
+            for weight, value in pairs
+            if id(weight) not in known
+        ]
+        if not more:
             return network(*args, **kwargs)
-        with _reading(pairs):
+        with _reading((*before, *more)):
             return network(*args, **kwargs)
 
     return call
@@ -59,21 +69,19 @@ def later(network: Callable) -> Callable:
 
 @contextlib.contextmanager
 def _reading(pairs: tuple) -> Iterator[None]:
-    with keras.StatelessScope(pairs) as scope:
-        yield
-    # What calls of layers change, such as the states of random generators, stays changed.
+    token = _FROZEN.set(pairs)
+    try:
+        with without_autocast():
+            scope = keras.StatelessScope(pairs)
+        with scope:
+            yield
+    finally:
+        _FROZEN.reset(token)
+    # The states of random generators, which draws change, stay changed.
     for weight, value in pairs:
-        if (new := scope.get_current_value(weight)) is not value:
+        new = scope.get_current_value(weight)
+        if new is not value and not value.dtype.is_floating:
             weight.assign(new)
-
-
-def _unwatched(weight: keras.Variable) -> tf.Tensor:
-    """Read a weight by its resource: a tape watches what is read through a `tf.Variable`."""
-    value = weight.value
-    for variable in getattr(value, "values", [value]):  # of a replica each, all equal
-        if isinstance(variable, tf.Variable):
-            return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
-    return value  # given by a keras.StatelessScope of others
 
 
 __all__: list[str] = []

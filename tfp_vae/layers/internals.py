@@ -9,6 +9,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.backend.common.variables import AutocastScope
 from tensorflow.python.util.dispatch import register_dispatchable_type
 
 # `tf.experimental.dispatch_for_api` looks at annotations of classes that are registered, and
@@ -85,3 +88,31 @@ def leave_unwatched(variables: Iterable[tf.Variable]) -> None:
     """
     for variable in variables:
         variable._trainable = False
+
+
+def unwatched(weight: keras.Variable) -> tf.Tensor:
+    """Read a weight by its resource: a tape watches what is read through a `tf.Variable`.
+
+    Under autocast `weight.value` is a cast copy, which the tape has seen already.
+    """
+    given = get_stateless_scope().get_current_value(weight) if in_stateless_scope() else None
+    value = weight._value if given is None else given
+    for variable in getattr(value, "values", [value]):  # of a replica each, all equal
+        if isinstance(variable, tf.Variable):
+            return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+    return value
+
+
+def global_seed_state() -> keras.Variable | None:
+    """Return the state of the random generator that Keras's layers and `keras.random` draw from
+    where they have none of their own, if there is one yet.
+    """
+    generator = get_global_attribute("global_seed_generator")
+    return None if generator is None else generator.state
+
+
+def without_autocast() -> AbstractContextManager:
+    """Return to the own dtypes of weights: inside a layer of another policy, which may call a model,
+    Keras gives them cast.
+    """
+    return AutocastScope(None)

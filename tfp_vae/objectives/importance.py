@@ -366,10 +366,12 @@ def log_prob_by_recomputation(
 
         log_prob = importance_sampled_log_prob(again(), num_samples, draws_per_step=draws_per_step)
 
-        def gradient(upstream):
-            return _weighted_slopes(
+        def gradient(upstream, variables=()):
+            slopes = _weighted_slopes(
                 again, floating, log_prob, upstream, num_samples, draws_per_step
             )
+            # Variables that are no weights of the model's layers, such as those of a function.
+            return (slopes, [None] * len(variables)) if variables else slopes
 
         return log_prob, gradient
 

@@ -23,6 +23,8 @@ tfd = tfp.distributions
 
 # Of the description: raised when it has to be read in another way.
 FORMAT = 2
+# Signatures that give values of x.
+OF_VALUES = ("reconstruct", "sample", "impute")
 # A signature and its inputs in, its outputs out.
 Answer = Callable[[str, Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
 
@@ -85,6 +87,10 @@ class ServedVAE(Surface):
         data, lead = self._data(x)
         if self.description["posterior"] is None:
             posterior = ServedPosterior(self, data)
+            if lead is not None and self.z.has_parts:
+                raise ValueError(
+                    "A joint distribution whose parts depend on each other has one batch axis only."
+                )
             return posterior if lead is None else tfd.BatchReshape(posterior, lead)
         posterior = self._distribution("posterior", "encode", data)
         return posterior if lead is None else unfold(posterior, lead)
@@ -174,6 +180,8 @@ class ServedVAE(Surface):
         axes that it stands for; None for these where there was one already.
         """
         named = self._given(condition)
+        if variable.has_parts and not isinstance(value, Mapping):
+            value = variable.expect(value)
         parts = variable.parts(value)
         try:
             tensors = {name: tf.convert_to_tensor(part) for name, part in parts.items()}
@@ -182,7 +190,10 @@ class ServedVAE(Surface):
             return {**parts, **named}, None  # `call` says what is wrong
         if self.condition is not None:
             expect_alike(lead, self.condition.leading(named["condition"]), variable.name)
-        if lead.rank == 1 and all(part.shape[0] == lead[0] for part in named.values()):
+        given = named.get("condition")
+        if lead.rank == 1 and (
+            self.condition is None or self.condition.leading(given).as_list() == lead.as_list()
+        ):
             return {**tensors, **named}, None
         first, one = next(iter(tensors.items()))
         axes = tf.shape(one)[: one.shape.rank - variable.ndims[first]]
@@ -373,7 +384,9 @@ def _check(signature: str, name: str, value, expected: dict, *, nan: bool) -> tf
 
 def _expect_numbers(signature: str, outputs: Mapping) -> None:
     """Raise a ValueError if a row has no answer: the model gives NaN for what it does not know."""
-    rows = [np.isnan(value).reshape(len(value), -1).any(1) for value in outputs.values()]
+    # Of parameters and densities infinity may be right.
+    is_number = np.isfinite if signature in OF_VALUES else lambda value: ~np.isnan(value)
+    rows = [~is_number(np.asarray(v)).reshape(len(v), -1).all(1) for v in outputs.values()]
     bad = np.logical_or.reduce(rows)
     if bad.any():
         raise ValueError(

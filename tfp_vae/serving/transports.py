@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 import requests
 import tensorflow as tf
+import urllib3
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
@@ -105,13 +106,13 @@ class Rest(Transport):
         }
         try:
             status, text = _within(seconds, lambda: self._post(body, seconds))
-        except (requests.Timeout, TimeoutError) as error:
+        except (requests.Timeout, urllib3.exceptions.ReadTimeoutError, TimeoutError) as error:
             raise self.server.error(
                 TimeoutError, signature, f"no answer within {seconds:.3g} seconds"
             ) from error
         except requests.exceptions.SSLError as error:
             raise self.server.error(RuntimeError, signature, f"TLS: {error}") from error
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise self.server.error(ConnectionError, signature, str(error)) from error
         if 300 <= status < 400:
             raise self.server.error(
