@@ -21,6 +21,7 @@ import tensorflow_probability as tfp
 from tensorflow.core.framework import tensor_pb2
 
 import tfp_vae
+from tests.conftest import mostly_slow
 from tests.servers import BASE
 from tfp_vae import layers as tfpl
 from tfp_vae.serving.messages import messages
@@ -137,7 +138,10 @@ HOSTILE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+FAST = ("fewer rows", "NaN", "negative scale", "twice", "elsewhere", "dripping", "cut off")
+
+
+@pytest.mark.parametrize("name", mostly_slow(HOSTILE, *FAST))
 def test_an_answer_is_refused(name):
     answer, kind, words = HOSTILE[name]
     with rest_server(answer) as url:
@@ -176,7 +180,7 @@ DESCRIPTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DESCRIPTIONS)
+@pytest.mark.parametrize("name", mostly_slow(DESCRIPTIONS, "no JSON", "any class"))
 def test_a_description_is_data(name):
     with (
         rest_server(None, DESCRIPTIONS[name]) as url,
@@ -285,7 +289,7 @@ GRPC_HOSTILE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", GRPC_HOSTILE)
+@pytest.mark.parametrize("name", mostly_slow(GRPC_HOSTILE, "claims gigabytes", "twice", "garbage"))
 def test_an_answer_by_grpc_is_refused(name):
     answer, kind, words = GRPC_HOSTILE[name]
     with grpc_server(answer) as url:

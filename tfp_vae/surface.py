@@ -151,7 +151,7 @@ class Surface(abc.ABC):
         def with_axes(part):
             if not is_a(part, tfd.Distribution) or part.batch_shape.rank != 0:
                 return part
-            spread = unfold(part, lead, 0)
+            spread = unfold(part, lead, 0, repeat=True)
             # Of the same class, unless it has no parameter that could have the axes.
             has_axes = spread.batch_shape.rank == variable.leading(condition).rank
             return spread if has_axes else tfd.BatchBroadcast(part, lead)

@@ -124,7 +124,9 @@ def fold(
     )
 
 
-def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Distribution:
+def unfold(
+    distribution: tfd.Distribution, shape, num_axes: int = 1, *, repeat: bool = False
+) -> tfd.Distribution:
     """Return a distribution of batch shape `[n, *rest]` with the batch shape `[*shape, *rest]`.
 
     The same class.
@@ -132,8 +134,8 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
     Args:
         distribution: a plain tfd object.
         shape: of the new axes, of which one may be -1.
-        num_axes: how many axes, from the first, they replace; of 0 the distribution is repeated
-            along them.
+        num_axes: how many axes, from the first, they replace.
+        repeat: whether the distribution is repeated along the new axes, which replace none.
 
     Raises:
         ValueError: if a part of a joint distribution depends on others.
@@ -146,13 +148,13 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
             "A joint distribution whose parts depend on each other has one batch axis only."
         )
     if is_joint(distribution):
-        return map_joint(lambda part: unfold(part, shape, num_axes), distribution)
+        return map_joint(lambda part: unfold(part, shape, num_axes, repeat=repeat), distribution)
     properties = type(distribution).parameter_properties()
     batch = distribution.batch_shape_tensor()
     reshaped = {}
     for key, value in distribution.parameters.items():
         if isinstance(value, tfd.Distribution):
-            reshaped[key] = unfold(value, shape, num_axes)
+            reshaped[key] = unfold(value, shape, num_axes, repeat=repeat)
         elif (
             key in properties
             and value is not None
@@ -162,18 +164,18 @@ def unfold(distribution: tfd.Distribution, shape, num_axes: int = 1) -> tfd.Dist
             if isinstance(event_ndims, int) and np.ndim(value):
                 new_batch = tf.concat([shape, batch[num_axes:]], 0)
                 reshaped[key] = _unfold(
-                    tf.convert_to_tensor(value), event_ndims, batch, new_batch, num_axes
+                    tf.convert_to_tensor(value), event_ndims, batch, new_batch, repeat
                 )
     return distribution.copy(**reshaped)
 
 
 def _unfold(
-    value: tf.Tensor, event_ndims: int, batch: tf.Tensor, new_batch: tf.Tensor, num_axes: int
+    value: tf.Tensor, event_ndims: int, batch: tf.Tensor, new_batch: tf.Tensor, repeat: bool
 ) -> tf.Tensor:
     event = tf.shape(value)[value.shape.rank - event_ndims :]
     whole = tf.broadcast_to(value, tf.concat([batch, event], 0))
     new_shape = tf.concat([new_batch, event], 0)
-    return tf.reshape(whole, new_shape) if num_axes else tf.broadcast_to(whole, new_shape)
+    return tf.broadcast_to(whole, new_shape) if repeat else tf.reshape(whole, new_shape)
 
 
 def named_function(names: Sequence[str], function: Callable) -> Callable:

@@ -3,15 +3,15 @@
 Why, and which public thing would replace it.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
-from keras.src.backend.common.variables import AutocastScope
 from tensorflow.python.util.dispatch import register_dispatchable_type
 
 # `tf.experimental.dispatch_for_api` looks at annotations of classes that are registered, and
@@ -111,8 +111,14 @@ def global_seed_state() -> keras.Variable | None:
     return None if generator is None else generator.state
 
 
-def without_autocast() -> AbstractContextManager:
+@contextlib.contextmanager
+def without_autocast() -> Iterator[None]:
     """Return to the own dtypes of weights: inside a layer of another policy, which may call a model,
-    Keras gives them cast.
+    Keras gives them cast. Its `AutocastScope(None)` gives them in float32.
     """
-    return AutocastScope(None)
+    scope = get_global_attribute("autocast_scope")
+    set_global_attribute("autocast_scope", None)
+    try:
+        yield
+    finally:
+        set_global_attribute("autocast_scope", scope)
