@@ -125,12 +125,14 @@ def engine_of(model: keras.Model) -> str | None:
     modules = [type(layer).__module__ for layer in layers]
     if not all(module.startswith(("tfp_vae.", "keras.src.")) for module in modules):
         return None
-    if not {part for module in modules for part in module.split(".")} & {*SLOW}:
+    slow = [
+        layer
+        for layer, module in zip(layers, modules, strict=True)
+        if {*module.split(".")} & {*SLOW}
+    ]
+    if not slow:
         return ONE_PROGRAM
-    sees_images = any(
-        getattr(layer, "rank", 1) > 1 and {*type(layer).__module__.split(".")} & {*SLOW}
-        for layer in layers
-    )
+    sees_images = any(getattr(layer, "rank", 1) > 1 for layer in slow)
     on_cpu = not tf.config.list_logical_devices("GPU")
     return PLAIN_STEPS if sees_images and on_cpu else COMPILED_STEPS
 

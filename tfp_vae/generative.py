@@ -167,11 +167,11 @@ class LatentVariableModel(Surface, keras.Model):
             mask = None if mask is None else self._mask.rows(mask)
             if x is not None:
                 expect_possible(
-                    self._some_likelihood, missing.observed_examples(x, mask) if self.missing else x
+                    self.some_likelihood, missing.observed_examples(x, mask) if self.missing else x
                 )
 
     @functools.cached_property
-    def _some_likelihood(self) -> tfd.Distribution:
+    def some_likelihood(self) -> tfd.Distribution:
         """The likelihood at some z: the values it takes are the same at any."""
         return self._likelihood(
             self.z.zeros(), None if self.condition is None else self.condition.zeros()
@@ -222,8 +222,8 @@ class LatentVariableModel(Surface, keras.Model):
         `[..., *latent_shape]` -> batch shape `[...]`.
 
         Latents of several parts are a dict. No gradient flows to the weights, as in `encode`: to
-        train them under a tape, call `vae.decoder(z)`. A condition with fewer leading axes than z is repeated
-        along them.
+        train them under a tape, call `vae.decoder(z)`. A condition with fewer leading axes than z
+        is repeated along them.
 
         Raises:
             ValueError: if z or the condition has another shape, or can be looked at and is not
@@ -250,9 +250,7 @@ class LatentVariableModel(Surface, keras.Model):
         """
         with self.frozen():
             prior = self.own_prior(condition)
-        if self.condition is None:
-            return prior
-        return self._for_each(prior, self.condition, self.condition.expect(condition))
+        return self._for_each(prior, condition)
 
     def own_prior(self, condition=None) -> tfd.Distribution:
         """Return the prior as its layer makes it, not frozen; batch shape `[]` where it does not look

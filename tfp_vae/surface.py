@@ -142,18 +142,20 @@ class Surface(abc.ABC):
         model = {**latents, **{name: of_part(name) for name in self.x.shapes}}
         return tfd.JointDistributionNamed(collections.OrderedDict(model))
 
-    def _for_each(self, prior: tfd.Distribution, variable: Quantity, condition) -> tfd.Distribution:
+    def _for_each(self, prior: tfd.Distribution, condition) -> tfd.Distribution:
         """Return a prior with the batch axes of a condition that it does not look at."""
-        lead = variable.leading(condition)
-        if not lead.is_fully_defined():
-            lead = tf.shape(condition)[: lead.rank]
+        if self.condition is None:
+            return prior
+        condition = self.condition.expect(condition)
+        static = self.condition.leading(condition)
+        lead = static if static.is_fully_defined() else tf.shape(condition)[: static.rank]
 
         def with_axes(part):
             if not is_a(part, tfd.Distribution) or part.batch_shape.rank != 0:
                 return part
             spread = unfold(part, lead, 0, repeat=True)
             # Of the same class, unless it has no parameter that could have the axes.
-            has_axes = spread.batch_shape.rank == variable.leading(condition).rank
+            has_axes = spread.batch_shape.rank == static.rank
             return spread if has_axes else tfd.BatchBroadcast(part, lead)
 
         return map_joint(with_axes, prior)

@@ -407,9 +407,8 @@ class VAE(LatentVariableModel):
             raise ValueError(
                 "The model's weights are not finite: its training has diverged. Train it anew."
             )
-        condition = None if self.condition is None else self.condition.zeros()
         x = missing.observed_examples(named["x"], named.get("mask")) if self.missing else named["x"]
-        check_values(self.decode(self.z.zeros(), condition), x)
+        check_values(self.some_likelihood, x)
         self.as_batch(tf.nest.map_structure(lambda value: value[:1], named))
         self._given(named.get("condition"))
         return named

@@ -18,6 +18,10 @@ from tfp_vae.layers.tensor_like import expect_distribution, unwrap
 tfd = tfp.distributions
 
 
+# Why the batch of a hierarchy is not unfolded.
+ONE_AXIS = "A joint distribution whose parts depend on each other has one batch axis only."
+
+
 def named_inputs(network: keras.layers.Layer) -> dict[str, keras.KerasTensor]:
     """Return a network's inputs by name, nothing where it has no `keras.Input`.
 
@@ -144,9 +148,7 @@ def unfold(
     <tfp.distributions.Independent 'IndependentNormal' batch_shape=[3, 2] event_shape=[2] dtype=float32>
     """
     if has_dependent_parts(distribution):
-        raise ValueError(
-            "A joint distribution whose parts depend on each other has one batch axis only."
-        )
+        raise ValueError(ONE_AXIS)
     if is_joint(distribution):
         return map_joint(lambda part: unfold(part, shape, num_axes, repeat=repeat), distribution)
     properties = type(distribution).parameter_properties()

@@ -10,6 +10,7 @@ import contextvars
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
+import tensorflow as tf
 
 from tfp_vae.layers.internals import global_seed_state, unwatched, without_autocast
 
@@ -23,7 +24,6 @@ def frozen(networks: Iterable[keras.layers.Layer]) -> Iterator[None]:
 
     Of a network that is called later, such as those of a flow, `later` keeps them so.
 
-    >>> import tensorflow as tf
     >>> dense = keras.layers.Dense(1)
     >>> dense.build((None, 1))
     >>> with tf.GradientTape() as tape, frozen([dense]):
@@ -34,13 +34,7 @@ def frozen(networks: Iterable[keras.layers.Layer]) -> Iterator[None]:
     found = [weight for network in networks for weight in network.variables]
     if (state := global_seed_state()) is not None:
         found.append(state)
-    before = _FROZEN.get()
-    known = {id(weight) for weight, _ in before}
-    new = {id(weight): weight for weight in found if id(weight) not in known}
-    if not new:
-        yield
-        return
-    with _reading((*before, *((weight, unwatched(weight)) for weight in new.values()))):
+    with _reading((weight, None) for weight in found):
         yield
 
 
@@ -51,34 +45,42 @@ def later(network: Callable) -> Callable:
         return network
 
     def call(*args, **kwargs):
-        before = _FROZEN.get()
-        known = {id(weight) for weight, _ in before}
-        more = [
-            # The state of a random generator has gone on since.
-            (weight, value if value.dtype.is_floating else unwatched(weight))
-            for weight, value in pairs
-            if id(weight) not in known
-        ]
-        if not more:
-            return network(*args, **kwargs)
-        with _reading((*before, *more)):
+        with _reading(pairs):
             return network(*args, **kwargs)
 
     return call
 
 
 @contextlib.contextmanager
-def _reading(pairs: tuple) -> Iterator[None]:
-    token = _FROZEN.set(pairs)
+def _reading(pairs: Iterable[tuple[keras.Variable, tf.Tensor | None]]) -> Iterator[None]:
+    """Give weights these values, as long as this is open; to those that are frozen already, theirs.
+
+    What has no value, and the state of a random generator, which goes on, is read now.
+    """
+    before = _FROZEN.get()
+    known = {id(weight) for weight, _ in before}
+    more = {
+        id(weight): (
+            weight,
+            value if value is not None and value.dtype.is_floating else unwatched(weight),
+        )
+        for weight, value in pairs
+        if id(weight) not in known
+    }
+    if not more:
+        yield
+        return
+    whole = (*before, *more.values())
+    token = _FROZEN.set(whole)
     try:
         with without_autocast():
-            scope = keras.StatelessScope(pairs)
+            scope = keras.StatelessScope(whole)
         with scope:
             yield
     finally:
         _FROZEN.reset(token)
     # The states of random generators, which draws change, stay changed.
-    for weight, value in pairs:
+    for weight, value in whole:
         new = scope.get_current_value(weight)
         if new is not value and not value.dtype.is_floating:
             weight.assign(new)

@@ -129,9 +129,9 @@ def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") 
 
 def expect_description(description: Mapping) -> None:
     """Raise a ValueError if `describe` writes no such description: it may come from anywhere."""
+    for part in description["parts"].values():
+        expect_description(part)
     if description["class"] == JOINT:
-        for part in description["parts"].values():
-            expect_description(part)
         return
     cls = _class(description["class"])
     if not (inspect.isclass(cls) and issubclass(cls, tfd.Distribution)) or cls in NEVER:
@@ -142,8 +142,6 @@ def expect_description(description: Mapping) -> None:
     for key, value in description["constants"].items():
         if np.asarray(value).dtype.kind not in "bif":
             raise ValueError(f"{description['class']} has a constant {key} that is no number")
-    for part in description["parts"].values():
-        expect_description(part)
 
 
 def expect_parameters(

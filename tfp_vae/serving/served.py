@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import sampling
 from tfp_vae.batch import by_name
-from tfp_vae.layers.fold import unfold
+from tfp_vae.layers.fold import ONE_AXIS, unfold
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.quantity import Quantity, expect_alike, flatten
 from tfp_vae.serving.plain_tensors import expect_description, expect_parameters, rebuild
@@ -63,11 +63,6 @@ class ServedVAE(Surface):
         self.description = _read(description, source)
         self.checks_answers = checks_answers
         self._again = again
-        if self.description["format"] != FORMAT:
-            raise ValueError(
-                f"{source} has format {self.description['format']}, this version of tfp_vae reads "
-                f"format {FORMAT}. Update tfp_vae, or export the model again."
-            )
         self.x = Quantity.of("x", _shape(self.description["event_shape"]), tf.float32)
         self.z = Quantity.of("z", _shape(self.description["latent_shape"]), tf.float32)
         self.condition = self._condition()
@@ -88,16 +83,14 @@ class ServedVAE(Surface):
         if self.description["posterior"] is None:
             posterior = ServedPosterior(self, data)
             if lead is not None and self.z.has_parts:
-                raise ValueError(
-                    "A joint distribution whose parts depend on each other has one batch axis only."
-                )
+                raise ValueError(ONE_AXIS)
             return posterior if lead is None else tfd.BatchReshape(posterior, lead)
         posterior = self._distribution("posterior", "encode", data)
         return posterior if lead is None else unfold(posterior, lead)
 
     def decode(self, z, condition=None) -> tfd.Distribution:
         """Return the likelihood p(x|z): `[..., *latent_shape]` -> batch shape `[...]`."""
-        inputs, lead = self._rows(self.z, self.z.expect(z), condition)
+        inputs, lead = self._rows(self.z, self.z.expect(z), self._given(condition))
         likelihood = self._distribution("likelihood", "decode", inputs)
         return likelihood if lead is None else unfold(likelihood, lead)
 
@@ -113,11 +106,8 @@ class ServedVAE(Surface):
                 "model has no joint distribution. Draw from it with generate, or use the live "
                 "model's joint_distribution()."
             )
-        given = self._given(condition)
-        prior = rebuild(self.description["prior"], {})
-        if self.condition is None:
-            return prior
-        return self._for_each(prior, self.condition, given["condition"])
+        self._given(condition)
+        return self._for_each(rebuild(self.description["prior"], {}), condition)
 
     def reconstruction(self, x):
         """Return what `reconstruct` gives, as tensors."""
@@ -173,36 +163,27 @@ class ServedVAE(Surface):
         data = by_name(x)
         if "mask" in data:
             raise ValueError("A served model takes no mask: set what is missing to NaN.")
-        return self._rows(self.x, data["x"], data.get("condition"))
+        named = self._given(data.get("condition"))
+        try:
+            x = self.x.expect(data["x"])
+        except (TypeError, ValueError):
+            if self.x.has_parts and not isinstance(data["x"], Mapping):
+                raise
+            return {**self.x.parts(data["x"]), **named}, None  # `call` says what is wrong
+        return self._rows(self.x, x, named)
 
-    def _rows(self, variable: Quantity, value, condition) -> tuple[dict, Any]:
+    def _rows(self, variable: Quantity, value, named: dict) -> tuple[dict, Any]:
         """Return the parts of a value and its condition with one leading axis, the rows, and the
         axes that it stands for; None for these where there was one already.
         """
-        named = self._given(condition)
-        if variable.has_parts and not isinstance(value, Mapping):
-            value = variable.expect(value)
-        parts = variable.parts(value)
-        try:
-            tensors = {name: tf.convert_to_tensor(part) for name, part in parts.items()}
-            lead = variable.leading(variable.expect(tensors if variable.has_parts else value))
-        except (TypeError, ValueError):
-            return {**parts, **named}, None  # `call` says what is wrong
+        lead = variable.leading(value)
+        ndims = dict(variable.ndims)
         if self.condition is not None:
             expect_alike(lead, self.condition.leading(named["condition"]), variable.name)
-        given = named.get("condition")
-        if lead.rank == 1 and (
-            self.condition is None or self.condition.leading(given).as_list() == lead.as_list()
-        ):
-            return {**tensors, **named}, None
-        first, one = next(iter(tensors.items()))
-        axes = tf.shape(one)[: one.shape.rank - variable.ndims[first]]
-        shapes = dict(variable.shapes)
-        if self.condition is not None:
-            shapes["condition"] = self.condition.shape
-        flat = {
-            name: flatten(part, axes, len(shapes[name])) for name, part in (tensors | named).items()
-        }
+            ndims |= self.condition.ndims
+        tensors = {**variable.parts(value), **named}
+        axes = tf.shape(next(iter(tensors.values())))[: lead.rank]
+        flat = {name: flatten(part, axes, ndims[name]) for name, part in tensors.items()}
         if lead.rank == 1:
             return flat, None
         return flat, lead if lead.is_fully_defined() else axes
@@ -327,20 +308,31 @@ def _read(text: str, source: str) -> dict:
     """Read a description, which is data from elsewhere: nothing in it is taken on trust."""
     try:
         description = json.loads(text)
-        for role in ("posterior", "likelihood", "prior") if description["format"] == FORMAT else ():
-            if description[role] is not None:
-                expect_description(description[role])
-        for name in ("event_shape", "latent_shape", "condition_shape"):
-            map_parts(tf.TensorShape, description.get(name))
-        for signature in description.get("signatures", {}).values():
-            for spec in (*signature["inputs"].values(), *signature["outputs"].values()):
-                tf.as_dtype(spec["dtype"])
-                tf.TensorShape(spec["shape"])
+        found = description["format"]
+        if found == FORMAT:
+            _expect_of_export(description)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{source} describes itself otherwise than a model exported by tfp_vae: {error!r}"
         ) from error
+    if found != FORMAT:
+        raise ValueError(
+            f"{source} has format {found}, this version of tfp_vae reads format {FORMAT}. Update "
+            "tfp_vae, or export the model again."
+        )
     return description
+
+
+def _expect_of_export(description: Mapping) -> None:
+    for role in ("posterior", "likelihood", "prior"):
+        if description[role] is not None:
+            expect_description(description[role])
+    for name in ("event_shape", "latent_shape", "condition_shape"):
+        map_parts(tf.TensorShape, description.get(name))
+    for signature in description["signatures"].values():
+        for spec in (*signature["inputs"].values(), *signature["outputs"].values()):
+            tf.as_dtype(spec["dtype"])
+            tf.TensorShape(spec["shape"])
 
 
 def _shape(shape):

@@ -33,9 +33,6 @@ def signatures(
     condition = {} if vae.condition is None else _specs(vae.condition, vae.condition.dtype)
     seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
 
-    with tf.init_scope():
-        some = vae.decode(vae.z.zeros(), None if vae.condition is None else vae.condition.zeros())
-
     def data(inputs):
         given = {"condition": inputs["condition"]} if condition else {}
         return {"x": vae.x.whole(inputs), **given}
@@ -96,7 +93,8 @@ def signatures(
         functions |= {posterior_sample: {**of_data, **seed}, posterior_log_prob: {**of_data, **z}}
     if vae.missing:
         functions[impute] = of_data
-    ends = {name: values_of(innermost(part)).ends for name, part in parts_of(some).items()}
+    parts = parts_of(vae.some_likelihood)
+    ends = {name: values_of(innermost(part)).ends for name, part in parts.items()}
     served = {
         function.__name__: _serve(function, specs, functools.partial(_are_possible, vae, ends))
         for function, specs in functions.items()

@@ -6,6 +6,7 @@ believed.
 
 import abc
 import dataclasses
+import http.client
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -259,7 +260,7 @@ def _words(status: int, text: bytes) -> str:
     try:
         return str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError, RecursionError):  # of a proxy, perhaps
-        return f"{status} {requests.status_codes._codes.get(status, [''])[0]} {_start(text)}"
+        return f"{status} {http.client.responses.get(status, '')} {_start(text)}"
 
 
 def _expect_distinct(pairs: Sequence[tuple]) -> dict:
