@@ -239,7 +239,7 @@ class Server:
             ("127.0.0.1", ports[0]), type("Handler", (Handler,), {"owner": self})
         )
         self.rest = f"http://127.0.0.1:{self._http.server_address[1]}"
-        threading.Thread(target=self._http.serve_forever).start()
+        threading.Thread(target=self._http.serve_forever, args=[0.02]).start()
         self._grpc, self.grpc = _start_grpc(self, ports[1])
 
     def find(self, name: str, version: int | None) -> Model:

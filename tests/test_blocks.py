@@ -96,7 +96,7 @@ def trained(name, digits, steps_per_execution, halves=False, jit_compile="auto")
     return vae.get_weights(), history
 
 
-@pytest.mark.parametrize("name", mostly_slow(CASES, "plain"))
+@pytest.mark.parametrize("name", mostly_slow(CASES, "images"))
 def test_blocks_train_as_stock_keras_does(name, digits, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(blocks, "engine_of", lambda vae: None)
@@ -167,7 +167,7 @@ def blocks_of(vae, x, monkeypatch, **kwargs):
         return {"loss": tf.constant(0.0)}
 
     with monkeypatch.context() as patch:
-        patch.setattr(blocks.Blocks, "_train", count)
+        patch.setattr(blocks.Blocks, "_steps", count)
         size = {} if isinstance(x, tf.data.Dataset) else {"batch_size": 20}
         vae.fit(x, verbose=0, **size, **kwargs)
     return made

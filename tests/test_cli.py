@@ -17,7 +17,7 @@ import pytest
 
 import tfp_vae
 import tfp_vae_console
-from tests.conftest import make_vae
+from tests.conftest import make_vae, mostly_slow
 from tfp_vae import cli
 from tfp_vae.cli.names import parse
 
@@ -215,17 +215,17 @@ def test_diverged_training_says_so_and_keeps_the_last_model(here):
 def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
     # A child inherits it where it is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    arguments = ["train", "--epochs", "12", *SMALL, "--batch-size", "50"]
+    arguments = ["train", "--epochs", "200", *SMALL, "--batch-size", "50"]
     broken = command(*arguments, "--run", "broken", cwd=here)
     history = here / "broken" / "history.json"
-    while not (history.is_file() and len(json.loads(history.read_text()).get("elbo", [])) >= 3):
+    while not (history.is_file() and len(json.loads(history.read_text()).get("elbo", []))):
         assert broken.poll() is None
         time.sleep(0.01)
     broken.send_signal(signal.SIGINT)
     code, out, _ = finish(broken)
     assert (code, "--resume broken" in out) == (130, True)
     done = len(json.loads(history.read_text())["elbo"])
-    assert 3 <= done < 12
+    assert 1 <= done < 200
     assert isinstance(cli.open_vae(here / "broken" / "model.keras"), tfp_vae.VAE)
     for rest in (["train", "--resume", "broken"], [*arguments, "--run", "whole"]):
         code, _, err = invoke(*rest)
@@ -239,7 +239,7 @@ def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
         name: first[name] == second[name] for name in ("negative_elbo", "nll", "kl")
     } == dict.fromkeys(("negative_elbo", "nll", "kl"), True)
     histories = [json.loads((run / "history.json").read_text()) for run in runs]
-    assert len(histories[0].pop("seconds")) == len(histories[1].pop("seconds")) == 12
+    assert len(histories[0].pop("seconds")) == len(histories[1].pop("seconds")) == 200
     assert histories[0] == histories[1]
 
 
@@ -254,6 +254,7 @@ def test_ctrl_c_stops_training_even_where_the_exception_is_lost(here, monkeypatc
             PressesCtrlC()
 
     original = cli.runs.Run.save
+    monkeypatch.setattr(cli.runs, "SECONDS_BETWEEN_SAVINGS", 0.0)
     monkeypatch.setattr(cli.runs.Run, "save", save)
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -407,7 +408,7 @@ def test_the_warm_up_in_cycles(digits):
     assert values == [0.0, 0.25, 0.5, 0.5, 0.0, 0.25, 0.5, 0.0, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("name", ["bottom_up", "ladder"])
+@pytest.mark.parametrize("name", mostly_slow(["bottom_up", "ladder"], "ladder"))
 def test_a_hierarchy_by_name(name, digits):
     texts = {
         "posterior": f"{name}(latent_sizes=(4, 3, 2))",

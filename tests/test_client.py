@@ -293,8 +293,8 @@ def test_a_server_that_still_starts_is_waited_for(protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_that_hangs_is_given_up(stand_in, x, protocol):
-    remote = tfp_vae.client(address(stand_in, protocol), "digits", timeout=3.0)
-    stand_in.delay, before = 5.0, stand_in.num_requests
+    remote = tfp_vae.client(address(stand_in, protocol), "digits", timeout=1.0)
+    stand_in.delay, before = 2.0, stand_in.num_requests
     with pytest.raises(TimeoutError, match="signature encode"):
         remote.encode(x)
     assert stand_in.num_requests == before + 1

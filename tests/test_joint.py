@@ -146,8 +146,9 @@ def test_every_structure_trains_with_every_kind_of_objective(structure, name):
     assert all(moved) or name in ("wae",)  # whose loss has no KL divergence, so no density
 
 
+@pytest.mark.slow
 @pytest.mark.xla
-@pytest.mark.parametrize("name", mostly_slow(STRUCTURES, "mixed"))
+@pytest.mark.parametrize("name", STRUCTURES)
 # The data are noise, there is little to encode.
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 def test_saving_xla_and_what_is_computed_from_a_model(name, tmp_path):

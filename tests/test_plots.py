@@ -9,7 +9,7 @@ from tfp_vae import plots
 
 
 def images(figure):
-    return [axes.images[0].get_array() for axes in figure.axes]
+    return [image.get_array() for image in figure.axes[0].images]
 
 
 def test_reconstructions(trained_vae, digits, tmp_path):
@@ -31,7 +31,7 @@ def test_latent_traversal_moves_one_dimension_a_row(trained_vae, digits):
     centre = trained_vae.decode(np.zeros([1, 4])).mean()[0, ..., 0]
     np.testing.assert_allclose(drawn[1], centre, rtol=1e-5)
     np.testing.assert_allclose(drawn[4], centre, rtol=1e-5)
-    dim = int(figure.axes[0].get_ylabel()[1:])
+    dim = int(figure.axes[0].get_yticklabels()[0].get_text()[1:])
     z = np.eye(4, dtype="float32")[[dim]] * -2.0
     np.testing.assert_allclose(drawn[0], trained_vae.decode(z).mean()[0, ..., 0], rtol=1e-5)
 

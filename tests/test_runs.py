@@ -68,7 +68,8 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("what", mostly_slow(BROKEN, "pictures"))
+@pytest.mark.slow
+@pytest.mark.parametrize("what", BROKEN)
 def test_what_fails_after_training_is_named_and_takes_nothing_with_it(what, here, monkeypatch):
     module, name, kept, is_served = BROKEN[what]
     with monkeypatch.context() as patch:
@@ -146,7 +147,7 @@ def test_a_finished_run_trains_longer_along_the_longer_cosine(here, unserved):
 
 
 def break_off_after(epoch, patch):
-    """Press Ctrl-C when this epoch, counted from 1, has been saved; after 0, before any has been."""
+    """Press Ctrl-C after this epoch, counted from 1."""
     end = training.Recorder.on_epoch_end
 
     def on_epoch_end(recorder, number, logs=None):

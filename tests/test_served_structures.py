@@ -149,7 +149,8 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("kind", mostly_slow(BAD, "no condition"))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BAD)
 def test_misuse_is_explained(kind, tmp_path):
     name, data, message = BAD[kind]
     vae = STRUCTURES[name][0]()

@@ -89,7 +89,7 @@ def test_openvino_reads_the_saved_model_itself(requests):
         assert_close(answer[output], expected[name], 1e-4)
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", mostly_slow(PARTS, "TriL and normal"))
 def test_other_distributions_are_exported_too(tmp_path, target, name):
     vae = small_vae(*PARTS[name])
     if (target, name) == ("openvino", "TriL and normal"):  # it has no diagonals of matrices
@@ -107,6 +107,7 @@ def test_other_distributions_are_exported_too(tmp_path, target, name):
     assert_close(reconstruct({"x": x})["mean"], vae.reconstruct(x), 1e-4)
 
 
+@pytest.mark.slow
 def test_a_conditional_model_is_exported_too(tmp_path, target):
     inputs, ends = {"condition": networks.one_hot(4)}, PARTS["diagonal and Bernoulli"]
     encoder = networks.from_inputs({"x": (3,), **inputs}, [keras.layers.Dense(4), ends[0]])

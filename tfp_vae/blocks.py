@@ -1,5 +1,4 @@
-"""Training by the block: many steps in one call, which takes its rows from data that stay on the
-device.
+"""Steps by the block: many in one call, which takes its rows from data that stay on the device.
 
 Between two steps nothing is left to Python and tf.data, which otherwise take as long as the
 arithmetic of a small network.
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from tfp_vae.batch import num_examples
 from tfp_vae.layers.internals import layers_within, nodes_of
 
 # Seconds of one call: the progress bar moves, and Ctrl-C is answered.
@@ -29,11 +27,13 @@ SLOW = ("convolutional", "rnn", "attention", "pooling")
 # How the steps of a call go together: all in one program of XLA; one after another, each compiled
 # by XLA; or each as TensorFlow runs it, which has the fastest convolutions of images on the CPU.
 ONE_PROGRAM, COMPILED_STEPS, PLAIN_STEPS = "one program", "compiled steps", "plain steps"
-HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+# What a callback looks at batches by.
+OF_TRAINING = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+OF_EVALUATION = ("on_test_batch_begin", "on_test_batch_end")
 
 
 class Blocks:
-    """What `keras.Model.fit` calls instead of a single step: it takes several batches at once.
+    """What is called instead of a single step: it takes several batches at once.
 
     Args:
         program: made by `program_of`.
@@ -52,18 +52,18 @@ class Blocks:
         self.done = 0  # in this epoch
 
     def __call__(self, iterator: Iterator) -> dict[str, tf.Tensor]:
-        """Train on the next batches, and return the metrics after the last."""
+        """Make the steps of the next batches, and return the metrics after the last."""
         number = min(self.most_steps, self.steps - self.done)
         self.done = (self.done + number) % self.steps
         batches = [batch for _, batch in zip(range(number), iterator, strict=False)]
         if not batches:
             raise StopIteration
         for _, block in itertools.groupby(batches, _shapes):
-            logs = self._train(list(block))
+            logs = self._steps(list(block))
         return logs
 
-    def _train(self, batches: list) -> dict[str, tf.Tensor]:
-        """Train on batches of one shape, filled up to a block: so that few shapes are compiled."""
+    def _steps(self, batches: list) -> dict[str, tf.Tensor]:
+        """Make the steps of batches of one shape, filled up to a block: so that few shapes are compiled."""
         size = self.most_steps if len(batches) > 1 else 1
         padded = [*batches, *batches[-1:] * (size - len(batches))]
         block = tf.nest.map_structure(lambda *parts: tf.stack(parts), *padded)
@@ -77,38 +77,35 @@ def _shapes(batch) -> list[tuple]:
     return [tuple(part.shape) for part in tf.nest.flatten(batch)]
 
 
-def program_of(model: keras.Model, engine: str) -> Callable:
+def program_of(model: keras.Model, step: Callable, engine: str) -> Callable:
     """Return a function of rows, row numbers, `[steps, batch]`, and how many steps to make.
 
     Rows that are batches already, `[steps, batch, *event_shape]`, have one number a step, `[steps]`.
 
-    The steps are the model's own `train_step`; weights, optimizer and metrics are updated within
-    the loop as they are outside of it.
+    A step is the model's own `train_step` or `test_step`; weights, optimizer and metrics are updated
+    within the loop as they are outside of it.
     """
-    train_step = model.train_step
     if engine == COMPILED_STEPS:
-        train_step = tf.function(train_step, jit_compile=True, autograph=False)
+        step = tf.function(step, jit_compile=True, autograph=False)
 
     def steps(rows: tuple, numbers: tf.Tensor, count: tf.Tensor) -> dict[str, tf.Tensor]:
-        def step(place: tf.Tensor) -> tf.Tensor:
-            train_step(tf.nest.map_structure(lambda part: tf.gather(part, numbers[place]), rows))
+        def next_step(place: tf.Tensor) -> tf.Tensor:
+            step(tf.nest.map_structure(lambda part: tf.gather(part, numbers[place]), rows))
             return place + 1
 
-        tf.while_loop(lambda place: place < count, step, [tf.constant(0)])
+        tf.while_loop(lambda place: place < count, next_step, [tf.constant(0)])
         return model.get_metrics_result()
 
     return tf.function(steps, jit_compile=engine == ONE_PROGRAM, autograph=False)
 
 
-def rows_of(x, sample_weight) -> tuple | None:
+def rows_of(x, y, sample_weight) -> tuple | None:
     """Return x, labels and weights of all examples as tensors; None if they are large."""
     leaves = tf.nest.flatten(x)
     if sum(math.prod(leaf.shape) * tf.as_dtype(leaf.dtype).size for leaf in leaves) > MOST_BYTES:
         return None
-    rows = tf.nest.map_structure(_as_tensor, x)
-    if sample_weight is None:
-        return (rows,)
-    return rows, tf.zeros([num_examples(x)]), _as_tensor(sample_weight)
+    given = [part for part in (x, y, sample_weight) if part is not None]
+    return tuple(tf.nest.map_structure(_as_tensor, part) for part in given)
 
 
 def _as_tensor(values) -> tf.Tensor:
@@ -158,7 +155,7 @@ def _places(layer: keras.layers.Layer) -> int:
     return max((math.prod(filter(None, tensor.shape[1:-1])) for tensor in tensors), default=1)
 
 
-def looks_at_batches(callback) -> bool:
+def looks_at_batches(callback, hooks: tuple[str, ...] = OF_TRAINING) -> bool:
     """Return whether a callback asks for each single step.
 
     Keras's own ones do so by their `save_freq`, `update_freq` or `profile_batch` alone.
@@ -168,12 +165,12 @@ def looks_at_batches(callback) -> bool:
     >>> looks_at_batches(keras.callbacks.EarlyStopping())
     False
     """
-    if type(callback).__module__.startswith("keras.") and not {*HOOKS} & {*vars(callback)}:
+    if type(callback).__module__.startswith("keras.") and not {*hooks} & {*vars(callback)}:
         asked = {getattr(callback, name, "epoch") for name in ("save_freq", "update_freq")}
         return asked != {"epoch"} or bool(getattr(callback, "_should_trace", False))
     plain = keras.callbacks.Callback
-    own = [getattr(getattr(callback, hook), "__func__", None) for hook in HOOKS]
-    return any(mine is not getattr(plain, hook) for mine, hook in zip(own, HOOKS, strict=True))
+    own = [getattr(getattr(callback, hook), "__func__", None) for hook in hooks]
+    return any(mine is not getattr(plain, hook) for mine, hook in zip(own, hooks, strict=True))
 
 
 def most_steps(model, batch_size: int, num_draws: int, steps: int, *, divides: bool) -> int:

@@ -303,7 +303,7 @@ class LatentVariableModel(Surface, keras.Model):
 
     @functools.cached_property
     def _compiled_generate(self) -> Callable:
-        return tf.function(self.sample_rows, reduce_retracing=True)
+        return tf.function(self.sample_rows, reduce_retracing=True, autograph=False)
 
     def sample_rows(
         self,
@@ -382,6 +382,7 @@ class LatentVariableModel(Surface, keras.Model):
                 functools.partial(function, self),
                 jit_compile=self.uses_xla and not for_any_shape,
                 reduce_retracing=for_any_shape,
+                autograph=False,
             )
         return self._compiled_functions[key]
 
@@ -425,7 +426,9 @@ class LatentVariableModel(Surface, keras.Model):
 
     @functools.cached_property
     def _compiled_fill(self) -> Callable:
-        return tf.function(functools.partial(missing.fill, self), reduce_retracing=True)
+        return tf.function(
+            functools.partial(missing.fill, self), reduce_retracing=True, autograph=False
+        )
 
     @property
     @abc.abstractmethod

@@ -9,6 +9,7 @@ from typing import Protocol
 import matplotlib
 import numpy as np
 import tensorflow as tf
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tfp_vae import sampling
@@ -21,6 +22,8 @@ from tfp_vae.vae import VAE
 
 # Of black and white images; what is missing has a colour of its own.
 GRAY = matplotlib.colormaps["gray"].with_extremes(bad="lightsteelblue")
+# Between images, as a part of their size.
+GAP = 0.15
 # Draws from the model in a picture of how values are distributed.
 NUM_DRAWS = 10_000
 
@@ -264,19 +267,41 @@ def grid(
     figure = Figure(figsize=(0.8 * num_columns + 0.5, 0.8 * num_rows + 0.6), layout="constrained")
     figure.suptitle(title)
     low, high = limits or (float(np.nanmin(x)), float(np.nanmax(x)))
+    if is_image:
+        _images(figure.subplots(), x, row_labels, low, high)
+        return figure
     for row, panels in enumerate(figure.subplots(num_rows, num_columns, squeeze=False)):
         for column, axes in enumerate(panels):
-            axes.set(xticks=[], yticks=[])
-            if is_image and x.shape[-1] == 3 and x.ndim == 5:
-                axes.imshow(np.clip((x[row, column] - low) / max(high - low, 1e-12), 0.0, 1.0))
-            elif is_image:
-                axes.imshow(x[row, column].reshape(x.shape[2:4]), cmap=GRAY, vmin=low, vmax=high)
-            else:
-                axes.plot(x[row, column].ravel(), linewidth=0.8)
-                axes.set_ylim(low, max(high, low + 1e-6))
+            axes.set(xticks=[], yticks=[], ylim=(low, max(high, low + 1e-6)))
+            axes.plot(x[row, column].ravel(), linewidth=0.8)
         if row_labels:
             panels[0].set_ylabel(row_labels[row], rotation=0, ha="right", va="center")
     return figure
+
+
+def _images(
+    axes: Axes, x: np.ndarray, row_labels: list[str] | None, low: float, high: float
+) -> None:
+    """Show images side by side; axes of their own for each would take matplotlib a second."""
+    num_rows, num_columns, height, width = x.shape[:4]
+    is_colour = x.shape[4:] == (3,)
+    if is_colour:
+        x = np.clip((x - low) / max(high - low, 1e-12), 0.0, 1.0)
+    down, right = height + max(height, width) * GAP, width + max(height, width) * GAP
+    for row, column in np.ndindex(num_rows, num_columns):
+        top, left = row * down, column * right
+        axes.imshow(
+            x[row, column] if is_colour else x[row, column].reshape(height, width),
+            cmap=GRAY,
+            vmin=low,
+            vmax=high,
+            extent=(left, left + width, top + height, top),
+        )
+    axes.set(xlim=(0, num_columns * right), ylim=(num_rows * down, 0), xticks=[], yticks=[])
+    axes.set_frame_on(False)
+    if row_labels:
+        axes.set_yticks(np.arange(num_rows) * down + height / 2, row_labels)
+        axes.tick_params(length=0)
 
 
 def _latent_name(vae: VAE, dim: int) -> str:

@@ -1,10 +1,7 @@
 """The composition root: encoder, decoder, prior and objective become one Keras model."""
 
-import functools
-import inspect
 import math
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -12,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, blocks, missing, objectives, priors
+from tfp_vae import batch, missing, objectives, priors
 from tfp_vae.batch import num_examples
+from tfp_vae.block_model import BlockModel
 from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
 from tfp_vae.layers.distribution_layer import distribution_layers
@@ -28,12 +26,10 @@ tfd = tfp.distributions
 # Mean KL(q(z|x) || p(z)), in nats per example, below which the latent code says next to nothing
 # about x.
 COLLAPSED_KL = 0.1
-# Keras's own, where none is given.
-BATCH_SIZE = 32
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class VAE(LatentVariableModel):
+class VAE(LatentVariableModel, BlockModel):
     """A variational autoencoder: x -> q(z|x) -> z -> p(x|z), trained by `fit` to maximize the
     objective.
 
@@ -106,8 +102,8 @@ class VAE(LatentVariableModel):
             objectives.Objective,
             "an objective such as tfp_vae.objectives.ELBO()",
         )
+        self.num_draws = self.objective.num_draws
         self.seed = as_seed(seed)
-        self._blocks: blocks.Blocks | None = None
         self.term_metrics = [
             keras.metrics.Mean(name=name) for name in ("elbo", "log_likelihood", "kl")
         ]
@@ -204,7 +200,6 @@ class VAE(LatentVariableModel):
             )
         if jit_compile == "auto":
             jit_compile = self._supports_xla() and not kwargs.get("run_eagerly")
-        vars(self).pop("_program", None)
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
 
     @property
@@ -284,7 +279,7 @@ class VAE(LatentVariableModel):
             raise ValueError(
                 "class_weight weighs labels, of which a VAE has none. Pass sample_weight instead."
             )
-        history = self._fit(x, y, *args, validation_data=validation_data, **kwargs)
+        history = super().fit(x, y, *args, validation_data=validation_data, **kwargs)
         kl = history.history.get("kl", [np.inf])[-1]
         if kl < COLLAPSED_KL and not self.encodes_to_points:
             warnings.warn(
@@ -294,70 +289,6 @@ class VAE(LatentVariableModel):
                 stacklevel=2,
             )
         return history
-
-    def _fit(self, x, y, *args, **kwargs) -> keras.callbacks.History:
-        """Train by Keras's `fit`; on arrays many steps in one compiled program, where that suits."""
-        arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        arguments["y"] = batch.labels(x, y, arguments.get("sample_weight"))
-        by_the_block = self._by_the_block(arguments)
-        if by_the_block is None:
-            return super().fit(**arguments)
-        if not self.optimizer.built:  # within the program it would be traced twice
-            self.optimizer.build(self.trainable_variables)
-        self._blocks = by_the_block
-        # Of the training alone: `make_train_function` gives the validation its own back.
-        by_the_block.own_steps = self.steps_per_execution  # type: ignore[has-type]
-        self.steps_per_execution = by_the_block.most_steps
-        if by_the_block.rows is not None:  # Keras shuffles their numbers as it would them
-            numbers = np.arange(num_examples(x), dtype="int32")
-            arguments |= {"x": numbers, "y": None, "sample_weight": None}
-        try:
-            return super().fit(**arguments)
-        finally:
-            self._blocks = None
-            self.train_function = None
-            self.steps_per_execution = by_the_block.own_steps
-
-    def _by_the_block(self, arguments: dict) -> blocks.Blocks | None:
-        """Return what trains many steps at once, or None where Keras's own loop has to do it."""
-        callbacks = arguments.get("callbacks")
-        callbacks = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
-        is_plain = self.jit_compile and not (self.run_eagerly or tf.distribute.has_strategy())
-        if not is_plain or blocks.engine_of(self) is None:
-            return None
-        if any(map(blocks.looks_at_batches, filter(None, callbacks))):
-            return None
-        x = arguments["x"]
-        given = arguments.get("steps_per_epoch")
-        batch_size = arguments.get("batch_size") or BATCH_SIZE
-        if batch.are_arrays(x) and not arguments.get("validation_split"):
-            rows = blocks.rows_of(x, arguments.get("sample_weight"))
-            steps = given or math.ceil(num_examples(x) / batch_size)
-        elif isinstance(x, tf.data.Dataset) and arguments.get("sample_weight") is None:
-            rows = None
-            steps = given or max(0, int(x.cardinality()))
-            batch_size = tf.nest.flatten(x.element_spec)[0].shape[0] or batch_size
-        else:
-            return None
-        if not steps:  # of a data set whose length is not known
-            return None
-        most = self.steps_per_execution
-        if most == 1:
-            divides = given is not None
-            most = blocks.most_steps(
-                self, batch_size, self.objective.num_draws, steps, divides=divides
-            )
-        return blocks.Blocks(self._program, most, steps, rows)
-
-    @functools.cached_property
-    def _program(self) -> Callable:
-        return blocks.program_of(self, str(blocks.engine_of(self)))
-
-    def make_train_function(self, force=False):
-        if self._blocks is None:
-            return super().make_train_function(force)
-        self.train_function = self._blocks
-        self.steps_per_execution = self._blocks.own_steps
 
     def _begin_with(self, x) -> None:
         """Let the prior look at the data, and before the first step the decoder's layers choose
@@ -376,7 +307,7 @@ class VAE(LatentVariableModel):
             if self.is_conditional:
                 batch.expect_no_labels(x, y)
             self.check_data(x)
-        return super().evaluate(x, batch.labels(x, y, kwargs.get("sample_weight")), *args, **kwargs)
+        return super().evaluate(x, y, *args, **kwargs)
 
     def check_data(self, data) -> dict | None:
         """Check that data are possible under the likelihood.

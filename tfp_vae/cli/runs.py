@@ -18,6 +18,9 @@ from tfp_vae.vae import VAE
 from tfp_vae_console import Options
 
 RUNS = Path("runs")
+# The least time between two savings of a run, each of which takes Keras a twentieth of a second: what
+# a killed process loses at most, beside the epoch that it was in.
+SECONDS_BETWEEN_SAVINGS = 1.0
 # What is being written, by which process and to become which file.
 ASIDE = ".{}-aside-{}"
 
@@ -191,15 +194,22 @@ class Run:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keep history and model of a run on disk after every epoch, and stop when training
-    diverges.
+    """Keep history and model of a run on disk, after an epoch a second and after the last, and stop
+    when training diverges.
     """
 
     def __init__(self, run: Run, first_epoch: int):
         super().__init__()
         self.run = run
         self.history = {name: values[:first_epoch] for name, values in run.history().items()}
+        self.num_saved = first_epoch
+        self.saved_at = time.monotonic()
         self.start = self.seconds = 0.0
+
+    @property
+    def num_epochs(self) -> int:
+        """The epochs that the run has had."""
+        return len(self.history.get("elbo", []))
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -211,11 +221,23 @@ class Recorder(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise ValueError(
                 f"Training has diverged: the loss of epoch {epoch + 1} is {logs['loss']}. "
-                f"{self.run.folder} keeps the model of epoch {epoch}. Try a lower --learning-rate."
+                f"{self.run.folder} keeps the model of epoch {self.num_saved}. Try a lower "
+                "--learning-rate."
             )
         for name, value in {**logs, "seconds": self.seconds}.items():
             self.history.setdefault(name, []).append(float(value))
-        self.run.save(self.model, self.history)
+        if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVINGS:
+            self.save()
+
+    def on_train_end(self, logs=None):
+        self.save()
+
+    def save(self) -> None:
+        """Save the run as it is after the last epoch, unless that is done."""
+        if self.num_saved < self.num_epochs:
+            self.run.save(self.model, self.history)
+            self.num_saved = self.num_epochs
+            self.saved_at = time.monotonic()
 
 
 class Patience(keras.callbacks.Callback):
@@ -256,6 +278,7 @@ class Patience(keras.callbacks.Callback):
 
     def _keep_best(self) -> None:
         if self.best_epoch is not None and self.best_epoch == len(self._elbos()):
+            self.recorder.save()  # so that the best model is never of an epoch that is yet to come
             self.recorder.run.keep(self.model, self.recorder.run.best)
 
 

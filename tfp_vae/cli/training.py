@@ -190,7 +190,7 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
                 )
         except KeyboardInterrupt:
             console.print(
-                f"\nInterrupted after {len(recorder.history.get('elbo', []))} of {epochs} epochs; "
+                f"\nInterrupted after {recorder.num_saved} of {epochs} epochs; "
                 f"the run is usable as it is. Go on with: {program('tfp-vae')} train --resume "
                 f"{quote(run.folder)}"
             )

@@ -60,7 +60,7 @@ def describing(text: str) -> tf.types.experimental.PolymorphicFunction:
     A server with batching wants as many as it has sent.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, "row")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, "row")], autograph=False)
     def describe_rows(row):
         return {"description": tf.fill(tf.shape(row), text)}
 

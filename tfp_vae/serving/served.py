@@ -126,12 +126,13 @@ class ServedVAE(Surface):
                 return self.x.whole(outputs)
             z = self.z.whole(outputs)
         else:
-            z = tf.function(lambda: sampling.sample_rows(prior, seeds))()
+            z = tf.function(lambda: sampling.sample_rows(prior, seeds), autograph=False)()
         likelihood = self.decode(z, condition)
         return tf.function(
             lambda: (
                 sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood)
-            )
+            ),
+            autograph=False,
         )()
 
     def score(self, x) -> dict[str, np.ndarray]:

@@ -148,7 +148,7 @@ def _serve(
             for name, value in outputs.items()
         }
 
-    return tf.function(as_float32, input_signature=[*specs.values()])
+    return tf.function(as_float32, input_signature=[*specs.values()], autograph=False)
 
 
 def _where(rows: tf.Tensor, value: tf.Tensor, other: float) -> tf.Tensor:

@@ -128,14 +128,18 @@ def _write_onnx(function: tf.types.experimental.ConcreteFunction, path: Path) ->
     outputs = sorted(function.structured_outputs)
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in inputs.items()]
     captured = tf.function(
-        lambda *values: function(**dict(zip(inputs, values, strict=True))), input_signature=specs
+        lambda *values: function(**dict(zip(inputs, values, strict=True))),
+        input_signature=specs,
+        autograph=False,
     )
     # tf2onnx would take what a function has captured, the weights among it, for inputs.
     frozen = convert_variables_to_constants_v2(
         captured.get_concrete_function(), lower_control_flow=False, aggressive_inlining=True
     )
     whole = tf.function(
-        lambda *values: dict(zip(outputs, frozen(*values), strict=True)), input_signature=specs
+        lambda *values: dict(zip(outputs, frozen(*values), strict=True)),
+        input_signature=specs,
+        autograph=False,
     )
     handlers: dict[str, tuple] = {
         "Log1p": (_log1p, []),

@@ -1,0 +1,164 @@
+"""Keras's `fit` and `evaluate`, many steps in one call."""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfp_vae import batch, blocks
+from tfp_vae.batch import num_examples
+
+# Keras's own, where none is given.
+BATCH_SIZE = 32
+
+
+class BlockModel(keras.Model):
+    """A Keras model that is trained and evaluated by the block, where that is possible and faster.
+
+    It is done on arrays, and trained on a `tf.data.Dataset` of known length, where all layers are of
+    Keras or this package: dense networks become one program of XLA, others a loop around the fastest
+    step. It is not done under a distribution strategy, with `run_eagerly` or `jit_compile=False`,
+    nor where a callback looks at each batch. Numbers are those of single steps.
+    """
+
+    # Draws of each example in a step, which say what one costs.
+    num_draws = 1
+    _blocks: blocks.Blocks | None = None
+
+    def compile(self, *args, **kwargs):
+        for name in ("_train_program", "_test_program"):
+            vars(self).pop(name, None)
+        super().compile(*args, **kwargs)
+
+    def fit(self, x=None, y=None, *args, **kwargs) -> keras.callbacks.History:
+        arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        arguments["y"] = batch.labels(x, y, arguments.get("sample_weight"))
+        training = self._training(arguments)
+        if training is None:
+            return super().fit(**arguments)
+        if not self.optimizer.built:  # within the program it would be traced twice
+            self.optimizer.build(self.trainable_variables)
+        self._blocks = training
+        # Of the training alone: `make_train_function` gives the validation its own back.
+        training.own_steps = self.steps_per_execution  # type: ignore[has-type]
+        self.steps_per_execution = training.most_steps
+        if training.rows is not None:  # Keras shuffles their numbers as it would them
+            numbers = np.arange(num_examples(x), dtype="int32")
+            arguments |= {"x": numbers, "y": None, "sample_weight": None}
+        try:
+            return super().fit(**arguments)
+        finally:
+            self._blocks = None
+            self.train_function = None
+            self.steps_per_execution = training.own_steps
+
+    def make_train_function(self, force=False):
+        if self._blocks is None:
+            return super().make_train_function(force)
+        self.train_function = self._blocks
+        self.steps_per_execution = self._blocks.own_steps
+
+    def _training(self, arguments: dict) -> blocks.Blocks | None:
+        """Return what trains many steps at once, or None where Keras's own loop has to do it."""
+        if not self._goes_by_the_block(arguments.get("callbacks"), blocks.OF_TRAINING):
+            return None
+        x = arguments["x"]
+        weight = arguments.get("sample_weight")
+        given = arguments.get("steps_per_epoch")
+        batch_size = arguments.get("batch_size") or BATCH_SIZE
+        if batch.are_arrays(x) and not arguments.get("validation_split"):
+            rows = blocks.rows_of(x, arguments["y"], weight)
+            steps = given or math.ceil(num_examples(x) / batch_size)
+        elif isinstance(x, tf.data.Dataset) and weight is None:
+            rows = None
+            steps = given or max(0, int(x.cardinality()))
+            batch_size = tf.nest.flatten(x.element_spec)[0].shape[0] or batch_size
+        else:
+            return None
+        if not steps:  # of a data set whose length is not known
+            return None
+        most = self._most_steps(batch_size, steps, divides=given is not None)
+        return blocks.Blocks(self._train_program, most, steps, rows)
+
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        return_dict=False,
+        **kwargs,
+    ):
+        y = batch.labels(x, y, sample_weight)
+        rows = None
+        if batch.are_arrays(x) and self._goes_by_the_block(callbacks, blocks.OF_EVALUATION):
+            rows = blocks.rows_of(x, y, sample_weight)
+        if rows is None:
+            return super().evaluate(
+                x, y, batch_size, verbose, sample_weight, steps, callbacks, return_dict, **kwargs
+            )
+        size = batch_size or BATCH_SIZE
+        number = num_examples(x)
+        steps = min(steps or math.inf, math.ceil(number / size))
+        test = blocks.Blocks(
+            self._test_program, self._most_steps(size, steps, divides=False), steps, rows
+        )
+        numbers = ((np.arange(i, min(i + size, number)),) for i in range(0, number, size))
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = keras.callbacks.CallbackList(
+                callbacks,
+                add_progbar=verbose != 0,
+                verbose=verbose,
+                epochs=1,
+                steps=steps,
+                model=self,
+            )
+        logs = self._test(test, numbers, callbacks)
+        return logs if return_dict else [logs[name] for name in self.metrics_names]
+
+    def _test(
+        self, test: blocks.Blocks, numbers: Iterator, callbacks: keras.callbacks.CallbackList
+    ) -> dict[str, float]:
+        """Evaluate as Keras does, with its callbacks."""
+        callbacks.on_test_begin()
+        self.reset_metrics()
+        self.stop_evaluating = False
+        for step in range(0, test.steps, test.most_steps):
+            callbacks.on_test_batch_begin(step)
+            logs = {name: float(value) for name, value in test(numbers).items()}
+            callbacks.on_test_batch_end(min(step + test.most_steps, test.steps) - 1, logs)
+            if self.stop_evaluating:
+                break
+        callbacks.on_test_end(logs)
+        return logs
+
+    def _goes_by_the_block(self, callbacks, hooks: tuple[str, ...]) -> bool:
+        callbacks = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
+        if not self.jit_compile or self.run_eagerly or tf.distribute.has_strategy():
+            return False
+        if any(blocks.looks_at_batches(one, hooks) for one in callbacks if one is not None):
+            return False
+        return blocks.engine_of(self) is not None
+
+    def _most_steps(self, batch_size: int, steps: int, *, divides: bool) -> int:
+        if self.steps_per_execution != 1:
+            return self.steps_per_execution
+        return blocks.most_steps(self, batch_size, self.num_draws, steps, divides=divides)
+
+    @functools.cached_property
+    def _train_program(self) -> Callable:
+        return blocks.program_of(self, self.train_step, str(blocks.engine_of(self)))
+
+    @functools.cached_property
+    def _test_program(self) -> Callable:
+        return blocks.program_of(self, self.test_step, str(blocks.engine_of(self)))
+
+
+__all__: list[str] = []
