@@ -18,7 +18,6 @@ import tensorflow as tf
 
 import tfp_vae
 import tfp_vae_console
-from tests.conftest import mostly_slow
 from tests.test_cli import ROOT, invoke
 from tfp_vae import cli, plots
 from tfp_vae.cli import report, training

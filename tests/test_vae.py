@@ -14,6 +14,7 @@ import tfp_vae
 from tests.conftest import make_vae
 from tfp_vae import generative, networks, objectives, priors
 from tfp_vae import layers as tfpl
+from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.objectives import importance
 
 tfd = tfp.distributions
@@ -67,7 +68,8 @@ def test_elbo_against_a_monte_carlo_estimate(trained_vae, digits):
 
 def test_encode_and_decode_give_plain_distributions(vae, digits):
     q, p = vae.encode(digits.test[:3]), vae.decode(np.zeros([3, 4]))
-    assert type(q) is tfd.MultivariateNormalDiag
+    assert isinstance(q, tfd.MultivariateNormalDiag)
+    assert unwrap(q) is q
     assert type(p) is tfd.Independent
     assert (q.batch_shape, q.event_shape, p.event_shape) == ([3], [4], [8, 8, 1])
 

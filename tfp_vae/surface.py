@@ -125,6 +125,7 @@ class Surface(abc.ABC):
             condition = quantity.one_for_each(given["condition"], num_samples, self.condition.shape)
         return map_parts(np.asarray, self.rows_of_samples(seeds, condition, prior, draws))
 
+    @tf.autograph.experimental.do_not_convert
     def joint_distribution(self, condition=None) -> tfd.JointDistribution:
         """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of
         their parts.

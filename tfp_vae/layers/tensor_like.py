@@ -87,7 +87,7 @@ class TensorLike(tfd.Distribution):
         self = super().__new__(cls)
         self.tensor_distribution = unwrap(distribution)
         self._convert_to_tensor_fn = convert_to_tensor_fn
-        self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        self._graph = current_graph()
         self._tensor = None
         self._spec = None
         return self
@@ -149,7 +149,7 @@ class TensorLike(tfd.Distribution):
     def value(self) -> tf.Tensor:
         """The tensor this distribution stands for: the same one at every call."""
         if self._tensor is None:
-            with _inside(self._graph):
+            with inside(self._graph):
                 converted = self._converted()
             self._tensor = converted
         return self._tensor
@@ -216,10 +216,14 @@ class TensorLike(tfd.Distribution):
         return str(self.tensor_distribution)
 
 
-def _inside(graph: tf.Graph | None) -> contextlib.AbstractContextManager:
+def current_graph() -> tf.Graph | None:
+    """Return the graph that is being traced; None in eager execution."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def inside(graph: tf.Graph | None) -> contextlib.AbstractContextManager:
     """Enter `graph` (None: eager execution) unless it is where we are."""
-    current = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-    if graph is current:
+    if graph is current_graph():
         return contextlib.nullcontext()
     return eagerly() if graph is None else graph.as_default()
 

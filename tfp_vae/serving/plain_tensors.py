@@ -70,7 +70,8 @@ def _describe(
         return {"class": JOINT, "constants": {}, "parts": parts}
     name = type(distribution).__name__
     is_function = not isinstance(distribution, tfd.Distribution)  # a part that depends on others
-    if is_function or _class(name) is not type(distribution) or _has_bijector(distribution):
+    is_known = type(distribution) in (_class(name), getattr(tfd, name, None))
+    if is_function or not is_known or _has_bijector(distribution):
         raise ValueError(
             f"{name.lstrip('_')} is not determined by tensors, so it has no served form. Save the "
             "model as .keras, or export its encoder or decoder by keras.Model.export, which serves "

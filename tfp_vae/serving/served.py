@@ -73,6 +73,7 @@ class ServedVAE(Surface):
             return super().__reduce__()
         return self._again, ()
 
+    @tf.autograph.experimental.do_not_convert
     def encode(self, x) -> tfd.Distribution:
         """Return the posterior q(z|x): `[..., *event_shape]` -> batch shape `[...]`.
 
@@ -88,12 +89,14 @@ class ServedVAE(Surface):
         posterior = self._distribution("posterior", "encode", data)
         return posterior if lead is None else unfold(posterior, lead)
 
+    @tf.autograph.experimental.do_not_convert
     def decode(self, z, condition=None) -> tfd.Distribution:
         """Return the likelihood p(x|z): `[..., *latent_shape]` -> batch shape `[...]`."""
         inputs, lead = self._rows(self.z, self.z.expect(z), self._given(condition))
         likelihood = self._distribution("likelihood", "decode", inputs)
         return likelihood if lead is None else unfold(likelihood, lead)
 
+    @tf.autograph.experimental.do_not_convert
     def prior_distribution(self, condition=None) -> tfd.Distribution:
         """Return the prior p(z), batch shape `[]`, or that of a condition given.
 
@@ -109,6 +112,7 @@ class ServedVAE(Surface):
         self._given(condition)
         return self._for_each(rebuild(self.description["prior"], {}), condition)
 
+    @tf.autograph.experimental.do_not_convert
     def reconstruction(self, x):
         """Return what `reconstruct` gives, as tensors."""
         return self._statistic("mean", self.x, self._of_rows("reconstruct", x))
@@ -135,14 +139,17 @@ class ServedVAE(Surface):
             autograph=False,
         )()
 
+    @tf.autograph.experimental.do_not_convert
     def score(self, x) -> dict[str, np.ndarray]:
         """Return `elbo`, `log_likelihood` and `kl`, each `[...]`, in nats: for anomaly scores."""
         return {name: value.numpy() for name, value in self._of_rows("score", x).items()}
 
+    @tf.autograph.experimental.do_not_convert
     def log_prob(self, x) -> tf.Tensor:
         """Estimate log p(x), `[...]`, in nats, with the number of draws fixed at export."""
         return self._of_rows("log_prob", x)["log_prob"]
 
+    @tf.autograph.experimental.do_not_convert
     def impute(self, x):
         """Fill in missing values, NaN in x, as `VAE.impute` does, with the number of draws of
         `log_prob`.

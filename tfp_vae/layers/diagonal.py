@@ -1,0 +1,168 @@
+"""TFP's diagonal normal distribution, as fast as its arithmetic."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae.layers.own import own
+from tfp_vae.layers.tensor_like import current_graph, inside
+
+tfd = tfp.distributions
+
+LOG_TWO_PI = float(np.log(2.0 * np.pi))
+
+
+@own
+class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
+    """`tfd.MultivariateNormalDiag`, which builds its bijector and its base distribution when they
+    are asked for.
+
+    To build them takes two milliseconds, a density by them ten; without them both take a fifth of
+    one. Moments, draws (the same ones) and densities need neither; all else is TFP's.
+
+    Args:
+        loc, scale_diag: tensors `[..., event_size]`; anything else that TFP takes makes TFP's own.
+        validate_args, allow_nan_stats, experimental_use_kahan_sum, name: as TFP's.
+
+    Example:
+    >>> q = MultivariateNormalDiag(tf.zeros([3, 2]), tf.ones([3, 2]))
+    >>> q
+    <tfp.distributions.MultivariateNormalDiag 'MultivariateNormalDiag' batch_shape=[3] event_shape=[2] dtype=float32>
+    >>> q.log_prob(tf.zeros([3, 2])).numpy().round(3)
+    array([-1.838, -1.838, -1.838], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        loc=None,
+        scale_diag=None,
+        validate_args=False,
+        allow_nan_stats=True,
+        experimental_use_kahan_sum=False,
+        name="MultivariateNormalDiag",
+    ):
+        parameters = dict(locals())
+        del parameters["self"]
+        self._arguments = parameters
+        self._graph = current_graph()
+        self._is_plain = not (validate_args or experimental_use_kahan_sum) and _are_plain(
+            loc, scale_diag
+        )
+        given = self if self._is_plain else self._whole
+        self._loc = loc if self._is_plain else given.loc
+        self._scale_diag = scale_diag if self._is_plain else given._scale_diag
+        self._experimental_use_kahan_sum = experimental_use_kahan_sum
+        self._is_joint = False
+        tfd.Distribution.__init__(
+            self,
+            dtype=scale_diag.dtype if self._is_plain else given.dtype,
+            reparameterization_type=tfd.FULLY_REPARAMETERIZED,
+            validate_args=validate_args,
+            allow_nan_stats=allow_nan_stats,
+            parameters=parameters,
+            name=name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return super()._parameter_properties(dtype, num_classes)
+
+    @functools.cached_property
+    def _whole(self) -> tfd.MultivariateNormalDiag:
+        """TFP's own of the same parameters, made where they were: for graphs to come it serves too."""
+        with inside(self._graph):
+            return tfd.MultivariateNormalDiag(**self._arguments)
+
+    @property
+    def bijector(self):
+        """Function from the base distribution's draws to this one's."""
+        return self._whole.bijector
+
+    @property
+    def distribution(self):
+        """Base distribution."""
+        return self._whole.distribution
+
+    @functools.cached_property
+    def scale(self):
+        """The `scale` `LinearOperator`."""
+        if not self._is_plain:
+            return self._whole.scale
+        with inside(self._graph):
+            return tf.linalg.LinearOperatorDiag(
+                self._scale_diag,
+                is_non_singular=True,
+                is_self_adjoint=True,
+                is_positive_definite=False,
+            )
+
+    @property
+    def _kwargs_split_fn(self):
+        return self._whole._kwargs_split_fn
+
+    def _batch_shape(self):
+        if not self._is_plain:
+            return super()._batch_shape()
+        return tf.broadcast_static_shape(self._loc.shape[:-1], self._scale_diag.shape[:-1])
+
+    def _event_shape(self):
+        return self._scale_diag.shape[-1:] if self._is_plain else super()._event_shape()
+
+    def _whole_shape(self) -> tf.Tensor | list[int]:
+        static = tf.broadcast_static_shape(self._loc.shape, self._scale_diag.shape)
+        if static.is_fully_defined():
+            return static.as_list()
+        return tf.broadcast_dynamic_shape(tf.shape(self._loc), tf.shape(self._scale_diag))
+
+    def _mean(self):
+        if not self._is_plain:
+            return super()._mean()
+        return tf.broadcast_to(self._loc, self._whole_shape())
+
+    def _stddev(self):
+        if not self._is_plain:
+            return super()._stddev()
+        return tf.broadcast_to(tf.abs(self._scale_diag), self._whole_shape())
+
+    def _variance(self):
+        return tf.square(self._stddev()) if self._is_plain else super()._variance()
+
+    def _log_prob(self, x):
+        if not self._is_plain:
+            return super()._log_prob(x)
+        halves = 0.5 * tf.square((x - self._loc) / self._scale_diag)
+        logs = tf.math.log(tf.abs(self._scale_diag)) + 0.5 * LOG_TWO_PI
+        return -tf.reduce_sum(halves, -1) - tf.reduce_sum(logs, -1)
+
+    def _call_sample_n(self, sample_shape, seed, **kwargs):
+        if not self._is_plain or kwargs:
+            return super()._call_sample_n(sample_shape, seed, **kwargs)
+        # In TFP's order, the event first, so that a seed draws the same numbers.
+        lead = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
+        shape = tf.convert_to_tensor(self._whole_shape(), tf.int32)
+        order = tf.concat([[tf.reduce_prod(lead), shape[-1]], shape[:-1]], 0)
+        seed = seed() if callable(seed) else seed
+        if seed is None or isinstance(seed, int):
+            drawn = tf.random.normal(order, dtype=self.dtype, seed=seed)
+        else:
+            drawn = tf.random.stateless_normal(
+                order, tfp.random.sanitize_seed(seed), dtype=self.dtype
+            )
+        rank = drawn.shape.rank
+        normal = tf.transpose(drawn, [0, *range(2, rank), 1])
+        drawn = self._loc + self._scale_diag * tf.reshape(normal, tf.concat([lead, shape], 0))
+        return self._set_sample_static_shape(drawn, sample_shape)
+
+
+def _are_plain(loc, scale_diag) -> bool:
+    """Return whether parameters are tensors of one dtype and a known event size."""
+    if not (isinstance(loc, tf.Tensor) and isinstance(scale_diag, tf.Tensor)):
+        return False
+    if loc.dtype != scale_diag.dtype or not (loc.shape.rank and scale_diag.shape.rank):
+        return False
+    return loc.shape[-1] is not None and loc.shape[-1] == scale_diag.shape[-1]
+
+
+__all__: list[str] = []

@@ -1,0 +1,307 @@
+"""Encoder, decoder and prior become the distributions of one model."""
+
+import abc
+import contextlib
+import functools
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import batch, missing, objectives, priors, quantity
+from tfp_vae.checks import expect_kind
+from tfp_vae.layers.compiled import CompiledDistribution
+from tfp_vae.layers.distribution_layer import distribution_layers
+from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
+from tfp_vae.layers.frozen import frozen
+from tfp_vae.layers.kl_divergence import call_prior
+from tfp_vae.layers.parts import map_parts
+from tfp_vae.layers.tensor_like import unwrap
+from tfp_vae.layers.values import check_pair, expect_possible, is_point
+from tfp_vae.quantity import Quantity
+from tfp_vae.surface import Surface
+
+tfd = tfp.distributions
+
+
+class ProbabilisticModel(Surface, keras.Model):
+    """p(z) p(x|z) and q(z|x), of three networks.
+
+    Args:
+        encoder, decoder, prior, missing: see `VAE`.
+        **kwargs: arguments of `keras.Model`.
+    """
+
+    called = "The VAE"
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        prior: keras.layers.Layer | None,
+        missing: bool = False,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.missing = bool(missing)
+        self.encoder = expect_kind("encoder", encoder, keras.layers.Layer, "a Keras model")
+        self.decoder = expect_kind("decoder", decoder, keras.layers.Layer, "a Keras model")
+        self.prior = prior  # `build` makes the default one
+        if prior is not None:
+            expect_kind(
+                "prior",
+                prior,
+                keras.layers.Layer,
+                "a prior such as tfp_vae.priors.StandardNormal(size)",
+            )
+        self.condition = Quantity.condition(
+            [part for part in (encoder, decoder, prior) if part is not None]
+        )
+
+    # Building
+
+    def build(self, input_shape):
+        """Check that encoder, decoder and prior fit each other and x, and create what is not
+        created yet.
+        """
+        shapes = batch.by_name(input_shape)["x"]
+        self.x = Quantity.of("x", map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
+        given = {} if self.condition is None else {"condition": self.condition.zeros()}
+        x = self.x.zeros()
+        seen = (
+            {"mask": map_parts(lambda part: tf.ones_like(part, tf.bool), x)} if self.missing else {}
+        )
+        values = self._encoder_inputs({"x": x, **seen, **given})
+        posterior = first_distribution("encoder", self.encoder, values, self.x.main)
+        if posterior.event_shape == []:
+            raise ValueError(
+                "The encoder must end in a distribution over vectors, its event is ()."
+            )
+        self.z = Quantity.of("z", posterior.event_shape, self.variable_dtype)
+        self.encodes_to_points = is_point(posterior)
+        if not objectives.is_reparameterized(posterior):
+            raise ValueError(
+                f"The posterior {type(posterior).__name__} is not reparameterized: no gradient "
+                "would reach the encoder through its draws. Use one that is, such as "
+                "MultivariateNormalDiag, PowerSpherical or a relaxed one."
+            )
+        if self.prior is None:
+            self.prior = self._default_prior()
+        prior = self.own_prior(**given)
+        check_pair(posterior, prior)
+        if (shape := map_parts(tuple, prior.event_shape)) != self.z.shape:
+            raise ValueError(
+                f"The prior's event shape {shape} differs from the encoder's {self.z.shape}."
+            )
+        values = {**self.z.parts(self.z.zeros()), **given}
+        likelihood = first_distribution("decoder", self.decoder, values, self.z.main)
+        if (shape := map_parts(tuple, likelihood.event_shape)) != self.x.shape:
+            raise ValueError(
+                f"The encoder takes examples of shape {self.x.shape}, but the decoder's "
+                f"distribution is over examples of shape {shape}. Make them equal."
+            )
+        quantity.expect_distinct_names(self.x, self.z)
+        if self.missing:
+            missing.observed(likelihood, seen["mask"])
+            for layer in distribution_layers(self.decoder):
+                layer.expect_missing()
+        self.check(posterior, prior)
+        super().build(input_shape)
+
+    @abc.abstractmethod
+    def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
+        """Raise a ValueError if training is not defined for such distributions."""
+
+    def _default_prior(self) -> priors.Prior:
+        layers = distribution_layers(self.encoder)
+        suited = [priors.prior.of_layer(layer, self.z.shape, self.dtype_policy) for layer in layers]
+        if len(found := [prior for prior in suited if prior is not None]) == 1:
+            return found[0]
+        if not self.z.has_parts and len(self.z.shape) == 1:
+            return priors.StandardNormal(self.z.size, dtype=self.dtype_policy)
+        raise ValueError(
+            f"The latents have shape {self.z.shape}, for which there is no default prior. Pass "
+            "prior=..., such as a tfp_vae.layers.Joint of a prior for each."
+        )
+
+    def as_batch(self, data) -> dict:
+        """Bring data to a dict of `x` and, of a conditional model, `condition`, in the variables'
+        dtypes.
+
+        Raises:
+            ValueError: if a part is missing, not asked for, or of another shape.
+        """
+        data = batch.by_name(data)
+        if not self.built:
+            self.build(map_parts(lambda x: (None, *x.shape[1:]), data["x"]))
+        x = self.x.expect(data["x"])
+        mask = data.get("mask")
+        seen = {}
+        if self.missing:
+            x, seen["mask"] = missing.split(x, None if mask is None else self._mask.expect(mask))
+        elif mask is not None:
+            raise ValueError(
+                "A mask was given to a VAE that takes none: make it with VAE(..., missing=True)."
+            )
+        self._expect_possible(x, **seen)
+        given = self._given(data.get("condition"))
+        if self.condition is not None:
+            quantity.expect_alike(self.x.leading(x), self.condition.leading(given["condition"]))
+        return {"x": x, **seen, **given}
+
+    def _expect_possible(self, x, mask=None) -> None:
+        """Raise a ValueError if x can be looked at, which symbolic tensors cannot, and is
+        impossible where observed.
+        """
+        with tf.init_scope():
+            x = self.x.rows(x)
+            mask = None if mask is None else self._mask.rows(mask)
+            if x is not None:
+                expect_possible(
+                    self.some_likelihood, missing.observed_examples(x, mask) if self.missing else x
+                )
+
+    @functools.cached_property
+    def some_likelihood(self) -> tfd.Distribution:
+        """The likelihood at some z: the values it takes are the same at any."""
+        return self._likelihood(
+            self.z.zeros(), None if self.condition is None else self.condition.zeros()
+        )
+
+    @property
+    def _mask(self) -> Quantity:
+        return Quantity("mask", self.x.shape, tf.bool)
+
+    # Distributions. Training goes through the private methods, which are not frozen.
+
+    def frozen(self) -> contextlib.AbstractContextManager:
+        """Return a context in which no gradient tape sees the weights of the model."""
+        return frozen(self.parts.values())
+
+    @tf.autograph.experimental.do_not_convert
+    def encode(self, x) -> tfd.Distribution:
+        """Return the posterior q(z|x), a plain tfd object.
+
+        `[..., *event_shape]` -> batch shape `[...]`. Gradients flow to x, and none to the weights,
+        which optimizers of TFP would train: to train them under a tape, call `vae.encoder(x)`.
+        """
+        return self._distribution(_frozen_posterior, self.as_batch(x))
+
+    def _distribution(self, function: Callable, data: dict) -> tfd.Distribution:
+        """Return the distribution that a function of the model makes of data, compiled if it can be."""
+        key = function, *self.parts.values()
+        if key not in self._compiled_functions:
+            made = CompiledDistribution(functools.partial(function, self))
+            self._compiled_functions[key] = made
+        return self._compiled_functions[key](data)
+
+    def _posterior(self, data: dict) -> tfd.Distribution:
+        ndims = {**self.x.ndims, **self._condition_ndims}
+        ndims |= {quantity.mask_name(name): number for name, number in self.x.ndims.items()}
+        return fold(self.encoder, self._encoder_inputs(data), ndims, self.x.main)
+
+    def _encoder_inputs(self, data: dict) -> dict:
+        """Return all that an encoder may name.
+
+        x or its parts, their masks as numbers, the condition.
+        """
+        values = self.x.parts(data["x"])
+        if self.missing:
+            masks = self.x.parts(data["mask"])
+            values |= {
+                quantity.mask_name(name): tf.cast(mask, self.variable_dtype)
+                for name, mask in masks.items()
+            }
+        return {**values, **({"condition": data["condition"]} if "condition" in data else {})}
+
+    @tf.autograph.experimental.do_not_convert
+    def decode(self, z, condition=None) -> tfd.Distribution:
+        """Return the likelihood p(x|z), a plain tfd object.
+
+        `[..., *latent_shape]` -> batch shape `[...]`.
+
+        Latents of several parts are a dict. No gradient flows to the weights, as in `encode`: to
+        train them under a tape, call `vae.decoder(z)`. A condition with fewer leading axes than z
+        is repeated along them.
+
+        Raises:
+            ValueError: if z or the condition has another shape, or can be looked at and is not
+                finite.
+        """
+        self.expect_built()
+        data = {"z": self.z.expect_finite(z), **self._given(condition)}
+        return self._distribution(_frozen_likelihood, data)
+
+    def _likelihood(self, z, condition=None) -> tfd.Distribution:
+        z = self.z.expect(z)
+        given = self._given(condition)
+        if self.condition is not None:
+            lead = self.condition.leading(given["condition"])
+            if lead.rank <= self.z.leading(z).rank:
+                quantity.expect_alike(self.z.leading(z), lead, "z")
+        values = {**self.z.parts(z), **given}
+        return fold(self.decoder, values, {**self.z.ndims, **self._condition_ndims}, self.z.main)
+
+    @tf.autograph.experimental.do_not_convert
+    def prior_distribution(self, condition=None) -> tfd.Distribution:
+        """Return the prior p(z), a plain tfd object, batch shape `[]`, or p(z|condition), batch
+        shape `[...]`, that of the condition also where the prior does not look at it.
+        """
+        with self.frozen():
+            prior = self.own_prior(condition)
+        return self._for_each(prior, condition)
+
+    def own_prior(self, condition=None) -> tfd.Distribution:
+        """Return the prior as its layer makes it, not frozen; batch shape `[]` where it does not look
+        at the condition.
+        """
+        given = self._given(condition)
+        if "condition" in named_inputs(self.prior):
+            return fold(self.prior, given, self._condition_ndims)
+        prior = unwrap(call_prior(self.prior))
+        # Of a Keras model, which needs a batch.
+        return unfold(prior, []) if prior.batch_shape == [1] else prior
+
+    @property
+    def _condition_ndims(self) -> dict[str, int]:
+        return {} if self.condition is None else self.condition.ndims
+
+    @tf.autograph.experimental.do_not_convert
+    def joint_distribution(self, condition=None) -> tfd.JointDistribution:
+        """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of
+        their parts.
+
+        TFP traces a new one for tens of milliseconds: where nothing of it can change it is made once.
+        """
+        if condition is not None or self.prior is None or self.prior.variables:
+            return super().joint_distribution(condition)
+        key = "joint", *self.parts.values()
+        if key not in self._compiled_functions:
+            with tf.init_scope():
+                self._compiled_functions[key] = super().joint_distribution()
+        return self._compiled_functions[key]
+
+    @property
+    @abc.abstractmethod
+    def uses_xla(self) -> bool:
+        """Whether `log_prob` is compiled by XLA."""
+
+    @property
+    @abc.abstractmethod
+    def parts(self) -> dict[str, keras.layers.Layer]:
+        """The layers that the model is made of, by the names of its arguments."""
+
+    @functools.cached_property
+    def _compiled_functions(self) -> dict[tuple, Callable]:
+        return {}
+
+
+def _frozen_posterior(model: ProbabilisticModel, data: dict) -> tfd.Distribution:
+    with model.frozen():
+        return model._posterior(data)
+
+
+def _frozen_likelihood(model: ProbabilisticModel, data: dict) -> tfd.Distribution:
+    with model.frozen():
+        return model._likelihood(data["z"], data.get("condition"))
