@@ -58,7 +58,7 @@ def evaluate(
     (['active_units', 'kl', 'kl_is_analytic'], 2)
     """
     vae.check_data(x)
-    terms = _over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
+    terms = over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
     has_codes = is_quantized(vae.encode(tf.nest.map_structure(lambda value: value[:1], x)))
     nll_of = {
         "num_samples": num_samples,
@@ -88,7 +88,7 @@ def elbo(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> dict[str, 
     """Return the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example,
     `[num_examples]`.
     """
-    return _over_batches(vae.compile_once(_terms), x, batch_size)
+    return over_batches(vae.compile_once(_terms), x, batch_size)
 
 
 def nll(
@@ -111,7 +111,7 @@ def nll(
             "log_prob": vae.estimate_log_prob(batch, num_samples, tf.random.fold_in(first, start))
         }
 
-    return -float(_over_batches(log_prob, x, batch_size, verbose)["log_prob"].mean(dtype="float64"))
+    return -float(over_batches(log_prob, x, batch_size, verbose)["log_prob"].mean(dtype="float64"))
 
 
 def active_units(
@@ -130,7 +130,7 @@ def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) ->
 
     Several latents one after another.
     """
-    return _over_batches(vae.compile_once(_mean), x, batch_size)["mean"]
+    return over_batches(vae.compile_once(_mean), x, batch_size)["mean"]
 
 
 def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
@@ -140,7 +140,7 @@ def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarra
     Raises:
         ValueError: if the posterior is another.
     """
-    return _over_batches(vae.compile_once(_codes), x, batch_size)["codes"]
+    return over_batches(vae.compile_once(_codes), x, batch_size)["codes"]
 
 
 def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> float:
@@ -196,7 +196,7 @@ def count_active(means: np.ndarray, threshold: float) -> int:
     return int((means.var(axis=0, dtype="float64") > threshold).sum())
 
 
-def _over_batches(
+def over_batches(
     function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0
 ) -> dict[str, np.ndarray]:
     """Apply a function of a batch, and of the number of its first row, to all rows.
@@ -216,7 +216,7 @@ def _over_batches(
         )
         results.append(
             {
-                name: value[:rows].numpy()
+                name: np.asarray(value[:rows])
                 for name, value in function(batch, tf.constant(start)).items()
             }
         )

@@ -29,11 +29,11 @@ class LatentVariableModel(ProbabilisticModel):
         """Return what an objective sees of a batch x, `[batch, *event_shape]`."""
         data = self.as_batch(x)
         condition = data.get("condition")
-        posterior = self._posterior(data)
+        posterior = self.posterior(data)
         prior = with_codes_of(posterior, self.own_prior(condition))
 
         def likelihood(z):
-            whole = self._likelihood(z, condition)
+            whole = self.likelihood(z, condition)
             return missing.observed(whole, data["mask"]) if self.missing else whole
 
         return objectives.OnePass(data["x"], posterior, prior, later(likelihood), seed, step)
@@ -74,7 +74,7 @@ class LatentVariableModel(ProbabilisticModel):
         """
         prior = self.own_prior(condition) if prior is None else unwrap(prior)
         z = sampling.sample_rows(prior, seeds)
-        likelihood = self._likelihood(z, condition)
+        likelihood = self.likelihood(z, condition)
         return {
             "z": z,
             "x": sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood),
@@ -120,9 +120,7 @@ class LatentVariableModel(ProbabilisticModel):
         variables: dict[str, Any] = {"x": self.x, "mask": self._mask, "condition": self.condition}
         ndims = {name: variables[name].ndims_of_parts for name in data}
         lead = tf.shape(tf.nest.flatten(data["x"])[0])[: self.x.leading(data["x"]).rank]
-        flat = tf.nest.map_structure(
-            lambda value, number: quantity.flatten(value, lead, number), data, ndims
-        )
+        flat = quantity.flatten(data, lead, ndims)
         # As numbers: a mask of truth values has no gradient, which `log_prob` asks for.
         if self.missing:
             flat["mask"] = tf.nest.map_structure(
@@ -187,8 +185,8 @@ class LatentVariableModel(ProbabilisticModel):
 
 def _reconstruct(model: LatentVariableModel, data: dict):
     with model.frozen():
-        z = sampling.point(model._posterior(data))
-        return sampling.point(model._likelihood(z, data.get("condition")))
+        z = sampling.point(model.posterior(data))
+        return sampling.point(model.likelihood(z, data.get("condition")))
 
 
 def _log_prob(

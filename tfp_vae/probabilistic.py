@@ -165,7 +165,7 @@ class ProbabilisticModel(Surface, keras.Model):
     @functools.cached_property
     def some_likelihood(self) -> tfd.Distribution:
         """The likelihood at some z: the values it takes are the same at any."""
-        return self._likelihood(
+        return self.likelihood(
             self.z.zeros(), None if self.condition is None else self.condition.zeros()
         )
 
@@ -173,7 +173,7 @@ class ProbabilisticModel(Surface, keras.Model):
     def _mask(self) -> Quantity:
         return Quantity("mask", self.x.shape, tf.bool)
 
-    # Distributions. Training goes through the private methods, which are not frozen.
+    # Distributions
 
     def frozen(self) -> contextlib.AbstractContextManager:
         """Return a context in which no gradient tape sees the weights of the model."""
@@ -196,7 +196,10 @@ class ProbabilisticModel(Surface, keras.Model):
             self._compiled_functions[key] = made
         return self._compiled_functions[key](data)
 
-    def _posterior(self, data: dict) -> tfd.Distribution:
+    def posterior(self, data: dict) -> tfd.Distribution:
+        """Return q(z|x) of what `as_batch` returns, for training and export: neither frozen nor
+        compiled.
+        """
         ndims = {**self.x.ndims, **self._condition_ndims}
         ndims |= {quantity.mask_name(name): number for name, number in self.x.ndims.items()}
         return fold(self.encoder, self._encoder_inputs(data), ndims, self.x.main)
@@ -233,7 +236,8 @@ class ProbabilisticModel(Surface, keras.Model):
         data = {"z": self.z.expect_finite(z), **self._given(condition)}
         return self._distribution(_frozen_likelihood, data)
 
-    def _likelihood(self, z, condition=None) -> tfd.Distribution:
+    def likelihood(self, z, condition=None) -> tfd.Distribution:
+        """Return p(x|z), for training and export: neither frozen nor compiled."""
         z = self.z.expect(z)
         given = self._given(condition)
         if self.condition is not None:
@@ -299,9 +303,9 @@ class ProbabilisticModel(Surface, keras.Model):
 
 def _frozen_posterior(model: ProbabilisticModel, data: dict) -> tfd.Distribution:
     with model.frozen():
-        return model._posterior(data)
+        return model.posterior(data)
 
 
 def _frozen_likelihood(model: ProbabilisticModel, data: dict) -> tfd.Distribution:
     with model.frozen():
-        return model._likelihood(data["z"], data.get("condition"))
+        return model.likelihood(data["z"], data.get("condition"))

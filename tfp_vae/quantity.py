@@ -374,7 +374,20 @@ def _ends_with(shape: tf.TensorShape, end: tuple) -> bool:
     return shape.rank >= len(end) and shape[shape.rank - len(end) :].is_compatible_with(end)
 
 
-def flatten(value: tf.Tensor, lead: tf.Tensor, ndims: int) -> tf.Tensor:
-    """Make one axis of the leading ones, after repeating the value along those it lacks."""
-    event = value.shape[value.shape.rank - ndims :]
-    return tf.reshape(tf.broadcast_to(value, tf.concat([lead, event], 0)), [-1, *event])
+def flatten(values, lead: tf.Tensor, ndims):
+    """Make one axis of the leading ones of tensors, after repeating each along those it lacks.
+
+    Args:
+        values: a tensor, or tensors in any structure.
+        lead: the leading axes.
+        ndims: of each tensor the number of its other axes, in the same structure.
+
+    >>> flatten(tf.zeros([3, 5]), [2, 3], 1).shape
+    TensorShape([6, 5])
+    """
+
+    def flat(value: tf.Tensor, number: int) -> tf.Tensor:
+        event = value.shape[value.shape.rank - number :]
+        return tf.reshape(tf.broadcast_to(value, tf.concat([lead, event], 0)), [-1, *event])
+
+    return tf.nest.map_structure(flat, values, ndims)

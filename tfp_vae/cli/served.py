@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rich.table
-import tensorflow as tf
 
 from tfp_vae import datasets, sampling, serving
 from tfp_vae.batch import num_examples
-from tfp_vae.evaluation import ACTIVE_VARIANCE, count_active
+from tfp_vae.evaluation import ACTIVE_VARIANCE, count_active, over_batches
 from tfp_vae.objectives import as_vectors
 
 
@@ -54,14 +52,13 @@ def _quantities(served: serving.ServedVAE, x: Any, batch_size: int) -> dict[str,
     has_density = "log_prob" in served.description["signatures"]
     # Tensors do not determine every one.
     has_posterior = served.description["posterior"] is not None
-    answers: list[dict[str, np.ndarray]] = []
-    for start in range(0, num_examples(x), batch_size):
-        rows = tf.nest.map_structure(lambda values, at=start: values[at : at + batch_size], x)
-        log_prob = {"log_prob": np.asarray(served.log_prob(rows))} if has_density else {}
-        answers.append({**served.score(rows), **log_prob})
-        if has_posterior:
-            answers[-1]["code"] = np.asarray(as_vectors(sampling.point(served.encode(rows))))
-    values = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    def answers(rows, start) -> dict:
+        log_prob = {"log_prob": served.log_prob(rows)} if has_density else {}
+        code = {"code": as_vectors(sampling.point(served.encode(rows)))} if has_posterior else {}
+        return {**served.score(rows), **log_prob, **code}
+
+    values = over_batches(answers, x, batch_size)
     mean = {name: value.mean(dtype="float64") for name, value in values.items()}
     if has_density:
         shown = {

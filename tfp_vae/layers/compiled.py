@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.internals import in_stateless_scope
 from tfp_vae.layers.parts import has_dependent_parts, is_joint, map_joint, parts_of
 
 tfd = tfp.distributions
@@ -41,7 +42,8 @@ class CompiledDistribution:
         self._made_by: dict[Hashable, Callable | None] = {}
 
     def __call__(self, data: dict) -> tfd.Distribution:
-        if not tf.executing_eagerly():
+        # A graph would keep what is read instead of the weights.
+        if not tf.executing_eagerly() or in_stateless_scope():
             return self.function(data)
         leaves = tf.nest.flatten(data)
         kind = (*data, *((leaf.dtype, leaf.shape.rank) for leaf in leaves))

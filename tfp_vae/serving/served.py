@@ -191,7 +191,7 @@ class ServedVAE(Surface):
             ndims |= self.condition.ndims
         tensors = {**variable.parts(value), **named}
         axes = tf.shape(next(iter(tensors.values())))[: lead.rank]
-        flat = {name: flatten(part, axes, ndims[name]) for name, part in tensors.items()}
+        flat = flatten(tensors, axes, ndims)
         if lead.rank == 1:
             return flat, None
         return flat, lead if lead.is_fully_defined() else axes

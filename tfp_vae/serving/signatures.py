@@ -37,11 +37,14 @@ def signatures(
         given = {"condition": inputs["condition"]} if condition else {}
         return {"x": vae.x.whole(inputs), **given}
 
+    def posterior(inputs):
+        return vae.posterior(vae.as_batch(data(inputs)))
+
     def encode(inputs):
-        return _outputs(vae.encode(data(inputs)), stddev=True)
+        return _outputs(posterior(inputs), stddev=True)
 
     def decode(inputs):
-        return _outputs(vae.decode(vae.z.whole(inputs), inputs.get("condition")))
+        return _outputs(vae.likelihood(vae.z.whole(inputs), inputs.get("condition")))
 
     def reconstruct(inputs):
         return _named("mean", vae.reconstruction(data(inputs)))
@@ -71,10 +74,10 @@ def signatures(
         return {"log_prob": estimate}
 
     def posterior_sample(inputs):
-        return vae.z.parts(sampling.sample_rows(vae.encode(data(inputs)), inputs["seed"]))
+        return vae.z.parts(sampling.sample_rows(posterior(inputs), inputs["seed"]))
 
     def posterior_log_prob(inputs):
-        return {"log_prob": sampling.log_density(vae.encode(data(inputs)), vae.z.whole(inputs))}
+        return {"log_prob": sampling.log_density(posterior(inputs), vae.z.whole(inputs))}
 
     def impute(inputs):
         given = vae.as_batch(data(inputs))
