@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 import tfp_vae
 from tests.conftest import make_vae
@@ -11,7 +12,10 @@ from tests.test_codes import vq_vae
 from tfp_vae import layers as tfpl
 from tfp_vae import objectives, priors, sampling
 from tfp_vae.layers.code_vectors import CodeVectors
+from tfp_vae.layers.discrete import Bernoulli
 from tfp_vae.layers.vector_quantized import QuantizedVectors
+
+tfd = tfp.distributions
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
@@ -193,3 +197,26 @@ def test_parameters_of_another_number_are_told_in_one_line():
         match=r"^independent_normal\S*: The distribution needs 6 parameters, received 5[^\n]*$",
     ):
         tfpl.IndependentNormal(3)(keras.Input((5,)))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_bernoulli_densities_and_their_gradients_are_those_of_tfp(jit_compile):
+    """At zero, where a logit begins, far out, at infinity, and for fractions, which are cross-entropies."""
+    logits = tf.constant([-np.inf, -200.0, -20.0, -1.0, 0.0, 0.5, 20.0, 200.0, np.inf])
+    x = tf.constant([[0.0], [1.0], [0.25], [0.5], [0.75], [2.0]])
+
+    def density(cls):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            log_prob = cls(logits, dtype=tf.float32).log_prob(x)
+        return log_prob, tape.jacobian(log_prob, logits)
+
+    answers = [
+        tf.function(lambda cls=cls: density(cls), jit_compile=jit_compile)()
+        for cls in (Bernoulli, tfd.Bernoulli)
+    ]
+    for ours, theirs in zip(*answers, strict=True):
+        finite = np.isfinite(theirs)
+        np.testing.assert_allclose(ours.numpy()[finite], theirs.numpy()[finite], 1e-6, 1e-6)
+    ours, theirs = (cls(probs=0.3).log_prob([0, 1]) for cls in (Bernoulli, tfd.Bernoulli))
+    np.testing.assert_array_equal(ours, theirs)
