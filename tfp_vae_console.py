@@ -1,6 +1,6 @@
 """The command line `tfp-vae`.
 
-Parses first, then imports TensorFlow, so that `--help` answers at once.
+It parses the options before it imports TensorFlow, so that `--help` is fast.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-# Each on a line of its own in `train --help`, however narrow the terminal.
+# Each example has its own line in `train --help`, even in a narrow terminal.
 EXAMPLES = """\b
 Examples:
   tfp-vae train --dataset mnist --epochs 40 --patience 5
@@ -83,8 +83,8 @@ SavedModels = Annotated[Path, typer.Option(help="Folder of exported models.")]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a run is started with: the options of `tfp-vae train`, and what is known once the data
-    are loaded.
+    """The options of `tfp-vae train`, and facts about the data, which are known once the data are
+    loaded.
     """
 
     dataset: Annotated[
@@ -173,12 +173,12 @@ class Options:
     num_samples: NumSamples = 500
     seed: Seed = 0
     saved_models: Annotated[str, typer.Option(help="Folder of exported models.")] = "saved_models"
-    name: str  # of the data
-    data: str = ""  # what became of the data, for readers: `datasets.Splits.note`
+    name: str  # name of the data set
+    data: str = ""  # how the data were changed, for readers: `datasets.Splits.note`
 
 
 def takes_options(command: Callable) -> Callable:
-    """Give a command, which takes `**options`, those of `Options`, before its own; a decorator."""
+    """Decorate a command that takes `**options`: add the options of `Options` before its own."""
     own = [
         one
         for one in inspect.signature(command).parameters.values()
@@ -201,7 +201,7 @@ def takes_options(command: Callable) -> Callable:
 
 
 def _take_defaults(ctx: typer.Context, config: Path | None) -> Path | None:
-    """Let the options of another run hold where no other is given."""
+    """Use the options of another run where none are given."""
     if config is not None:
         ctx.default_map = _cli().read_config(config)
     return config
@@ -361,8 +361,8 @@ def list_members(
 
 
 def _cli():
-    """Import the package, TensorFlow with it, without its start-up log (Python's own errors come
-    through).
+    """Import the package and TensorFlow without TensorFlow's start-up log (Python's own errors are
+    still shown).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -378,9 +378,9 @@ def _cli():
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line and give its exit code.
+    """Run a command line and return its exit code.
 
-    Bad input ends in one line and 2, Ctrl-C in 130.
+    Bad input prints one line and returns 2; Ctrl-C returns 130.
     """
     try:
         return app(arguments or ["--help"], standalone_mode=False) or 0
@@ -394,9 +394,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _users_errors() -> tuple[type[Exception], ...]:
-    """Return what bad input, a full disk or too little memory lead to.
+    """Return the exceptions that bad input, a full disk or too little memory lead to.
 
-    TensorFlow's own errors once it is imported.
+    They include TensorFlow's own errors once it is imported.
     """
     tensorflow = sys.modules.get("tensorflow")
     own = (tensorflow.errors.OpError,) if tensorflow else ()
@@ -406,7 +406,7 @@ def _users_errors() -> tuple[type[Exception], ...]:
 def _one_line(error: Exception) -> str:
     if isinstance(error, typer.TyperException):
         return " ".join(error.format_message().split())
-    # Not there before TensorFlow is, whose errors it knows.
+    # This module is imported only together with TensorFlow, whose errors it handles.
     failures = sys.modules.get("tfp_vae.cli.failures")
     return failures.in_words(error) if failures else " ".join(str(error).split())
 

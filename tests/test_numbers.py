@@ -205,16 +205,17 @@ def test_bernoulli_densities_and_their_gradients_are_those_of_tfp(jit_compile):
     logits = tf.constant([-np.inf, -200.0, -20.0, -1.0, 0.0, 0.5, 20.0, 200.0, np.inf])
     x = tf.constant([[0.0], [1.0], [0.25], [0.5], [0.75], [2.0]])
 
-    def density(cls):
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            log_prob = cls(logits, dtype=tf.float32).log_prob(x)
-        return log_prob, tape.jacobian(log_prob, logits)
+    def of(cls):
+        @tf.function(jit_compile=jit_compile)
+        def density():
+            with tf.GradientTape() as tape:
+                tape.watch(logits)
+                log_prob = cls(logits, dtype=tf.float32).log_prob(x)
+            return log_prob, tape.jacobian(log_prob, logits)
 
-    answers = [
-        tf.function(lambda cls=cls: density(cls), jit_compile=jit_compile)()
-        for cls in (Bernoulli, tfd.Bernoulli)
-    ]
+        return density()
+
+    answers = [of(cls) for cls in (Bernoulli, tfd.Bernoulli)]
     for ours, theirs in zip(*answers, strict=True):
         finite = np.isfinite(theirs)
         np.testing.assert_allclose(ours.numpy()[finite], theirs.numpy()[finite], 1e-6, 1e-6)

@@ -1,4 +1,4 @@
-"""After training: a prior fitted to where the codes of the data really are."""
+"""A prior that is fitted, after training, to the codes of the data."""
 
 import itertools
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ from tfp_vae.vae import VAE
 
 tfd = tfp.distributions
 tfb = tfp.bijectors
-# Of Adam, at the start of a flow's training.
+# Learning rate of Adam at the start of a flow's training.
 FLOW_LEARNING_RATE = 3e-3
-# Of expectation maximization on codes.
+# Iterations of expectation maximization on codes.
 CODES_ITERATIONS = 50
 
 
@@ -40,16 +40,16 @@ def fit_aggregate_prior(
 ) -> tfd.Distribution:
     """Fit a mixture, or a flow, to the aggregate posterior, the mean of q(z|x) over the data.
 
-    The prior often covers codes that no example has; samples from there look like nothing. Draws
-    from the fitted
-    prior look better: `vae.generate(16, prior=fit_aggregate_prior(vae, x_train))`. The mixture is
-    scikit-learn's `GaussianMixture` with full covariances, fitted to one draw of z for each
-    example. A flow is trained by maximum likelihood on fresh draws in each epoch, after these are
-    brought to mean 0 and standard deviation 1. To an autoencoder (`layers.Deterministic`) it gives
-    the prior that training did not. The codes of a `layers.VectorQuantized` posterior get a mixture
-    too: in each component the codes are independent, the components say which of them go together
-    (a latent class model, fitted by expectation maximization); with one component it is the
-    frequency of each code at each position.
+    The prior often covers codes that no example has; samples from these codes look like no example.
+    Samples from the fitted prior look better: `vae.generate(16, prior=fit_aggregate_prior(vae,
+    x_train))`. The mixture is scikit-learn's `GaussianMixture` with full covariances, fitted to one
+    draw of z for each example. A flow is trained by maximum likelihood on fresh draws in each
+    epoch, which are first standardized to mean 0 and standard deviation 1. An autoencoder
+    (`layers.Deterministic`), whose training fits no prior, gets one in this way. The codes of a
+    `layers.VectorQuantized` posterior get a mixture too: the codes are independent within each
+    component, and the components describe which codes occur together (a latent class model, fitted
+    by expectation maximization). With one component, the prior is the frequency of each code at
+    each position.
 
     Reference: Ghosh et al., 2020, From variational to deterministic autoencoders, arXiv:1903.12436,
         section 4.
@@ -61,18 +61,20 @@ def fit_aggregate_prior(
         num_components: number of components of the mixture.
         flow: a `layers.Flow` without context that is trained, in place, instead of a mixture, such
             as `layers.MaskedAutoregressiveFlow(latent_size, 4)`.
-        epochs: of the flow's training.
-        batch_size: examples held in memory at once, and in each step of the flow's training.
-        seed: of the draws, of the fit's start, and of the order of the examples.
+        epochs: number of epochs of the flow's training.
+        batch_size: number of examples held in memory at once, and in each step of the flow's
+            training.
+        seed: seed of the draws, of the initialization of the fit, and of the order of the examples.
 
     Returns: `tfd.MixtureSameFamily` of normals or, for code vectors, of categories; or
-        `tfd.TransformedDistribution` of a flow. Batch shape `[]`, event shape as the prior's.
+        `tfd.TransformedDistribution` of a flow. Its batch shape is `[]`, its event shape that of
+        the prior.
 
     Raises:
         TypeError: if `flow` is not a `layers.Flow`.
-        ValueError: if there are fewer examples than components, the flow has a context or another
-            size or dtype, the prior depends on a condition (which has an aggregate posterior of its
-            own), or there are several latents.
+        ValueError: if there are fewer examples than components, the flow has a context or a
+            different size or dtype, the prior depends on a condition (each condition has its own
+            aggregate posterior), or there are several latents.
 
     Example:
     >>> import keras
@@ -116,15 +118,15 @@ def _expect_enough(x, num_components: int) -> None:
 def _fit_codes(
     vae: VAE, x: np.ndarray, num_components: int, batch_size: int, seed: int
 ) -> tfd.Distribution:
-    """Fit a mixture of independent categories, each probability by frequencies and one example
-    spread over all.
+    """Fit a mixture of independent categories; one extra example, spread evenly over all codes,
+    smooths the frequencies.
     """
     _expect_enough(x, num_components)
     codes = evaluation.codes(vae, x, batch_size=batch_size)
     codebook = vae.encode(x[:1]).codebook
     number, num_vectors = codes.shape
     num_codes = codebook.shape[0]
-    # Of the components, [number, C].
+    # Responsibilities of the components, [number, C].
     shares = np.random.default_rng(seed).dirichlet(np.ones(num_components), number)
     for _ in range(CODES_ITERATIONS if num_components > 1 else 1):
         weights = shares.mean(0)
@@ -158,7 +160,7 @@ def _expect_one_prior(vae: VAE) -> None:
 
 
 def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """Draw one z for each example, `[num_examples, latent]`, again and again."""
+    """Yield one draw of z for each example, `[num_examples, latent]`, without end."""
     draw = vae.compile_once(_draw)
     for epoch in itertools.count():
         starts = range(0, num_examples(x), batch_size)
@@ -204,7 +206,7 @@ def _fit_flow(
 
 
 class _Density(keras.Model):
-    """A prior as a model whose loss, trained by Keras's own `fit`, is -log p(z)."""
+    """A prior as a Keras model: its loss is -log p(z), and Keras's own `fit` trains it."""
 
     def __init__(self, prior: FlowPrior):
         super().__init__(dtype=prior.dtype_policy, name="density")

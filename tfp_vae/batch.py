@@ -1,4 +1,4 @@
-"""Data as they come in: by name, as arrays or as a data set."""
+"""Input data: by name, as arrays, or as a data set."""
 
 from collections.abc import Mapping
 
@@ -7,17 +7,17 @@ import tensorflow as tf
 
 from tfp_vae.layers.fold import named_inputs
 
-# The names that a dict of data may have beside "x".
+# Names that a dict of data may have besides "x".
 BESIDE_X = ("condition", "mask")
 
 
 def by_name(data) -> dict:
-    """Return data as a dict with "x", which it may be already.
+    """Return data as a dict with "x"; a dict that has it already stays as it is.
 
     A dict without "x" is an x of several parts.
 
     Raises:
-        ValueError: if a name beside "x" is not known.
+        ValueError: if a name besides "x" is not known.
 
     >>> by_name(3.0), by_name({"x": 3.0, "condition": 1.0})
     ({'x': 3.0}, {'x': 3.0, 'condition': 1.0})
@@ -36,9 +36,9 @@ def by_name(data) -> dict:
 
 
 def input_shape_of(encoder) -> dict | None:
-    """Return the shapes of the x that an encoder takes, batch included, as data by name.
+    """Return the shapes of the encoder's inputs x, including the batch axis, by name.
 
-    None if not known yet.
+    The result is None if they are not known yet.
     """
     shapes = {name: (None, *tensor.shape[1:]) for name, tensor in named_inputs(encoder).items()}
     if not shapes:
@@ -53,10 +53,11 @@ def input_shape_of(encoder) -> dict | None:
 
 def expect_no_labels(data, y=None) -> None:
     """Raise a ValueError if a conditional model is given labels y, or a tuple, whose second part
-    would be such.
+    would be labels.
     """
     if isinstance(data, tf.data.Dataset) and isinstance(data.element_spec, tuple):
-        # Of three, the last is a sample weight, which needs some y before it.
+        # In a tuple of three, the last part is a sample weight; the y before it is only a
+        # placeholder.
         pair = len(data.element_spec) == 2
     else:
         pair = isinstance(data, tuple) and len(data) > 1
@@ -69,15 +70,15 @@ def expect_no_labels(data, y=None) -> None:
 
 
 def examples_of(data):
-    """Return the examples that can be looked at before training.
+    """Return the examples that can be checked before training.
 
-    Arrays whole, a `tf.data.Dataset`'s first batch.
+    These are whole arrays, or the first batch of a `tf.data.Dataset`.
 
-    None where that is impossible, as of a generator. Data by name are a dict of arrays, which may
-    be nested.
+    The result is None where no check is possible, as for a generator. Data by name are a dict of
+    arrays, which may be nested.
 
     Raises:
-        TypeError: if the data are nothing that a VAE can be trained on.
+        TypeError: if a VAE cannot be trained on data of this type.
         ValueError: if a data set has no batch, or arrays by name differ in length.
     """
     if data is None or isinstance(data, (str, bytes, list, tuple)):
@@ -103,17 +104,17 @@ def examples_of(data):
 
 
 def num_examples(x) -> int:
-    """Count the examples of arrays, alone or by name."""
+    """Return the number of examples of an array or of a dict of arrays."""
     return len(tf.nest.flatten(x)[0])
 
 
 def cut(values, start: int | None, end: int | None):
-    """Return some of the examples of arrays, alone or by name; None of None."""
+    """Return some of the examples of an array or of a dict of arrays; None if given None."""
     return tf.nest.map_structure(lambda part: None if part is None else part[start:end], values)
 
 
 def are_arrays(x) -> bool:
-    """Return whether data are arrays or tensors, alone or by name."""
+    """Return whether data are an array or a tensor, or a dict of them."""
     return all(isinstance(leaf, np.ndarray | tf.Tensor) for leaf in tf.nest.flatten(x))
 
 

@@ -1,4 +1,4 @@
-"""Keras's `fit` and `evaluate`, many steps in one call."""
+"""Keras's `fit` and `evaluate` with many steps in one call."""
 
 import functools
 import inspect
@@ -12,20 +12,21 @@ import tensorflow as tf
 from tfp_vae import batch, blocks
 from tfp_vae.batch import num_examples
 
-# Keras's own, where none is given.
+# Keras's default.
 BATCH_SIZE = 32
 
 
 class BlockModel(keras.Model):
-    """A Keras model that is trained and evaluated by the block, where that is possible and faster.
+    """A Keras model that runs blocks of steps in one call, where that is possible and faster.
 
-    It is done on arrays, and trained on a `tf.data.Dataset` of known length, where all layers are of
-    Keras or this package: dense networks become one program of XLA, others a loop around the fastest
-    step. It is not done under a distribution strategy, with `run_eagerly` or `jit_compile=False`,
-    nor where a callback looks at each batch. Numbers are those of single steps.
+    Blocks are used for training and evaluation on arrays, and for training on a `tf.data.Dataset`
+    of known length, if all layers come from Keras or this package. Dense networks become one XLA
+    program, other networks a loop around the fastest kind of step. Blocks are not used under a
+    distribution strategy, with `run_eagerly` or `jit_compile=False`, or if a callback runs on each
+    batch. The results are the same as with single steps.
     """
 
-    # Draws of each example in a step, which say what one costs.
+    # Draws of z for each example; the cost of a step is proportional to it.
     num_draws = 1
     _blocks: blocks.Blocks | None = None
 
@@ -40,13 +41,13 @@ class BlockModel(keras.Model):
         training = self._training(arguments)
         if training is None:
             return super().fit(**arguments)
-        if not self.optimizer.built:  # within the program it would be traced twice
+        if not self.optimizer.built:  # inside the program it would be traced twice
             self.optimizer.build(self.trainable_variables)
         self._blocks = training
-        # Of the training alone: `make_train_function` gives the validation its own back.
+        # This is for training only: `make_train_function` restores the value for validation.
         training.own_steps = self.steps_per_execution  # type: ignore[has-type]
         self.steps_per_execution = training.most_steps
-        if training.rows is not None:  # Keras shuffles their numbers as it would them
+        if training.rows is not None:  # Keras shuffles row numbers just like rows
             numbers = np.arange(num_examples(x), dtype="int32")
             arguments |= {"x": numbers, "y": None, "sample_weight": None}
         try:
@@ -63,7 +64,7 @@ class BlockModel(keras.Model):
         self.steps_per_execution = self._blocks.own_steps
 
     def _training(self, arguments: dict) -> blocks.Blocks | None:
-        """Return what trains many steps at once, or None where Keras's own loop has to do it."""
+        """Return the `Blocks` that train many steps at once; None if Keras's own loop is needed."""
         if not self._goes_by_the_block(arguments.get("callbacks"), blocks.OF_TRAINING):
             return None
         x = arguments["x"]
@@ -79,7 +80,7 @@ class BlockModel(keras.Model):
             batch_size = tf.nest.flatten(x.element_spec)[0].shape[0] or batch_size
         else:
             return None
-        if not steps:  # of a data set whose length is not known
+        if not steps:  # a data set of unknown length
             return None
         most = self._most_steps(batch_size, steps, divides=given is not None)
         return blocks.Blocks(self._train_program, most, steps, rows)

@@ -1,7 +1,7 @@
-"""Steps by the block: many in one call, which takes its rows from data that stay on the device.
+"""Blocks of steps: one call makes many steps on data that stay on the device.
 
-Between two steps nothing is left to Python and tf.data, which otherwise take as long as the
-arithmetic of a small network.
+No Python or tf.data code runs between two steps. In a small network it would take as long as the
+arithmetic.
 """
 
 import itertools
@@ -13,34 +13,35 @@ import tensorflow as tf
 
 from tfp_vae.layers.internals import layers_within, nodes_of
 
-# Seconds of one call: the progress bar moves, and Ctrl-C is answered.
+# Target duration of one call in seconds: short enough for the progress bar and for Ctrl-C.
 SECONDS = 0.1
-# Multiplications and additions of a second, as a guess of what a step costs.
+# Assumed multiplications and additions per second, used to estimate the cost of a step.
 SPEED = 2.5e11
-# Steps of one call at most, beyond which nothing is gained.
+# Largest number of steps in one call; more do not make it faster.
 MOST_STEPS = 50
-# Bytes of data that are copied to the device.
+# Largest number of bytes of data that are copied to the device.
 MOST_BYTES = 4 * 2**30
-# Rooms of Keras whose layers lose their fast kernels in a loop of XLA on the CPU: a convolution
-# runs there at a seventeenth of its speed, a recurrent network at a fifth.
+# Keras modules whose layers lose their fast kernels in an XLA loop on the CPU: there a convolution
+# runs at 1/17 of its speed, a recurrent network at 1/5.
 SLOW = ("convolutional", "rnn", "attention", "pooling")
-# How the steps of a call go together: all in one program of XLA; one after another, each compiled
-# by XLA; or each as TensorFlow runs it, which has the fastest convolutions of images on the CPU.
+# How the steps of a call are run: all in one XLA program; one after another, each compiled by XLA;
+# or one after another by TensorFlow without XLA, whose image convolutions are the fastest on the
+# CPU.
 ONE_PROGRAM, COMPILED_STEPS, PLAIN_STEPS = "one program", "compiled steps", "plain steps"
-# What a callback looks at batches by.
+# Methods by which a callback runs on each batch.
 OF_TRAINING = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 OF_EVALUATION = ("on_test_batch_begin", "on_test_batch_end")
 
 
 class Blocks:
-    """What is called instead of a single step: it takes several batches at once.
+    """A replacement for the function of a single step: it takes several batches at once.
 
     Args:
-        program: made by `program_of`.
-        most_steps: steps of one call.
-        steps: of an epoch.
-        rows: x, labels and weights of all examples, as tensors: then batches are row numbers. None
-            if the batches are data.
+        program: function that `program_of` has made.
+        most_steps: largest number of steps in one call.
+        steps: number of steps in an epoch.
+        rows: x, labels and weights of all examples, as tensors; the batches are then row numbers.
+            None if the batches are data themselves.
     """
 
     def __init__(self, program: Callable, most_steps: int, steps: int, rows: tuple | None):
@@ -48,11 +49,11 @@ class Blocks:
         self.most_steps = most_steps
         self.steps = steps
         self.rows = rows
-        self.own_steps = 1  # of one call of the model's other functions
-        self.done = 0  # in this epoch
+        self.own_steps = 1  # steps per call of the model's other functions
+        self.done = 0  # steps made in this epoch
 
     def __call__(self, iterator: Iterator) -> dict[str, tf.Tensor]:
-        """Make the steps of the next batches, and return the metrics after the last."""
+        """Run the steps on the next batches, and return the metrics after the last one."""
         number = min(self.most_steps, self.steps - self.done)
         self.done = (self.done + number) % self.steps
         batches = [batch for _, batch in zip(range(number), iterator, strict=False)]
@@ -63,7 +64,9 @@ class Blocks:
         return logs
 
     def _steps(self, batches: list) -> dict[str, tf.Tensor]:
-        """Make the steps of batches of one shape, filled up to a block: so that few shapes are compiled."""
+        """Run the steps on batches of one shape, padded to a block, so that few shapes are
+        compiled.
+        """
         size = self.most_steps if len(batches) > 1 else 1
         padded = [*batches, *batches[-1:] * (size - len(batches))]
         block = tf.nest.map_structure(lambda *parts: tf.stack(parts), *padded)
@@ -78,12 +81,13 @@ def _shapes(batch) -> list[tuple]:
 
 
 def program_of(model: keras.Model, step: Callable, engine: str) -> Callable:
-    """Return a function of rows, row numbers, `[steps, batch]`, and how many steps to make.
+    """Return a function of rows, row numbers `[steps, batch]`, and the number of steps to run.
 
-    Rows that are batches already, `[steps, batch, *event_shape]`, have one number a step, `[steps]`.
+    If the rows are batches already, `[steps, batch, *event_shape]`, there is one number for each
+    step, `[steps]`.
 
-    A step is the model's own `train_step` or `test_step`; weights, optimizer and metrics are updated
-    within the loop as they are outside of it.
+    A step is the model's own `train_step` or `test_step`; weights, optimizer and metrics are
+    updated inside the loop as they are outside it.
     """
     if engine == COMPILED_STEPS:
         step = tf.function(step, jit_compile=True, autograph=False)
@@ -109,14 +113,14 @@ def rows_of(x, y, sample_weight) -> tuple | None:
 
 
 def _as_tensor(values) -> tf.Tensor:
-    """Return values as Keras gives them to a model: floating ones in its own dtype."""
+    """Return values as Keras passes them to a model: floats in Keras's default dtype."""
     tensor = tf.convert_to_tensor(values)
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
 
 
 def engine_of(model: keras.Model) -> str | None:
-    """Return how the steps of a model go fastest by the kinds of its layers; None if one of them is
-    not known.
+    """Return the fastest way to run the steps of a model, judged by the kinds of its layers; None
+    if a kind is unknown.
     """
     layers = layers_within(model)
     modules = [type(layer).__module__ for layer in layers]
@@ -135,7 +139,8 @@ def engine_of(model: keras.Model) -> str | None:
 
 
 def multiplications(model: keras.Model) -> int:
-    """Guess how often a weight is multiplied by a value of one example, forwards.
+    """Return an estimate of the number of multiplications by weights in the forward pass of one
+    example.
 
     >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 2, padding="same")])
     >>> multiplications(network)  # 2 * 2 * 3 * 4 weights and 4 biases at each of 64 places
@@ -146,7 +151,7 @@ def multiplications(model: keras.Model) -> int:
 
 
 def _places(layer: keras.layers.Layer) -> int:
-    """Return at how many places of one example a layer uses its weights."""
+    """Return the number of positions of one example at which a layer applies its weights."""
     tensors = [
         tensor
         for node in nodes_of(layer)[:1]
@@ -158,7 +163,7 @@ def _places(layer: keras.layers.Layer) -> int:
 def looks_at_batches(callback, hooks: tuple[str, ...] = OF_TRAINING) -> bool:
     """Return whether a callback asks for each single step.
 
-    Keras's own ones do so by their `save_freq`, `update_freq` or `profile_batch` alone.
+    Keras's own callbacks do so only through `save_freq`, `update_freq` or `profile_batch`.
 
     >>> looks_at_batches(keras.callbacks.ModelCheckpoint("x.keras", save_freq=3))
     True
@@ -174,14 +179,16 @@ def looks_at_batches(callback, hooks: tuple[str, ...] = OF_TRAINING) -> bool:
 
 
 def most_steps(model, batch_size: int, num_draws: int, steps: int, *, divides: bool) -> int:
-    """Return how many steps to make in one call: about `SECONDS` of them.
+    """Return how many steps to run in one call, so that it takes about `SECONDS`.
 
     Args:
-        model: whose weights are multiplied by each example and draw, forwards and twice backwards.
-        batch_size: examples of a step.
-        num_draws: draws of z for each of them.
-        steps: of an epoch.
-        divides: whether the number must divide that of an epoch, as Keras asks where it is given.
+        model: the model; its cost is one forward pass and twice that backwards, for each example
+            and draw.
+        batch_size: number of examples in a step.
+        num_draws: number of draws of z for each example.
+        steps: number of steps in an epoch.
+        divides: whether the result must divide the number of steps in an epoch, as Keras requires
+            if `steps_per_epoch` is given.
     """
     cost = 6.0 * multiplications(model) * batch_size * num_draws / SPEED
     limit = max(1, min(MOST_STEPS, steps, math.ceil(SECONDS / cost)))

@@ -1,8 +1,8 @@
-"""What users pass: counts, seeds, and objects of a certain kind."""
+"""Checks of arguments: counts, seeds, and objects of a certain class."""
 
 
 def as_count(value, name: str, at_least: int = 1) -> int:
-    """Check a number of things.
+    """Return a count as an int, after checking it.
 
     Raises:
         ValueError: if it is not a whole number, or below `at_least`.
@@ -16,7 +16,7 @@ def as_count(value, name: str, at_least: int = 1) -> int:
 
 
 def as_seed(value) -> int:
-    """Check a seed.
+    """Return a seed as an int, after checking it.
 
     Raises:
         ValueError: if it is not a whole number that fits int32, TFP's kind of seed.
@@ -25,7 +25,7 @@ def as_seed(value) -> int:
 
 
 def expect_kind(name: str, value, kind: type, expected: str):
-    """Check that an argument is of a certain class, and give it back.
+    """Return an argument, after checking that it is of a certain class.
 
     Raises:
         TypeError: if it is not; `expected` says in words what it should be.
@@ -38,10 +38,10 @@ def expect_kind(name: str, value, kind: type, expected: str):
 
 
 def one_of(choices: tuple, value, name: str):
-    """Check a choice, and give it back.
+    """Return a choice, after checking that it is allowed.
 
     Raises:
-        ValueError: if it is none of the choices.
+        ValueError: if it is not one of the choices.
     """
     if value not in choices:
         raise ValueError(
@@ -51,7 +51,9 @@ def one_of(choices: tuple, value, name: str):
 
 
 def whole_number(value, expected: str, least: int) -> int:
-    """Check a whole number that fits int32, 3.0 too; `expected` says in words what it should be."""
+    """Return a whole number that fits int32, such as 3 or 3.0; `expected` says in words what it
+    should be.
+    """
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):

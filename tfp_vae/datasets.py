@@ -1,5 +1,5 @@
-"""Data sets: a name, a file or an array becomes train, validation and test data, and the likelihood
-that suits them.
+"""Data sets: train, validation and test data from a name, a file or an array, with a suitable
+likelihood.
 """
 
 import dataclasses
@@ -39,18 +39,18 @@ class Splits:
     """Train, validation and test data, and the likelihood that suits them.
 
     Args:
-        name: of the data set, without the folders of a path; fit for a file name.
-        train: `[num_examples, *event_shape]`; 8-bit pixels where `draw` is given, else final
-            values. A table is a dict of such arrays by the names of its parts. With a condition
-            this and the next two are dicts of "x", such data, and "condition", `[num_examples,
-            ...]`.
+        name: name of the data set, without the folders of a path; it can be used as a file name.
+        train: `[num_examples, *event_shape]`; 8-bit pixels if `draw` is given, else final values. A
+            table is a dict of such arrays, one for each part. With a condition, `train`,
+            `validation` and `test` are dicts of "x" (such data) and "condition" (`[num_examples,
+            ...]`).
         validation: final values, float32.
         test: final values, float32.
-        likelihood: name of the class in `tfp_vae.layers`; of a table a dict of the names.
-        likelihood_config: its arguments besides the event shape; of a table a dict of such dicts.
-        draw: function of a batch of training data and a stateless seed that gives final values,
-            anew in each epoch (`binarize`, `dequantize`), or None.
-        note: why this likelihood, and what was done to the values, in a sentence.
+        likelihood: name of the class in `tfp_vae.layers`; for a table, a dict of names.
+        likelihood_config: its arguments besides the event shape; for a table, a dict of such dicts.
+        draw: function from a batch of training data and a stateless seed to final values, called
+            again in each epoch (`binarize`, `dequantize`); or None.
+        note: a sentence that says why this likelihood was chosen, and how the values were changed.
 
     Example:
     >>> load("digits")
@@ -74,7 +74,7 @@ class Splits:
 
     @property
     def event_shape(self) -> Any:
-        """Shape of one example x; of a table a dict of the shapes of its parts."""
+        """Shape of one example x; for a table, a dict of the shapes of its parts."""
         return map_parts(lambda values: values.shape[1:], x_of(self.train))
 
     @property
@@ -84,7 +84,7 @@ class Splits:
 
     @property
     def conditions(self) -> np.ndarray | None:
-        """All conditions, one after another, `[num_examples, ...]`, or None."""
+        """The conditions of all examples, concatenated, `[num_examples, ...]`, or None."""
         if not _has_condition(self.train):
             return None
         return np.concatenate(
@@ -93,7 +93,7 @@ class Splits:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the condition is one of labels: whole numbers of at least 0."""
+        """Whether the condition consists of labels: whole numbers of at least 0."""
         return (
             self.conditions is not None
             and self.conditions.dtype.kind == "i"
@@ -101,7 +101,7 @@ class Splits:
         )
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Count the batches of one epoch of `batches`.
+        """Return the number of batches in one epoch of `batches`.
 
         Raises:
             ValueError: if the batch is empty or larger than the training data.
@@ -115,7 +115,9 @@ class Splits:
         return number // batch_size
 
     def training_values(self, seed: int = 0) -> Any:
-        """Return final values of x in all training data, drawn once where `draw` is given, float32."""
+        """Return the final values of x in all training data, float32, drawn once if `draw` is
+        given.
+        """
         rows = x_of(self.train)
         if self.draw is not None:
             rows = self.draw(rows, seed_of(Stream.TRAINING_VALUES, as_seed(seed)))
@@ -124,12 +126,12 @@ class Splits:
     def batches(
         self, batch_size: int, *, seed: int = 0, first_epoch: int = 0, epochs: int = 1
     ) -> tf.data.Dataset:
-        """Return shuffled training batches of the epochs `first_epoch`, ..., `epochs` - 1, one
-        after the other.
+        """Return the shuffled training batches of the epochs `first_epoch`, ..., `epochs` - 1, in
+        order.
 
-        Order and draws are functions of (seed, epoch, step) alone: any epoch can be had again,
-        whatever came before. Each epoch leaves out the remainder of a random order that does not
-        fill a batch, so every batch has one shape.
+        Order and draws depend only on (seed, epoch, step), so any epoch can be reproduced without
+        the ones before it. Each epoch leaves out the last examples of its random order that do not
+        fill a batch, so all batches have the same shape.
 
         Use with `fit(splits.batches(...), steps_per_epoch=splits.steps_per_epoch(batch_size),
         ...)`.
@@ -173,7 +175,7 @@ class Splits:
 
 
 def x_of(data):
-    """Return the x of data that may have a condition beside it."""
+    """Return the x of data that may also have a condition."""
     return data["x"] if _has_condition(data) else data
 
 
@@ -208,29 +210,29 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     | floats, or whole numbers of which some are negative | real values | IndependentNormal |
 
     8-bit images are arrays of uint8, `[num_examples, height, width]` or `[num_examples, height,
-    width, channels]`; if all their values are below 32 they are counts. With a chosen likelihood of
-    bits they are binarized, with one of real numbers dequantized to [0, 1], as vectors of bytes are
-    too. `Splits.note` says what was chosen and done.
+    width, channels]`; if all their values are below 32, they are treated as counts. If you choose a
+    likelihood of bits, they are binarized; if you choose one of real numbers, they are dequantized
+    to [0, 1]. The same holds for vectors of bytes. `Splits.note` says what was chosen and done.
 
-    Where the source has no validation or test data of its own, they are cut from the training data:
-    a tenth each, at most 10,000 (for TFDS: the last tenth of the training data, at most 5,000).
+    If the source has no validation or test data, they are split off from the training data: a tenth
+    each, at most 10,000 (for TFDS: the last tenth of the training data, at most 5,000).
     `TFDS_DATA_DIR` is honoured.
 
     Args:
         source: name, path of an `.npz` or `.npy` file, or array `[num_examples, *event_shape]`.
         condition: what x is conditional on: "label" of the digits, a feature of a TFDS data set, or
-            name of the arrays beside x: `x` and `label` in an `.npz` file, or `x_train`,
+            the name of other arrays in the source: `x` and `label` in an `.npz` file, or `x_train`,
             `label_train`, `x_test` and `label_test`.
-        likelihood: name of a class in `tfp_vae.layers` to use instead; or a dict of such names, or
-            None, by the names of the arrays that are the parts of a table. Labels 0, 1, ... have
-            `IndependentCategorical`.
-        missing: whether NaN is let through, as a value that is missing.
-        seed: of the binarization or dequantization of validation and test data.
+        likelihood: name of a class in `tfp_vae.layers` to use instead. For a table, a dict from the
+            names of its arrays to such names, or to None for the automatic choice. Use
+            `IndependentCategorical` for labels 0, 1, ....
+        missing: whether NaN is allowed and means a missing value.
+        seed: seed of the binarization or dequantization of validation and test data.
 
     Raises:
         ValueError: if the name is not known, or the data are empty, not finite or not numbers.
-        FileNotFoundError: if the file is not there, or a TFDS data set is neither prepared nor
-            within reach.
+        FileNotFoundError: if the file does not exist, or a TFDS data set is neither prepared nor
+            available for download.
 
     Example:
     >>> splits = load("digits")
@@ -281,7 +283,7 @@ random, anew in each epoch, white with the probability of its brightness | Indep
 
 
 def _by_part(likelihood) -> dict[str, str | None]:
-    """Return the chosen likelihood of each part; an x without parts is one of the name x."""
+    """Return the chosen likelihood of each part; an x without parts counts as one part named x."""
     if not isinstance(likelihood, Mapping):
         return {"x": likelihood}
     if (
@@ -297,7 +299,7 @@ def _by_part(likelihood) -> dict[str, str | None]:
 
 
 def _table(name: str, parts: dict[str, Splits]) -> Splits:
-    """Put the parts of a table together."""
+    """Combine the parts of a table."""
     data = {split: {key: getattr(part, split) for key, part in parts.items()} for split in SPLITS}
     draws = {key: part.draw for key, part in parts.items() if part.draw is not None}
 
@@ -331,7 +333,7 @@ def _expect_alike(name: str, parts: list[np.ndarray]) -> None:
 
 
 def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
-    """Put labels, as int32, or other conditions, as float32, beside x."""
+    """Add the condition to x: labels as int32, others as float32."""
     named: dict[str, Any] = {}
     for split, condition in zip(SPLITS, conditions, strict=True):
         x = getattr(splits, split)
@@ -353,9 +355,10 @@ def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
 def _suit(
     name: str, parts: list[np.ndarray], likelihood: str | None, seed: int, place: int | None
 ) -> Splits:
-    """Find the likelihood that suits the values, and bring them to where it has its support.
+    """Choose the likelihood that suits the values, and convert them to its support.
 
-    In a table, where the part has its place, only bytes of height x width x channels are pixels.
+    In a table, which passes the position of the part, only bytes of height x width x channels are
+    pixels.
     """
     edges = [edge for values in known_of(parts) for edge in (values.min(), values.max())] or [0]
     largest = max(edges)
@@ -376,7 +379,7 @@ def _suit(
         _expect_at_most(MOST_CATEGORIES, name, edges)
         config["num_categories"] = int(largest) + 1
     if kind == "bytes of bits" and become == "bits":
-        parts, pixels = [part // 255 for part in parts], False  # each its own probability, 0 or 1
+        parts, pixels = [part // 255 for part in parts], False  # pixel = probability, 0 or 1
     draw, words = BECOME[become] if pixels else BECOME["levels"]
     note = f"{likelihood}, {reason.format(largest=largest)}{words}"
     if draw is not None and place:
@@ -396,9 +399,7 @@ def _suit(
 
 
 def _expect_at_most(most: int, name: str, edges: list) -> None:
-    """Raise a ValueError where whole numbers, of which the least and the largest are given, are too
-    large.
-    """
+    """Raise a ValueError if whole numbers, given their two extremes, are too large."""
     if (largest := max(abs(int(edge)) for edge in edges)) <= most:
         return
     if most == MOST_CATEGORIES:
@@ -414,12 +415,12 @@ def _expect_at_most(most: int, name: str, edges: list) -> None:
 
 
 def _drawn_apart(draw: Callable, place: int, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draw the values of a later part of a table, independently of those before it."""
+    """Draw the values of a later part of a table, independently of the earlier parts."""
     return draw(pixels, tf.random.fold_in(seed, place))
 
 
 def _check_all(name: str, arrays: Mapping[str, np.ndarray], chosen: Mapping, missing: bool) -> None:
-    """Check the arrays that are parts of x as they come, before they are cut."""
+    """Check the arrays that are parts of x, before they are split."""
     ends = ("", *(f"_{split}" for split in SPLITS))
     wanted = {part + end for part in chosen for end in ends}
     for key, values in arrays.items():

@@ -1,4 +1,4 @@
-"""Numbers to judge a VAE by, in nats per example."""
+"""Evaluation metrics of a VAE, in nats per example."""
 
 from collections.abc import Callable
 
@@ -28,11 +28,11 @@ def evaluate(
     seed: int = 0,
     verbose: int = 0,
 ) -> dict[str, float]:
-    """Return the numbers by which a VAE is judged on data it has not seen.
+    """Return the metrics of a VAE on data that it was not trained on.
 
     Args:
         vae: a built VAE.
-        x: `[num_examples, *event_shape]`; of a conditional model, or an x of several parts, a dict
+        x: `[num_examples, *event_shape]`; for a conditional model, or an x of several parts, a dict
             of such arrays.
         num_samples: draws for each example in the importance-sampled negative log-likelihood.
         batch_size: examples held in memory at once.
@@ -41,10 +41,10 @@ def evaluate(
 
     Returns: `negative_elbo`, `log_likelihood` (its first term, log p(x|z)), `kl`, `nll` (importance
         sampling), in nats per example; `active_units` of `latent_units`; `kl_is_analytic`;
-        `num_examples`, `num_samples`; of a `layers.VectorQuantized` posterior `perplexity` too, and
-        `nll_is_bound`: all draws of such a posterior are one point, so that `nll` is at least the
-        negative log-likelihood, however many they are. A `layers.Deterministic` posterior has no
-        `nll`: it is not a number.
+        `num_examples`, `num_samples`; for a `layers.VectorQuantized` posterior also `perplexity`
+        and `nll_is_bound`: all draws of such a posterior are the same point, so `nll` is an upper
+        bound of the negative log-likelihood for any number of draws. For a `layers.Deterministic`
+        posterior `nll` is not defined, and its value is NaN.
 
     Raises:
         ValueError: if `x` is empty or `batch_size` below 1.
@@ -128,7 +128,7 @@ def active_units(
 def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
     """Return the mean of q(z|x) for each example, `[num_examples, latent]`.
 
-    Several latents one after another.
+    Several latents are concatenated.
     """
     return over_batches(vae.compile_once(_mean), x, batch_size)["mean"]
 
@@ -138,17 +138,17 @@ def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarra
     `[num_examples, num_vectors]`.
 
     Raises:
-        ValueError: if the posterior is another.
+        ValueError: if the posterior is of another kind.
     """
     return over_batches(vae.compile_once(_codes), x, batch_size)["codes"]
 
 
 def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> float:
-    """Return the number of codes in use.
+    """Return the perplexity: the effective number of codes in use.
 
-    Exp of the entropy of their frequencies over the data and all positions.
+    It is the exponential of the entropy of the codes' frequencies over the data and all positions.
 
-    It is 1 where one code serves all, and the number of codes where all are used alike.
+    It is 1 if only one code is used, and the number of codes if all are used equally often.
 
     Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937.
     """
@@ -157,8 +157,8 @@ def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> floa
 
 
 def kl_is_analytic(vae: VAE, x) -> bool:
-    """Return whether TFP has a closed form of the VAE's KL divergence, or Monte Carlo stands in for
-    it.
+    """Return whether TFP has a closed form of the VAE's KL divergence; if not, it is estimated by
+    Monte Carlo.
     """
     one_pass = vae.one_pass(
         tf.nest.map_structure(lambda value: value[:1], x), seed_of(Stream.EVALUATION)
@@ -167,9 +167,9 @@ def kl_is_analytic(vae: VAE, x) -> bool:
 
 
 def _terms(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Return the terms by draws of the batch's own.
+    """Return the terms, estimated with separate draws for each batch.
 
-    The same draws in each would err alike, and add up.
+    With the same draws in each batch, the errors would add up.
     """
     return vae.terms(batch, tf.random.fold_in(seed_of(Stream.EVALUATION, vae.seed), start))
 
@@ -199,9 +199,10 @@ def count_active(means: np.ndarray, threshold: float) -> int:
 def over_batches(
     function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0
 ) -> dict[str, np.ndarray]:
-    """Apply a function of a batch, and of the number of its first row, to all rows.
+    """Apply a function to all rows, batch by batch; it takes a batch and the number of its first
+    row.
 
-    The last batch is filled up, so that one compiled shape serves all.
+    The last batch is padded, so that only one shape is compiled.
     """
     number = num_examples(x)
     if not number:
@@ -225,7 +226,7 @@ def over_batches(
 
 
 def _rows(values: np.ndarray, start: int, batch_size: int) -> tf.Tensor:
-    """Cut a whole batch out; at the end the last rows are repeated."""
+    """Return a full batch; at the end of the data, the last rows are repeated."""
     rows = np.asarray(values[start : start + batch_size])
     filled = np.resize(rows, (batch_size, *rows.shape[1:]))
     return tf.constant(filled)

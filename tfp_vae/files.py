@@ -1,6 +1,6 @@
-"""Files of data: `.npz` and `.npy` become arrays by name.
+"""Data files: `.npz` and `.npy` files become arrays by name.
 
-Of any other it is said what it is and what to do.
+For any other file, the error says what it is and how to convert it.
 """
 
 import csv
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-# What files of other kinds begin with, and what they are.
+# The first bytes of other kinds of files, and the names of these kinds.
 BEGINNINGS = {
     b"\x89PNG": "a picture (PNG)",
     b"\xff\xd8\xff": "a picture (JPEG)",
@@ -21,19 +21,19 @@ BEGINNINGS = {
     b"\x1f\x8b": "a file compressed by gzip",
     b"\x80": "a pickle",
 }
-# Of the columns of a text: whole numbers, others or gaps, texts.
+# Types of the columns of a text file: whole numbers; other numbers or gaps; strings.
 TYPES = ("i8", "f8", "U99")
-# Bytes of a text that are looked at.
+# Number of bytes of a text file that are inspected.
 HEAD = 2**16
 
 
 def load_file(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an `.npz` file by name, or that of an `.npy` file as `x`, whatever the
-    file is called.
+    """Return the arrays of an `.npz` file by name, or the array of an `.npy` file as `x`; the
+    file's suffix does not matter.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is another kind of file; it says how to make one of these.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is another kind of file; the message says how to convert it.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
@@ -57,7 +57,9 @@ def load_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def expect_no_folder(name: str) -> None:
-    """Raise an error about a name of data that is that of a folder, or can only be that of a file."""
+    """Raise an error if the name of a data set is a folder, or can only be a file that does not
+    exist.
+    """
     if Path(name).is_dir():
         raise ValueError(
             f"{name} is a folder. Put what it holds into one array, the examples first, and give "
@@ -71,7 +73,7 @@ def expect_no_folder(name: str) -> None:
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        # Closes it also where NumPy does not.
+        # Close the file even if NumPy does not.
         with (
             path.open("rb") as opened,
             np.load(opened) as file,
@@ -84,7 +86,7 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _arrays_of(path: Path, file) -> list[str]:
-    """Return the names of the arrays in a zip archive, which may be of another kind, such as a
+    """Return the names of the arrays in a zip archive; it may be another kind of file, such as a
     `.keras` file.
     """
     names = [
@@ -109,7 +111,7 @@ def _numbers(path: Path, name: str, file) -> np.ndarray:
 
 
 def _what(path: Path, head: bytes) -> str:
-    """Say what a file is, and how its content becomes arrays."""
+    """Return a text that says what a file is, and how to convert its content to arrays."""
     for beginning, what in BEGINNINGS.items():
         if head.startswith(beginning):
             return f"{what}. Read it with the library that wrote it, and save arrays: numpy.savez('data.npz', x=x)."
@@ -131,7 +133,7 @@ def _what(path: Path, head: bytes) -> str:
 
 
 def _what_text(path: Path, lines: list[str]) -> str:
-    """Say which columns a text has, and give the line that saves them."""
+    """Return a text that describes the columns of a text file, with a command that saves them."""
     delimiter = max(",;\t ", key=lines[0].count)
     names = [field.strip(' "') for field in lines[0].split(delimiter)]
     if all(map(is_number, names)):
@@ -157,9 +159,9 @@ def _what_text(path: Path, lines: list[str]) -> str:
 
 
 def _types(path: Path, delimiter: str, start: int = 0) -> tuple[int, list[str]]:
-    """Return the number of rows of a text, and the types of its columns.
+    """Return the number of rows of a text file, and the types of its columns.
 
-    Where a whole number lacks it is a float.
+    A column of whole numbers with gaps is of floats.
     """
     number = -start
     ranks = list[int]()

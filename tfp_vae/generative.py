@@ -1,4 +1,4 @@
-"""What is computed from the distributions of a model: reconstructions, samples, likelihoods."""
+"""Computations with the distributions of a model: reconstructions, samples, likelihoods."""
 
 import functools
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
 
-# Rows of one decoder call in `log_prob`: enough for efficient matrix products, little memory.
+# Rows of one decoder call in `log_prob`: enough for efficient matrix products with little memory.
 ROWS_PER_DRAW = 1024
 
 
 class LatentVariableModel(ProbabilisticModel):
-    """The base of `VAE`, without training."""
+    """Base class of `VAE`, without training."""
 
     @tf.autograph.experimental.do_not_convert
     def one_pass(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> objectives.OnePass:
-        """Return what an objective sees of a batch x, `[batch, *event_shape]`."""
+        """Return the inputs of an objective for a batch x, `[batch, *event_shape]`."""
         data = self.as_batch(x)
         condition = data.get("condition")
         posterior = self.posterior(data)
@@ -40,7 +40,7 @@ class LatentVariableModel(ProbabilisticModel):
 
     @tf.autograph.experimental.do_not_convert
     def reconstruction(self, x):
-        """Return what `reconstruct` gives, as tensors."""
+        """Return the results of `reconstruct` as tensors."""
         data = self.as_batch(x)
         if not tf.executing_eagerly():
             return _reconstruct(self, data)
@@ -53,7 +53,7 @@ class LatentVariableModel(ProbabilisticModel):
     def rows_of_samples(
         self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool
     ):
-        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32
+        """Return the results of `generate` as tensors, from a stateless seed for each row, int32
         `[num_samples, 2]`.
         """
         return self._compiled_generate(seeds, condition, prior, draws)["x"]
@@ -69,8 +69,8 @@ class LatentVariableModel(ProbabilisticModel):
         prior: tfd.Distribution | None = None,
         draws: bool = False,
     ) -> dict:
-        """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`, and give
-        `x`, as `generate`.
+        """Draw `z` from the prior for each row of stateless seeds, int32 `[batch, 2]`, and return
+        it with `x` as in `generate`.
         """
         prior = self.own_prior(condition) if prior is None else unwrap(prior)
         z = sampling.sample_rows(prior, seeds)
@@ -86,9 +86,9 @@ class LatentVariableModel(ProbabilisticModel):
 
         `[..., *event_shape]` -> `[...]`, in nats.
 
-        The estimate is log of the mean of p(x|z) p(z) / q(z|x) over `num_samples` draws of z: a
-        lower bound in expectation, tight as `num_samples` grows. Memory does not grow with
-        `num_samples`. Of a conditional model it is log p(x|condition).
+        The estimate is the log of the mean of p(x|z) p(z) / q(z|x) over `num_samples` draws of z.
+        Its expectation is a lower bound, which becomes tight as `num_samples` grows. Memory does
+        not grow with `num_samples`. For a conditional model it estimates log p(x|condition).
 
         Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
 
@@ -101,7 +101,7 @@ class LatentVariableModel(ProbabilisticModel):
         return self.estimate_log_prob(x, num_samples, seed_of(Stream.LOG_PROB, seed))
 
     def estimate_log_prob(self, x, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
-        """Estimate as `log_prob` does, by draws from a stateless seed, int32 `[2]`."""
+        """Estimate log p(x) as `log_prob` does, with draws from a stateless seed, int32 `[2]`."""
         data = self.as_batch(x)
         if self.encodes_to_points:
             raise ValueError(
@@ -113,15 +113,15 @@ class LatentVariableModel(ProbabilisticModel):
         return tf.reshape(self.compile_once(_log_prob)(flat, tf.constant(num_samples), seed), lead)
 
     def _flatten(self, data: dict) -> tuple[dict, tf.Tensor]:
-        """Make one axis of the leading ones.
+        """Flatten the leading axes into one.
 
-        A condition with fewer of them is repeated along the others.
+        A condition with fewer leading axes is repeated along the missing ones.
         """
         variables: dict[str, Any] = {"x": self.x, "mask": self._mask, "condition": self.condition}
         ndims = {name: variables[name].ndims_of_parts for name in data}
         lead = tf.shape(tf.nest.flatten(data["x"])[0])[: self.x.leading(data["x"]).rank]
         flat = quantity.flatten(data, lead, ndims)
-        # As numbers: a mask of truth values has no gradient, which `log_prob` asks for.
+        # The masks become numbers: `log_prob` needs gradients, which boolean masks do not have.
         if self.missing:
             flat["mask"] = tf.nest.map_structure(
                 lambda mask: tf.cast(mask, self.x.dtype), flat["mask"]
@@ -129,8 +129,8 @@ class LatentVariableModel(ProbabilisticModel):
         return flat, lead
 
     def compile_once(self, function: Callable, *, for_any_shape: bool = False) -> Callable:
-        """Return a function of the model and tensors as one of the tensors, compiled as training
-        is, once for all; or once for any number of rows, as TensorFlow runs it.
+        """Return a function of the model and tensors as a function of the tensors, compiled once
+        like training; or compiled once for any number of rows, without XLA.
         """
         key = function, self.uses_xla, *self.parts.values()
         if key not in self._compiled_functions:
@@ -145,9 +145,10 @@ class LatentVariableModel(ProbabilisticModel):
     def impute(self, x, num_samples: int = 1000, seed: int = 0, *, num_draws: int | None = None):
         """Fill in missing values by importance sampling: `[batch, *event_shape]`, the shape of x.
 
-        The observed values of each example weigh `num_samples` draws of z; a missing value becomes
-        the weighted mean of p(x|z), which is its mean given what is observed (of categories: the
-        most probable one). What is filled in for an example does not depend on the others.
+        The observed values of each example give the weights of `num_samples` draws of z. A missing
+        value becomes the weighted mean of p(x|z), that is, its mean given the observed values; a
+        missing category becomes the most probable one. The result for one example does not depend
+        on the other examples.
 
         Reference: Mattei & Frellsen, 2019, MIWAE, arXiv:1812.02633.
 
@@ -156,9 +157,9 @@ class LatentVariableModel(ProbabilisticModel):
                 is observed.
             num_samples: draws of z for each example.
             seed: of the draws.
-            num_draws: None, or a number of draws of the missing values instead of their mean, by
-                sampling importance resampling: `[num_draws, batch, *event_shape]`. They show how
-                uncertain the values are.
+            num_draws: if given, return this number of draws of the missing values instead of their
+                mean: `[num_draws, batch, *event_shape]`. The method is sampling importance
+                resampling. The draws show how uncertain the values are.
 
         Raises:
             ValueError: if the VAE was not made with `missing=True`, a number is below 1, or x has

@@ -1,6 +1,6 @@
-"""Encoders and priors of several stochastic layers, z1 next to the data.
+"""Encoders and priors with several stochastic layers; z1 is the layer next to the data.
 
-The two usual ways to build them.
+There is a function for each of the two usual architectures.
 
 >>> from tfp_vae import layers as tfpl, networks
 >>> encoder, prior = bottom_up(networks.mlp((8, 8, 1), 100), (16, 4))
@@ -30,9 +30,9 @@ def bottom_up(
 ) -> tuple[keras.Model, Joint]:
     """Build q(z1|x) q(z2|z1) ... and p(zL) ... p(z1|z2): each latent is told by the one below.
 
-    The decoder takes z1: let its `keras.Input` have that name. `tfp_vae.VAE(encoder, decoder,
-    prior=prior)` is the hierarchical VAE of the IWAE paper, with any objective that does not ask
-    for independent latents.
+    The decoder takes z1: give its `keras.Input` that name. `tfp_vae.VAE(encoder, decoder,
+    prior=prior)` is the hierarchical VAE of the IWAE paper. Any objective that does not need
+    independent latents can train it.
 
     Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
 
@@ -68,16 +68,16 @@ def ladder(
 ) -> tuple[keras.Model, Joint]:
     """Build q(zL|x) ... q(z1|z2, x) and p(zL) ... p(z1|z2), which share the path from above.
 
-    Each latent below the top is the product of what its features say and what the prior says given
-    the latent above.
+    The posterior of each latent below the top is the product of two normals: one from its features,
+    and the prior given the latent above.
 
     Reference: Soenderby et al., 2016, Ladder variational autoencoders, arXiv:1602.02282.
 
     Args:
         network: Keras model from x to features, `[batch, num_features]`.
         latent_sizes: dimensions of z1, z2, ...
-        hidden_size: width of the hidden layers: those between two latents, and those from features
-            to features.
+        hidden_size: width of the hidden layers: those between two latents, and those of the
+            bottom-up path.
         top: prior of the last latent, a Keras layer; None takes `priors.StandardNormal`.
         activation: of the features and the hidden layers.
 

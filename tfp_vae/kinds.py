@@ -1,6 +1,6 @@
-"""What kind of values an array holds.
+"""Kinds of values in an array.
 
-The likelihood that suits them, and what becomes of 8-bit pixels.
+Each kind has a suitable likelihood; 8-bit pixels are also converted for it.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ def binarize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def dequantize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Spread each 8-bit pixel uniformly over its 1/256 of the unit interval, so that a density
-    makes sense.
+    """Spread each 8-bit pixel uniformly over its 1/256 of the unit interval, as a density needs
+    continuous values.
 
     Reference: Theis et al., 2016, A note on the evaluation of generative models, arXiv:1511.01844.
 
@@ -33,17 +33,17 @@ def dequantize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return (tf.cast(pixels, tf.float32) + uniform) / 256.0
 
 
-# Bits say enough of grey images where binarizing leaves what is to be seen: at most this share of
-# the variance of the drawn bits may be noise. MNIST: 16 %; Fashion-MNIST: 39 %; photographs and
-# faces: 55 % and more.
+# Grey images are binarized only if they stay recognizable: at most this share of the variance of
+# the drawn bits may be noise. MNIST: 16 %; Fashion-MNIST: 39 %; photographs and faces: 55 % and
+# more.
 MOST_NOISE = 0.3
-# Bytes that stay below it are counts, whatever their shape: nobody sees pixels as dark as that.
+# Bytes below this value are counts, whatever their shape: as pixels they would be too dark to see.
 LEAST_WHITE = 32
-# Real numbers larger than this learn better standardized.
+# Real numbers larger than this should be standardized before training.
 HANDY = 50.0
-# Examples looked at, spread over all.
+# Number of examples that are inspected, spread over all examples.
 MANY = 5_000
-# The likelihood that suits a kind of values, and why.
+# The suitable likelihood for each kind of values, and the reason.
 USUAL = {
     "bits": ("IndependentBernoulli", "for zeros and ones"),
     "bytes of bits": ("IndependentBernoulli", "for pixels that are black or white, as 0 and 1"),
@@ -57,12 +57,13 @@ USUAL = {
     "real": ("IndependentNormal", "for real numbers"),
 }
 PIXELS = ("bytes of bits", "nearly black and white", "photographs")
-# Whole numbers that float32, in which models compute, can tell apart.
+# Largest whole number up to which float32, the dtype of the models, is exact.
 MOST = 2**24
-# Categories, each of which costs weights of its own.
+# Largest number of categories; each category needs its own weights.
 MOST_CATEGORIES = 2**16
 
-# By what a likelihood says of its `pixels`: what becomes of them, and in words.
+# For each value of a likelihood's attribute `pixels`: the conversion of the pixels, and its
+# description in words.
 BECOME = {
     "levels": (None, ""),
     "bits": (
@@ -79,7 +80,7 @@ BECOME = {
 
 
 def noise_of_bits(pixels: np.ndarray) -> float:
-    """Return the share of the variance of binarized 8-bit pixels that is noise of the drawing.
+    """Return the share of the variance of binarized 8-bit pixels that is sampling noise.
 
     >>> noise_of_bits(np.array([0, 0, 255])), noise_of_bits(np.array([102, 102]))
     (0.0, 1.0)
@@ -90,7 +91,7 @@ def noise_of_bits(pixels: np.ndarray) -> float:
 
 
 def advice(kind: str, values: np.ndarray) -> str:
-    """Return what to do about real numbers that are something else, or of an unhandy size."""
+    """Return advice on real numbers that look like pixels, or are too large to learn well."""
     if kind != "real" or not (known := known_of([values[:MANY]])):
         return ""
     least = known[0].min()
@@ -108,14 +109,14 @@ def advice(kind: str, values: np.ndarray) -> str:
 
 
 def known_of(parts: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the values that are not NaN, of those arrays that have any."""
+    """Return the values that are not NaN from each array that has any."""
     return [values for part in parts if (values := part[~np.isnan(part)]).size]
 
 
 def kind_of(parts: list[np.ndarray], *, is_part: bool) -> str:
-    """Return the kind of values that some arrays of one type hold, a key of `USUAL`.
+    """Return the kind of values in some arrays of one type, as a key of `USUAL`.
 
-    NaN is left out of account.
+    NaN is ignored.
     """
     first = parts[0]
     known = known_of(parts)

@@ -1,6 +1,5 @@
-"""Examples with missing values.
-
-What of them is observed, how likely it is, and what the rest may be.
+"""Examples with missing values: the observed values, their likelihood, and imputation of the
+others.
 """
 
 import keras
@@ -19,8 +18,9 @@ def split(x, mask=None) -> tuple:
     """Return x with 0 where a value is missing, and a mask that is True where one is observed.
 
     Args:
-        x: floating tensor, NaN where a value is missing; or a dict of such by part.
-        mask: True (or 1) where a value is observed, of x's shape; None says that NaN alone tells.
+        x: float tensor, NaN where a value is missing; or a dict of such tensors, one for each part.
+        mask: True (or 1) where a value is observed, of x's shape; None if NaN alone marks missing
+            values.
 
     Example:
     >>> x, mask = split(tf.constant([1.0, np.nan]))
@@ -35,14 +35,15 @@ def split(x, mask=None) -> tuple:
 def observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
     """Return the likelihood of the observed values alone.
 
-    Those that are missing add nothing to its `log_prob`.
+    Missing values add nothing to its `log_prob`.
 
     Reference: Mattei & Frellsen, 2019, MIWAE: deep generative modelling and imputation of
     incomplete data, arXiv:1812.02633.
 
     Args:
-        likelihood: independent distributions of each value of x, or a joint distribution of such.
-        mask: True where a value is observed, `[batch, *event_shape]`; a dict of such under a joint
+        likelihood: distribution in which the values of x are independent, or a joint distribution
+            of several of these.
+        mask: True where a value is observed, `[batch, *event_shape]`; a dict of masks for a joint
             distribution.
 
     Raises:
@@ -68,9 +69,9 @@ def _observed(likelihood: tfd.Distribution, mask) -> tfd.Distribution:
 
 
 def _safe_value(distribution: tfd.Distribution) -> tf.Tensor:
-    """Return what stands where a value is missing, in a density that is not used.
+    """Return a placeholder for missing values; the density at it is not used.
 
-    Counts and labels may be 0.
+    For counts and labels it may be 0.
     """
     if distribution.reparameterization_type == tfd.NOT_REPARAMETERIZED:
         return tf.zeros(distribution.batch_shape_tensor(), keras.config.floatx())
@@ -78,15 +79,16 @@ def _safe_value(distribution: tfd.Distribution) -> tf.Tensor:
 
 
 def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
-    """Return values for all of x by importance sampling, each example by itself; see `VAE.impute`.
+    """Return values for all of x by importance sampling, separately for each example; see
+    `VAE.impute`.
 
     Args:
         model: a VAE with `missing=True`.
-        data: what its `as_batch` gives.
+        data: result of the VAE's `as_batch`.
         num_samples: draws of z for each example.
         num_draws: None for means, `[batch, *event_shape]`; else draws, `[num_draws, batch,
             *event_shape]`.
-        seed: int32 `[2]`: for means the same for each example, for draws another one.
+        seed: int32 `[2]`. Means use the same draws for each example; draws use different ones.
     """
     lead = [] if num_draws is None else [num_draws]
     spec = map_parts(lambda shape: tf.TensorSpec([*lead, *shape], model.x.dtype), model.x.shape)
@@ -126,18 +128,17 @@ def _fill(model, example: dict, num_samples: int, num_draws: int | None, seed: t
 
 
 def _comparable(log_weights: tf.Tensor) -> tf.Tensor:
-    """Return weights of which some are not 0.
+    """Return weights that are not all 0.
 
-    Where x is so unlikely that all of them are, they count alike.
+    If all are 0, because x is very unlikely, they become equal.
     """
     known = tf.where(tf.math.is_nan(log_weights), -np.inf, log_weights)
     return tf.where(tf.reduce_all(tf.math.is_inf(known)), tf.zeros_like(known), known)
 
 
 def _weighted_point(likelihood: tfd.Distribution, weights: tf.Tensor):
-    """Return one value that stands for a mixture of likelihoods.
-
-    Its mean, or its most probable category.
+    """Return one value to represent a mixture of likelihoods: its mean, or its most probable
+    category.
     """
     inner = innermost(likelihood)
     if isinstance(inner, tfd.Categorical):
@@ -160,10 +161,10 @@ def replace(x, mask, values):
 
 
 def observed_examples(x, mask=None):
-    """Return examples whose missing values are replaced by an observed one of the same part, to
-    look at their range.
+    """Return examples with each missing value replaced by an observed value of the same part, to
+    check their range.
 
-    A part of which nothing is observed is None.
+    A part without observed values is None.
     """
     finite = map_parts(lambda part: ~np.isnan(part), x)
     seen = (

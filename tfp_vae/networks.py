@@ -1,4 +1,4 @@
-"""Networks: plain Keras models, tensor in, tensor out. The distribution layer comes after them.
+"""Networks: plain Keras models from tensors to tensors. A distribution layer follows them.
 
 >>> from tfp_vae import layers as tfpl
 >>> features = mlp((28, 28, 1), tfpl.MultivariateNormalDiag.params_size(16))
@@ -104,7 +104,8 @@ def conv_decoder(
 
     `[batch, latent_size]` -> `[batch, params_per_value * prod(output_shape)]`.
 
-    The output is flat, all values of the first parameter first, as the distribution layers take it.
+    The output is flat, with all values of the first parameter first, as the distribution layers
+    expect.
 
     Args:
         latent_size: number of inputs.
@@ -146,15 +147,15 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
     """Like `keras.Sequential`, but from several inputs by name, which are flattened and
     concatenated before the layers.
 
-    With an input named "condition" a VAE is conditional; inputs of the names of the parts of x make
-    an encoder of tables. The layers may end in a distribution layer, as those of an encoder or
-    decoder do.
+    An input named "condition" makes a VAE conditional; inputs named like the parts of x make an
+    encoder for tables. The last layer may be a distribution layer, as in an encoder or decoder.
 
     Args:
-        inputs: by name the shape of one input, or a Keras model that turns it into numbers:
-            `one_hot` of labels, `standardized` values, a convolutional network of images. One of
-            several inputs, such as `observed`, has names for them itself. Models are copied,
-            weights included: Keras could not load a file of two models that share a layer.
+        inputs: for each name, the shape of one input, or a Keras model that turns it into numbers:
+            `one_hot` for labels, `standardized` for real values, a convolutional network for
+            images. A model with several inputs, such as `observed`, brings its own names for them.
+            Models are copied with their weights: Keras cannot load a file in which two models share
+            a layer.
         layers: Keras layers, applied one after another.
 
     Raises:
@@ -182,7 +183,7 @@ def from_inputs(inputs: Mapping[str, Sequence[int] | keras.Model], layers: Seque
                 for key, tensor in zip(names, source.inputs, strict=True)
             }
             copy = keras.models.clone_model(source)
-            copy.name = f"{name}_{source.name}"  # two of one kind would clash
+            copy.name = f"{name}_{source.name}"  # two models of one kind would clash
             copy.set_weights(source.get_weights())
             given = [*own.values()]
             features = copy(
@@ -203,7 +204,7 @@ def one_hot(num_labels: int, shape: Sequence[int] = ()) -> keras.Sequential:
 
     `[batch, *shape]` -> `[batch, *shape, num_labels]`.
 
-    A VAE refuses a condition with labels outside of that range.
+    A VAE raises an error if a label of its condition is outside this range.
 
     Args:
         num_labels: how many different labels there are.
@@ -217,8 +218,8 @@ def one_hot(num_labels: int, shape: Sequence[int] = ()) -> keras.Sequential:
     array([[0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    # In a graph it casts labels to its compute dtype first: in half precision 2049 would become
-    # 2048.
+    # In a graph the layer casts labels to its compute dtype first: in half precision 2049 would
+    # become 2048.
     encoding = keras.layers.CategoryEncoding(
         as_count(num_labels, "num_labels"), "one_hot", dtype="float32"
     )
@@ -231,8 +232,8 @@ def standardized(x: np.ndarray) -> keras.Sequential:
     `[batch, *shape]`, same shape out.
 
     Args:
-        x: the data to measure, `[num_examples, *shape]`; what is constant over them is shifted
-            only.
+        x: the data to measure, `[num_examples, *shape]`; values that are constant over the examples
+            are only shifted.
 
     Raises:
         ValueError: if there are no data, or not all are finite.
@@ -258,9 +259,9 @@ def observed(x: np.ndarray, name: str = "x") -> keras.Model:
     """Network from what is observed of x to numbers that mean the same however much is missing.
 
     `[batch, *shape]` and a mask of that shape -> `[batch, *shape]`. Values are shifted by their
-    means, so that 0 stands for a missing one as for an average one, and what is observed is scaled
-    up as if it were all. An encoder that begins with it learns from examples with many missing
-    values what it can use on whole ones.
+    means, so 0 stands for a missing value as well as for an average one. Observed values are scaled
+    up to make up for the missing ones. An encoder that begins with this network can learn from
+    examples with many missing values, and then be used on complete ones.
 
     Reference: the scaling is that of Srivastava et al., 2014, Dropout, JMLR 15.
 

@@ -1,4 +1,4 @@
-"""Pictures people look at.
+"""Pictures of data and models.
 
 Each function returns a `matplotlib.figure.Figure` to show or to save.
 """
@@ -20,24 +20,24 @@ from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
 
-# Of black and white images; what is missing has a colour of its own.
+# Colours of images with one channel; missing values have a colour of their own.
 GRAY = matplotlib.colormaps["gray"].with_extremes(bad="lightsteelblue")
-# Between images, as a part of their size.
+# Gap between images, as a fraction of their size.
 GAP = 0.15
-# Draws from the model in a picture of how values are distributed.
+# Number of draws from the model in the picture of marginals.
 NUM_DRAWS = 10_000
 
 
 class Generator(Protocol):
-    """What `samples` needs of a model: a `VAE`, or a `serving.ServedVAE`."""
+    """The interface that `samples` needs; `VAE` and `serving.ServedVAE` have it."""
 
     @property
     def x(self) -> Quantity:
-        """What an example is made of."""
+        """Shape and parts of an example."""
 
     @property
     def generate(self) -> Callable[..., np.ndarray]:
-        """The method from num_samples, seed and, of a conditional model, condition to
+        """The method from num_samples, seed and, for a conditional model, condition to
         `[num_samples, *event_shape]`.
         """
 
@@ -78,12 +78,12 @@ def samples(
 
     Args:
         vae: a VAE, or an exported one.
-        num_rows: number of rows, where no conditions say it.
+        num_rows: number of rows; ignored if there is one condition for each row.
         num_columns: number of columns.
         seed: of the draws.
-        condition: of a conditional model, one label for all, or one condition for each row,
-            `[num_rows, *condition_shape]`. Then each column has one seed: where the prior does not
-            depend on the condition it shows one z under each of them.
+        condition: for a conditional model, one label for all, or one condition for each row,
+            `[num_rows, *condition_shape]`. In the second case each column has one seed, so if the
+            prior does not depend on the condition, a column shows the same z under each condition.
         part: of an x of several parts, the one to show.
         limits: values shown black and white; by default the least and the largest of the picture.
     """
@@ -111,7 +111,7 @@ def latent_traversal(
 ) -> Figure:
     """Show what each latent dimension does.
 
-    One row a dimension, moved from -extent to extent, the others at 0.
+    Each row shows one dimension, which moves from -extent to extent while the others are 0.
 
     The dimensions are those whose posterior mean varies most over `x`, the most active first.
 
@@ -120,7 +120,7 @@ def latent_traversal(
         x: data, as `fit` takes them.
         num_dims: number of dimensions, at most.
         num_steps: steps from one end to the other.
-        extent: where they end.
+        extent: value of z at the end of a row.
         condition: of a conditional model, the one condition of all pictures.
         part: of an x of several parts, the one to show.
         limits: values shown black and white; by default the least and the largest of the picture.
@@ -139,7 +139,7 @@ def latent_traversal(
 
 
 def _under(condition) -> str:
-    """Name the condition of a whole picture, if there is one."""
+    """Return the part of a title that names the condition of the picture, if there is one."""
     if condition is None:
         return ""
     return ", condition " + np.array2string(
@@ -152,7 +152,7 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
 
     Args:
         vae: a VAE of an x with several parts.
-        x: data, as `fit` takes them; with a condition, draws are made under the examples' own.
+        x: data, as `fit` takes them; with a condition, draws use the conditions of the examples.
         seed: of the draws.
         num_panels: number of values shown, at most.
 
@@ -187,7 +187,7 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
         bins = _bins(values, draws)
         filled = {"alpha": 0.5}
         line = {"histtype": "step", "linewidth": 1.2}
-        # Shares of all, also of those beyond the bins.
+        # Fractions of all values, including those outside the bins.
         for numbers, style in (
             (values, filled),
             (draws, line),
@@ -202,9 +202,10 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
 
 
 def _bins(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Return the edges of a histogram of both.
+    """Return the bin edges of a histogram of both.
 
-    A bar for each whole number if they are few, else more for more data.
+    There is one bin for each whole number if these are few; else the number of bins grows with the
+    data.
     """
     ends = [np.quantile(part, [0.002, 0.998]) for part in (values, draws) if len(part)]
     low = np.min(ends)
@@ -253,14 +254,14 @@ def grid(
     row_labels: list[str] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Show examples in rows and columns: images where they are some, else curves.
+    """Show examples in rows and columns: as images if they are images, else as curves.
 
     Args:
         x: `[num_rows, num_columns, *event_shape]`; NaN in images is blue.
         title: above all.
         row_labels: beside each row.
-        limits: values shown black and white, or as the ends of curves; by default the least and the
-            largest.
+        limits: values shown black and white, or as the ends of the axes of curves; by default the
+            smallest and the largest value.
     """
     num_rows, num_columns = x.shape[:2]
     is_image = x.ndim == 4 or (x.ndim == 5 and x.shape[-1] in (1, 3))
@@ -282,7 +283,9 @@ def grid(
 def _images(
     axes: Axes, x: np.ndarray, row_labels: list[str] | None, low: float, high: float
 ) -> None:
-    """Show images side by side; axes of their own for each would take matplotlib a second."""
+    """Show images side by side in one axes object; separate axes for each image would take a
+    second.
+    """
     num_rows, num_columns, height, width = x.shape[:4]
     is_colour = x.shape[4:] == (3,)
     if is_colour:
@@ -305,7 +308,7 @@ def _images(
 
 
 def _latent_name(vae: VAE, dim: int) -> str:
-    """Name one of the dimensions of z, which come one part after another."""
+    """Return the name of a dimension of z; the dimensions of its parts are concatenated."""
     for name, shape in vae.z.shapes.items():
         if dim < (size := int(np.prod(shape))):
             return f"{name} {dim}" if len(vae.z.shapes) > 1 else f"z{dim}"
@@ -314,7 +317,7 @@ def _latent_name(vae: VAE, dim: int) -> str:
 
 
 def _part(x, part: str | None):
-    """Return what is to be drawn of an x that may have several parts."""
+    """Return the part of x to show; x may have several parts."""
     if isinstance(x, Mapping):
         if part not in x:
             raise ValueError(

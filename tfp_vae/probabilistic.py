@@ -1,4 +1,4 @@
-"""Encoder, decoder and prior become the distributions of one model."""
+"""One probabilistic model, made of encoder, decoder and prior."""
 
 import abc
 import contextlib
@@ -26,7 +26,7 @@ tfd = tfp.distributions
 
 
 class ProbabilisticModel(Surface, keras.Model):
-    """p(z) p(x|z) and q(z|x), of three networks.
+    """p(z) p(x|z) and q(z|x), made of three networks.
 
     Args:
         encoder, decoder, prior, missing: see `VAE`.
@@ -62,8 +62,8 @@ class ProbabilisticModel(Surface, keras.Model):
     # Building
 
     def build(self, input_shape):
-        """Check that encoder, decoder and prior fit each other and x, and create what is not
-        created yet.
+        """Check that encoder, decoder and prior fit each other and x, and build those that are not
+        built yet.
         """
         shapes = batch.by_name(input_shape)["x"]
         self.x = Quantity.of("x", map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
@@ -126,11 +126,11 @@ class ProbabilisticModel(Surface, keras.Model):
         )
 
     def as_batch(self, data) -> dict:
-        """Bring data to a dict of `x` and, of a conditional model, `condition`, in the variables'
+        """Return data as a dict of `x` and, for a conditional model, `condition`, in the variables'
         dtypes.
 
         Raises:
-            ValueError: if a part is missing, not asked for, or of another shape.
+            ValueError: if a part is missing, unexpected, or of another shape.
         """
         data = batch.by_name(data)
         if not self.built:
@@ -151,8 +151,8 @@ class ProbabilisticModel(Surface, keras.Model):
         return {"x": x, **seen, **given}
 
     def _expect_possible(self, x, mask=None) -> None:
-        """Raise a ValueError if x can be looked at, which symbolic tensors cannot, and is
-        impossible where observed.
+        """Raise a ValueError if observed values of x are impossible under the likelihood; symbolic
+        tensors are not checked.
         """
         with tf.init_scope():
             x = self.x.rows(x)
@@ -164,7 +164,7 @@ class ProbabilisticModel(Surface, keras.Model):
 
     @functools.cached_property
     def some_likelihood(self) -> tfd.Distribution:
-        """The likelihood at some z: the values it takes are the same at any."""
+        """The likelihood at an arbitrary z; its support is the same for every z."""
         return self.likelihood(
             self.z.zeros(), None if self.condition is None else self.condition.zeros()
         )
@@ -176,20 +176,23 @@ class ProbabilisticModel(Surface, keras.Model):
     # Distributions
 
     def frozen(self) -> contextlib.AbstractContextManager:
-        """Return a context in which no gradient tape sees the weights of the model."""
+        """Return a context in which gradient tapes do not watch the weights of the model."""
         return frozen(self.parts.values())
 
     @tf.autograph.experimental.do_not_convert
     def encode(self, x) -> tfd.Distribution:
         """Return the posterior q(z|x), a plain tfd object.
 
-        `[..., *event_shape]` -> batch shape `[...]`. Gradients flow to x, and none to the weights,
-        which optimizers of TFP would train: to train them under a tape, call `vae.encoder(x)`.
+        `[..., *event_shape]` -> batch shape `[...]`. Gradients flow to x but not to the weights, so
+        that optimizers of TFP do not train them by accident. To train them under a tape, call
+        `vae.encoder(x)`.
         """
         return self._distribution(_frozen_posterior, self.as_batch(x))
 
     def _distribution(self, function: Callable, data: dict) -> tfd.Distribution:
-        """Return the distribution that a function of the model makes of data, compiled if it can be."""
+        """Return the distribution that a function of the model makes from data, compiled if
+        possible.
+        """
         key = function, *self.parts.values()
         if key not in self._compiled_functions:
             made = CompiledDistribution(functools.partial(function, self))
@@ -205,9 +208,8 @@ class ProbabilisticModel(Surface, keras.Model):
         return fold(self.encoder, self._encoder_inputs(data), ndims, self.x.main)
 
     def _encoder_inputs(self, data: dict) -> dict:
-        """Return all that an encoder may name.
-
-        x or its parts, their masks as numbers, the condition.
+        """Return all possible inputs of an encoder by name: x or its parts, their masks as numbers,
+        the condition.
         """
         values = self.x.parts(data["x"])
         if self.missing:
@@ -229,8 +231,8 @@ class ProbabilisticModel(Surface, keras.Model):
         is repeated along them.
 
         Raises:
-            ValueError: if z or the condition has another shape, or can be looked at and is not
-                finite.
+            ValueError: if z or the condition has another shape, or is not finite (symbolic tensors
+                are not checked).
         """
         self.expect_built()
         data = {"z": self.z.expect_finite(z), **self._given(condition)}
@@ -249,22 +251,22 @@ class ProbabilisticModel(Surface, keras.Model):
 
     @tf.autograph.experimental.do_not_convert
     def prior_distribution(self, condition=None) -> tfd.Distribution:
-        """Return the prior p(z), a plain tfd object, batch shape `[]`, or p(z|condition), batch
-        shape `[...]`, that of the condition also where the prior does not look at it.
+        """Return the prior p(z), a plain tfd object with batch shape `[]`, or p(z|condition) with
+        the batch shape `[...]` of the condition, even if the prior does not depend on it.
         """
         with self.frozen():
             prior = self.own_prior(condition)
         return self._for_each(prior, condition)
 
     def own_prior(self, condition=None) -> tfd.Distribution:
-        """Return the prior as its layer makes it, not frozen; batch shape `[]` where it does not look
-        at the condition.
+        """Return the prior as its layer makes it, not frozen; its batch shape is `[]` if it does
+        not depend on the condition.
         """
         given = self._given(condition)
         if "condition" in named_inputs(self.prior):
             return fold(self.prior, given, self._condition_ndims)
         prior = unwrap(call_prior(self.prior))
-        # Of a Keras model, which needs a batch.
+        # Remove the batch axis of 1 that a Keras model needs.
         return unfold(prior, []) if prior.batch_shape == [1] else prior
 
     @property
@@ -276,7 +278,8 @@ class ProbabilisticModel(Surface, keras.Model):
         """Return p(z, x) = p(z) p(x|z) as a `tfd.JointDistributionNamed` of `z` and `x`, or of
         their parts.
 
-        TFP traces a new one for tens of milliseconds: where nothing of it can change it is made once.
+        TFP needs tens of milliseconds to trace a new one, so it is made only once if it cannot
+        change.
         """
         if condition is not None or self.prior is None or self.prior.variables:
             return super().joint_distribution(condition)
@@ -294,7 +297,7 @@ class ProbabilisticModel(Surface, keras.Model):
     @property
     @abc.abstractmethod
     def parts(self) -> dict[str, keras.layers.Layer]:
-        """The layers that the model is made of, by the names of its arguments."""
+        """The layers of the model, by the names of its arguments."""
 
     @functools.cached_property
     def _compiled_functions(self) -> dict[tuple, Callable]:

@@ -26,10 +26,10 @@ class Quantity:
 
     Args:
         name: "x", "z" or "condition".
-        shape: of one, or a dict of the shapes of its parts.
+        shape: shape of one tensor, or a dict of the shapes of its parts.
         dtype: of each part.
-        num_labels: of a condition of labels, how many the networks know; None where that is not
-            known.
+        num_labels: for a condition of labels, the number of labels that the networks know; None if
+            not known.
 
     Example:
     >>> z = Quantity("z", {"z1": (5,), "z2": (2, 3)}, tf.float32)
@@ -49,7 +49,7 @@ class Quantity:
 
     @classmethod
     def condition(cls, networks: Sequence[keras.layers.Layer]) -> "Quantity | None":
-        """Make that of the condition, if one of the networks takes it."""
+        """Return the quantity of the condition, or None if no network takes it."""
         found = [
             named["condition"] for named in map(named_inputs, networks) if "condition" in named
         ]
@@ -62,7 +62,7 @@ class Quantity:
 
     @property
     def shapes(self) -> dict[str, tuple]:
-        """The shape of each part by name; one part bears the variable's name."""
+        """The shape of each part by name; a sole part has the name of the variable."""
         return self.parts(self.shape)
 
     @property
@@ -77,7 +77,7 @@ class Quantity:
 
     @property
     def size(self) -> int:
-        """Numbers in one of it, all parts together."""
+        """The number of values in one example, all parts together."""
         return sum(int(np.prod(shape)) for shape in self.shapes.values())
 
     @property
@@ -87,18 +87,20 @@ class Quantity:
 
     @property
     def main(self) -> str | None:
-        """What a sole input of a network takes, whatever it is called.
+        """The part that goes to a network's only input, which may have any name.
 
-        Nothing if there are several parts.
+        None if there are several parts.
         """
         return None if self.has_parts else self.name
 
     def parts(self, value) -> dict:
-        """Return a value as a dict of its parts, in the order of their names, as everywhere."""
+        """Return a value as a dict of its parts, sorted by their names as everywhere in the
+        package.
+        """
         return map_parts(lambda part: part, value) if self.has_parts else {self.name: value}
 
     def whole(self, parts: Mapping):
-        """Return what `parts` was made of: its one part, or the dict of them.
+        """Return the value that `parts` would split: the only part, or a dict of the parts.
 
         Other names are left out.
         """
@@ -112,13 +114,13 @@ class Quantity:
         )
 
     def expect(self, value):
-        """Return a value in the variable's dtype; of a distribution a draw.
+        """Return a value in the variable's dtype; a distribution becomes a draw.
 
         Raises:
-            ValueError: if its parts are others, or one of them has another shape, or fractions
-                where labels are asked.
+            ValueError: if it has other parts, or a part has another shape, or holds fractions
+                instead of labels.
         """
-        if is_a(value, tfd.Distribution):  # where a tensor is expected it is its draw, as in Keras
+        if is_a(value, tfd.Distribution):  # as a tensor, a distribution is a draw from it
             value = value.sample()
         value = map_parts(self._cast, value)
         names = [*value] if isinstance(value, Mapping) else None
@@ -173,7 +175,7 @@ class Quantity:
     def rows(self, value):
         """Return a value as arrays `[rows, *shape]`.
 
-        None of symbolic tensors, which cannot be looked at.
+        For symbolic tensors, which have no values, the result is None.
         """
         parts = {name: tf.get_static_value(part) for name, part in self.parts(value).items()}
         if any(part is None for part in parts.values()):
@@ -195,10 +197,7 @@ class Quantity:
         return tf.cast(part, self.dtype)
 
     def is_known(self, value) -> tf.Tensor:
-        """Return whether each value is finite and, if it is a label, one that the networks know.
-
-        `[...]`.
-        """
+        """Return whether each value is finite and, for labels, known to the networks, `[...]`."""
         known = tf.math.is_finite(tf.cast(value, tf.float32))
         if self.num_labels is not None:
             known &= (value >= 0) & (value < self.num_labels)
@@ -235,7 +234,7 @@ class Quantity:
         return part.shape[: part.shape.rank - self.ndims[name]]
 
     def split(self, vectors):
-        """Cut vectors `[..., size]` into the parts, one after another, and give each its shape."""
+        """Split vectors `[..., size]` into the parts, in order, and reshape each part."""
         lead = tf.shape(vectors)[:-1]
         shapes = self.shapes
         pieces = tf.split(vectors, [int(np.prod(shape)) for shape in shapes.values()], -1)
@@ -246,12 +245,12 @@ class Quantity:
 
 
 def _kind(value, dtype: str) -> str:
-    """Return what was received in a word: a type where NumPy made an array of objects of it."""
+    """Return a word for a received value: its dtype, or its type for None and strings."""
     return type(value).__name__ if value is None or isinstance(value, str) else dtype
 
 
 def mask_name(name: str) -> str:
-    """Return the name of an encoder's input that takes what is observed of x, or of a part of it.
+    """Return the name of the encoder input for the mask of x, or of a part of x.
 
     >>> mask_name("x"), mask_name("age")
     ('mask', 'age_mask')
@@ -260,7 +259,7 @@ def mask_name(name: str) -> str:
 
 
 def expect_distinct_names(x: Quantity, z: Quantity) -> None:
-    """Raise a ValueError if a part of x or z has a name that says something else, or is no
+    """Raise a ValueError if the name of a part of x or z has another meaning, or is not an
     identifier.
     """
     for name in x.shapes | z.shapes:
@@ -276,7 +275,7 @@ def expect_distinct_names(x: Quantity, z: Quantity) -> None:
 
 @functools.singledispatch
 def labels_of_table(layer: keras.layers.Layer) -> int | None:
-    """Return how many labels a layer has rows for, if it is a table of such."""
+    """Return the number of labels of a lookup layer, or None for other layers."""
     return None
 
 
@@ -291,14 +290,12 @@ def _(layer) -> int:
 
 
 def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = None) -> int | None:
-    """Return how many labels a network knows of its input "condition".
-
-    The least size of the tables it is looked up in.
+    """Return the number of labels that a network knows for its input "condition": the smallest size
+    of its lookup tables.
 
     Args:
-        network: Keras model, of which the layers `Embedding` and `CategoryEncoding` are such
-            tables.
-        tensor: another tensor of the network to look for than its input "condition".
+        network: Keras model; its layers `Embedding` and `CategoryEncoding` are such tables.
+        tensor: tensor of the network to use instead of its input "condition".
 
     Example:
     >>> num_labels(keras.Sequential([keras.Input((), dtype="int32", name="condition"), keras.layers.Embedding(5, 2)]))
@@ -324,7 +321,7 @@ def num_labels(network: keras.layers.Layer, tensor: keras.KerasTensor | None = N
 
 
 def given(condition, variable: Quantity | None, model: str) -> dict:
-    """Return a condition as a dict of it, empty where a model takes none.
+    """Return a condition in a dict, which is empty if the model takes no condition.
 
     Args:
         condition: what was passed, or None.
@@ -332,7 +329,7 @@ def given(condition, variable: Quantity | None, model: str) -> dict:
         model: what to call the model in errors.
 
     Raises:
-        ValueError: if it is missing, not asked for, or not one that the networks know.
+        ValueError: if it is missing, unexpected, or not known to the networks.
     """
     if variable is not None and condition is None:
         raise ValueError(
@@ -347,7 +344,7 @@ def given(condition, variable: Quantity | None, model: str) -> dict:
 
 
 def one_for_each(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:
-    """Return one condition for each of a number of rows, which may have their own already.
+    """Return one condition for each of a number of rows; a single condition is repeated.
 
     Raises:
         ValueError: if it has another number of rows.
@@ -360,8 +357,8 @@ def one_for_each(condition: tf.Tensor, number: int, shape: tuple) -> tf.Tensor:
 
 
 def expect_alike(x: tf.TensorShape, condition: tf.TensorShape, name: str = "x") -> None:
-    """Raise a ValueError if the leading axes of a condition are not those of x, or the last of
-    them.
+    """Raise a ValueError if the leading axes of a condition are not the leading axes of x, or the
+    last ones among them.
     """
     if condition.rank > x.rank or not condition.is_compatible_with(x[x.rank - condition.rank :]):
         raise ValueError(
@@ -375,7 +372,7 @@ def _ends_with(shape: tf.TensorShape, end: tuple) -> bool:
 
 
 def flatten(values, lead: tf.Tensor, ndims):
-    """Make one axis of the leading ones of tensors, after repeating each along those it lacks.
+    """Flatten the leading axes of tensors into one, after repeating each along its missing ones.
 
     Args:
         values: a tensor, or tensors in any structure.

@@ -1,5 +1,5 @@
-"""Reparameterized draws that are fast under XLA, and draws whose rows do not depend on their
-neighbours.
+"""Reparameterized draws that are fast under XLA, and draws in which each row is independent of the
+rest of the batch.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
 
-# The class of a `tfd.TransformedDistribution`: the second where a part, such as a flow, is no
-# composite tensor.
+# The two classes of a `tfd.TransformedDistribution`: the second is used if a part, such as a flow,
+# is not a composite tensor.
 TRANSFORMED = tfd.TransformedDistribution, tfd.TransformedDistribution.__base__
 
-# Folded into the seeds of the parts of a joint distribution.
+# Constant that is folded into the seeds of the parts of a joint distribution.
 PART_SALT = 2**20
-# Of the draws whose mean stands for a distribution that has neither mean nor mode.
+# Number of draws whose mean represents a distribution that has neither a mean nor a mode.
 POINT_DRAWS = 64
 
 
@@ -29,11 +29,11 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor):
 
     TFP leaves the choice of the random number generator to the device. Under XLA on the CPU that
     choice takes 0.2 microseconds a number, a quarter of a small VAE's training step; Philox is ten
-    times as fast there. So the noise of normal distributions, also of those below a flow, is drawn
-    by Philox and pushed through the distribution's own
-    bijector, which remembers it: `log_prob` at the draws inverts nothing. Every other distribution
-        draws as TFP does.
-    The same seed gives other numbers with XLA than without: so it is with TensorFlow's own.
+    times as fast there. So the noise of normal distributions, including the base distributions of
+    flows, is drawn by Philox and transformed by the distribution's own bijector. The bijector
+    caches it, so `log_prob` at the draws needs no inversion. All other distributions draw as in
+    TFP.
+    The same seed gives different numbers with and without XLA, as in TensorFlow itself.
 
     Args:
         distribution: a plain tfd object; a draw of a joint distribution is a dict.
@@ -58,8 +58,8 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor):
 
 
 def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tensor):
-    """Draw `[num_samples, batch, *event_shape]`, each row from the same seed, so whatever its place
-    in the batch.
+    """Draw `[num_samples, batch, *event_shape]`, each row from the same seed, so that its position
+    in the batch does not matter.
 
     Example:
     >>> q = tfd.MultivariateNormalDiag(tf.zeros([2, 3]), tf.ones([2, 3]))
@@ -87,8 +87,8 @@ def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tens
 
 
 def draw_of_rows(likelihood: tfd.Distribution, seeds: tf.Tensor):
-    """Draw x from p(x|z) for z that `sample_rows` has drawn by the same seeds, from randomness of
-    its own.
+    """Draw x from p(x|z) for z from `sample_rows` with the same seeds; the draws are independent of
+    those of z.
     """
     return sample_rows(likelihood, -1 - seeds)
 
@@ -98,7 +98,7 @@ def sample_rows(distribution: tfd.Distribution, seeds: tf.Tensor):
 
     Args:
         distribution: a plain tfd object, batch shape `[]` or `[batch]`.
-        seeds: row i of the draw depends on row i of them alone.
+        seeds: row i of the draw depends only on row i of the seeds.
 
     Example:
     >>> p = tfd.MultivariateNormalDiag(tf.zeros([2]), tf.ones([2]))
@@ -130,7 +130,7 @@ def sample_rows(distribution: tfd.Distribution, seeds: tf.Tensor):
 def log_density(distribution: tfd.Distribution, value) -> tf.Tensor:
     """Return `distribution.log_prob(value)`.
 
-    Of a joint distribution without the draws that TFP makes on the way.
+    For a joint distribution, this avoids the draws that TFP would make.
 
     >>> p = tfd.JointDistributionNamed({"a": tfd.Normal(0., 1.), "b": lambda a: tfd.Normal(a, 1.)})
     >>> value = {"a": 1.0, "b": 3.0}
@@ -149,8 +149,8 @@ def _through_parts(distribution: tfd.Distribution, draw: Callable):
 
     Args:
         distribution: what to draw from.
-        draw: function of a distribution that is neither, whether it depends on no other draw, and
-            its number.
+        draw: function of a distribution that is neither of these, a bool that is true if it depends
+            on no other draw, and its number.
     """
 
     def through(part, is_root: bool, number: int):
@@ -167,9 +167,7 @@ def _through_parts(distribution: tfd.Distribution, draw: Callable):
 
 
 def is_pushed_forward(distribution: tfd.Distribution) -> bool:
-    """Whether it is a plain `tfd.TransformedDistribution`, without batch axes of the bijector's
-    own.
-    """
+    """Return whether it is a plain `tfd.TransformedDistribution` with an unbatched bijector."""
     return (
         type(distribution) in TRANSFORMED
         and distribution.batch_shape == distribution.distribution.batch_shape
@@ -181,8 +179,8 @@ def _normal(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
 
 
 def _fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:
-    """Return a seed for each part of a joint distribution, other than those that callers make of
-    theirs.
+    """Return a seed for each part of a joint distribution, different from seeds that callers derive
+    from the same seed.
     """
     return tf.random.fold_in(seed, PART_SALT + number) if number else seed
 
@@ -192,12 +190,12 @@ def _draw_shape(distribution: tfd.Distribution) -> tf.Tensor:
 
 
 def point(distribution: tfd.Distribution):
-    """Return one value that stands for a distribution.
+    """Return one value to represent a distribution.
 
-    Its mean, else its mode, else the mean of 64 fixed draws a row.
+    It is the mean, else the mode, else the mean of 64 fixed draws for each row.
 
-    Of categories, whose numbers are but names, it is the mode. Of a joint distribution it is the
-    point of each part, given those of the parts before it.
+    For categories, whose numbers are only names, it is the mode. For a joint distribution it is the
+    point of each part, given the points of the parts before it.
 
     Example:
     >>> point(tfd.Categorical(logits=[[0., 2., 1.]])).numpy()
@@ -217,7 +215,9 @@ def point(distribution: tfd.Distribution):
 
 
 def _mean_of_draws(distribution: tfd.Distribution) -> tf.Tensor:
-    """Return the mean of fixed draws, the same for each row, of a batch with any leading axes."""
+    """Return the mean of fixed draws, which are the same for each row; the batch may have any
+    leading axes.
+    """
     rank = distribution.batch_shape.rank
     rows = distribution if rank == 1 else unfold(distribution, [-1], rank)
     mean = tf.reduce_mean(sample_alike(rows, POINT_DRAWS, seed_of(Stream.POINTS)), 0)

@@ -1,6 +1,6 @@
-"""The streams of draws.
+"""Streams of random numbers.
 
-Each purpose has one of its own, so that no two of them share their numbers.
+Each purpose has its own stream, so that no two purposes use the same numbers.
 """
 
 import enum
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 class Stream(enum.IntEnum):
-    """What a draw is for: the first number of its stateless seed."""
+    """The purpose of a draw: the first number of its stateless seed."""
 
     EVALUATION = 0
     TRAINING = 1

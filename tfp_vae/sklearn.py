@@ -1,4 +1,6 @@
-"""A VAE's encoder as a transformer of scikit-learn: for pipelines, neighbours and grid searches."""
+"""A VAE's encoder as a scikit-learn transformer, for pipelines, nearest neighbours and grid
+searches.
+"""
 
 import random
 from typing import Self
@@ -19,19 +21,19 @@ from tfp_vae.vae import VAE
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """The means of q(z|x) as features.
 
-    `fit` trains a VAE of real vectors, standardized column by column, with a normal likelihood
-    whose scale is learned; or takes the one that it is given.
+    `fit` trains a VAE on real vectors, standardized column by column, with a normal likelihood of
+    learned scale; or it uses a given VAE.
 
     Args:
         latent_size: dimensions of z.
         hidden_size: width of the hidden layer of encoder and decoder.
-        epochs: how often `fit` goes through the data.
+        epochs: number of passes of `fit` over the data.
         batch_size: examples in one training step.
         learning_rate: of Adam.
         with_scales: whether the standard deviations of q(z|x) are features too, after the means.
         random_state: int, of weights, order and draws.
         vae: a trained `tfp_vae.VAE`, or a served one from `tfp_vae.load` or `tfp_vae.client`, to
-            use instead of training one; the arguments above but `with_scales` then say nothing.
+            use instead of training one; then all arguments above except `with_scales` are ignored.
 
     Attributes:
         vae_: the VAE.
@@ -129,8 +131,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self._examples(validate_data(self, X, dtype="float32", reset=False))
 
     def transform(self, X) -> np.ndarray:
-        """Return the means of q(z|x), float32 `[num_examples, latent_size]`, and the standard
-        deviations after them if asked for.
+        """Return the means of q(z|x), float32 `[num_examples, latent_size]`, followed by the
+        standard deviations if `with_scales` is set.
         """
         x = self._validated(X)
         q = self.vae_.encode(x)

@@ -1,6 +1,6 @@
-"""Where data come from: arrays by name, TFDS.
+"""Sources of data: arrays by name, and TFDS.
 
-Each gives train, validation and test data by name.
+Each source returns train, validation and test data by name.
 """
 
 import difflib
@@ -17,9 +17,9 @@ from tfp_vae.batch import BESIDE_X
 from tfp_vae.files import expect_no_folder, is_number
 from tfp_vae.kinds import USUAL, kind_of
 
-# Seconds to wait for an answer before a data set counts as out of reach.
+# Seconds to wait for an answer before a download counts as impossible.
 NETWORK_TIMEOUT = 10
-# Different whole numbers of a column that are proposed as categories, at most.
+# Largest number of different whole numbers in a column for which categories are proposed.
 MANY_CATEGORIES = 20
 
 
@@ -34,11 +34,11 @@ def load_digits() -> dict[str, np.ndarray]:
 def expect_numbers(
     name: str, values: np.ndarray, *, missing: bool, least_ndim: int, for_x: bool = True
 ) -> None:
-    """Check one array, before it is cut into training, validation and test data.
+    """Check one array before it is split into training, validation and test data.
 
     Raises:
-        ValueError: if it is empty, of fewer axes, or holds anything but numbers, finite or, where
-            allowed, missing.
+        ValueError: if it is empty, has too few axes, or holds anything but finite numbers (and,
+            where allowed, NaN).
     """
     if values.size == 0:
         raise ValueError(
@@ -63,7 +63,7 @@ def expect_numbers(
 
 
 def _refuse_text(name: str, values: np.ndarray, *, for_x: bool) -> None:
-    """Say how many texts there are, where, and how they become numbers."""
+    """Raise a ValueError that says how many strings there are, where, and how to convert them."""
     different, places = np.unique(values, return_inverse=True)
     is_text = ~np.array([is_number(text) for text in different])
     if not is_text.any():
@@ -91,13 +91,13 @@ def from_arrays(
     """Return train, validation and test data of some arrays.
 
     Args:
-        name: of the whole, for messages.
+        name: name of the data, for messages.
         arrays: `age` and `job`, or `age_train`, `age_test`, `job_train` ..., perhaps with
             `..._validation`. A sole array is x, whatever its name.
         wanted: the array of each thing by name; others are left out.
 
     Raises:
-        ValueError: if one is missing, their lengths differ, or there are too few examples to cut.
+        ValueError: if one is missing, their lengths differ, or there are too few examples to split.
     """
     if [*wanted] == ["x"] and len(arrays) == 1:
         arrays = {wanted["x"]: next(iter(arrays.values()))}
@@ -175,9 +175,8 @@ def _tell_of_tables(name: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _suits(values: np.ndarray) -> str:
-    """Return the likelihood to propose for a column.
-
-    A categorical one for texts, and for few whole numbers.
+    """Return the likelihood to propose for a column: a categorical one for strings and for few
+    whole numbers.
     """
     different = np.unique(values)
     few = len(different) <= MANY_CATEGORIES
@@ -189,9 +188,9 @@ def _suits(values: np.ndarray) -> str:
 
 
 def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Cut validation and test data, a tenth each, from shuffled data.
+    """Shuffle data, and split off a tenth each as validation and test data.
 
-    The cut is the same at every call.
+    The split is the same in every call.
     """
     for values in data.values():
         if values.ndim == 0:
@@ -216,12 +215,12 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
     """Load features of a TFDS data set of images into memory.
 
     Args:
-        name: of the data set; the folder `TFDS_DATA_DIR` is honoured.
+        name: name of the data set; `TFDS_DATA_DIR` sets the folder.
         wanted: the feature of each thing by name.
 
     Raises:
         ValueError: if there is no such data set or feature, or its images have several sizes.
-        FileNotFoundError: if it is neither prepared nor within reach.
+        FileNotFoundError: if it is neither prepared nor available for download.
     """
     import tensorflow_datasets as tfds  # slow to import, and only these data need it
 
@@ -261,7 +260,7 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
 
 
 def _expect_network(name: str, builder) -> None:
-    """Raise soon where a download would hang: TFDS itself tries for minutes."""
+    """Raise an error early if a download would hang: TFDS itself would try for minutes."""
     failures: list[str] = []
 
     def knock(url: str) -> None:
@@ -270,7 +269,7 @@ def _expect_network(name: str, builder) -> None:
                 urllib.request.Request(url, method="HEAD"), timeout=NETWORK_TIMEOUT
             ).close()
         except urllib.error.HTTPError:
-            pass  # an answer, whatever it says
+            pass  # any answer means that the server is there
         except (OSError, ValueError) as error:
             failures.append(str(error))
 

@@ -1,4 +1,4 @@
-"""What a live and a served model offer alike, made of what each of them answers in its own way."""
+"""The common interface of live and served models; subclasses provide the basic methods."""
 
 import abc
 import collections
@@ -18,12 +18,12 @@ tfd = tfp.distributions
 
 
 class Surface(abc.ABC):
-    """A model of x by latents z, perhaps under a condition.
+    """A model of x with latents z and an optional condition.
 
     Attributes:
-        x, z: what the model is about.
-        condition: what it is conditional on, or None.
-        called: what errors call the model.
+        x, z: the quantities of the model.
+        condition: the quantity that the model is conditional on, or None.
+        called: name of the model in error messages.
         built: whether the shapes are known.
     """
 
@@ -66,13 +66,13 @@ class Surface(abc.ABC):
 
     @abc.abstractmethod
     def reconstruction(self, x):
-        """Return what `reconstruct` gives, as tensors."""
+        """Return the results of `reconstruct` as tensors."""
 
     @abc.abstractmethod
     def rows_of_samples(
         self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool
     ):
-        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32
+        """Return the results of `generate` as tensors, from a stateless seed for each row, int32
         `[num_samples, 2]`.
         """
 
@@ -89,8 +89,7 @@ class Surface(abc.ABC):
 
         `[..., *event_shape]`, same shape out.
 
-        A distribution without a mean is represented as `sampling.point` says, here and in
-        `generate`.
+        Here and in `generate`, a distribution without a mean is represented by `sampling.point`.
         """
         return map_parts(np.asarray, self.reconstruction(x))
 
@@ -103,20 +102,20 @@ class Surface(abc.ABC):
         prior: tfd.Distribution | None = None,
         draws: bool = False,
     ):
-        """Draw z from the prior and give the means of p(x|z): `[num_samples, *event_shape]`.
+        """Draw z from the prior and return the means of p(x|z): `[num_samples, *event_shape]`.
 
-        Row i depends on (seed, i) alone, so more samples keep the first ones.
+        Row i depends only on (seed, i), so the first rows stay the same if you ask for more.
 
         Args:
             num_samples: how many.
             seed: of the draws.
             condition: of a conditional model: one for all, or `[num_samples, *condition_shape]`.
             prior: a distribution to draw z from instead, such as that of `fit_aggregate_prior`.
-            draws: whether to give draws from p(x|z) instead of its means.
+            draws: whether to return draws from p(x|z) instead of its means.
 
         Raises:
             ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to
-                2**31 - 1, or the condition is missing, not asked for, or of another shape.
+                2**31 - 1, or the condition is missing, unexpected, or of another shape.
         """
         self.expect_built()
         seeds = sampling.row_seeds(num_samples, seed)
@@ -139,12 +138,13 @@ class Surface(abc.ABC):
         def of_part(name: str) -> Callable:
             return named_function(tuple(latents), lambda **z: parts_of(likelihood(**z))[name])
 
-        # In an order, so that values may come by place: `experimental_pin(x=x)` leaves z alone.
+        # The parts have a fixed order, so values may be given by position: after
+        # `experimental_pin(x=x)` only z remains.
         model = {**latents, **{name: of_part(name) for name in self.x.shapes}}
         return tfd.JointDistributionNamed(collections.OrderedDict(model))
 
     def _for_each(self, prior: tfd.Distribution, condition) -> tfd.Distribution:
-        """Return a prior with the batch axes of a condition that it does not look at."""
+        """Return a prior with the batch axes of a condition that it does not depend on."""
         if self.condition is None:
             return prior
         condition = self.condition.expect(condition)
@@ -155,7 +155,7 @@ class Surface(abc.ABC):
             if not is_a(part, tfd.Distribution) or part.batch_shape.rank != 0:
                 return part
             spread = unfold(part, lead, 0, repeat=True)
-            # Of the same class, unless it has no parameter that could have the axes.
+            # The class stays the same, unless no parameter can have these axes.
             has_axes = spread.batch_shape.rank == static.rank
             return spread if has_axes else tfd.BatchBroadcast(part, lead)
 

@@ -23,7 +23,7 @@ from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
 
-# Mean KL(q(z|x) || p(z)), in nats per example, below which the latent code says next to nothing
+# If the mean KL(q(z|x) || p(z)), in nats per example, is below this, the latents say almost nothing
 # about x.
 COLLAPSED_KL = 0.1
 
@@ -38,10 +38,10 @@ class VAE(LatentVariableModel, BlockModel):
     `fit` and `evaluate` report their means over the examples, weighted by `sample_weight`; their
     `loss` is Keras's mean over the batches, with regularizers. `predict` gives reconstructions.
 
-    Networks take their inputs by name. Latents of several groups or layers (`layers.Joint`) are a
-    dict z, whose names the decoder's `keras.Input`s bear. A model is conditional if a `keras.Input`
-    of encoder, decoder or prior is named "condition": then wherever x is taken, it takes a dict of
-    "x" and "condition".
+    Networks take their inputs by name. If there are several groups or layers of latents
+    (`layers.Joint`), z is a dict, and the decoder's `keras.Input`s have the names of its parts. A
+    model is conditional if a `keras.Input` of encoder, decoder or prior is named "condition": all
+    methods that take x then take a dict of "x" and "condition".
 
     Reference: Kingma & Welling, 2014, arXiv:1312.6114; Rezende et al., 2014, arXiv:1401.4082.
 
@@ -50,16 +50,17 @@ class VAE(LatentVariableModel, BlockModel):
             distribution layer.
         decoder: Keras model from z, `[batch, *latent_shape]`, to a likelihood of x: it ends in a
             distribution layer.
-        prior: a `priors.Prior`, or any Keras layer that gives a distribution whatever its input,
-            such as a `layers.Joint` of priors; or a network from an input named "condition" to
-            p(z|condition). None takes `priors.StandardNormal` of the posterior's size.
+        prior: a `priors.Prior`, or any Keras layer that returns a distribution and ignores its
+            input, such as a `layers.Joint` of priors; or a network from an input named "condition"
+            to p(z|condition). None takes `priors.StandardNormal` of the posterior's size.
         objective: an `objectives.Objective`; None takes `objectives.ELBO()`.
-        missing: whether values of x may be missing: NaN, or 0 in a "mask" beside "x" in a dict of
-            data. The likelihood, which must be independent over the values, then covers those that
-            are observed; the encoder finds 0 in place of the others, and "mask" (or "PART_mask") if
-            a `keras.Input` has that name. `impute` fills them in.
-        seed: int. Each draw has a stateless seed made of it and, in training, of the optimizer's
-            step.
+        missing: whether values of x may be missing. A missing value is NaN, or has 0 in a "mask"
+            next to "x" in a dict of data. The likelihood, which must be independent over the
+            values, then covers only the observed values. The encoder gets 0 in place of the missing
+            ones, and the mask if a `keras.Input` is named "mask" (or "PART_mask"). `impute` fills
+            them in.
+        seed: int. Each draw has a stateless seed, made from this one and, in training, from the
+            optimizer's step.
         **kwargs: arguments of `keras.Model`, such as `name`.
 
     Call arguments:
@@ -112,7 +113,7 @@ class VAE(LatentVariableModel, BlockModel):
             self.build(shape)
 
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
-        """Ask the objective whether it is defined for such distributions, and build it."""
+        """Check that the objective is defined for these distributions, and build it."""
         if self.encodes_to_points and not self.objective.takes_points:
             raise ValueError(
                 f"The posterior Deterministic has no density: {type(self.objective).__name__} is "
@@ -142,8 +143,8 @@ class VAE(LatentVariableModel, BlockModel):
     # Saving
 
     def get_config(self) -> dict:
-        # Keras notes what two parts share when it meets it again, but not in a model it has copied:
-        # so all meet twice.
+        # Keras marks a layer as shared only when it serializes it for the second time, but not
+        # inside a model that it has copied. So each part is serialized twice.
         for _ in range(2):
             serialized = {
                 name: keras.saving.serialize_keras_object(part) for name, part in self.parts.items()
@@ -220,16 +221,17 @@ class VAE(LatentVariableModel, BlockModel):
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         """Train as `keras.Model.fit` does; labels `y` are ignored.
 
-        The data are checked first: arrays whole, a `tf.data.Dataset` by its first batch. A warning
-        tells when the posterior has collapsed onto the prior.
+        The data are checked first: arrays whole, a `tf.data.Dataset` by its first batch. You get a
+        warning if the posterior has collapsed onto the prior.
 
-        On arrays, and on a `tf.data.Dataset` of known length, many steps are made in one compiled
-        program: about a tenth of a second of them, or `steps_per_execution`. The weights are those
-        of single steps. It is done where all layers are of Keras or this package: dense networks
-        become one program of XLA, others a loop around the fastest step. It is not done under a
-        distribution strategy, with `run_eagerly` or `jit_compile=False`, nor where a callback looks
-        at each batch: one of yours that has `on_train_batch_begin` or `on_train_batch_end`, or
-        Keras's own with `save_freq`, `update_freq` or `profile_batch`.
+        On arrays, and on a `tf.data.Dataset` of known length, many steps run in one call of a
+        compiled program: about a tenth of a second's worth, or `steps_per_execution`. The resulting
+        weights are the same as with single steps. All layers must come from Keras or this package:
+        dense networks become one XLA program, other networks a loop around the fastest kind of
+        step. Steps run one by one under a distribution strategy, with `run_eagerly` or
+        `jit_compile=False`, or if a callback runs on each batch: a callback of yours with
+        `on_train_batch_begin` or `on_train_batch_end`, or one of Keras's own with `save_freq`,
+        `update_freq` or `profile_batch`.
 
         Args:
             x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a
@@ -245,10 +247,10 @@ class VAE(LatentVariableModel, BlockModel):
             ValueError: if the data are empty, not finite, of another shape, or impossible under the
                 likelihood.
         """
-        if y is x and not self.is_conditional:  # what an autoencoder is to give back
+        if y is x and not self.is_conditional:  # the usual target of an autoencoder
             y = None
         share = kwargs.get("validation_split")
-        if share and validation_data is None and batch.are_arrays(x):  # as Keras cuts them
+        if share and validation_data is None and batch.are_arrays(x):  # split as in Keras
             at = math.floor(num_examples(x) * (1.0 - kwargs.pop("validation_split")))
             weight = kwargs.pop("sample_weight", None)
             validation_data = (batch.cut(x, at, None), None, batch.cut(weight, at, None))
@@ -291,8 +293,8 @@ class VAE(LatentVariableModel, BlockModel):
         return history
 
     def _begin_with(self, x) -> None:
-        """Let the prior look at the data, and before the first step the decoder's layers choose
-        where they begin.
+        """Show the data to the prior and, before the first step, to the decoder's layers, which may
+        set initial values from them.
         """
         if isinstance(self.prior, priors.Prior):
             self.prior.look_at(x)
@@ -302,7 +304,7 @@ class VAE(LatentVariableModel, BlockModel):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
-        # `fit` says so of validation data, which it has checked.
+        # `fit` has already checked its validation data.
         if not kwargs.get("_use_cached_eval_dataset"):
             if self.is_conditional:
                 batch.expect_no_labels(x, y)
@@ -316,12 +318,12 @@ class VAE(LatentVariableModel, BlockModel):
 
         Args:
             data: array or tensor `[num_examples, *event_shape]`; a `tf.data.Dataset`, of which the
-                first batch is looked at; or another iterable, such as a `keras.utils.PyDataset`,
-                which is let through.
+                first batch is checked; or another iterable, such as a `keras.utils.PyDataset`,
+                which is not checked.
 
         Returns:
-            The examples that were looked at, by name: "x" and what is beside it; None of what is
-                let through.
+            The examples that were checked, by name: "x" and any further data; None if nothing was
+            checked.
 
         Raises:
             TypeError: if the data are of another kind.
@@ -356,16 +358,16 @@ class VAE(LatentVariableModel, BlockModel):
         return self.terms(x, seed, step)
 
     def terms(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """Return the objective's terms for each example, `[batch]`, by draws from a stateless seed,
-        int32 `[2]`.
+        """Return the objective's terms for each example, `[batch]`, with draws from a stateless
+        seed, int32 `[2]`.
         """
         one_pass = self.one_pass(x, seed, step)
         terms = self.objective.terms(one_pass)
         terms = {**terms, "loss": terms["loss"] + commitment_loss(one_pass.posterior)}
         if self.condition is None or self.condition.num_labels is None:
             return terms
-        # A table looks up some row for a label that it does not know, silently: such an example has
-        # no number.
+        # For an unknown label, a lookup table silently returns some row. The terms of such an
+        # example become NaN.
         known = self.condition.is_known(self.condition.expect(x["condition"]))
         return {name: tf.where(known, term, np.nan) for name, term in terms.items()}
 
@@ -399,7 +401,7 @@ class VAE(LatentVariableModel, BlockModel):
 
         See `tfp_vae.serving.export`.
         """
-        # The one call against the flow of imports: a model is exported by its method.
+        # Serving imports this module, so this import is inside the method.
         from tfp_vae import serving
 
         return serving.export(self, path, **kwargs)

@@ -1,4 +1,4 @@
-"""What the command line does: the only place where strings become objects."""
+"""Implementation of the command line; only this package turns strings into objects."""
 
 import textwrap
 from pathlib import Path
@@ -33,7 +33,7 @@ from tfp_vae.cli.training import read_config, resume, train
 from tfp_vae.quantity import Quantity
 from tfp_vae.vae import VAE
 
-# Examples that are filled in at once: each has as many draws as `num_samples` says.
+# Number of examples to impute at once; each needs `num_samples` draws.
 IMPUTATION_BATCH_SIZE = 50
 
 
@@ -46,7 +46,7 @@ def evaluate(
     batch_size: int,
     seed: int,
 ) -> None:
-    """Judge a model and print the table; a run's own numbers also go to its `evaluation.json`."""
+    """Evaluate a model and print the table; a run's own metrics go to `evaluation.json` too."""
     if model is not None and is_served(model):
         console.print(served.evaluate(model, dataset, condition, batch_size))
         return
@@ -102,7 +102,7 @@ def sample(
 
 
 def _given(variable: Quantity | None, text: str | None) -> dict[str, Any]:
-    """Read the condition that a model is to draw under; nothing where it takes none."""
+    """Return the condition for a model's draws in a dict, which is empty if it takes none."""
     if variable is None and text is not None:
         raise ValueError(f"The model is not conditional. Leave out --condition {text}.")
     if variable is None:
@@ -133,9 +133,10 @@ def impute(
     num_draws: int | None,
     seed: int,
 ) -> None:
-    """Write an `.npz` file anew with its missing values filled in; all else stays as it is.
+    """Write a copy of an `.npz` file with its missing values filled in; everything else stays the
+    same.
 
-    What is filled in are the arrays that the run was trained on, whole or as `..._train`,
+    The arrays to fill in are those that the run was trained on, whole or as `..._train`,
     `..._validation`, `..._test`.
     """
     path, run = find(model)
@@ -177,7 +178,9 @@ def impute(
 
 
 def _impute(vae: VAE, examples, num_samples: int, num_draws: int | None, seed: int):
-    """Fill in batch by batch: means by the same draws everywhere, draws by others in each batch."""
+    """Fill in batch by batch: means use the same draws of z in all batches, draws use different
+    ones.
+    """
     filled = []
     starts = range(0, num_examples(examples), IMPUTATION_BATCH_SIZE)
     for start in rich.progress.track(

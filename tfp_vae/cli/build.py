@@ -1,4 +1,4 @@
-"""From the options of a run to its VAE: where names become objects."""
+"""Build the VAE of a run from its options; here names become objects."""
 
 import functools
 import inspect
@@ -24,12 +24,12 @@ from tfp_vae.cli.names import (
 from tfp_vae.cli.runs import Options
 from tfp_vae.vae import VAE
 
-# Training steps in one call of the compiled loop, at most; the loop ends with the epoch.
+# Largest number of training steps in one call of the compiled loop; the loop ends with the epoch.
 MAX_STEPS_PER_EXECUTION = 50
-# Values beyond it, such as 8-bit pixels under a likelihood of counts, are scaled before they enter
-# the encoder.
+# Inputs larger than this, such as 8-bit pixels with a likelihood of counts, are scaled before the
+# encoder.
 LARGE_INPUT = 32.0
-# Features of an example that the flow of its posterior depends on.
+# Number of features of an example that the flow of its posterior is conditional on.
 CONTEXT_SIZE = 64
 
 
@@ -58,7 +58,7 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
 
 
 def check_numbers(options: Options) -> None:
-    """Raise a ValueError if numbers are out of range, or change nothing."""
+    """Raise a ValueError if an option is out of range, or has no effect."""
     if not 0.0 < options.learning_rate < np.inf:
         raise ValueError(
             f"--learning-rate must be a finite number above 0, received {options.learning_rate}."
@@ -81,7 +81,9 @@ def check_numbers(options: Options) -> None:
 
 
 def learning_rate(options: Options, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Return the cosine from the first rate to 0 over all epochs of so many steps."""
+    """Return a cosine schedule from the first rate to 0 over all epochs, given their number of
+    steps.
+    """
     return keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
 
 
@@ -145,7 +147,7 @@ def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: 
 
 
 def _part(name: str, arguments: dict, options: Options) -> keras.Sequential:
-    """Make one of several posteriors, from features that all of them share."""
+    """Make the posterior of one of several latents, from features that all of them share."""
     posterior, size = _posterior(name, arguments, options.latent_size)
     return keras.Sequential(
         [keras.Input((options.hidden_size,)), keras.layers.Dense(size), posterior]
@@ -172,7 +174,7 @@ def _scaling(splits: datasets.Splits) -> list[keras.layers.Layer]:
 def _from_inputs(
     splits: datasets.Splits, options: Options, num_features: int, hidden_sizes
 ) -> keras.Model:
-    """Bring together the parts of x, what is observed of them, and the condition."""
+    """Concatenate the parts of x, their masks, and the condition."""
     shape = splits.event_shape
     size = options.hidden_size
     inputs: dict[str, Any] = {} if splits.conditions is None else {"condition": _condition(splits)}
@@ -200,9 +202,9 @@ def _from_inputs(
 
 
 def _column(splits: datasets.Splits, name: str, values: np.ndarray, missing: bool) -> keras.Model:
-    """Turn a part of a table into numbers of order one.
+    """Return a network that turns a part of a table into numbers of order one.
 
-    Labels one-hot, others standardized by the training data.
+    Labels become one-hot; other values are standardized by the training data.
     """
     shape = splits.event_shape[name]
     if splits.likelihood[name] != "IndependentCategorical":
@@ -229,7 +231,7 @@ def _followed_by(network: keras.Model, layers: list[keras.layers.Layer]) -> kera
 
 
 def _condition(splits: datasets.Splits) -> Any:
-    """Return what the condition enters a network by: one-hot vectors of labels, else its shape."""
+    """Return a network's input for the condition: one-hot vectors for labels, else its shape."""
     if (conditions := splits.conditions) is None:
         return None
     return (
@@ -281,7 +283,7 @@ def _posterior(
 ) -> tuple[layers.DistributionLayer, int]:
     """Return the posterior's layer and its number of parameters.
 
-    A flow's name stands for a `FlowPosterior` of it.
+    The name of a flow means a `FlowPosterior` with this flow.
     """
     posterior = getattr(layers, name)
     if name in FLOWS:
@@ -294,8 +296,8 @@ def _posterior(
 
 
 def num_params(layer: type[layers.DistributionLayer], arguments: dict) -> int:
-    """Ask a layer's `params_size`, which takes those of the layer's arguments that the size depends
-    on.
+    """Return a layer's `params_size`, called with those arguments of the layer that the size
+    depends on.
     """
     names = inspect.signature(layer.params_size).parameters
     return layer.params_size(**{name: value for name, value in arguments.items() if name in names})
@@ -321,9 +323,7 @@ def _prior(
     latent_size: int | tuple,
     encoder: keras.Model | None = None,
 ) -> priors.Prior:
-    """Return the prior of the latents, or of the last of a hierarchy, which no encoder of x alone
-    ends in.
-    """
+    """Return the prior of the latents, or of the last latent of a hierarchy."""
     name, arguments = parse("prior", options.prior, PRIORS)
     last = None if encoder is None else encoder.layers[-1]
     for prior, posterior in PAIRS.items():
@@ -365,9 +365,8 @@ def _objective(splits: datasets.Splits, options: Options, steps: int) -> objecti
 
 
 def _beta(options: Options, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return beta, which rises in the warm-up.
-
-    Once, or in each of several cycles that share the training.
+    """Return beta, which rises during the warm-up: once, or in each of several cycles of equal
+    length.
     """
     if options.cycles > 1:
         if not 0 < options.warm_up * options.cycles <= options.epochs:

@@ -1,6 +1,6 @@
-"""What the options of `train` take by name, with a line and the paper of each.
+"""The names that the options of `train` take, with a line and the paper of each.
 
-`tfp-vae list` and docs/members.md.
+They are shown by `tfp-vae list` and docs/members.md.
 """
 
 import inspect
@@ -53,7 +53,7 @@ def _member(name: str, *rooms) -> Member:
 
 
 def page() -> str:
-    """Return docs/members.md."""
+    """Return the text of docs/members.md."""
     parts = [PAGE]
     for kind, rows in members().items():
         parts.append(f"\n## {kind.capitalize()}\n\n| name | what it is | paper |\n|---|---|---|\n")

@@ -1,19 +1,18 @@
-"""What goes wrong, in words that a user of the command line can act on."""
+"""Errors as messages that a user of the command line can act on."""
 
 import errno
 import re
 
 import tensorflow as tf
 
-# What numpy and TensorFlow say of how much they asked for in vain.
+# How numpy and TensorFlow report the size of a failed allocation.
 ASKED_FOR = re.compile(r"allocate ([\d.]+ [KMGT]iB)|(shape ?\[[\d,]+\])|allocat\w+ (\d+ bytes)")
-# Names of nodes and operations in the messages of TensorFlow: of its graph, not of what the user
-# did.
+# Names of nodes and operations in TensorFlow's messages; they do not help the user.
 NODES = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w*\]( name:\s*\S*)?|\s*\[\[.*?\]\]")
 
 
 def in_words(error: Exception) -> str:
-    """Say in one line what has happened.
+    """Return one line that says what has happened.
 
     >>> in_words(ValueError("{{function_node __wrapped__Softmax}} Input dims must be <= 5 [Op:Softmax] name: "))
     'Input dims must be <= 5'
@@ -40,7 +39,7 @@ def in_words(error: Exception) -> str:
 
 
 def _is_full_disk(error: Exception, text: str) -> bool:
-    # H5py and TensorFlow tell in words alone.
+    # H5py and TensorFlow report it only in words.
     told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return told or "No space left on device" in text or "Disk quota exceeded" in text
 

@@ -1,4 +1,4 @@
-"""What can be chosen by name on the command line, and how such choices are read."""
+"""The names that the command line accepts, and how they are parsed."""
 
 import ast
 import inspect
@@ -12,9 +12,7 @@ from tfp_vae.checks import one_of
 
 
 def _members(room: ModuleType, base: type, role: str | None = None) -> tuple[str, ...]:
-    """Return the names of a room's classes of a kind, or of those that say of themselves that they
-    have a role.
-    """
+    """Return the names of a module's subclasses of a class, or only those with a given role."""
     members = {name: getattr(room, name) for name in room.__all__}
     members = {
         name: one
@@ -28,21 +26,21 @@ def _members(room: ModuleType, base: type, role: str | None = None) -> tuple[str
 
 
 FLOWS = _members(layers, layers.Flow)
-# Of one latent among several, and of a whole z.
+# Posteriors of one of several latents, and posteriors that only a whole z can have.
 POSTERIORS_OF_PARTS = (*_members(layers, layers.DistributionLayer, "posterior"), *FLOWS)
 SOLE_POSTERIORS = _members(layers, layers.DistributionLayer, "sole posterior")
 POSTERIORS = (*POSTERIORS_OF_PARTS, *SOLE_POSTERIORS, *hierarchy.__all__)
 LIKELIHOODS = _members(layers, layers.DistributionLayer, "likelihood")
-# Of latents of a size alone, and all.
+# Priors that need only the size of the latents, and all priors.
 PRIORS_OF_A_SIZE = (*_members(priors, priors.Prior, "of a size"), *FLOWS)
 PRIORS = (*PRIORS_OF_A_SIZE, *_members(priors, priors.Prior, "of an encoder"))
-# Priors that go with one posterior alone, and it with them.
+# Priors and posteriors that only go together.
 PAIRS = {getattr(layers, name).only_prior: name for name in SOLE_POSTERIORS}
 OBJECTIVES = _members(objectives, objectives.Objective)
 
 
 def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
-    """Read a name, alone or with arguments by name, as in Python.
+    """Return a name and its arguments, from a name alone or with keyword arguments as in Python.
 
     >>> parse("objective", "IWAE(num_samples=50, estimator='dreg')", ("ELBO", "IWAE"))
     ('IWAE', {'num_samples': 50, 'estimator': 'dreg'})
@@ -66,7 +64,8 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
 def parse_likelihood(
     text: str, known: tuple[str, ...] = ("auto", *LIKELIHOODS, "Joint")
 ) -> tuple[Any, dict]:
-    """Read the option --likelihood: a name with its arguments; None stands for what suits the data.
+    """Return the parsed option --likelihood: names and arguments; None means a choice that suits
+    the data.
 
     >>> parse_likelihood("IndependentNormal"), parse_likelihood("Joint(age='auto', job='IndependentCategorical')")
     (('IndependentNormal', {}), ({'age': None, 'job': 'IndependentCategorical'}, {'age': {}, 'job': {}}))
@@ -83,7 +82,7 @@ def parse_likelihood(
 
 
 def parse_condition(text: str) -> np.ndarray:
-    """Read a condition of the option --condition: a label, or numbers with commas between them.
+    """Return the parsed option --condition: a label, or numbers with commas between them.
 
     >>> parse_condition("7"), parse_condition("0.5, 1")
     (array(7), array([0.5, 1. ]))

@@ -1,4 +1,4 @@
-"""What the commands share: where models and data are found, how results are shown and written."""
+"""Functions that the commands share: they find models and data, and show and write results."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from tfp_vae.cli.runs import Run, written_whole
 from tfp_vae.layers.joint import names_of
 from tfp_vae.vae import VAE
 
-# Rows of a picture of samples, a condition each.
+# Largest number of rows in a picture of samples, one condition for each row.
 MAX_CONDITIONS = 10
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
@@ -44,7 +44,7 @@ def card(run: Run, metrics: dict) -> serving.ModelCard:
 def load_data(
     vae: VAE, run: Run | None, path: Path, dataset: str | None, condition: str | None = None
 ) -> datasets.Splits:
-    """Load the data of a run, or others of the same kind."""
+    """Load the data of a run, or other data of the same kind."""
     if condition is not None and not vae.is_conditional:
         raise ValueError(f"{path} is not conditional. Leave out --condition.")
     condition = condition or (run.options.condition if run else None)
@@ -56,7 +56,7 @@ def load_data(
     source = dataset or _dataset_of(run, path)
     likelihood = names_of(vae.decoder.layers[-1])
     splits = datasets.load(source, condition=condition, likelihood=likelihood, missing=vae.missing)
-    # The likelihood is the model's now; why it was chosen, the run knows.
+    # The likelihood comes from the model; the note in the run says why it was chosen.
     return (
         dataclasses.replace(splits, note=run.options.data or splits.note)
         if run and dataset is None
@@ -82,7 +82,7 @@ def judge(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: int, 
 
 
 def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
-    """Draw all pictures of a model, each written whole, whatever becomes of the others."""
+    """Draw all pictures of a model; if one fails, the others are still written."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, first = _conditions_to_draw(splits)
     if splits.is_table:
@@ -109,7 +109,7 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
             with written_whole(folder / f"{name}.png") as aside:
                 figure.savefig(aside, dpi=150)
             drawn.append(folder / f"{name}.png")
-        except Exception as error:  # one picture takes no other with it
+        except Exception as error:  # the other pictures are still drawn
             failures.append((name, error))
     if failures:
         raise ValueError(
@@ -125,7 +125,7 @@ def _noted(figure: Figure, note: str) -> Figure:
 
 
 def _conditions_to_draw(splits: datasets.Splits) -> tuple:
-    """Return some conditions, each label where there are few, and the first of them."""
+    """Return some conditions (all labels if there are few), and the first of them."""
     if splits.conditions is None:
         return None, None
     rows = (
@@ -165,18 +165,18 @@ def table(metrics: dict, title: str) -> rich.table.Table:
 
 
 def program(name: str) -> str:
-    """Spell a program of this environment so that it can be typed as it stands."""
+    """Return the command of a program in this environment, ready to be typed."""
     beside = Path(sys.argv[0]).parent / name
     return name if shutil.which(name) or not beside.is_file() else quote(beside)
 
 
 def quote(path: Path) -> str:
-    """Write a path as the shell reads it."""
+    """Return a path quoted for the shell."""
     return shlex.quote(str(path))
 
 
 def relative(path: Path) -> Path:
-    """Write a path from here, if it lies below."""
+    """Return a path relative to the current folder, if it is inside it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -212,7 +212,7 @@ def find(model: Path | None) -> tuple[Path, Run | None]:
 
 
 def expect_new(output: Path, *suffixes: str) -> None:
-    """Raise if an output has another ending than these, or is there already."""
+    """Raise an error if an output has another suffix than these, or exists already."""
     if output.suffix not in suffixes:
         raise ValueError(f"--output must end in {' or '.join(suffixes)}, received {output}.")
     if output.exists():

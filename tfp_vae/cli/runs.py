@@ -1,4 +1,4 @@
-"""The folder of a run: its options, its history and its model, each whole at any moment."""
+"""The folder of a run: options, history and model; each file is complete at any moment."""
 
 import contextlib
 import dataclasses
@@ -18,10 +18,10 @@ from tfp_vae.vae import VAE
 from tfp_vae_console import Options
 
 RUNS = Path("runs")
-# The least time between two savings of a run, each of which takes Keras a twentieth of a second: what
-# a killed process loses at most, beside the epoch that it was in.
+# Least time in seconds between two saves of a run (Keras needs 0.05 seconds for one). A killed
+# process loses at most this much, and the unfinished epoch.
 SECONDS_BETWEEN_SAVINGS = 1.0
-# What is being written, by which process and to become which file.
+# Name of a file while it is written: the process that writes it, and its final name.
 ASIDE = ".{}-aside-{}"
 
 
@@ -30,7 +30,7 @@ def read_options(path: Path) -> Options:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not one that `Run.create` has written.
+        ValueError: if `Run.create` cannot have written it.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
@@ -55,9 +55,9 @@ class Run:
     """A folder with `config.json`, `history.json`, `model.keras`, and after the last epoch
     `metrics.json`.
 
-    A run with patience has a second model. While it trains, `model.keras` is the last epoch's and
-    `best.keras` the best one's; at its end `model.keras` is the best and `last.keras` the one to go
-    on from.
+    A run with patience has a second model. During training, `model.keras` is the model of the last
+    epoch and `best.keras` the best one; at the end, `model.keras` is the best one and `last.keras`
+    that of the last epoch, from which training can go on.
     """
 
     folder: Path
@@ -99,7 +99,7 @@ class Run:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other processes from training the run; a process that is gone holds nothing.
+        """Keep other processes from training the run; the lock ends with the process.
 
         Raises:
             ValueError: if another process trains it.
@@ -114,7 +114,7 @@ class Run:
             )
         try:
             holder.write_text(f"{os.getpid()}\n")
-            # Of a process that was killed.
+            # Left over from a process that was killed.
             for leftover in self.folder.glob(ASIDE.format("*", "*.keras")):
                 leftover.unlink()
             yield
@@ -124,18 +124,18 @@ class Run:
 
     def goes_on(self, options: Options) -> "Run":
         """Return the run with other options, unfinished."""
-        for name in ("metrics", "evaluation"):  # of a model that will be another one
+        for name in ("metrics", "evaluation"):  # metrics of a model that will change
             (self.folder / f"{name}.json").unlink(missing_ok=True)
         run = Run(self.folder, options)
         run.write("config", dataclasses.asdict(options))
         return run
 
     def history(self) -> dict[str, list[float]]:
-        """What each epoch reported, and the `seconds` of its training steps."""
+        """The metrics of each epoch, and the `seconds` of its training steps."""
         return self._read("history")
 
     def metrics(self) -> dict:
-        """How the run was judged at its end; nothing before."""
+        """The metrics at the end of the run; empty before."""
         return self._read("metrics")
 
     def _read(self, name: str) -> dict:
@@ -152,8 +152,8 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The `.keras` file of the epoch of largest `val_elbo`, which a run with --patience keeps
-        as it trains.
+        """The `.keras` file of the epoch with the largest `val_elbo`, which a run with --patience
+        keeps during training.
         """
         return self.folder / "best.keras"
 
@@ -168,7 +168,7 @@ class Run:
         os.replace(self.best, self.model)
 
     def go_on_from_last(self) -> None:
-        """Undo `end_with_best`, wherever it was broken off."""
+        """Undo `end_with_best`, even if it was interrupted."""
         if self.last.is_file():
             if self.model.is_file():
                 os.replace(self.model, self.best)
@@ -194,8 +194,8 @@ class Run:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keep history and model of a run on disk, after an epoch a second and after the last, and stop
-    when training diverges.
+    """Save history and model of a run, at most once a second and after the last epoch, and stop if
+    training diverges.
     """
 
     def __init__(self, run: Run, first_epoch: int):
@@ -208,7 +208,7 @@ class Recorder(keras.callbacks.Callback):
 
     @property
     def num_epochs(self) -> int:
-        """The epochs that the run has had."""
+        """The number of epochs that the run has finished."""
         return len(self.history.get("elbo", []))
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -243,8 +243,8 @@ class Recorder(keras.callbacks.Callback):
 class Patience(keras.callbacks.Callback):
     """Stop when `val_elbo` has not risen for some epochs, and keep the model of its largest value.
 
-    All that it knows it reads from the run's history, so that a resumed run stops where the
-    uninterrupted one does.
+    It uses only the run's history, so a resumed run stops at the same epoch as an uninterrupted
+    one.
     """
 
     def __init__(self, recorder: Recorder, epochs: int):
@@ -278,13 +278,13 @@ class Patience(keras.callbacks.Callback):
 
     def _keep_best(self) -> None:
         if self.best_epoch is not None and self.best_epoch == len(self._elbos()):
-            self.recorder.save()  # so that the best model is never of an epoch that is yet to come
+            self.recorder.save()  # so that the best model is never newer than the history
             self.recorder.run.keep(self.model, self.recorder.run.best)
 
 
 class CtrlC(keras.callbacks.Callback):
-    """Ctrl-C in training: its KeyboardInterrupt, which is lost in a destructor, comes again at the
-    end of the epoch.
+    """Handle Ctrl-C in training: a KeyboardInterrupt that is lost in a destructor is raised again
+    at the end of the epoch.
     """
 
     def __init__(self):
@@ -293,7 +293,7 @@ class CtrlC(keras.callbacks.Callback):
 
     def __enter__(self):
         self.before = signal.getsignal(signal.SIGINT)
-        # Not where it is ignored, as in what a shell runs behind.
+        # Not if the signal is ignored, as in background jobs of a shell.
         if self.before is signal.default_int_handler:
             signal.signal(signal.SIGINT, self.press)
 
@@ -311,8 +311,8 @@ class CtrlC(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Return a path aside to write to, and move what was written there to its place in one step,
-    unless that failed.
+    """Yield a temporary path to write to, then move the result to its place in one step, unless
+    writing failed.
     """
     aside = path.with_name(ASIDE.format(os.getpid(), path.name))
     try:
@@ -335,7 +335,7 @@ def open_vae(path: Path) -> VAE:
         raise ValueError(f"{path} is not a .keras file.")
     try:
         model = keras.models.load_model(path)
-    except Exception as error:  # Keras raises whatever a broken file leads to
+    except Exception as error:  # a broken file can lead to any exception in Keras
         raise ValueError(f"{path} is not a Keras model that can be loaded: {error}") from error
     if not isinstance(model, VAE):
         raise ValueError(f"{path} holds a {type(model).__name__}, not a tfp_vae.VAE.")

@@ -1,4 +1,4 @@
-"""What a SavedModel says of data by itself, without the model that it was made from."""
+"""Evaluation of a SavedModel by itself, without the model that it was made from."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from tfp_vae.objectives import as_vectors
 def evaluate(
     model: Path, dataset: str | None, condition: str | None, batch_size: int
 ) -> rich.table.Table:
-    """Judge a SavedModel by its signatures encode, score and log_prob, whose draws were chosen when
-    it was exported.
+    """Evaluate a SavedModel with its signatures encode, score and log_prob; the export has fixed
+    their draws.
 
     Raises:
-        ValueError: if the data, or what they are conditional on, are not named, or do not suit the
-            model.
+        ValueError: if the data or their condition are not named, or do not suit the model.
     """
     served = serving.load(model)
     if dataset is None:
@@ -34,7 +33,7 @@ def evaluate(
     if served.condition is None and condition is not None:
         raise ValueError(f"{model} is not conditional. Leave out --condition.")
     told = served.description
-    # None in versions of before: that which suits the data.
+    # It is None in older versions; then the likelihood is the one that suits the data.
     likelihood = told.get("likelihood_layer")
     splits = datasets.load(
         dataset, condition=condition, likelihood=likelihood, missing=told.get("missing", False)
@@ -50,7 +49,7 @@ def evaluate(
 
 def _quantities(served: serving.ServedVAE, x: Any, batch_size: int) -> dict[str, str]:
     has_density = "log_prob" in served.description["signatures"]
-    # Tensors do not determine every one.
+    # Tensors do not determine every posterior.
     has_posterior = served.description["posterior"] is not None
 
     def answers(rows, start) -> dict:

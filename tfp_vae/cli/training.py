@@ -1,4 +1,4 @@
-"""Train a run to its end, whatever comes in between."""
+"""Train a run to its end, also after interruptions."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ from tfp_vae.cli.report import (
 from tfp_vae.cli.runs import CtrlC, Options, Patience, Recorder, Run, open_vae, read_options
 from tfp_vae.vae import VAE
 
-# Examples held in memory at once when a run is judged.
+# Number of examples held in memory at once when a run is evaluated.
 EVALUATION_BATCH_SIZE = 500
 
 
@@ -69,7 +69,7 @@ def train(folder: Path | None, options: dict) -> None:
     with run.hold():
         try:
             run.save(vae, {})
-        # Such as a full disk: a run without a model is of no use, and takes the name.
+        # For example, the disk is full. Remove the run: it has no model, and blocks its name.
         except Exception:
             shutil.rmtree(run.folder)
             raise
@@ -95,8 +95,8 @@ def read_config(path: Path) -> dict:
 def resume(folder: Path, **given: Any) -> None:
     """Go on with a run after its last whole epoch, as if it had never been interrupted.
 
-    With other `epochs` or `patience` it goes on to these, a finished run too: the learning rate
-    then follows the cosine that ends there.
+    With other `epochs` or `patience`, training goes on up to these, even in a finished run: the
+    learning rate then follows the cosine that ends there.
     """
     with Run.open(folder).hold():
         run = Run.open(folder)  # as the process that held it before has left it
@@ -115,7 +115,8 @@ def resume(folder: Path, **given: Any) -> None:
         if given:
             run = run.goes_on(options)
         run.go_on_from_last()
-        # The saved one ends with as many epochs as were planned when the model was saved.
+        # The saved schedule ends with the number of epochs that were planned when the model was
+        # saved.
         vae.optimizer.learning_rate = learning_rate(
             run.options, splits.steps_per_epoch(run.options.batch_size)
         )
@@ -129,7 +130,7 @@ def resume(folder: Path, **given: Any) -> None:
 
 
 def _check_that_it_can_go_on(run: Run, options: Options) -> None:
-    """Raise a ValueError if a run has no epoch to train with new options."""
+    """Raise a ValueError if the new options leave no epoch to train."""
     done = _epochs(run)
     recorder = Recorder(run, options.epochs)
     if options.epochs <= done:
@@ -153,12 +154,14 @@ def _check_that_it_can_go_on(run: Run, options: Options) -> None:
 
 
 def _epochs(run: Run) -> int:
-    """Count the epochs that a run has had."""
+    """Return the number of epochs that a run has finished."""
     return len(run.history().get("elbo", []))
 
 
 def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
-    """Train from the epoch that the optimizer has reached, then evaluate, draw and export."""
+    """Train from the epoch that the optimizer has reached, then evaluate, draw pictures, and
+    export.
+    """
     options = run.options
     steps = splits.steps_per_epoch(options.batch_size)
     epochs = options.epochs
@@ -212,7 +215,9 @@ def _best_of(run: Run, patience: Patience) -> VAE:
 
 
 def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
-    """Judge, draw and export; what fails is named, and takes nothing else with it."""
+    """Evaluate, draw pictures, and export; if one step fails, its error is printed and the others
+    still run.
+    """
     options = run.options
     folder = quote(run.folder)
     failures: list[str] = []
@@ -264,7 +269,7 @@ def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
 
 @contextlib.contextmanager
 def _going_on(failures: list[str], what: str, remedy: str) -> Iterator[None]:
-    """Go on after an error, which is printed in one line with the command that makes good for it."""
+    """Go on after an error; print it in one line with the command to try again."""
     try:
         yield
     except Exception as error:  # whatever a library raises: what was made before stays, and so does what can still be
@@ -278,7 +283,7 @@ def _going_on(failures: list[str], what: str, remedy: str) -> Iterator[None]:
 
 
 class EpochLines(keras.callbacks.Callback):
-    """A line for each epoch, for logs."""
+    """Progress as one line for each epoch, for logs."""
 
     def __init__(self, epochs: int):
         super().__init__()

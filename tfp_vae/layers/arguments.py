@@ -1,4 +1,4 @@
-"""What a layer holds, and how a `.keras` file holds it: functions, nested layers, tfd classes."""
+"""A layer's arguments in a `.keras` file: functions, nested layers, tfd classes."""
 
 import inspect
 import types
@@ -14,8 +14,9 @@ tfd = tfp.distributions
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Property:
-    """What `convert_to_tensor_fn=tfd.Bernoulli.logits` becomes: the property, found inside
-    `tfd.Independent` too.
+    """A property of a distribution as a function, for `convert_to_tensor_fn=tfd.Bernoulli.logits`.
+
+    It finds the property inside `tfd.Independent` too.
 
     >>> Property("logits")(tfd.Independent(tfd.Bernoulli(logits=[1., 2.]), 1)).numpy()
     array([1., 2.], dtype=float32)
@@ -45,7 +46,7 @@ def store(layer: keras.layers.Layer, arguments: dict) -> None:
 
 
 def stored(layer: keras.layers.Layer) -> dict:
-    """Return what a `.keras` file holds of the arguments that `store` kept; `rebuild` undoes it."""
+    """Return the config of the arguments that `store` kept; `rebuild` is the inverse."""
     return {name: to_config(getattr(layer, name), name) for name in layer.argument_names}
 
 
@@ -69,9 +70,9 @@ def as_function(identifier) -> Callable:
 
 
 def to_config(value, argument: str):
-    """Return what a `.keras` file holds of an argument.
+    """Return an argument in the form that a `.keras` file holds.
 
-    Plain values, a name, or the config of a registered object.
+    The form is a plain value, a name, or the config of a registered object.
     """
     for name, known in DRAW_SHAPED.items():
         if value is known:
@@ -98,7 +99,7 @@ def to_config(value, argument: str):
 
 
 def from_config(value):
-    """Build an argument from what `to_config` gave."""
+    """Build an argument from the result of `to_config`."""
     if isinstance(value, dict) and "tfd" in value:
         return as_distribution_class(getattr(tfd, value["tfd"], value))
     if isinstance(value, list) and any(isinstance(one, dict) for one in value):

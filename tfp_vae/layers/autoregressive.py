@@ -21,8 +21,8 @@ tfb = tfp.bijectors
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class AutoregressiveNetwork(keras.layers.Layer):
-    """A dense network whose outputs for each value of an event depend on the values before it alone
-    (MADE).
+    """A masked dense network (MADE): its outputs for each value of an event depend only on the
+    values before it.
 
     Use it as `shift_and_log_scale_fn` of `tfb.MaskedAutoregressiveFlow`, or for the conditional
     distributions of `tfd.Autoregressive`. Masks act in every call, so no optimizer or loaded weight
@@ -33,33 +33,36 @@ class AutoregressiveNetwork(keras.layers.Layer):
 
     Args:
         params: number of outputs for each value of an event, such as 2 for shift and log-scale.
-        event_shape: number of values of an event, an int or a sequence of one int; None takes that
-            of the first input.
-        conditional: whether there is an input that all outputs may depend on.
-        conditional_event_shape: number of its values, an int or a sequence of one int.
-        conditional_input_layers: "all_layers" or "first_layer", where that input enters.
+        event_shape: number of values of an event, an int or a sequence of one int; None takes it
+            from the first input.
+        conditional: whether there is a second input, which can affect all outputs.
+        conditional_event_shape: number of values of the second input, an int or a sequence of one
+            int.
+        conditional_input_layers: the layers that take the second input, "all_layers" or
+            "first_layer".
         hidden_units: number of units of each hidden layer; None for no hidden layer.
         input_order: "left-to-right", "right-to-left", "random", or the position of each value, from
             1, as a sequence.
-        hidden_degrees: "equal" or "random": on how many values the hidden units depend.
+        hidden_degrees: "equal" or "random": how to choose the number of values that each hidden
+            unit depends on.
         activation: function of the hidden layers, or its name in Keras.
-        use_bias: whether the layers have a bias. kernel_initializer, bias_initializer,
-        kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint:
-            Keras's, for each layer.
-        validate_args: for the sake of TFP; shapes are always checked.
-        seed: int, of random orders and degrees; None draws one, which is saved with the layer.
+        use_bias: whether the layers have a bias.
+        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+            kernel_constraint, bias_constraint: as in `keras.layers.Dense`, for each layer.
+        validate_args: accepted for compatibility with TFP; shapes are always checked.
+        seed: int, for random orders and degrees; None draws one, which is saved with the layer.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         x: `[..., event_size]`.
-        conditional_input: `[..., conditional_size]`, by name, if `conditional`.
+        conditional_input: `[..., conditional_size]`, passed by name, only if `conditional`.
 
     Output:
         `[..., event_size, params]`, in the dtype of the variables.
 
     Raises:
-        ValueError: if an argument is not among those above, the conditional arguments do not fit
-            together, or an input has another size.
+        ValueError: if an argument has a value not listed above, the conditional arguments do not
+            fit together, or an input has another size.
 
     Example:
     >>> made = AutoregressiveNetwork(params=2, hidden_units=[10, 10], activation="relu")
@@ -144,9 +147,10 @@ class AutoregressiveNetwork(keras.layers.Layer):
         self._layers_of_weights = [self._add_layer(k, mask) for k, mask in enumerate(self._masks)]
 
     def _make_masks(self, event_size: int) -> list[np.ndarray]:
-        """Return for each layer which input may reach which output.
+        """Return a mask for each layer that tells which outputs may depend on which inputs.
 
-        The output's degree must not be below.
+        A hidden unit may depend on inputs whose degree is not above its own, an output only on
+        units whose degree is below its own.
         """
         random = np.random.RandomState(self.seed)
         order = _input_degrees(self.input_order, event_size, random)
@@ -159,7 +163,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
         return [*masks, np.repeat(degrees[-1][:, np.newaxis] < order, self.params, axis=1)]
 
     def _add_layer(self, k: int, mask: np.ndarray) -> dict:
-        # What the mask hides starts at 0, so regularizers do not see it.
+        # Masked entries start at 0, so regularizers do not see them.
         def masked(shape, dtype=None):
             return mask * keras.initializers.get(self.kernel_initializer)(shape, dtype)
 
@@ -190,9 +194,9 @@ class AutoregressiveNetwork(keras.layers.Layer):
         return weights
 
     def scale_outputs(self, factor: float) -> None:
-        """Multiply the kernels of the last layer.
+        """Multiply the kernels of the last layer by a factor.
 
-        By a small factor, a flow starts near the identity.
+        With a small factor, a flow starts near the identity.
         """
         for name in {"kernel", "conditional"} & self._layers_of_weights[-1].keys():
             kernel = self._layers_of_weights[-1][name]
@@ -229,7 +233,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
 def _matmul(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Multiply along the last axis.
 
-    Keras's own product of three axes has a gradient that XLA cannot take in a loop.
+    XLA cannot compile the gradient of Keras's own product for three axes in a loop.
     """
     product = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
     product = tf.reshape(product, tf.concat([tf.shape(x)[:-1], kernel.shape[1:]], 0))
@@ -261,11 +265,11 @@ _OBJECTS = (
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class AutoregressiveTransform(DistributionLayer):
-    """A masked autoregressive flow: the distribution before it, transformed by an autoregressive
-    network.
+    """A masked autoregressive flow: it transforms the previous layer's distribution by an
+    autoregressive network.
 
-    Use it after a distribution over vectors, several times for more flexible densities. Densities
-    cost one pass of the network, draws as many as the event has values.
+    Use it after a distribution over vectors; use several for more flexible densities. A density
+    costs one pass of the network, a draw one pass for each value of the event.
 
     Reference: Papamakarios et al., 2017, Masked Autoregressive Flow for Density Estimation,
         arXiv:1705.07057.
@@ -276,7 +280,7 @@ class AutoregressiveTransform(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        distribution: what a distribution layer returns, batch shape `[...]`, event shape
+        distribution: the output of a distribution layer, batch shape `[...]`, event shape
             `[event_size]`.
 
     Output: `tfd.TransformedDistribution`, of the same shapes. It is not a composite tensor, so a
@@ -339,7 +343,7 @@ def _check_choice(value, argument: str, choices: tuple):
 
 
 def _input_degrees(input_order, event_size: int, random: np.random.RandomState) -> np.ndarray:
-    """Return the position of each value, from 1: a value depends on those of lower positions."""
+    """Return the position of each value, from 1; a value depends on values at lower positions."""
     positions = np.arange(1, event_size + 1)
     named = {
         "left-to-right": positions,
@@ -357,7 +361,7 @@ def _input_degrees(input_order, event_size: int, random: np.random.RandomState) 
 def _hidden_degrees(
     method: str, units: int, event_size: int, lowest: int, random: np.random.RandomState
 ) -> np.ndarray:
-    """Return for each hidden unit the highest position it may depend on, from `lowest` up to
+    """Return the highest position that each hidden unit may depend on, from `lowest` up to
     `event_size - 1`.
     """
     lowest = min(lowest, event_size - 1)

@@ -1,4 +1,4 @@
-"""Binary codes with a gradient through their draws: discrete by straight-through, or relaxed."""
+"""Binary codes with a gradient through their draws: discrete (straight-through) or relaxed."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ __all__ = ["IndependentBernoulliStraightThrough", "IndependentRelaxedBernoulli"]
 
 tfd = tfp.distributions
 
-# A logit beyond which the sigmoid is 0 or 1 to the last bit.
+# Beyond this logit, the sigmoid is 0 or 1 to the last bit.
 SATURATED = 40.0
 
 
@@ -25,8 +25,8 @@ class IndependentBernoulliStraightThrough(DistributionLayer):
     """Independent Bernoulli distributions with a gradient through their draws: a posterior of
     binary codes.
 
-    A draw is 0 or 1; its gradient is that of the probability. That gradient is biased unless what
-    follows is linear in the draw. The KL divergence to a `priors.Bernoulli` is analytic.
+    A draw is 0 or 1; its gradient is that of the probability. This gradient is biased unless the
+    loss is linear in the draw. The KL divergence to a `priors.Bernoulli` is analytic.
 
     Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons,
         arXiv:1308.3432.
@@ -40,8 +40,7 @@ class IndependentBernoulliStraightThrough(DistributionLayer):
         params: `[..., prod(event_shape)]`, the logits.
 
     Output: `tfd.Independent` of a `tfd.Bernoulli` that states it is reparameterized, batch shape
-        `[...]`, event shape
-            `event_shape`.
+        `[...]`, event shape `event_shape`.
 
     Raises:
         ValueError: if `event_shape` is not a shape, or `params` has another size.
@@ -91,11 +90,11 @@ class IndependentRelaxedBernoulli(DistributionLayer):
     binary codes.
 
     A draw is sigmoid((logits + logistic noise) / temperature), reparameterized; the lower the
-    temperature, the nearer to 0 and 1. Floating point cannot tell a draw within machine epsilon of
-    0 or 1 from its end of the interval: such a draw is that end less epsilon, where `log_prob` is
-    the logarithm of the mass of all of them. Posterior and prior being cut alike, KL divergences
-    and importance weights stay those of two distributions, at any temperature. It has
-    neither mean nor mode: convert it by "sample".
+    temperature, the nearer to 0 and 1. Draws are censored at machine epsilon from 0 and 1, because
+    floating point cannot resolve values nearer to the ends: a draw beyond that point is moved to
+    it, and `log_prob` there is the log-probability of all such draws. Posterior and prior are
+    censored in the same way, so KL divergences and importance weights stay valid at any
+    temperature. The distribution has no mean and no mode: convert it by "sample".
 
     Reference: Maddison et al., 2017, The concrete distribution, arXiv:1611.00712, appendix B; Jang
     et al., 2017, arXiv:1611.01144.
@@ -159,15 +158,15 @@ class IndependentRelaxedBernoulli(DistributionLayer):
 
 @own
 class CensoredRelaxedBernoulli(tfd.RelaxedBernoulli):
-    """TFP's, censored at machine epsilon from 0 and 1, where TFP's density is not a number.
+    """TFP's distribution, censored at machine epsilon from 0 and 1, where TFP's density is NaN.
 
-    Clipping the draws alone would not do: a posterior beyond the end would have no density there,
-    and its sampled KL divergence would fall without bound as its logits grow.
+    It is not enough to clip the draws: a posterior with its mass beyond the clip would have no
+    density there, and its sampled KL divergence would fall without bound as its logits grow.
     """
 
     def _sample_n(self, n, seed=None, **kwargs):
-        # TFP's sigmoid has no gradient beyond 88; at 40 the last bit of float64 is reached, and the
-        # gradient is 0.
+        # TFP's sigmoid has no gradient beyond 88. The clip at 40, where the last bit of float64 is
+        # reached, makes the gradient 0.
         noisy = self._relaxed_logits().sample(n, seed=seed)
         return tf.clip_by_value(
             tf.math.sigmoid(tf.clip_by_value(noisy, -SATURATED, SATURATED)), *self._ends()
@@ -192,5 +191,5 @@ class CensoredRelaxedBernoulli(tfd.RelaxedBernoulli):
 
 @values_of.register(CensoredRelaxedBernoulli)
 def _(relaxed: CensoredRelaxedBernoulli) -> Values:
-    """Its ends have a probability of their own, so that it is no density among real numbers."""
+    """Return values without an interval: the ends have a probability, so there is no density."""
     return interval(0.0, 1.0)._replace(interval=None)

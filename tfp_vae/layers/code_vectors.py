@@ -16,13 +16,13 @@ class OverVectors(
     tfp.experimental.AutoCompositeTensor,
     metaclass=type(tfd.Normal),  # type: ignore[metaclass]
 ):
-    """A discrete distribution over code vectors, `[num_vectors, code_size]`; a value is read as the
-    nearest ones.
+    """A discrete distribution over code vectors, `[num_vectors, code_size]`; any value counts as
+    the nearest code vectors.
 
     Args:
         per_vector: logits or features, `[..., num_vectors, number]`.
         codebook: the code vectors, `[num_codes, code_size]`.
-        parameters: of the constructor.
+        parameters: arguments of the constructor, by name.
         **kwargs: arguments of `tfd.Distribution`.
     """
 
@@ -58,8 +58,8 @@ class OverVectors(
 
         `[..., code_size]` -> int32 `[...]`.
         """
-        # From the middle of the codes: far from it, as the origin may be, differences would be lost
-        # in rounding.
+        # Measure from the middle of the codes: from a point far away, which the origin may be,
+        # rounding would lose the differences.
         codebook = self.codebook - self.middle
         half_lengths = 0.5 * tf.reduce_sum(codebook**2, -1)[..., tf.newaxis, :]
         scores = _times(vectors - self.middle, tf.linalg.matrix_transpose(codebook)) - half_lengths
@@ -80,7 +80,7 @@ class CodeVectors(OverVectors):
     """Independent categories, each written as its code vector: the prior of quantized vectors.
 
     Args:
-        logits: of the codes at each position, `[..., num_vectors, num_codes]`.
+        logits: logits of the codes at each position, `[..., num_vectors, num_codes]`.
         codebook: the code vectors, `[num_codes, code_size]`.
         validate_args, allow_nan_stats, name: see `tfd.Distribution`.
 
@@ -115,7 +115,7 @@ class CodeVectors(OverVectors):
 
     @property
     def logits(self) -> tf.Tensor:
-        """Of the codes at each position, `[..., num_vectors, num_codes]`."""
+        """The logits of the codes at each position, `[..., num_vectors, num_codes]`."""
         return self._per_vector
 
     def codes_log_prob(self, codes) -> tf.Tensor:

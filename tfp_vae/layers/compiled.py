@@ -1,7 +1,8 @@
-"""Functions that make distributions, compiled.
+"""Compiled functions that make distributions.
 
-Eagerly a small network of Keras takes some milliseconds, as a graph a tenth of that. A graph gives
-tensors, not distributions: it gives the parameters, of which the distribution is made again outside.
+A small Keras network takes some milliseconds in eager mode, and a tenth of that as a graph. A graph
+returns tensors, not distributions: it returns the parameters, and the distribution is rebuilt from
+them outside.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -16,19 +17,19 @@ from tfp_vae.layers.parts import has_dependent_parts, is_joint, map_joint, parts
 
 tfd = tfp.distributions
 
-# Parameters that are the same in each distribution that a function makes.
+# Types of parameters that are the same in each distribution that a function makes.
 FIXED = (bool, int, float, str, np.ndarray, np.generic, tf.DType, type(None))
 
 
 class CompiledDistribution:
-    """A function from tensors to a distribution, compiled from the second call on: it runs eagerly
-    once, for those who call it once.
+    """A function from tensors to a distribution, compiled at the second call: a single call costs
+    no compilation.
 
-    A distribution that tensors do not determine, as that of a flow, is made by the function itself,
-    as all are in a graph.
+    The function itself makes a distribution that tensors do not determine, such as that of a flow,
+    and every distribution inside a graph.
 
     Args:
-        function: of a dict of tensors, or of dicts of them.
+        function: function of a dict of tensors, or of a dict of such dicts.
 
     Example:
     >>> scale = CompiledDistribution(lambda data: tfd.Normal(data["loc"], 1.0))
@@ -38,7 +39,7 @@ class CompiledDistribution:
 
     def __init__(self, function: Callable[[dict], tfd.Distribution]):
         self.function = function
-        # By the kind of the tensors: None after the first call, then what makes the distribution.
+        # By the kind of the tensors: None after the first call, then the function to call.
         self._made_by: dict[Hashable, Callable | None] = {}
 
     def __call__(self, data: dict) -> tfd.Distribution:
@@ -55,7 +56,7 @@ class CompiledDistribution:
         return made_by(data)
 
     def _compile(self, data: dict) -> Callable:
-        """Return the function compiled, or as it is where that cannot be."""
+        """Return the compiled function, or the function itself if it cannot be compiled."""
         made: list[tfd.Distribution] = []
 
         def parameters(data):
@@ -67,16 +68,16 @@ class CompiledDistribution:
             compiled(data)
         except (
             Exception
-        ):  # of a layer that takes no symbolic tensors, or what tensors do not determine
+        ):  # a layer takes no symbolic tensors, or tensors do not determine the distribution
             return self.function
         return lambda data: with_parameters(made[-1], compiled(data))
 
 
 def parameters_of(distribution: tfd.Distribution) -> dict[str, Any]:
-    """Return the tensors that a distribution is made of by name, a dict for each distribution in it.
+    """Return the tensor parameters of a distribution by name, as a dict for each one inside it.
 
     Raises:
-        ValueError: if it is made of other things too, which may hold tensors.
+        ValueError: if it also has parameters of other types, which may hold tensors.
 
     >>> sorted(parameters_of(tfd.Independent(tfd.Normal(tf.zeros([3]), 1.), 1))["distribution"])
     ['loc']

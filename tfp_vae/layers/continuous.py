@@ -1,5 +1,5 @@
-"""Independent continuous distributions, one for each value of an event, and the one of a single
-value.
+"""Independent continuous distributions, one for each value of an event, and the deterministic
+distribution.
 """
 
 import keras
@@ -22,8 +22,8 @@ tfd = tfp.distributions
 
 # Lowest degrees of freedom of Student's t, so that its variance exists.
 MIN_DF = 2.001
-# Lowest concentration of a beta distribution: below it, its density has a pole at 0 or 1, where
-# data often lie. And how near to them it is looked at, for there it may be 0.
+# Lowest concentration of a beta distribution: below it, the density has a pole at 0 or 1, where
+# data often lie. The density may be 0 at 0 and 1, so it is evaluated no nearer than NEAREST.
 MIN_CONCENTRATION = 1.0
 NEAREST = 1e-6
 
@@ -66,8 +66,8 @@ class IndependentStudentT(OfOneClass):
     """Independent Student's t distributions: for real-valued data with outliers.
 
     The degrees of freedom are softplus of their parameter, plus 2.001, so mean and variance exist;
-    the scale is softplus of its parameter. For heavier tails, or degrees of freedom that are fixed,
-    see `Independent`.
+    the scale is softplus of its parameter. For heavier tails, or fixed degrees of freedom, see
+    `Independent`.
 
     Reference: Takahashi et al., 2018, Student-t Variational Autoencoder for Robust Density
         Estimation (IJCAI).
@@ -104,7 +104,8 @@ class IndependentStudentT(OfOneClass):
 class IndependentContinuousBernoulli(OfOneClass):
     """Independent continuous Bernoulli distributions: for values in [0, 1], such as grey levels.
 
-    Unlike the Bernoulli distribution, its density of values strictly between 0 and 1 is one.
+    Unlike with the Bernoulli distribution, `log_prob` of a value strictly between 0 and 1 is a true
+    log-density.
 
     Reference: Loaiza-Ganem & Cunningham, 2019, The continuous Bernoulli, arXiv:1907.06845.
 
@@ -136,7 +137,7 @@ class IndependentContinuousBernoulli(OfOneClass):
 
 @own
 class Beta(tfd.Beta):
-    """TFP's, with a density above 0 at 0 and 1."""
+    """TFP's distribution, with a positive density at 0 and 1."""
 
     def _log_prob(self, x):
         return super()._log_prob(tf.clip_by_value(x, NEAREST, 1.0 - NEAREST))
@@ -147,8 +148,8 @@ class IndependentBeta(OfOneClass):
     """Independent beta distributions: for shares and intensities from 0 to 1 whose spread differs
     from value to value.
 
-    Both concentrations are softplus of their parameter, plus 1, so the density is bounded; at 0 and
-    1, where it may be 0, it is that at a distance of 1e-6 from them.
+    Both concentrations are softplus of their parameter, plus 1, so the density is bounded. The
+    density may be 0 at 0 and 1, so these values get the density at a distance of 1e-6.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -180,11 +181,11 @@ class IndependentBeta(OfOneClass):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Deterministic(OfOneClass):
-    """All probability on one value: with it as its posterior, a VAE is a plain autoencoder.
+    """All probability on one value: with this posterior, a VAE is a plain autoencoder.
 
     Its log-probability is 0 at that value and -inf elsewhere. The KL divergence to a prior with a
-    density is infinite; a VAE takes -log p(z) for it, a penalty on z: `objectives.ELBO(beta=0.0)`
-    leaves it out. It is no likelihood.
+    density is infinite, so a VAE uses -log p(z) instead, a penalty on z, which
+    `objectives.ELBO(beta=0.0)` leaves out. It cannot be a likelihood.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -215,4 +216,4 @@ class Deterministic(OfOneClass):
 @values_of.register(tfd.VectorDeterministic)
 def _(point: tfd.Distribution) -> Values:
     advice = "It is no likelihood: end the decoder in IndependentNormal"
-    return Values("its own location alone", lambda x: False, advice, is_point=True)
+    return Values("only its own location", lambda x: False, advice, is_point=True)

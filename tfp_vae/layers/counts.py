@@ -24,11 +24,11 @@ __all__ = [
 
 tfd = tfp.distributions
 
-# Means beyond exp of it cannot be told apart from infinity by TFP's samplers, which then never
+# TFP's samplers cannot distinguish means above exp(MAX_LOG_MEAN) from infinity, and then never
 # return.
 MAX_LOG_MEAN = 60.0
-# Of the logits of a draw, above the log-mean where total_count is small: exp(-logits) must not
-# vanish in float32.
+# Upper bound of the logits of a draw, which exceed the log-mean if total_count is small:
+# exp(-logits) must not be 0 in float32.
 MAX_DRAWN_LOGIT = 80.0
 # Lowest scale of a quantized logistic distribution, relative to half the range, as in PixelCNN++.
 MIN_QUANTIZED_SCALE = math.exp(-7.0)
@@ -101,7 +101,7 @@ class IndependentBinomial(DistributionLayer):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentPoisson(DistributionLayer):
     """Independent Poisson distributions, one for each value of an event: for counts whose variance
-    is their mean.
+    equals their mean.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -153,7 +153,7 @@ class IndependentNegativeBinomial(DistributionLayer):
     """Independent negative binomial distributions: for counts that vary more than their mean, as in
     gene expression.
 
-    Of mean mu and inverse dispersion theta, as in scvi-tools: the variance is mu + mu^2 / theta.
+    With mean mu and inverse dispersion theta, as in scvi-tools, the variance is mu + mu^2 / theta.
     The mean is the exponential of its parameter, at most exp(60), so the logarithm of a known
     exposure (library size) can be added to it; theta is softplus of its parameter. XLA cannot draw
     from it: to train under XLA, convert it by "mean".
@@ -219,8 +219,8 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
     """Independent negative binomial distributions with additional zeros: for counts that are often
     missed.
 
-    With a probability of its own, a value is zero; else it is negative binomial, see
-    `IndependentNegativeBinomial`.
+    Each value is an additional zero with a probability of its own, and otherwise negative binomial:
+    see `IndependentNegativeBinomial`.
 
     Reference: Lopez et al., 2018, Deep generative modeling for single-cell transcriptomics, Nature
         Methods 15.
@@ -284,20 +284,20 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentQuantizedLogistic(DistributionLayer):
-    """Independent logistic distributions rounded to levels: for 8-bit images, as the values 0, 1,
+    """Independent logistic distributions rounded to levels: for 8-bit images with values 0, 1,
     ..., 255.
 
-    A level has the mass of the logistic distribution within half a level of it, the lowest and the
-    highest have the rest of their side. Location and scale are in units of half the range, the
-    location from its middle, so network outputs near 0 suit; the scale is softplus of its
-    parameter, plus exp(-7).
+    The probability of a level is the mass of the logistic distribution within half a level of it;
+    the lowest and the highest level also take the tail on their side. Location and scale are in
+    units of half the range, and the location is relative to its middle, so they suit network
+    outputs near 0. The scale is softplus of its parameter, plus exp(-7).
 
     Reference: Salimans et al., 2017, PixelCNN++, arXiv:1701.05517.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
         num_levels: number of levels, from 0 to `num_levels` - 1.
-        convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, and no mode.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, but no mode.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -351,8 +351,8 @@ class IndependentQuantizedLogistic(DistributionLayer):
 
 @own
 class Poisson(tfd.Poisson):
-    """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not
-    return.
+    """TFP's distribution; a draw is NaN if a parameter is not finite, where TFP's sampler would
+    never return.
     """
 
     def _sample_n(self, n, seed=None):
@@ -363,8 +363,8 @@ class Poisson(tfd.Poisson):
 
 @own
 class NegativeBinomial(tfd.NegativeBinomial):
-    """TFP's; a draw from parameters that are not finite is NaN, where TFP's sampler would not
-    return.
+    """TFP's distribution; a draw is NaN if a parameter is not finite, where TFP's sampler would
+    never return.
     """
 
     def _sample_n(self, n, seed=None):
@@ -377,8 +377,8 @@ class NegativeBinomial(tfd.NegativeBinomial):
 
 @own
 class Inflated(tfd.Inflated):
-    """TFP's, with moments whatever the number of axes: TensorFlow's softmax takes five at most on
-    the CPU.
+    """TFP's distribution, with moments for any number of axes: on the CPU, TensorFlow's softmax
+    takes at most five.
     """
 
     def _cat_probs(self, log_probs):
@@ -388,14 +388,14 @@ class Inflated(tfd.Inflated):
 
 @own
 class QuantizedLogistic(tfd.QuantizedDistribution):
-    """TFP's, with a mean, and a log-density that no cancellation spoils."""
+    """TFP's distribution, with a mean and a log-density without cancellation errors."""
 
     def _log_prob(self, level):
-        """Return log(F(x) - F(x - 1)), of the logistic F a sum of logarithms, log F(x), log(1 - F(x
-        - 1)) and one.
+        """Return log(F(x) - F(x - 1)) for the logistic F, as the sum of log F(x), log(1 - F(x - 1))
+        and a third logarithm.
 
-        TFP subtracts numbers that floating point cannot tell apart where the scale or the location
-        is large.
+        TFP subtracts numbers that are equal in floating point if the scale or the location is
+        large.
         """
         logistic = self.distribution
         level = tf.floor(level)
@@ -403,7 +403,7 @@ class QuantizedLogistic(tfd.QuantizedDistribution):
         high = tf.convert_to_tensor(self.high)
         below_upper = tf.where(level < high, logistic.log_cdf(level), 0.0)
         above_lower = tf.where(level > low, logistic.log_survival_function(level - 1.0), 0.0)
-        # Not tfp.math.log1mexp: its gradient is not a number where the scale is large.
+        # Not tfp.math.log1mexp: its gradient is NaN if the scale is large.
         width = tf.math.log(-tf.math.expm1(-1.0 / logistic.scale))
         inside = below_upper + above_lower + tf.where((level > low) & (level < high), width, 0.0)
         return tf.where((level < low) | (level > high), tf.constant(-np.inf, self.dtype), inside)
@@ -417,9 +417,9 @@ class QuantizedLogistic(tfd.QuantizedDistribution):
 
 
 def quantized_logistic(loc, scale, num_levels: int, validate_args: bool) -> QuantizedLogistic:
-    """Build it from location and unconstrained scale, both in units of half the range."""
+    """Build the distribution from location and unconstrained scale, in units of half the range."""
     half = (num_levels - 1) / 2
-    # QuantizedDistribution rounds up: half a level lower, that is to the nearest.
+    # QuantizedDistribution rounds up; shifted down by half a level, it rounds to the nearest.
     logistic = tfd.Logistic(
         half * (loc + 1) - 0.5, half * softplus_above(MIN_QUANTIZED_SCALE, scale)
     )
@@ -437,7 +437,7 @@ def _counts_and_logits(log_mean, inverse_dispersion) -> tuple[tf.Tensor, tf.Tens
 
 
 def _bounded(log_mean) -> tf.Tensor:
-    """Return the logarithms of means below their bound; what is not a number stays so."""
+    """Return the logarithms of means, clipped to their upper bound; NaN stays NaN."""
     log_mean = tf.convert_to_tensor(log_mean)
     return tf.where(log_mean > MAX_LOG_MEAN, tf.constant(MAX_LOG_MEAN, log_mean.dtype), log_mean)
 

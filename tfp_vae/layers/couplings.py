@@ -16,15 +16,15 @@ __all__ = ["NeuralSpline", "RealNVP"]
 
 tfb = tfp.bijectors
 
-# Lower bound of a spline's slopes, and of the parts of its interval that its bins take.
+# Lower bounds of a spline's slopes, and of the share of its interval that a bin takes.
 MIN_SLOPE = 1e-3
 MIN_BIN = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class RealNVP(Flow):
-    """A flow of affine couplings: densities and draws in one pass, each transform less flexible
-    than autoregression.
+    """A flow of affine couplings: densities and draws take one pass; each transform is less
+    flexible than an autoregressive one.
 
     Reference: Dinh et al., 2017, Density estimation using Real NVP, arXiv:1605.08803.
 
@@ -41,7 +41,7 @@ class RealNVP(Flow):
         `[..., event_size]`.
 
     Raises:
-        ValueError: if `event_size` is 1, or see `Flow`.
+        ValueError: if `event_size` is 1; see also `Flow`.
 
     Example:
     >>> bijector = RealNVP(3, num_transforms=4).bijector()
@@ -62,8 +62,8 @@ class RealNVP(Flow):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class NeuralSpline(Flow):
-    """A flow of couplings by monotonic rational-quadratic splines: densities and draws in one pass,
-    several modes.
+    """A flow of couplings by monotonic rational-quadratic splines: densities and draws take one
+    pass, and the density may have several modes.
 
     Each transform is a graph of thousands of operations, which take seconds to trace and to
     compile.
@@ -74,7 +74,7 @@ class NeuralSpline(Flow):
         event_size: number of values of a vector, at least 2.
         num_transforms, hidden_units, context_size: see `Flow`.
         num_bins: number of pieces of a spline.
-        bound: values beyond it or its negative stay as they are.
+        bound: values outside [-bound, bound] stay as they are.
         activation, seed: see `Flow`.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -86,8 +86,8 @@ class NeuralSpline(Flow):
         `[..., event_size]`.
 
     Raises:
-        ValueError: if `event_size` is 1, `num_bins` is not between 2 and 500, `bound` is not
-            positive, or see `Flow`.
+        ValueError: if `event_size` is 1, `num_bins` is not between 2 and 500, or `bound` is not
+            positive; see also `Flow`.
 
     Example:
     >>> bijector = NeuralSpline(2, num_bins=4).bijector()
@@ -142,7 +142,7 @@ class NeuralSpline(Flow):
 
 
 def _coupling(bijector_fn, position: np.ndarray) -> tfb.Bijector:
-    """Transform the second half of the values, by position, by a bijector that depends on the first
+    """Return a bijector of the second half of the values, by position, that depends on the first
     half.
     """
     order = tfb.Permute(np.argsort(position).astype("int32"))
@@ -157,7 +157,7 @@ class _Conditioner(keras.layers.Layer):
     """
 
     def __init__(self, flow: Flow, params: int):
-        # No leading underscore.
+        # The default name would have a leading underscore.
         super().__init__(autocast=False, dtype=flow.variable_dtype, name="conditioner")
         if flow.event_size < 2:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""TFP's diagonal normal distribution, as fast as its arithmetic."""
+"""TFP's diagonal normal distribution, without the time to build its parts."""
 
 import functools
 
@@ -16,14 +16,16 @@ LOG_TWO_PI = float(np.log(2.0 * np.pi))
 
 @own
 class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
-    """`tfd.MultivariateNormalDiag`, which builds its bijector and its base distribution when they
-    are asked for.
+    """A `tfd.MultivariateNormalDiag` that builds its bijector and its base distribution only when
+    they are needed.
 
-    To build them takes two milliseconds, a density by them ten; without them both take a fifth of
-    one. Moments, draws (the same ones) and densities need neither; all else is TFP's.
+    Building them takes two milliseconds, and a density through them takes ten; without them, both
+    take a fifth of a millisecond. Moments, draws (the same as TFP's) and densities need neither;
+    everything else is TFP's.
 
     Args:
-        loc, scale_diag: tensors `[..., event_size]`; anything else that TFP takes makes TFP's own.
+        loc, scale_diag: tensors `[..., event_size]`; for anything else that TFP takes, TFP's
+            own distribution does the work.
         validate_args, allow_nan_stats, experimental_use_kahan_sum, name: as TFP's.
 
     Example:
@@ -71,7 +73,7 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
 
     @functools.cached_property
     def _whole(self) -> tfd.MultivariateNormalDiag:
-        """TFP's own of the same parameters, made where they were: for graphs to come it serves too."""
+        """TFP's own distribution, made in the graph of its parameters, for later graphs too."""
         with inside(self._graph):
             return tfd.MultivariateNormalDiag(**self._arguments)
 

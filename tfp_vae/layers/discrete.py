@@ -118,7 +118,7 @@ class IndependentCategorical(DistributionLayer):
 
     Call arguments:
         params: `[..., prod(event_shape) * num_categories]`, the logits, `[*event_shape,
-            num_categories]`, flat.
+            num_categories]`, flattened.
 
     Output:
         `tfd.Independent(tfd.Categorical)`, batch shape `[...]`, event shape `event_shape`.
@@ -177,7 +177,7 @@ def as_dtype(dtype) -> str | None:
 
 @values_of.register(tfd.Bernoulli)
 def _(bernoulli: tfd.Bernoulli) -> Values:
-    """Take values strictly between 0 and 1 too, with a remark: some mean the cross-entropy."""
+    """Accept values strictly between 0 and 1, with a remark: some users want the cross-entropy."""
     return Values(
         "zeros and ones",
         lambda x: bool(x.min() >= 0.0 and x.max() <= 1.0),

@@ -1,4 +1,4 @@
-"""Features in, distribution out: the base of the family and its most general member."""
+"""The base class of all distribution layers, and the most general one, `DistributionLambda`."""
 
 import abc
 import inspect
@@ -21,17 +21,17 @@ tfd = tfp.distributions
 class DistributionLayer(keras.layers.Layer, abc.ABC):
     """Base of all layers that return a `tfd.Distribution`.
 
-    To add one: subclass, hand the constructor's arguments to this one, implement the static
+    To add one: subclass, pass the arguments to this constructor, implement the static
     `new(params, *arguments, validate_args)`, decorate with
     `keras.saving.register_keras_serializable`, name it in `layers.__all__`, and give it a row in
     `tests/layer_cases.py`. Each argument is stored under its own name, and saved with the layer.
 
-    The layer never casts its inputs to the compute dtype: parameters are brought to the variable
+    The layer never casts its inputs to the compute dtype: parameters are cast to the variable
     dtype (float32 under mixed precision, float64 under float64), so densities keep their precision.
 
     Args:
-        arguments: what `new` takes between `params` and `validate_args`, by name, in the order of
-            `new`: numbers, shapes, layers, functions or tfd classes.
+        arguments: the arguments of `new` between `params` and `validate_args`, by name, in the
+            order of `new`: numbers, shapes, layers, functions or tfd classes.
         convert_to_tensor_fn: how the distribution becomes a tensor when a Keras layer, an operator
             or NumPy needs one: a function of the distribution, a property such as
             `tfd.Bernoulli.logits`, or one of the names "sample", "mean", "mode", "stddev",
@@ -40,8 +40,8 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    # What those who choose by name may take it for: "posterior", "sole posterior" (of a whole z, not
-    # of one of its parts), "likelihood", several or none of them. Each member says it.
+    # The roles in which the layer can be chosen by name: "posterior", "sole posterior" (of a whole
+    # z, not of one of its parts), "likelihood". Each subclass sets one, several or none.
     roles: tuple[str, ...] = ()
     # The name of the only prior that goes with it, if there is only one.
     only_prior: str | None = None
@@ -61,7 +61,7 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
     def may_draw(self) -> bool:
         """Whether the conversion to a tensor may be a draw.
 
-        A layer that XLA cannot draw from asks this.
+        A layer that XLA cannot draw from checks this.
         """
         return self.convert_to_tensor_fn not in [
             DRAW_SHAPED[name] for name in ("mean", "mode", "stddev", "variance")
@@ -74,8 +74,8 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
 
     @property
     def regularizer(self):
-        """The activity regularizer, under a name that Keras looks at when it saves the weights of a
-        prior in it.
+        """The activity regularizer, under a name that Keras finds when it saves: so Keras saves the
+        weights of a prior inside it.
         """
         return self.activity_regularizer
 
@@ -92,7 +92,7 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
     def distribution(self, params) -> tfd.Distribution:
         """Call `new` with the layer's arguments.
 
-        A layer that has weights gives them to the distribution here.
+        A layer with weights passes them to the distribution here.
         """
         return self.new(
             params, *[getattr(self, name) for name in self.argument_names], self.validate_args
@@ -100,14 +100,14 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
 
     @classmethod
     def arguments_of_latents(cls, size: int) -> dict:
-        """Return the arguments that make it a posterior of latents of a size."""
+        """Return the constructor's arguments for a posterior of latents of the given size."""
         taken = inspect.signature(cls).parameters
         return {"event_shape" if "event_shape" in taken else "event_size": size}
 
     def begin_at(self, examples: Mapping[str, np.ndarray]) -> None:
-        """Choose where weights begin from data, before the first step of training.
+        """Choose the initial weights from data, before the first step of training.
 
-        Most layers have nothing to choose.
+        Most layers do nothing here.
 
         Args:
             examples: the parts of x by name, `[num_examples, *event_shape]`; "x" if it has no
@@ -115,14 +115,12 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         """
 
     def expect_missing(self) -> None:
-        """Raise a ValueError if the layer needs whole examples, so that no value of one may be
-        missing.
-        """
+        """Raise a ValueError if the layer needs complete examples, without missing values."""
 
     def in_variable_dtype(self, params):
-        """Bring parameters to the dtype of densities.
+        """Cast parameters to the dtype of densities.
 
-        What is no tensor of floating numbers stays.
+        Anything but a floating-point tensor stays as it is.
         """
         if (
             tf.is_tensor(params)
@@ -152,7 +150,7 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
 
 
 def distribution_layers(network: keras.layers.Layer) -> list[DistributionLayer]:
-    """Return the distribution layers of a network, those in its parts too."""
+    """Return the distribution layers of a network, including those inside its parts."""
     return [layer for layer in layers_within(network) if isinstance(layer, DistributionLayer)]
 
 
@@ -194,14 +192,14 @@ class DistributionLambda(DistributionLayer):
 
     @staticmethod
     def new(params, make_distribution_fn: Callable, validate_args=False) -> tfd.Distribution:
-        """Build the distribution; whether it checks its arguments is for the function to say."""
+        """Build the distribution; the function decides whether to check its arguments."""
         return make_distribution_fn(params)
 
 
 def _in_its_own_words(layer: keras.layers.Layer, error: ValueError) -> ValueError:
-    """Return an error without what Keras writes around it.
+    """Return an error without the text that Keras adds.
 
-    That no shape could be inferred, and the arguments.
+    Keras adds that it could not infer a shape, and lists the arguments.
     """
     words = str(error).partition("Error encountered:")[2] or str(error)
     plain = ValueError(f"{layer.name}: {' '.join(words.replace(chr(27) + '[0m', '').split())}")
@@ -220,9 +218,9 @@ class _Function(keras.Operation):
 def _from_last_tensor(symbolic):
     """Go back from a symbolic distribution to the tensor it is made of.
 
-    Keras traces each layer on a placeholder, which is a tensor only; a layer that asks the
-    distribution before it needs that distribution. So the layers since the last plain tensor are
-    called again, together with it.
+    Keras traces each layer on a placeholder, which is only a tensor, but a layer may need the
+    distribution of the layer before. So the layers since the last plain tensor are called again,
+    together with that layer.
 
     Returns:
         The plain symbolic tensor, and the function from its value to the distribution.

@@ -1,4 +1,4 @@
-"""Normalizing flows: layers whose weights make a bijector, and the posterior that one gives."""
+"""Normalizing flows: layers whose weights define a bijector, and a posterior made with one."""
 
 import abc
 import functools
@@ -22,7 +22,7 @@ __all__ = ["Flow", "FlowPosterior", "InverseAutoregressiveFlow", "MaskedAutoregr
 tfd = tfp.distributions
 tfb = tfp.bijectors
 
-# Factor of the first weights of the last layer of each network: a flow starts near the identity.
+# Factor of the initial weights of each network's last layer: a flow starts near the identity.
 NEAR_IDENTITY = 0.01
 # The largest log-scale of one affine transform.
 MAX_LOG_SCALE = 3.0
@@ -31,7 +31,7 @@ MAX_LOG_SCALE = 3.0
 class Flow(keras.layers.Layer, abc.ABC):
     """Base of all flows: a chain of transforms of a vector, each with a network of its own.
 
-    To add one: subclass, hand the constructor's arguments to this one, implement
+    To add one: subclass, pass the arguments to this constructor, implement
     `make_network(position)`, which makes the weights of one transform, and `transform(network,
     position, context)`, which makes its bijector; decorate with
     `keras.saving.register_keras_serializable`, name it in `layers.__all__`, and give it a row in
@@ -46,21 +46,21 @@ class Flow(keras.layers.Layer, abc.ABC):
         hidden_units: numbers of units of the hidden layers of each network.
         context_size: number of values of the context, 0 for none.
         activation: of the hidden layers, a function or its name in Keras.
-        seed: int, of the random orders.
+        seed: int, for the random orders.
         more: further arguments of a subclass, by name.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         z: `[..., event_size]`.
-        context: `[..., context_size]`, what the transforms depend on besides z; its leading axes
-            broadcast against z's.
+        context: `[..., context_size]`, a second input of the transforms; its leading axes
+            broadcast against those of z.
 
     Output:
         The transformed z, `[..., event_size]`: `bijector(context).forward(z)`.
 
     Raises:
-        ValueError: if an argument is not among those above, or the context is missing, unasked or
-            of another size.
+        ValueError: if an argument has a value not allowed above, or the context is missing, not
+            expected, or of another size.
     """
 
     def __init__(
@@ -95,16 +95,16 @@ class Flow(keras.layers.Layer, abc.ABC):
 
     @abc.abstractmethod
     def make_network(self, position: np.ndarray) -> keras.layers.Layer:
-        """Make the built network of one transform, where `position[i]`, from 0, is that of value i."""
+        """Make and build the network of one transform; value i has `position[i]`, from 0."""
 
     @abc.abstractmethod
     def transform(self, network: Callable, position: np.ndarray, context) -> tfb.Bijector:
         """Make the bijector of one transform."""
 
     def bijector(self, context=None) -> tfb.Bijector:
-        """Make the bijector from base to target, built anew in each call.
+        """Make the bijector from the base to the target distribution, anew in each call.
 
-        Context `[..., context_size]`.
+        The context has shape `[..., context_size]`.
         """
         if (context is None) != (self.context_size == 0):
             raise ValueError(
@@ -118,7 +118,7 @@ class Flow(keras.layers.Layer, abc.ABC):
                     f"Expected a context of {self.context_size} values, received shape "
                     f"{context.shape}."
                 )
-            # Broadcasts z to the context's batch, both ways.
+            # This broadcasts z to the batch shape of the context, in both directions.
             spread = [tfb.Shift(tf.zeros_like(context[..., :1]))]
         pairs = zip(map(later, self.networks), self.positions, strict=True)
         transforms = [self.transform(network, position, context) for network, position in pairs]
@@ -138,7 +138,7 @@ class Flow(keras.layers.Layer, abc.ABC):
 def _positions(event_size: int, number: int, seed: int) -> list[np.ndarray]:
     """Return the position of each value in each transform.
 
-    Pairs of an order and its reverse, of which one is plain.
+    They are pairs of an order and its reverse; the first order is left to right.
     """
     random = np.random.RandomState(seed)
     firsts = [np.arange(event_size), *(random.permutation(event_size) for _ in range(1, number))]
@@ -150,8 +150,8 @@ def _positions(event_size: int, number: int, seed: int) -> list[np.ndarray]:
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class MaskedAutoregressiveFlow(Flow):
-    """A masked autoregressive flow: densities in one pass, draws in as many as a vector has values.
-    For priors.
+    """A masked autoregressive flow, for priors: a density takes one pass, a draw takes one pass for
+    each value of a vector.
 
     Reference: Papamakarios et al., 2017, Masked Autoregressive Flow for Density Estimation,
         arXiv:1705.07057.
@@ -185,12 +185,11 @@ class MaskedAutoregressiveFlow(Flow):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class InverseAutoregressiveFlow(Flow):
-    """An inverse autoregressive flow: draws in one pass, and densities at its own draws too. For
-    posteriors.
+    """An inverse autoregressive flow, for posteriors: a draw and its density take one pass.
 
-    The density of any other value takes as many passes as a vector has values. So it is in an
-    objective that stops the gradient at its draws, such as `IWAE(estimator="dreg")`: right, but
-    slow.
+    The density of any other value takes one pass for each value of a vector. An objective that
+    stops the gradient at the draws, such as `IWAE(estimator="dreg")`, needs such densities: it is
+    right, but slow.
 
     Reference: Kingma et al., 2016, Improving Variational Inference with Inverse Autoregressive
         Flow, arXiv:1606.04934.
@@ -224,8 +223,8 @@ class InverseAutoregressiveFlow(Flow):
 
 
 class _Autoregression(tfb.MaskedAutoregressiveFlow):
-    """TFP's bijector, whose loop XLA can differentiate: in a batch of unknown size TFP does not see
-    its length.
+    """TFP's bijector, with a loop that XLA can differentiate: in a batch of unknown size, TFP does
+    not know the length of its own loop.
     """
 
     def _forward(self, x, **kwargs):
@@ -274,9 +273,9 @@ class FlowPosterior(DistributionLayer):
     """A normal distribution with diagonal covariance, pushed through a flow: a posterior that need
     not be normal.
 
-    The encoder gives the normal distribution and, if the flow has a context, that too, so that each
-    example has a transform of its own. It starts near the normal distribution. `flow` should draw
-    fast, as `InverseAutoregressiveFlow`, `RealNVP` and `NeuralSpline` do.
+    The encoder gives the normal distribution and the flow's context, if it has one, so that each
+    example has its own transform. The posterior starts near the normal distribution. `flow` should
+    draw fast, as `InverseAutoregressiveFlow`, `RealNVP` and `NeuralSpline` do.
 
     Reference: Rezende & Mohamed, 2015, Variational Inference with Normalizing Flows,
     arXiv:1505.05770; Kingma et al., 2016, arXiv:1606.04934.
@@ -292,7 +291,7 @@ class FlowPosterior(DistributionLayer):
 
     Output: `tfd.TransformedDistribution`, batch shape `[...]`, event shape `[event_size]`. It is
         not a composite tensor, so a `tf.function` cannot return it as a distribution. It has no
-        closed mean; `sampling.point` gives that of draws.
+        mean in closed form; `sampling.point` gives the mean of draws.
 
     Raises:
         TypeError: if `flow` is not a `Flow`.

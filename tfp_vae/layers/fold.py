@@ -1,6 +1,6 @@
-"""One way to call a network that ends in a distribution layer.
+"""Calls of networks that end in a distribution layer.
 
-Inputs by name, any number of leading axes.
+Inputs go by name, with any number of leading axes.
 """
 
 import inspect
@@ -18,12 +18,12 @@ from tfp_vae.layers.tensor_like import expect_distribution, unwrap
 tfd = tfp.distributions
 
 
-# Why the batch of a hierarchy is not unfolded.
+# The error if the batch of a hierarchy would have to be unfolded.
 ONE_AXIS = "A joint distribution whose parts depend on each other has one batch axis only."
 
 
 def named_inputs(network: keras.layers.Layer) -> dict[str, keras.KerasTensor]:
-    """Return a network's inputs by name, nothing where it has no `keras.Input`.
+    """Return a network's inputs by name, an empty dict if it has no `keras.Input`.
 
     >>> list(named_inputs(keras.Sequential([keras.Input((3,), name="z1"), keras.layers.Dense(4)])))
     ['z1']
@@ -48,12 +48,12 @@ def is_automatic(name: str) -> bool:
 
 
 def call_by_name(network: keras.layers.Layer, values: Mapping, main: str | None = None):
-    """Call a network with those of the values that it names.
+    """Call a network with the values that its inputs are named after.
 
-    `main` is what a sole input of any other name takes.
+    If there is only one input, with any other name, it takes the value called `main`.
 
     Raises:
-        ValueError: if there is no value of a name.
+        ValueError: if an input has no value of its name.
 
     Example:
     >>> network = keras.Sequential([keras.Input((1,), name="b"), keras.layers.Rescaling(2.0)])
@@ -75,7 +75,7 @@ def call_by_name(network: keras.layers.Layer, values: Mapping, main: str | None 
 
 
 def names_taken(network: keras.layers.Layer, values: Mapping, main: str | None = None) -> list[str]:
-    """List the values that `call_by_name` calls a network with."""
+    """Return the names of the values that `call_by_name` calls a network with."""
     names = list(named_inputs(network))
     if main is not None and (not names or (len(names) == 1 and names[0] not in values)):
         return [main]
@@ -92,16 +92,16 @@ def names_taken(network: keras.layers.Layer, values: Mapping, main: str | None =
 def fold(
     network: keras.layers.Layer, values: Mapping, event_ndims: Mapping, main: str | None = None
 ) -> tfd.Distribution:
-    """Call a network on tensors `[..., *event_shape]` by name, and give a plain distribution of
+    """Call a network on tensors `[..., *event_shape]` by name, and return a plain distribution of
     batch shape `[...]`.
 
     Keras knows one batch axis, so all leading axes become one, and the batch is unfolded
     afterwards. Values with fewer leading axes than others are repeated along them.
 
     Args:
-        network: what ends in a distribution layer.
+        network: a network that ends in a distribution layer.
         values: the network's inputs by name, and maybe others.
-        event_ndims: for each value the number of its axes that are no leading ones.
+        event_ndims: for each value, the number of its axes after the leading ones.
         main: see `call_by_name`.
 
     Example:
@@ -131,15 +131,15 @@ def fold(
 def unfold(
     distribution: tfd.Distribution, shape, num_axes: int = 1, *, repeat: bool = False
 ) -> tfd.Distribution:
-    """Return a distribution of batch shape `[n, *rest]` with the batch shape `[*shape, *rest]`.
+    """Return a distribution with its batch shape `[n, *rest]` changed to `[*shape, *rest]`.
 
-    The same class.
+    The class stays the same.
 
     Args:
         distribution: a plain tfd object.
-        shape: of the new axes, of which one may be -1.
-        num_axes: how many axes, from the first, they replace.
-        repeat: whether the distribution is repeated along the new axes, which replace none.
+        shape: shape of the new axes; one of them may be -1.
+        num_axes: number of leading axes that the new axes replace.
+        repeat: whether to repeat the distribution along the new axes, which then replace none.
 
     Raises:
         ValueError: if a part of a joint distribution depends on others.
@@ -181,8 +181,8 @@ def _unfold(
 
 
 def named_function(names: Sequence[str], function: Callable) -> Callable:
-    """Return a function of keyword arguments whose signature says their names, which TFP's joint
-    distributions read.
+    """Return a function of keyword arguments whose signature lists their names, because TFP's joint
+    distributions read it.
     """
 
     def named(**values):

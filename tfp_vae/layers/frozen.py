@@ -1,8 +1,9 @@
-"""Networks whose weights no gradient tape sees.
+"""Networks whose weights are hidden from gradient tapes.
 
 TFP's optimizers (`tfp.vi.fit_surrogate_posterior`, `tfp.math.minimize`) train each `tf.Variable`
-that their target reads, and Keras's weights are such, whatever `layer.trainable` says. A frozen
-network computes the same, with the same gradients to its inputs, and leaves its weights alone.
+that their target reads. Keras's weights are such variables, even if `layer.trainable` is False. A
+frozen network computes the same values and the same gradients by its inputs, but its weights do not
+change.
 """
 
 import contextlib
@@ -14,15 +15,15 @@ import tensorflow as tf
 
 from tfp_vae.layers.internals import global_seed_state, unwatched, without_autocast
 
-# The weights that are frozen now, and what is read instead of them.
+# The weights that are frozen now, and the tensors that are read instead of them.
 _FROZEN: contextvars.ContextVar[tuple] = contextvars.ContextVar("frozen", default=())
 
 
 @contextlib.contextmanager
 def frozen(networks: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Read the weights of networks so that no tape watches them, as long as this is open.
+    """Read the weights of networks so that no tape watches them, within this context.
 
-    Of a network that is called later, such as those of a flow, `later` keeps them so.
+    For a network that is called after the context, such as that of a flow, use `later`.
 
     >>> dense = keras.layers.Dense(1)
     >>> dense.build((None, 1))
@@ -53,9 +54,9 @@ def later(network: Callable) -> Callable:
 
 @contextlib.contextmanager
 def _reading(pairs: Iterable[tuple[keras.Variable, tf.Tensor | None]]) -> Iterator[None]:
-    """Give weights these values, as long as this is open; to those that are frozen already, theirs.
+    """Give weights these values within this context; weights that are frozen already keep theirs.
 
-    What has no value, and the state of a random generator, which goes on, is read now.
+    A weight without a value is read now, and so is the state of a random generator, which goes on.
     """
     before = _FROZEN.get()
     known = {id(weight) for weight, _ in before}
@@ -79,7 +80,7 @@ def _reading(pairs: Iterable[tuple[keras.Variable, tf.Tensor | None]]) -> Iterat
             yield
     finally:
         _FROZEN.reset(token)
-    # The states of random generators, which draws change, stay changed.
+    # Draws change the states of random generators; keep these changes.
     for weight, value in whole:
         new = scope.get_current_value(weight)
         if new is not value and not value.dtype.is_floating:

@@ -20,11 +20,11 @@ tfb = tfp.bijectors
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Independent(DistributionLayer):
-    """Any class of tfd, its parameters predicted: independent distributions, one for each value of
+    """Any class of tfd with predicted parameters: independent distributions, one for each value of
     an event.
 
-    Use it for a distribution that has no layer of its own. TFP says of each parameter how an
-    unconstrained number becomes a valid value, such as softplus for a scale. A class over vectors
+    Use it for a distribution that has no layer of its own. TFP defines how an unconstrained number
+    becomes a valid value of each parameter, such as by softplus for a scale. A class over vectors
     or matrices takes the last axes of `event_shape` as its own: `Independent(tfd.Dirichlet, 4)` is
     one Dirichlet distribution of four categories.
 
@@ -42,13 +42,13 @@ class Independent(DistributionLayer):
         params: `[..., params_size]`, all values of the first predicted parameter, then all of the
             second ..., in the order of the class's own arguments. Unconstrained.
 
-    Output: `distribution_class`, inside `tfd.Independent` if the event has more axes than it; batch
-        shape `[...]`.
+    Output: `distribution_class`, inside `tfd.Independent` if the event has more axes than
+        that of the class; batch shape `[...]`.
 
     Raises:
         TypeError: if `distribution_class` is not a class of distributions.
-        ValueError: if TFP cannot constrain a parameter that is neither left out of `predicted` nor
-            a constant, or `params` has another size; when saving, if the class is not one of tfd.
+        ValueError: if TFP cannot constrain a predicted parameter, or `params` has another size;
+            when saving, if the class is not one of tfd.
 
     Example:
     >>> p = Independent(tfd.Gamma, [2])(tf.zeros([3, Independent.params_size(tfd.Gamma, [2])]))
@@ -118,7 +118,7 @@ class Independent(DistributionLayer):
 class OfOneClass(DistributionLayer):
     """Base of layers of independent distributions of one class, one for each value of an event.
 
-    A member says its class and, where it has some, its lower bounds.
+    A subclass sets its class, and its lower bounds if it has some.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -154,8 +154,8 @@ class OfOneClass(DistributionLayer):
         return independent_params_size(cls.base, event_shape)
 
 
-# Their samplers draw from a gamma and a Poisson distribution by an operation that XLA does not
-# have.
+# The samplers of these classes draw from a gamma and a Poisson distribution by an operation that
+# XLA does not have.
 NOT_SAMPLED_UNDER_XLA = (tfd.NegativeBinomial, tfd.ZeroInflatedNegativeBinomial)
 
 
@@ -215,7 +215,7 @@ def independent_of(
     """Make the last batch axes of `base` part of its event, so that the event has `event_ndims`
     axes.
 
-    For the scalar event shape `()`, `tfd.Independent` is there too, as in tfp.layers.
+    The result is a `tfd.Independent` even for the scalar event shape `()`, as in tfp.layers.
     """
     reinterpreted = event_ndims - base.event_shape.rank
     if base.event_shape.rank and not reinterpreted:
@@ -229,8 +229,8 @@ def independent_of(
 
 
 def _unconstrained(distribution_class, event_shape, predicted, constants, dtype=tf.float32) -> dict:
-    """Return for each predicted parameter the shape of its unconstrained values and its
-    constraining bijector.
+    """Return the shape of the unconstrained values and the constraining bijector of each predicted
+    parameter.
     """
     properties = distribution_class.parameter_properties(dtype)
     if predicted is None:
@@ -263,7 +263,7 @@ def _shape_and_bijector(
 
 
 def _as_parameters(constants: dict, dtype) -> dict:
-    """Bring constant numbers to the dtype of the predicted ones."""
+    """Cast constant parameters to the dtype of the predicted ones."""
     numbers = (int, float, list)
     return {
         name: tf.constant(value, dtype) if isinstance(value, numbers) else value

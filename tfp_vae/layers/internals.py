@@ -1,6 +1,6 @@
-"""What is used of Keras, TensorFlow and TFP without being public.
+"""The private parts of Keras, TensorFlow and TFP that this package uses.
 
-Why, and which public thing would replace it.
+Each entry tells why it is needed, or which public function would replace it.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ from keras.src.backend.common.global_state import get_global_attribute, set_glob
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from tensorflow.python.util.dispatch import register_dispatchable_type
 
-# `tf.experimental.dispatch_for_api` looks at annotations of classes that are registered, and
-# composite tensors alone are so by themselves. A public registration would replace it.
+# `tf.experimental.dispatch_for_api` looks only at annotations of registered classes, and only
+# composite tensors are registered by default. A public registration would replace it.
 dispatchable = register_dispatchable_type
 
 
 def layers_within(network: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Return all layers of a network.
 
-    `keras.Model.layers` leaves out those that layers have inside.
+    `keras.Model.layers` leaves out layers inside other layers.
     """
     return list(network._flatten_layers())
 
@@ -44,7 +44,7 @@ def history_of(symbolic) -> Any:
 
 
 def take_non_tensors(layer: keras.layers.Layer) -> None:
-    """Let a layer be called on what is no tensor, such as a `tfd.Distribution`.
+    """Let a layer be called on objects other than tensors, such as a `tfd.Distribution`.
 
     Keras has no public switch for it.
     """
@@ -52,14 +52,14 @@ def take_non_tensors(layer: keras.layers.Layer) -> None:
 
 
 def as_it_stands(error: Exception) -> None:
-    """Let Keras add no list of arguments to an error: its public switch is one for all errors."""
+    """Keep Keras from adding its list of arguments to this error; its public switch is global."""
     error._keras_call_info_injected = True  # type: ignore[attr-defined]
 
 
 def graph_aside(name: str) -> tf.Graph:
-    """Return a graph that is traced and thrown away.
+    """Return a graph for a trace that is thrown away.
 
-    `tf.Graph` has no composite tensors and captures nothing.
+    `tf.Graph` supports no composite tensors and captures nothing.
     """
     return tf.__internal__.FuncGraph(name)
 
@@ -67,15 +67,15 @@ def graph_aside(name: str) -> tf.Graph:
 def eagerly() -> AbstractContextManager:
     """Return to eager execution inside a graph.
 
-    `tf.init_scope` leaves every graph, but not a `tf.Graph` of its own.
+    `tf.init_scope` leaves the graph of a `tf.function`, but not a plain `tf.Graph`.
     """
     return tf.__internal__.eager_context.eager_mode()
 
 
 def plain_class(kind: type) -> type:
-    """Return the class that all distributions of a kind have.
+    """Return the base class that all distributions of a kind share.
 
-    `tfd.Independent` is only that of composite tensors.
+    `tfd.Independent` itself is only the class of those that are composite tensors.
     """
     return kind.__mro__[1]
 
@@ -83,7 +83,7 @@ def plain_class(kind: type) -> type:
 def leave_unwatched(variables: Iterable[tf.Variable]) -> None:
     """Let no gradient tape watch variables.
 
-    A loaded SavedModel's are as trainable as they were when it was saved, and `tf.Variable` has no
+    Those of a loaded SavedModel are as trainable as when it was saved, and `tf.Variable` has no
     public way to change that.
     """
     for variable in variables:
@@ -91,21 +91,22 @@ def leave_unwatched(variables: Iterable[tf.Variable]) -> None:
 
 
 def unwatched(weight: keras.Variable) -> tf.Tensor:
-    """Read a weight by its resource: a tape watches what is read through a `tf.Variable`.
+    """Read a weight by its resource, because a tape watches reads through a `tf.Variable`.
 
-    Under autocast `weight.value` is a cast copy, which the tape has seen already.
+    Under autocast, `weight.value` is a cast copy, which the tape has watched already.
     """
     given = get_stateless_scope().get_current_value(weight) if in_stateless_scope() else None
     value = weight._value if given is None else given
-    for variable in getattr(value, "values", [value]):  # of a replica each, all equal
+    for variable in getattr(value, "values", [value]):  # one for each replica, all equal
         if isinstance(variable, tf.Variable):
             return tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
     return value
 
 
 def global_seed_state() -> keras.Variable | None:
-    """Return the state of the random generator that Keras's layers and `keras.random` draw from
-    where they have none of their own, if there is one yet.
+    """Return the state of Keras's global random generator, or None if there is none yet.
+
+    Keras's layers and `keras.random` draw from it if they have no generator of their own.
     """
     generator = get_global_attribute("global_seed_generator")
     return None if generator is None else generator.state
@@ -113,8 +114,10 @@ def global_seed_state() -> keras.Variable | None:
 
 @contextlib.contextmanager
 def without_autocast() -> Iterator[None]:
-    """Return to the own dtypes of weights: inside a layer of another policy, which may call a model,
-    Keras gives them cast. Its `AutocastScope(None)` gives them in float32.
+    """Read weights in their own dtypes.
+
+    Inside a layer with another dtype policy, which may call a model, Keras casts the weights. Its
+    `AutocastScope(None)` would cast them to float32.
     """
     scope = get_global_attribute("autocast_scope")
     set_global_attribute("autocast_scope", None)

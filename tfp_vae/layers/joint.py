@@ -1,7 +1,4 @@
-"""Several distributions by name.
-
-Groups of latents, layers of a hierarchy, data of several kinds.
-"""
+"""Several distributions by name: groups of latents, layers of a hierarchy, kinds of data."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,8 +19,7 @@ tfd = tfp.distributions
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 def concatenated_draw(distribution: tfd.Distribution) -> tf.Tensor:
-    """Draw all parts of a joint distribution, flatten their events, and write them one after
-    another.
+    """Draw all parts of a joint distribution, flatten their events, and concatenate them.
 
     >>> concatenated_draw(tfd.JointDistributionNamed({"a": tfd.Normal([0.], 1.), "b": tfd.Poisson([3.])})).shape
     TensorShape([1, 2])
@@ -47,8 +43,9 @@ class Joint(DistributionLayer):
 
     Use it to end an encoder in several groups of latents or in a hierarchy of them, as the prior of
     a hierarchy, or to end a decoder in data of several kinds. Each part is a network that ends in a
-    distribution layer, or a prior. It takes what its `keras.Input`s are named after: a part before
-    it, or an input of this layer; one input of any other name takes this layer's own input.
+    distribution layer, or a prior. The names of its `keras.Input`s tell what it takes: the draw of
+    a part before it, or an input of this layer. A single input with any other name takes this
+    layer's own input.
 
     Reference: hierarchies: Burda et al., 2016, arXiv:1509.00519; with a shared path from the top
     down, see `ProductOfNormals`.
@@ -69,7 +66,7 @@ class Joint(DistributionLayer):
     Raises:
         TypeError: if `parts` is not a dict of Keras layers, or one of them does not give a
             distribution.
-        ValueError: if there are no parts, or a part takes an input that there is not.
+        ValueError: if there are no parts, or a part takes an input that does not exist.
 
     Example:
     >>> from tfp_vae.layers import MultivariateNormalDiag
@@ -104,7 +101,7 @@ class Joint(DistributionLayer):
 
     @property
     def named_inputs(self) -> dict[str, keras.KerasTensor]:
-        """What parts ask for by a name of the user's, and what is no part."""
+        """The inputs of the parts that the user named, other than parts."""
         asked = [item for network in self.parts.values() for item in named_inputs(network).items()]
         return {
             name: tensor
@@ -118,7 +115,7 @@ class Joint(DistributionLayer):
     ) -> tfd.Distribution:
         """Build the joint distribution.
 
-        Its parts say by themselves whether they check their arguments.
+        Each part decides for itself whether to check its arguments.
         """
         values = dict(features) if isinstance(features, Mapping) else {"features": features}
         main = None if isinstance(features, Mapping) else "features"
@@ -133,7 +130,7 @@ class Joint(DistributionLayer):
 
 
 def names_of(layer: keras.layers.Layer) -> str | dict[str, str]:
-    """Return the name of a layer's class; of a `Joint` a dict of the names of its parts.
+    """Return the name of a layer's class; for a `Joint`, a dict of such names by part.
 
     >>> names_of(Joint({"age": keras.Sequential([keras.layers.Identity()])}))
     {'age': 'Identity'}
@@ -146,8 +143,8 @@ def names_of(layer: keras.layers.Layer) -> str | dict[str, str]:
 def _dependent(
     network: keras.layers.Layer, values: dict, needs: Sequence[str], main: str | None
 ) -> Callable:
-    """Return the function of the latents before it that TFP asks for, with their names as its
-    arguments.
+    """Return a part as a function of the latents before it, with their names as its arguments, as
+    TFP requires.
     """
     inputs = named_inputs(network)
     event_ndims = {
@@ -173,12 +170,12 @@ def _expect_distribution(name: str, output) -> tfd.Distribution:
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class ProductOfNormals(DistributionLayer):
-    """The normalized product of normal densities: what several experts agree on.
+    """The normalized product of the normal densities of several experts.
 
-    The precisions add up, and the mean is that of the experts' means, weighted by their precisions.
-    In a ladder the posterior of a layer is the product of what its features say and what the layer
-    above says, the latter through the prior's own network; with several sources of data it joins
-    what each of them says.
+    The precisions add up, and the mean is the average of the experts' means, weighted by their
+    precisions. In a ladder, a layer's posterior is the product of two experts: one depends on the
+    layer's features; the other depends on the layer above, and is the prior's own network. With
+    several sources of data, each source has an expert.
 
     Reference: Soenderby et al., 2016, Ladder variational autoencoders, arXiv:1602.02282; Wu &
     Goodman, 2018, Multimodal generative models for scalable weakly-supervised learning,
@@ -186,7 +183,7 @@ class ProductOfNormals(DistributionLayer):
 
     Args:
         experts: networks that end in `MultivariateNormalDiag` or another normal distribution of
-            diagonal covariance; each takes what its `keras.Input` is named after.
+            diagonal covariance; each takes the value that its `keras.Input` is named after.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 

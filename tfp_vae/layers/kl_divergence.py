@@ -1,9 +1,9 @@
 """The KL divergence as a term of a Keras model's loss: as an activity regularizer, or as a layer.
 
-Both add mean over the batch of KL(q(z|x) || p(z)), in nats per example, once. They differ in who
-divides by the batch size. Keras (3.14 and later) divides what an activity regularizer returns by
-the length of the output's first axis, so the regularizer returns that many times the mean. Keras
-divides nothing that comes by `add_loss`, so the layer adds the mean.
+Both add the mean of KL(q(z|x) || p(z)) over the batch, in nats per example, once. They differ in
+the division by the batch size. Keras (3.14 and later) divides the value of an activity regularizer
+by the length of the output's first axis, so the regularizer returns the mean times that length.
+Keras does not divide the values of `add_loss`, so the layer adds the mean.
 """
 
 import functools
@@ -31,34 +31,34 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
 
     It is a Keras layer too, so that the distribution layer tracks, trains and saves the prior's
     weights with its own.
-    The value does not know of sample weights: use `tfp_vae.VAE` for weighted examples.
+    The value ignores sample weights: use `tfp_vae.VAE` for weighted examples.
 
     Reference: Kingma & Welling, 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 
     Args:
-        distribution_b: the prior p(z): a Keras layer or model that gives a distribution whatever
-            its input, such as a `tfp_vae.priors.Prior` or `Sequential([VariableLayer(...),
+        distribution_b: the prior p(z): a Keras layer or model whose distribution does not depend
+            on its input, such as a `tfp_vae.priors.Prior` or `Sequential([VariableLayer(...),
             DistributionLambda(...)])`; or a `tfd.Distribution`, which stays as it is; or a function
             without arguments.
         use_exact_kl: True for TFP's closed form, False for Monte Carlo: log q(z|x) - log p(z) at
             the test points.
         test_points_reduce_axis: axes over which the Monte Carlo values are averaged. Sample axes
-            and the batch axis are averaged in any case, for None and () these alone.
+            and the batch axis are always averaged; None and () average only these.
         test_points_fn: function of q(z|x) that gives the test points. The default takes the tensor
             that q(z|x) is converted to, which the next layers see.
         weight: factor of the divergence: a number, a variable or a
             `keras.optimizers.schedules.LearningRateSchedule`; None is 1. A variable is never
             trained; a reloaded model has one of the same value. A schedule is read at the number of
-            calls in training so far, which is saved with the model; evaluation reads it there too.
+            training calls so far, which is saved with the model; evaluation uses this number too.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        distribution_a: q(z|x), what a distribution layer returns: batch shape `[batch, ...]`.
+        distribution_a: q(z|x), the output of a distribution layer, batch shape `[batch, ...]`.
 
     Output:
         Scalar, in nats: the weighted divergence averaged over samples and batch and summed over
-        further batch axes, times the length of the first axis of the tensor q(z|x) is converted to.
-        With one draw: the sum over the batch.
+        further batch axes, times the length of the first axis of the tensor that q(z|x) is
+        converted to. With one draw, this is the sum over the batch.
 
     Raises:
         TypeError: if `distribution_b` or the layer's output is not a distribution.
@@ -90,7 +90,7 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        take_non_tensors(self)  # a plain tfd object may be asked about, too
+        take_non_tensors(self)  # the input may also be a plain tfd object
         self.distribution_b = _check_prior(distribution_b)
         self.use_exact_kl = use_exact_kl
         self.test_points_reduce_axis = test_points_reduce_axis
@@ -141,12 +141,12 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-@DistributionLayer.register  # it hands on a distribution, and Keras may trace through it as through those that make one
+@DistributionLayer.register  # it returns a distribution, so Keras may trace through it too
 class KLDivergenceAddLoss(keras.layers.Layer):
-    """A layer that hands on q(z|x) as it is, and adds KL(q(z|x) || p(z)) to the model's loss.
+    """A layer that returns q(z|x) unchanged, and adds KL(q(z|x) || p(z)) to the model's loss.
 
     Use it after a distribution layer, where `KLDivergenceRegularizer` does not fit. It adds the
-    mean over the batch: the value that a `KLDivergenceRegularizer` comes to after Keras divided it.
+    mean over the batch: the value of a `KLDivergenceRegularizer` after Keras's division.
 
     Reference: Kingma & Welling, 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 
@@ -156,7 +156,7 @@ class KLDivergenceAddLoss(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        distribution_a: q(z|x), what a distribution layer returns: batch shape `[batch, ...]`.
+        distribution_a: q(z|x), the output of a distribution layer, batch shape `[batch, ...]`.
 
     Output:
         `distribution_a`.
@@ -219,14 +219,14 @@ class Weighting(keras.layers.Layer):
 
     def __init__(self, weight=None, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        # Keras would train a variable of its own, down to zero; the TensorFlow variable in it is
+        # Keras would train a Keras variable, down to zero; the TensorFlow variable inside it is
         # only read.
         self.weight = weight.value if isinstance(weight, keras.Variable) else weight
         self.step = None
         if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
             # Neither a layer nor a regularizer can reach the optimizer, so the steps are counted
-            # here. Each replica counts for itself: to agree in the middle of a call would mix up
-            # the replicas' losses.
+            # here. Each replica counts for itself: to synchronize in the middle of a call would mix
+            # up the replicas' losses.
             self.step = keras.Variable(
                 0,
                 dtype="int32",
@@ -238,7 +238,7 @@ class Weighting(keras.layers.Layer):
         self.built = True
 
     def apply(self, divergence: tf.Tensor, training) -> tf.Tensor:
-        """Weigh the divergence, and count the step if it is one of training."""
+        """Multiply the divergence by the weight, and count the step if it is a training step."""
         weight = (
             1.0
             if self.weight is None
@@ -275,7 +275,7 @@ def kl_divergence(
 ) -> tf.Tensor:
     """Return KL(a || b), in nats.
 
-    `[*batch]`, or `[*sample, *batch]` at the test points, reduced axes of length 1.
+    The shape is `[*batch]`, or `[*sample, *batch]` at test points, with length 1 for reduced axes.
 
     Raises:
         ValueError: if a draw of `a` has no gradient, or `a` and `b` are distributions over
@@ -324,7 +324,7 @@ def kl_divergence(
 def mean_then_sum(kl: tf.Tensor, num_summed_axes: int) -> tf.Tensor:
     """Sum over the last axes and take the mean over those before.
 
-    Of nothing (an empty batch) the mean is 0.
+    The mean of an empty batch is 0.
 
     >>> mean_then_sum(tf.ones([5, 3, 2]), num_summed_axes=1).numpy()
     np.float32(2.0)
@@ -337,7 +337,7 @@ def mean_then_sum(kl: tf.Tensor, num_summed_axes: int) -> tf.Tensor:
 def call_prior(prior) -> tfd.Distribution:
     """Return the distribution of a prior.
 
-    A Keras layer, a `tfd.Distribution`, or a function without arguments.
+    The prior is a Keras layer, a `tfd.Distribution`, or a function without arguments.
     """
     return prior()
 
@@ -375,7 +375,7 @@ def _check_prior(prior):
 
 
 def is_trainable(value) -> bool:
-    """Return whether a value is a variable, of TensorFlow or of Keras, that training would move."""
+    """Return whether a value is a trainable variable, of TensorFlow or of Keras."""
     return bool(getattr(value, "trainable", False))
 
 
@@ -403,7 +403,7 @@ def _prior_to_config(prior):
         return object_to_config(prior, "distribution_b")
     config = to_config(prior, "distribution_b")
     if isinstance(prior, keras.layers.Layer):
-        # One prior of two layers stays one: Keras forgets this two levels deep.
+        # A prior shared by two layers stays shared: Keras loses this two levels deep.
         config["shared_object_id"] = id(prior)
     return config
 

@@ -25,7 +25,7 @@ tfb = tfp.bijectors
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class MixtureSameFamily(DistributionLayer):
-    """A mixture of distributions that another layer gives.
+    """A mixture whose components come from another distribution layer.
 
     Args:
         num_components: number of components of the mixture.
@@ -234,7 +234,7 @@ class MixtureQuantizedLogistic(DistributionLayer):
         num_components: number of components of each mixture.
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
         num_levels: number of levels, from 0 to `num_levels` - 1.
-        convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, and no mode.
+        convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, but no mode.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -303,8 +303,8 @@ class MixtureQuantizedLogistic(DistributionLayer):
 
 @own
 class Categories(tfd.Categorical):
-    """TFP's, with probabilities whatever the number of axes: TensorFlow's softmax takes five at
-    most on the CPU.
+    """TFP's distribution, with probabilities for any number of axes: on the CPU, TensorFlow's
+    softmax takes at most five.
     """
 
     def _probs_parameter_no_checks(self):
@@ -316,7 +316,7 @@ class Categories(tfd.Categorical):
 
 
 def _last(event_ndims: int) -> list[int]:
-    """Return the order that moves the axis before those of the event behind them."""
+    """Return the order of axes that moves the axis before the event axes behind them."""
     return [*range(1, event_ndims + 1), 0]
 
 

@@ -28,7 +28,7 @@ tfb = tfp.bijectors
 
 # Lower bound of the scales of vectors, as in tfp.layers, so that no density is infinite.
 MIN_SCALE = 1e-5
-# softplus of it, plus MIN_SCALE, is 1.
+# The number whose softplus, plus MIN_SCALE, is 1.
 UNIT_SCALE = float(np.log(np.expm1(1.0 - MIN_SCALE)))
 
 
@@ -93,14 +93,14 @@ class MultivariateNormalTriL(DistributionLayer):
 
     The factor's diagonal is softplus of its parameter, plus 1e-5, as in tfp.layers.
 
-    As the posterior of a VAE it learns as fast as `MultivariateNormalDiag` with an
-    `off_diagonal_scale` of about 1 / event_size: the entries below the diagonal, many more than
-    those on it, otherwise begin as noise.
+    As the posterior of a VAE, it learns as fast as `MultivariateNormalDiag` if `off_diagonal_scale`
+    is about 1 / event_size. Otherwise the entries below the diagonal, which outnumber those on it,
+    start as noise.
 
     Args:
         event_size: number of dimensions.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
-        off_diagonal_scale: factor of the parameters below the diagonal; 1, the default, is that of
+        off_diagonal_scale: factor of the parameters below the diagonal; the default, 1, is that of
             tfp.layers.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -171,8 +171,8 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
     """A normal distribution with correlations along a few directions: between diagonal and full
     covariance.
 
-    The scale matrix is diag(d) + U U^T, d softplus of its parameter plus 1e-5, U of `rank` columns;
-    the covariance is its square. XLA cannot compile its density.
+    The scale matrix is diag(d) + U U^T, where d is softplus of its parameter, plus 1e-5, and U has
+    `rank` columns; the covariance is the square of this matrix. XLA cannot compile its density.
 
     Reference: Rezende et al., 2014, Stochastic Backpropagation, arXiv:1401.4082, section 4.3.
 

@@ -1,6 +1,6 @@
 """Normal distributions whose scale does not depend on the features.
 
-Trained, or in closed form from the data.
+The scale is trained, or computed in closed form from the data.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ __all__ = ["IndependentNormalLearnedScale", "IndependentNormalOptimalScale"]
 
 tfd = tfp.distributions
 
-# Spread of data that is worth beginning at.
+# Least spread of data that the scale starts from.
 LEAST_SPREAD = 1e-4
-# Share of the stored variance that a training step keeps: low, for one batch has many errors, and
-# they fall fast.
+# Share of the stored variance that a training step keeps: low, because one batch has many errors,
+# and they fall fast.
 MOMENTUM = 0.9
-# Whether `log_prob` moves the stored variance.
+# Whether `log_prob` updates the stored variance.
 _UPDATES = contextvars.ContextVar("updates", default=True)
 
 
 @contextlib.contextmanager
 def without_updates() -> Iterator[None]:
-    """Let `log_prob` of an optimal scale fit its outcomes without a lasting trace.
+    """Let `log_prob` with an optimal scale leave the stored variance as it is.
 
-    They are those of a call before.
+    An earlier call with the same outcomes has updated it.
     """
     token = _UPDATES.set(False)
     try:
@@ -46,13 +46,13 @@ def without_updates() -> Iterator[None]:
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentNormalLearnedScale(DistributionLayer):
-    """Independent normal distributions whose scale is a weight: the same for all z, so that it
-    cannot collapse on one.
+    """Independent normal distributions whose scale is a weight: it is the same for all z, so it
+    cannot collapse for one of them.
 
-    The scale is softplus of `rate` times the weight, plus 1e-5. It is 1 at first; `VAE.fit` begins
-    at the spread of the data, of a `tf.data.Dataset` at that of its first batch. Where it is shared
-    by a whole event, its optimum is the root of the mean squared error, and the log-likelihood
-    there weighs errors against the KL divergence without a beta to choose.
+    The scale is softplus of `rate` times the weight, plus 1e-5. It is 1 at first; `VAE.fit` sets
+    it to the spread of the data, or of the first batch of a `tf.data.Dataset`. If a whole event
+    shares it, its optimum is the root mean squared error, and the log-likelihood there balances
+    errors against the KL divergence without a beta to choose.
 
     Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders,
         arXiv:2006.13202.
@@ -60,10 +60,10 @@ class IndependentNormalLearnedScale(DistributionLayer):
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
         scale_shape: shape of the scale, which broadcasts to `event_shape`: `()` for one scale,
-            `event_shape` for one for each value, `(1, 1, 3)` for one for each channel of an image.
-        rate: how many times faster than other weights the scale moves: an optimizer's steps of some
-            thousandths would take a thousand steps from the spread of images to the error of their
-            reconstructions.
+            `event_shape` for one per value, `(1, 1, 3)` for one per channel of an image.
+        rate: how many times faster than other weights the scale moves. With a rate of 1, an
+            optimizer whose steps are some thousandths would take a thousand steps from the spread
+            of images to the error of their reconstructions.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -113,10 +113,10 @@ class IndependentNormalLearnedScale(DistributionLayer):
 
     @classmethod
     def from_config(cls, config: dict):
-        return super().from_config({"rate": 1.0, **config})  # of files from before there was a rate
+        return super().from_config({"rate": 1.0, **config})  # older files have no rate
 
     def begin_at(self, examples: Mapping[str, np.ndarray]) -> None:
-        """Begin at the spread of the examples about their mean, unless the scale has been moved
+        """Start at the spread of the examples about their mean, unless the scale has changed
         already.
         """
         if "x" not in examples or not self._is_new():
@@ -126,7 +126,7 @@ class IndependentNormalLearnedScale(DistributionLayer):
         padded = (1,) * (len(self.event_shape) - len(self.scale_shape)) + self.scale_shape
         shared = tuple(axis for axis, size in enumerate(padded) if size == 1)
         spread = np.sqrt(np.mean(variance, axis=shared)).reshape(self.scale_shape)
-        # Values that do not vary say nothing of their scale.
+        # Constant values tell nothing about their scale.
         spread = np.where(spread > LEAST_SPREAD, spread, 1.0)
         self.raw_scale.assign(
             (spread + np.log(-np.expm1(MIN_SCALE - spread)) - MIN_SCALE) / self.rate
@@ -144,7 +144,7 @@ class IndependentNormalLearnedScale(DistributionLayer):
         """Build the distribution from `params`, `[..., params_size(event_shape)]`, and the scale."""
         event_shape = as_event_shape(event_shape)
         (loc,) = split_params(params, [event_shape])
-        # Never a scalar: SavedModels hold what is one as a constant.
+        # Never a scalar: a SavedModel holds a scalar as a constant.
         scale = tf.broadcast_to(tf.cast(scale, loc.dtype), event_shape or tf.shape(loc))
         return independent_of(
             tfd.Normal(loc, scale, validate_args=validate_args), len(event_shape), name
@@ -158,14 +158,13 @@ class IndependentNormalLearnedScale(DistributionLayer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentNormalOptimalScale(DistributionLayer):
-    """Independent normal distributions of one scale, always the best one: the sigma-VAE's
-    likelihood.
+    """Independent normal distributions that share one scale, always the optimal one: the
+    sigma-VAE's likelihood.
 
-    In training, `log_prob` takes the root mean squared error of the batch it is given (all draws
-    and examples) for the
-    scale: of all scales the one of largest likelihood, so its value is -D/2 (1 + log(2 pi MSE)) on
-    average. There the likelihood does not change with the scale, so no gradient passes through it.
-    Elsewhere the scale is a weight that training leaves behind, the running mean of those squared
+    In training, `log_prob` uses the root mean squared error of its batch (all draws and examples)
+    as the scale. This scale has the largest likelihood, so the value is -D/2 (1 + log(2 pi MSE)) on
+    average. The likelihood does not change with the scale there, so no gradient passes through it.
+    Outside of training, the scale comes from a stored weight, the running mean of those squared
     errors, so that no example depends on its batch.
 
     Reference: Rybkin et al., 2021, Simple and effective VAE training with calibrated decoders,
@@ -178,7 +177,7 @@ class IndependentNormalOptimalScale(DistributionLayer):
 
     Call arguments:
         params: `[..., prod(event_shape)]`, the locations.
-        training: whether `log_prob` fits the scale to what it is given; `fit` says so.
+        training: whether `log_prob` fits the scale to its outcomes; `fit` sets it.
 
     Output:
         `tfd.Independent(tfd.Normal)`, batch shape `[...]`, event shape `event_shape`.
@@ -229,9 +228,9 @@ class IndependentNormalOptimalScale(DistributionLayer):
         )
 
     def update(self, mean_squared_error: tf.Tensor) -> None:
-        """Move the stored variance.
+        """Update the stored variance.
 
-        The plain mean at first, which has no start to forget, then a running one.
+        It is the plain mean at first, which needs no initial value, and then a running mean.
         """
         self.num_updates.assign(self.num_updates + 1.0)
         rate = tf.maximum(1.0 / tf.convert_to_tensor(self.num_updates), 1.0 - MOMENTUM)
@@ -249,11 +248,11 @@ class IndependentNormalOptimalScale(DistributionLayer):
 
 
 class FittedToTheBatch(tfd.Independent):
-    """Independent normal distributions that take their scale from the outcomes that `log_prob` is
-    asked about.
+    """Independent normal distributions that take their scale from the outcomes given to
+    `log_prob`.
 
     Args:
-        distribution: normal distributions, the scale for all else.
+        distribution: normal distributions; their scale serves for everything else.
         reinterpreted_batch_ndims: number of axes of the event.
         observe: function of the mean squared error, called in each `log_prob`.
     """
@@ -294,6 +293,6 @@ def _expect_broadcast(scale_shape: tuple[int, ...], event_shape: tuple[int, ...]
     if not fits:
         raise ValueError(
             f"scale_shape must broadcast to event_shape={event_shape}, received {scale_shape}. Give "
-            "() for one scale, event_shape for one for each value, or 1 along the axes that share "
+            "() for one scale, event_shape for one per value, or 1 along the axes that share "
             "a scale."
         )

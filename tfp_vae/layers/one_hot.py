@@ -1,6 +1,4 @@
-"""Distributions over one of several categories, written as a vector that is 1 there and 0
-elsewhere.
-"""
+"""Distributions over categories, written as one-hot vectors."""
 
 from collections.abc import Sequence
 
@@ -94,8 +92,8 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
     """A categorical distribution over one-hot vectors with a gradient through its draws: a discrete
     posterior.
 
-    A draw is one-hot; its gradient is that of the probabilities. That gradient is biased unless
-    what follows is linear in the draw. The KL divergence to a `tfd.OneHotCategorical` prior is
+    A draw is one-hot; its gradient is that of the probabilities. This gradient is biased unless
+    the loss is linear in the draw. The KL divergence to a `tfd.OneHotCategorical` prior is
     analytic.
 
     Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons,
@@ -111,8 +109,7 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
         params: `[..., prod(event_size)]`, the logits.
 
     Output: A `tfd.OneHotCategorical` that states it is reparameterized, inside `tfd.Independent`
-        for several variables;
-            batch shape `[...]`, event shape `event_size`.
+        for several variables; batch shape `[...]`, event shape `event_size`.
 
     Raises:
         ValueError: if `event_size` is neither a positive integer nor a shape, or `params` has
@@ -158,10 +155,10 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
 
 @own
 class OneHot(tfd.OneHotCategorical):
-    """TFP's, whose log-density, linear in its outcome, has a gradient by it; TFP stops that one.
+    """TFP's distribution, with a gradient of the log-density by its outcome, which TFP stops.
 
-    Without it the gradient of a sampled KL divergence would not reach the posterior through
-    straight-through draws.
+    The log-density is linear in the outcome. Without this gradient, the gradient of a sampled KL
+    divergence would not reach the posterior through straight-through draws.
     """
 
     def _log_prob(self, x):
@@ -178,9 +175,9 @@ class RelaxedOneHotCategorical(DistributionLayer):
     """The Gumbel-softmax (concrete) distribution: a continuous posterior near the one-hot vectors.
 
     Its draws are probabilities, reparameterized; the lower the temperature, the nearer to one-hot.
-    A probability too small for floating point is drawn as the least one, where `log_prob` counts
-    the mass of all below. TFP knows no mean
-    and no mode of it: convert it by "sample".
+    A probability too small for floating point is drawn as the smallest possible one, where
+    `log_prob` counts the mass of all smaller ones. TFP has no mean and no mode for it: convert it
+    by "sample".
 
     Reference: Jang et al., 2017, arXiv:1611.01144; Maddison et al., 2017, arXiv:1611.00712.
 
@@ -195,8 +192,7 @@ class RelaxedOneHotCategorical(DistributionLayer):
         params: `[..., prod(event_size)]`, the logits.
 
     Output: `tfd.RelaxedOneHotCategorical`, inside `tfd.Independent` for several variables; batch
-        shape `[...]`, event
-            shape `event_size`.
+        shape `[...]`, event shape `event_size`.
 
     Raises:
         ValueError: if `event_size` is neither a positive integer nor a shape, `temperature` is not
@@ -251,13 +247,13 @@ class RelaxedOneHotCategorical(DistributionLayer):
 
 @own
 class CensoredRelaxedOneHotCategorical(tfd.RelaxedOneHotCategorical):
-    """TFP's, with each probability below the least that floating point holds censored: drawn as
-    that least one.
+    """TFP's distribution, with each probability censored at the least that floating point can hold:
+    a smaller one is drawn as this least one.
 
-    `log_prob` is the density of those that are not censored, times the mass of all that lies below
-    for the others: an integral in closed form. TFP's is infinite or not a number at 0. Clipping the
-    draws alone would not do: a posterior beyond the clip would have no density there, and its
-    sampled KL divergence would fall without bound as its logits grow.
+    `log_prob` is the density of the uncensored probabilities, times the mass of all smaller values
+    for the censored ones: an integral in closed form. TFP's density is infinite or NaN at 0. It is
+    not enough to clip the draws: a posterior with its mass beyond the clip would have no density
+    there, and its sampled KL divergence would fall without bound as its logits grow.
     """
 
     def _call_sample_n(self, *args, **kwargs):
@@ -286,7 +282,7 @@ class CategoricalMixtureOfOneHotCategorical(DistributionLayer):
     Args:
         event_size: number of categories.
         num_components: number of components of the mixture.
-        convert_to_tensor_fn: see `DistributionLayer`; a function may ask `log_mean()`.
+        convert_to_tensor_fn: see `DistributionLayer`; a function may call `log_mean()`.
         sample_dtype: dtype of a draw; None takes that of `params`.
         validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
@@ -296,8 +292,8 @@ class CategoricalMixtureOfOneHotCategorical(DistributionLayer):
             component.
 
     Output: A `tfd.MixtureSameFamily`, batch shape `[...]`, event shape `[event_size]`; its mode is
-        the most probable category, and `log_mean()` the logarithm of the mean, that is of all
-        probabilities.
+        the most probable category, and `log_mean()` is the logarithm of the mean, that is, of
+        the probabilities of all categories.
 
     Raises:
         ValueError: if `event_size` or `num_components` is not a positive integer, or `params` has
@@ -348,9 +344,7 @@ class CategoricalMixtureOfOneHotCategorical(DistributionLayer):
 
 @own
 class MixtureOfOneHot(tfd.MixtureSameFamily):
-    """TFP's, with what a distribution over a few vectors can say: its mode and the logarithm of its
-    mean.
-    """
+    """TFP's distribution, with a mode and the logarithm of its mean."""
 
     def log_mean(self) -> tf.Tensor:
         """Return the logarithm of the probability of each category, `[..., event_size]`."""
@@ -364,8 +358,8 @@ class MixtureOfOneHot(tfd.MixtureSameFamily):
 
 
 def as_variables(event_size) -> int | tuple[int, ...]:
-    """Check the size of one categorical variable, an int, or the shape of several, the categories
-    last.
+    """Check the size of one categorical variable, an int, or the shape of several, with the
+    categories last.
     """
     shape = as_event_shape(event_size)
     if not shape:

@@ -1,4 +1,4 @@
-"""The classes of distributions that layers make beside those of tfd: a served model names them."""
+"""The classes of distributions that layers make besides those of tfd; a served model names them."""
 
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ OWN: dict[str, type[tfp.distributions.Distribution]] = {}
 
 
 def own(cls: Class) -> Class:
-    """Let served models name a class of distributions; a decorator.
+    """Register a class of distributions, so that served models can name it; a decorator.
 
     Raises:
         ValueError: if another class has its name.

@@ -1,6 +1,6 @@
-"""Distributions of several parts by name, and distributions inside others.
+"""Distributions with several parts by name, and distributions inside others.
 
-One rule for one and for many.
+The same functions work for one part and for many.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ tfd = tfp.distributions
 def map_parts(function: Callable, value):
     """Apply a function to a value, or to each part of a dict of them.
 
-    These come out in the order of their names.
+    The parts come out in the order of their names.
     """
     if isinstance(value, Mapping):
         return {name: function(value[name]) for name in sorted(value)}
@@ -43,12 +43,12 @@ def parts_of(distribution, name: str = "x") -> dict[str, Any]:
 
 
 def each_part(function: Callable, distribution, *values):
-    """Return a function of each part and its values, by name.
+    """Return the results of a function of each part and its values, by name.
 
-    Of a distribution without parts what it gives for that.
+    For a distribution without parts, return the result for the distribution itself.
 
     Args:
-        function: of a distribution and of as many values as are given.
+        function: function of a distribution and of as many values as are given.
         distribution: a joint one of independent parts, or any other.
         *values: dicts by the names of the parts, where there are parts.
 
@@ -65,16 +65,16 @@ def each_part(function: Callable, distribution, *values):
 
 
 def map_joint(function: Callable, distribution, *values) -> tfd.Distribution:
-    """Return a distribution of the same parts, each of them what a function makes of it, as
-    `each_part` calls it.
+    """Return a distribution with each part replaced by the result of a function, which is called as
+    in `each_part`.
     """
     mapped = each_part(function, distribution, *values)
     return tfd.JointDistributionNamed(mapped) if is_joint(distribution) else mapped
 
 
 def in_order(joint: tfd.JointDistributionNamed, value_of: Callable) -> dict[str, Any]:
-    """Go through the parts of a joint distribution, each after those that it depends on, and return
-    a value of each.
+    """Return a value of each part of a joint distribution, computed after those of the parts it
+    depends on.
 
     Args:
         joint: a joint distribution.

@@ -37,7 +37,7 @@ def softplus_above(low: float, unconstrained: tf.Tensor) -> tf.Tensor:
 
 
 def in_dtype(value, dtype) -> tf.Tensor:
-    """Return a number or tensor in a dtype; `tf.cast` would bring a Python number to float32 first.
+    """Return a number or tensor in a dtype; `tf.cast` would cast a Python number to float32 first.
 
     >>> in_dtype(0.7, "float64").numpy() == 0.7, tf.cast(0.7, "float64").numpy() == 0.7
     (np.True_, np.False_)

@@ -14,11 +14,11 @@ __all__ = ["PowerSpherical", "VonMisesFisher"]
 
 tfd = tfp.distributions
 
-# Lowest concentration, which is next to uniform, and the highest whose density is sure in float32.
+# Lowest concentration, which is almost uniform, and highest one with an accurate float32 density.
 MIN_CONCENTRATION = 1e-2
 MAX_CONCENTRATION = 1e4
-# Of a draw's place between the pole opposite to the mean direction, 0, and that, 1: at the ends the
-# gradient through the draw is infinite.
+# Range of a draw's position between the pole opposite to the mean direction, 0, and the mean
+# direction, 1: at 0 and 1 the gradient through the draw is infinite.
 ENDS = (1e-6, 1.0 - 1e-7)
 
 
@@ -27,7 +27,7 @@ class SmoothPowerSpherical(tfd.PowerSpherical):
     """TFP's distribution, with gradients through every draw.
 
     In float32 a draw can fall on the mean direction or opposite to it, where TFP's gradient is
-    infinite or NaN: one of some million draws, which is one of a training.
+    infinite or NaN. This happens once in some million draws, that is, once in a training run.
     """
 
     def _sample_n(self, n, seed=None):
@@ -64,7 +64,7 @@ class PowerSpherical(DistributionLayer):
     Args:
         event_size: number of dimensions of the space around the sphere, at least 2.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`; it has a mean, which lies
-            inside the sphere, and no mode by name (`tfd.PowerSpherical.mean_direction` is it).
+            inside the sphere, but not "mode": pass `tfd.PowerSpherical.mean_direction` instead.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -73,7 +73,7 @@ class PowerSpherical(DistributionLayer):
 
     Output:
         `tfd.PowerSpherical`, batch shape `[...]`, event shape `[event_size]`, whose draws keep a
-        hair's breadth from its poles.
+        tiny distance from its poles.
 
     Raises:
         ValueError: if `event_size` is not an integer of at least 2, or `params` has another size.
@@ -111,11 +111,10 @@ class PowerSpherical(DistributionLayer):
 class VonMisesFisher(DistributionLayer):
     """The von Mises-Fisher distribution on the unit sphere: for data that are directions.
 
-    TFP draws from it by rejection and leaves out the gradient of the acceptance, unless there are
-    three dimensions: the gradient through a draw would be wrong, silently. So with another number
-    of dimensions the distribution states that
-    it is not reparameterized, and a VAE refuses it as a posterior: use `PowerSpherical`. As a
-        likelihood it is exact.
+    Except in three dimensions, TFP draws from it by rejection and leaves out the gradient of the
+    acceptance, so the gradient through a draw would be wrong, without an error. In these cases the
+    distribution states that it is not reparameterized, and a VAE refuses it as a posterior: use
+    `PowerSpherical`. As a likelihood it is exact.
 
     Reference: Davidson et al., 2018, Hyperspherical Variational Auto-Encoders, arXiv:1804.00891.
 
@@ -126,7 +125,7 @@ class VonMisesFisher(DistributionLayer):
 
     Call arguments:
         params: `[..., event_size + 1]`, the direction, of any length, then the unconstrained
-            concentration, which is brought between 0.01 and 10000.
+            concentration, which is mapped between 0.01 and 10000.
 
     Output:
         `tfd.VonMisesFisher`, batch shape `[...]`, event shape `[event_size]`.
@@ -165,7 +164,7 @@ class VonMisesFisher(DistributionLayer):
 
 @own
 class RejectionVonMisesFisher(tfd.VonMisesFisher):
-    """TFP's, which says of its draws what they are: not differentiable."""
+    """TFP's distribution, which states that its draws are not differentiable."""
 
     @property
     def reparameterization_type(self):
@@ -183,8 +182,8 @@ def _as_sphere(event_size) -> int:
 
 def _direction_and_concentration(params, event_size: int) -> tuple[tf.Tensor, tf.Tensor]:
     direction, concentration = split_params(params, [[event_size], []])
-    # A direction of no length is the first axis: a network that gives zeros still gives a
-    # distribution.
+    # A zero vector becomes the direction of the first axis: a network that returns zeros still
+    # gives a distribution.
     squared = tf.reduce_sum(direction**2, -1, keepdims=True)
     has_length = squared > np.finfo(direction.dtype.as_numpy_dtype).tiny
     first_axis = tf.one_hot(0, event_size, dtype=direction.dtype)

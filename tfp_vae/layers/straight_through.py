@@ -1,6 +1,6 @@
-"""Discrete draws with a gradient that is not theirs.
+"""Discrete draws with the gradient of their probabilities.
 
-What the straight-through distributions share.
+The common base of the straight-through distributions.
 """
 
 import tensorflow as tf
@@ -13,7 +13,7 @@ tfd = tfp.distributions
 
 
 class StraightThroughDraws(tfd.Distribution):
-    """Mixed into a discrete distribution of tfd, gives its draws the gradient of the probabilities.
+    """A mixin that gives the draws of a discrete tfd class the gradient of the probabilities.
 
     Reference: Bengio et al., 2013, Estimating or Propagating Gradients Through Stochastic Neurons,
         arXiv:1308.3432.
@@ -30,8 +30,8 @@ class StraightThroughDraws(tfd.Distribution):
 
 
 def is_straight_through(distribution: tfd.Distribution) -> bool:
-    """Return whether the gradient through a draw is only that of the probabilities, biased for what
-    is not linear.
+    """Return whether the gradient through a draw is only that of the probabilities, which is biased
+    for a nonlinear loss.
     """
     distribution = unwrap(distribution)
     if is_joint(distribution):

@@ -14,7 +14,7 @@ from tfp_vae.layers.internals import dispatchable, eagerly, graph_aside, plain_c
 
 tfd = tfp.distributions
 
-# Conversions whose result has the shape of one draw: their shape is known without making one.
+# Conversions whose result has the shape of one draw: this shape is known without a draw.
 DRAW_SHAPED = {
     name: getattr(tfd.Distribution, name)
     for name in ("sample", "mean", "mode", "stddev", "variance")
@@ -35,26 +35,26 @@ OF_AN_OUTCOME = (
 class TensorLike(tfd.Distribution):
     """A distribution that is also the tensor it converts to.
 
-    Every distribution layer returns one. Whatever is asked of it as a distribution is answered by
-    the distribution inside; used as a tensor (by a Keras layer, an operator, an index, NumPy,
-    `float`) it becomes the value of `convert_to_tensor_fn(distribution)`, computed at the first
-    such use, once, in the graph the wrapper was made in. The Keras idea of "tensor or not" is
-    `tf.is_tensor`, which answers yes to the attribute `is_tensor_like`. `shape`, `ndim` and `dtype`
-    are those of the tensor.
+    Every distribution layer returns one. Used as a distribution, it forwards every request to the
+    distribution inside. Used as a tensor (by a Keras layer, an operator, an index, NumPy, `float`),
+    it becomes the value of `convert_to_tensor_fn(distribution)`, which is computed once, at the
+    first such use, in the graph where the wrapper was made. Keras recognizes tensors by
+    `tf.is_tensor`, which accepts any object with the attribute `is_tensor_like`. `shape`, `ndim`
+    and `dtype` are those of the tensor.
 
-    What Keras does to a model's output before a loss function sees it, `tf.cast` to floatx,
-    `tf.expand_dims` along the labels' last axis of size 1 and `tf.squeeze` of several draws, gives
-    a wrapper again. Keras casts the labels of a
-    loss to floatx and leaves those of a metric as they are: a tensor given to `log_prob` and its
-    kin is brought to the distribution's dtype, if that is floating.
+    Before a loss function sees a model's output, Keras applies `tf.cast` to floatx,
+    `tf.expand_dims` along the labels' last axis of size 1, and `tf.squeeze` of several draws; each
+    of these returns a wrapper again. Keras casts the labels of a loss to floatx, but not those of a
+    metric. So `log_prob` and similar methods cast a tensor to the distribution's dtype, if that is
+    floating.
 
     As a Python object it is a distribution: `bool(q)` is True, `q == p` asks whether they are the
     same object (elementwise: `tf.equal`), `copy.copy(q)` is `q`, and it cannot be pickled.
 
     At the border of a `tf.function` the wrapper becomes its tensor. To carry the distribution
     across, return `tensor_distribution`. TensorFlow lets only composite tensors (extension types)
-    through; for a distribution that is not one, as most flows are, return its parameters and build
-    it outside.
+    through; for a distribution that is none, such as most flows, return its parameters and build it
+    outside.
 
     Args:
         distribution: the `tfd.Distribution` to wrap; a wrapper is unwrapped first.
@@ -93,7 +93,7 @@ class TensorLike(tfd.Distribution):
         return self
 
     def __init__(self, *args, **kwargs):
-        """Leave everything to the distribution inside, which is already initialized."""
+        """Do nothing: the distribution inside is already initialized."""
 
     def __getattribute__(self, name):
         if name in _OWN:
@@ -116,7 +116,7 @@ class TensorLike(tfd.Distribution):
     def dtype(self) -> tf.DType:
         """Type of the tensor, found without a draw.
 
-        That of the distribution, unless the conversion changes it.
+        It is that of the distribution, unless the conversion changes it.
         """
         inner = self.tensor_distribution
         is_draw_shaped = self._convert_to_tensor_fn in DRAW_SHAPED.values()
@@ -129,7 +129,7 @@ class TensorLike(tfd.Distribution):
         )
 
     def _traced(self) -> tf.Tensor | tf.TensorSpec:
-        """The tensor if there is one, else what is known of it beforehand."""
+        """The tensor if it exists already, else its spec."""
         if self._tensor is not None:
             return self._tensor
         if self._spec is None:
@@ -180,7 +180,7 @@ class TensorLike(tfd.Distribution):
     def __array_function__(self, function, types, args, kwargs):
         """Let NumPy see arrays only.
 
-        `np.mean(q)` would call `q.mean(axis=None)`, the distribution's.
+        Otherwise `np.mean(q)` would call `q.mean(axis=None)` of the distribution.
         """
         args, kwargs = tf.nest.map_structure(
             lambda x: np.asarray(x) if isinstance(x, TensorLike) else x, (args, kwargs)
@@ -194,7 +194,7 @@ class TensorLike(tfd.Distribution):
         return True  # `if q:` asks whether there is a distribution, not what a draw of it says
 
     def __copy__(self):
-        return self  # a value that nothing changes
+        return self  # the object never changes
 
     def __deepcopy__(self, memo):
         clone = TensorLike(
@@ -222,7 +222,7 @@ def current_graph() -> tf.Graph | None:
 
 
 def inside(graph: tf.Graph | None) -> contextlib.AbstractContextManager:
-    """Enter `graph` (None: eager execution) unless it is where we are."""
+    """Enter `graph` (None: eager execution) unless it is the current one already."""
     if graph is current_graph():
         return contextlib.nullcontext()
     return eagerly() if graph is None else graph.as_default()
@@ -240,7 +240,7 @@ def _single(distribution: tfd.Distribution) -> tfd.Distribution:
 
 
 def _on_the_tensor(function: Callable) -> Callable:
-    """Make a method of a function of the tensor."""
+    """Return a method that applies a function to the tensor."""
     return lambda self, *args: function(self.value(), *args)
 
 
@@ -251,7 +251,7 @@ for _name in sorted(tf.Tensor.OVERLOADABLE_OPERATORS - {"__getitem__", "__eq__",
 
 
 def _on_the_outcome(name: str) -> Callable:
-    """Make a method that asks the inner distribution, with the outcome in its dtype."""
+    """Return a method that calls the inner distribution, with the outcome in its dtype."""
 
     @functools.wraps(getattr(tfd.Distribution, name))
     def ask(self, *args, **kwargs):
@@ -272,8 +272,8 @@ def _in_dtype_of(distribution, outcome):
 for _name in OF_AN_OUTCOME:
     setattr(TensorLike, _name, _on_the_outcome(_name))
 
-# What the wrapper answers itself. Every other attribute, private ones included, is the inner
-# distribution's.
+# The attributes of the wrapper itself. Every other attribute, private ones included, is that of
+# the inner distribution.
 _OWN = frozenset(vars(TensorLike)) | {
     "tensor_distribution",
     "_convert_to_tensor_fn",
@@ -345,9 +345,9 @@ def _expand_dims(input, axis, name=None):
 
 @tf.experimental.dispatch_for_api(tf.squeeze, {"input": TensorLike})
 def _squeeze(input, axis=None, name=None):
-    """Keras squeezes what has one axis more than the labels.
+    """Squeeze the tensor, as Keras does if it has one axis more than the labels.
 
-    With a sample axis it is still the same distribution.
+    If the tensor has a sample axis, the result is a wrapper of the same distribution.
     """
     inner = input.tensor_distribution
     has_samples = input.ndim > inner.batch_shape.rank + len(inner.event_shape)
@@ -367,10 +367,10 @@ def _kl_of_the_inner(a, b, name=None):
 
 
 def expect_distribution(value, message: str) -> tfd.Distribution:
-    """Return a distribution as it is.
+    """Return the value if it is a distribution.
 
     Raises:
-        TypeError: with the message, if it is none.
+        TypeError: with the message, if it is not.
     """
     if not isinstance(value, tfd.Distribution):
         raise TypeError(message)
@@ -378,7 +378,7 @@ def expect_distribution(value, message: str) -> tfd.Distribution:
 
 
 def as_tensor_like(distribution: tfd.Distribution) -> TensorLike:
-    """Return a distribution as a wrapper, which it may be already."""
+    """Return a distribution in a wrapper, or the argument itself if it is a wrapper already."""
     return distribution if unwrap(distribution) is not distribution else TensorLike(distribution)
 
 
@@ -394,9 +394,9 @@ def unwrap(distribution: tfd.Distribution) -> tfd.Distribution:
 
 
 def is_a(distribution, *kinds: type) -> bool:
-    """Return whether a distribution is of one of TFP's classes of compositions.
+    """Return whether a distribution belongs to one of TFP's classes that hold other distributions.
 
-    TFP makes an object of the base class instead where what is inside is no composite tensor.
+    If the one inside is not a composite tensor, TFP makes an object of the base class instead.
 
     >>> plain = tfd.Independent(TensorLike(tfd.Normal([0.], 1.)), 1)
     >>> isinstance(plain, tfd.Independent), is_a(plain, tfd.Independent)

@@ -1,7 +1,4 @@
-"""How a `.keras` file holds a `tfd.Distribution`.
-
-Its class by name, and the arguments it was made with.
-"""
+"""How a `.keras` file holds a `tfd.Distribution`: the name of its class, and its arguments."""
 
 import inspect
 
@@ -47,9 +44,9 @@ def object_to_config(value, argument: str):
 
 
 def _public_class(value) -> tuple[str, type | None]:
-    """Find the public class of TFP that makes such an object.
+    """Return the public class of TFP that makes such an object.
 
-    A private one stands for it where it is not composite.
+    An object that is not a composite tensor has a private class instead.
     """
     library = "bijectors" if isinstance(value, tfb.Bijector) else "distributions"
     cls = getattr(_LIBRARIES[library], type(value).__name__.lstrip("_"), None)
@@ -57,9 +54,9 @@ def _public_class(value) -> tuple[str, type | None]:
 
 
 def object_from_config(config):
-    """Build what `object_to_config` described.
+    """Build the object that `object_to_config` described.
 
-    Objects of TFP's own classes alone, so that no file can name another.
+    It builds only objects of TFP's own classes, so that a file cannot name any other class.
     """
     if isinstance(config, list):
         return [object_from_config(item) for item in config]

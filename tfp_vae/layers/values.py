@@ -1,6 +1,6 @@
-"""Which values a distribution takes: asked of data before training, and of posterior and prior.
+"""The values that a distribution takes, to check data before training, and posterior and prior.
 
-Answered in words.
+Error messages describe the values in words.
 """
 
 import functools
@@ -18,7 +18,7 @@ from tfp_vae.layers.tensor_like import unwrap
 
 tfd = tfp.distributions
 
-# Beyond it a number counts as infinite.
+# A number beyond this counts as infinite.
 LARGE = 1e30
 SCALE = "Scale 8-bit images by x / 255"
 
@@ -35,16 +35,17 @@ class Values(NamedTuple):
     """The values that a distribution takes.
 
     Attributes:
-        words: what they are, for a message.
-        include: whether an array, `[num_examples, *event_shape]`, has only such values.
-        advice: what helps where it has others.
-        remark: what is to be said of an array that has, or "".
-        ends: the least and the largest one.
-        interval: the ends between which they are all real numbers, if that is what they are.
+        words: a description of the values, for messages.
+        include: function that tells whether an array, `[num_examples, *event_shape]`, has only
+            such values.
+        advice: what to do if an array has other values.
+        remark: function that gives a warning about an array of such values, or "".
+        ends: the least and the largest value.
+        interval: the ends, if the values are all real numbers between them; else None.
         is_point: whether it is a single point, which has no density.
         is_code: whether it is a single one of some code vectors.
-        expect_prior: for a posterior, raises a ValueError about a prior that is over other values
-            of the same kind.
+        expect_prior: for a posterior, a function that raises a ValueError if the prior is over
+            other values of the same kind.
     """
 
     words: str
@@ -59,7 +60,7 @@ class Values(NamedTuple):
 
 
 REAL = Values("real numbers", interval=(-math.inf, math.inf))
-# Of a distribution that says nothing of them.
+# For a distribution whose values are unknown.
 UNKNOWN = Values("values of its own")
 
 
@@ -105,11 +106,10 @@ def interval(low: float, high: float) -> Values:
 def values_of(distribution: tfd.Distribution) -> Values:
     """Return the values that a distribution takes.
 
-    What its class says, beside its layer, else what TFP says.
-
-    TFP's default bijector of a scalar distribution says between which ends its values lie;
-    continuous vectors are taken for any. A class of which that is not true, or TFP says nothing,
-    such as a discrete one, is registered: `@values_of.register(tfd.Poisson)`.
+    For a registered class, the function registered next to its layer returns them; for any other,
+    TFP defines them: its default bijector of a scalar distribution tells the ends of the values,
+    and continuous vectors count as any real numbers. Register a class if this is wrong or TFP has
+    no such bijector, as for a discrete class: `@values_of.register(tfd.Poisson)`.
 
     Args:
         distribution: a plain tfd object that wraps no other, as `innermost` gives it.
@@ -140,7 +140,7 @@ def expect_possible(likelihood: tfd.Distribution, x) -> None:
         x: data, `[num_examples, *event_shape]`; a dict of such under a joint distribution.
 
     Raises:
-        ValueError: with what was received, what was expected and how to mend it.
+        ValueError: with what was received, what was expected and how to fix it.
 
     Example:
     >>> expect_possible(tfd.Independent(tfd.Bernoulli(logits=[[0.]]), 1), np.array([[255.]]))
@@ -164,7 +164,7 @@ and binarize them (datasets.load does both), or choose another likelihood. Row 0
 
 def _expect_possible(likelihood: tfd.Distribution, x) -> None:
     if x is None:
-        return  # nothing of it is observed
+        return  # no value of it is observed
     x = np.asarray(x)
     event_shape = tuple(likelihood.event_shape)
     if not x.size:
@@ -202,7 +202,7 @@ def _first(is_good: Callable, x: np.ndarray) -> int:
 
 
 def check_values(likelihood: tfd.Distribution, x) -> None:
-    """Do as `expect_possible`, and warn of values that are possible but seldom meant."""
+    """Check as `expect_possible` does, and warn about possible values that are rarely intended."""
     expect_possible(likelihood, x)
     for remark in filter(None, tf.nest.flatten(each_part(_remark, likelihood, x))):
         warnings.warn(remark, stacklevel=4)  # the line that called `fit`
@@ -213,7 +213,7 @@ def _remark(likelihood: tfd.Distribution, x) -> str:
 
 
 def is_point(distribution: tfd.Distribution) -> bool:
-    """Return whether a part of it is a single point among the real numbers, which has no density.
+    """Return whether a part of the distribution is a single real point, which has no density.
 
     >>> is_point(tfd.Independent(tfd.Deterministic([0., 1.]), 1)), is_point(tfd.Normal(0., 1.))
     (True, False)
@@ -222,8 +222,8 @@ def is_point(distribution: tfd.Distribution) -> bool:
 
 
 def check_pair(posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
-    """Raise if the posterior has values that the prior has not, so that no KL divergence is
-    defined.
+    """Raise if the posterior has values that the prior does not have, so that the KL divergence is
+    not defined.
 
     Raises:
         ValueError: naming both.

@@ -36,7 +36,7 @@ class BlockwiseInitializer(keras.initializers.Initializer):
     Args:
         initializers: Keras initializers or their names.
         sizes: number of entries of each.
-        validate_args: for the sake of tfp.layers; the sizes are always checked.
+        validate_args: accepted for compatibility with tfp.layers; the sizes are always checked.
 
     Call arguments:
         shape: of the variable, `[..., sum(sizes)]`.
@@ -86,7 +86,7 @@ class BlockwiseInitializer(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class VariableLayer(keras.layers.Layer):
-    """A trainable variable as a layer: it gives the variable whatever its input.
+    """A trainable variable as a layer: it returns the variable and ignores its input.
 
     Use it before a distribution layer for a distribution with parameters but without input, such as
     a trained prior.
@@ -156,9 +156,9 @@ class VariableLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 def posterior_mean_field(kernel_size: int, bias_size: int = 0, dtype=None) -> keras.Model:
-    """Make a trainable normal distribution over all weights, each on its own.
+    """Make a trainable normal distribution over all weights, independent of each other.
 
-    Mean 0 and scale 1 at first.
+    They start at mean 0 and scale 1.
 
     >>> posterior_mean_field(2, 1)(None).stddev().numpy().round(4)
     array([1., 1., 1.], dtype=float32)
@@ -197,10 +197,10 @@ class DenseVariational(keras.layers.Layer):
     """A dense layer with random weights: it draws them in each call, and adds KL(q(w) || p(w)) to
     the model's loss.
 
-    Use it for the uncertainty about a function that few data leave: calls differ as the posterior
-    q(w) says. All examples of a call share one draw. The divergence is that of the weights, so it
-    is counted once a batch, whatever
-    its size: with Keras's mean over examples, `kl_weight=1 / num_examples` gives -ELBO per example.
+    Use it for the uncertainty about a function that is learned from few data: calls differ by the
+    spread of the posterior q(w). All examples of a call share one draw. The divergence is that of
+    the weights, so it counts once per batch of any size: with Keras's mean over examples,
+    `kl_weight=1 / num_examples` gives -ELBO per example.
 
     Reference: Blundell et al., 2015, Weight Uncertainty in Neural Networks, arXiv:1505.05424.
 
@@ -223,8 +223,8 @@ class DenseVariational(keras.layers.Layer):
     Call arguments:
         inputs: `[..., features]`.
 
-    Output: `[..., units]`, in the dtype of the variables. With sample axes in the draws of q(w),
-        they come first.
+    Output: `[..., units]`, in the dtype of the variables. Sample axes in the draws of q(w), if
+        any, come first.
 
     Raises:
         ValueError: if the number of features is unknown, or q(w) has no reparameterized draws and

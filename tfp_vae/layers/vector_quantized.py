@@ -1,6 +1,6 @@
-"""Discrete codes with vectors of their own.
+"""Discrete codes with code vectors.
 
-A layer that takes each feature vector to the nearest code vector.
+A layer that maps each feature vector to the nearest code vector.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ __all__ = ["VectorQuantized"]
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
 
-# Share of the mean number of vectors a code below which it is dead, and starts again at a feature
-# vector of the batch.
+# A code is dead if it has less than this share of the mean number of vectors per code; it then
+# restarts at a feature vector of the batch.
 DEAD_BELOW = 0.03
-# Squared distance to a code vector, relative to its distance from the middle of all, within which a
-# value is that one.
+# A value counts as a code vector within this squared distance, relative to the code vector's
+# distance from the middle of all.
 TOLERANCE = 1e-6
-# Numbers in each code vector where the size of the latents is the number of vectors.
+# Size of a code vector if only the number of vectors is given, as the size of the latents.
 CODE_SIZE = 8
 
 
@@ -41,15 +41,15 @@ class VectorQuantized(DistributionLayer):
     features.
 
     z is one code vector for each of `num_vectors` positions, so `vae.encode(x).codes` are integers,
-    `[batch, num_vectors]`. A draw is the code vectors themselves, and its gradient that of the
-    features (straight through). The prior is a `priors.Codes` of this layer; being discrete and
-    certain, the posterior has no entropy, and KL(q || p) is -log p(codes): the ELBO stays a bound
-    of log p(x).
+    `[batch, num_vectors]`. A draw is the code vectors themselves, and its gradient is that of
+    the features (straight-through). The prior is a `priors.Codes` of this layer. The posterior is
+    discrete and has all probability on one outcome, so its entropy is 0 and KL(q || p) is
+    -log p(codes): the ELBO is still a bound of log p(x).
 
-    The code vectors are no trained weights: in training each is the running mean of the features
-    that were nearest to it. Rarely used codes are re-initialized from the batch; in the first step
-    all are. What draws the features to their codes is the commitment loss, which a `VAE` adds to
-    the loss of any objective, and to nothing else that is reported.
+    The code vectors are not trained by gradients: in training, each is the running mean of the
+    features that were nearest to it. Rarely used codes are re-initialized from the batch; in the
+    first step all are. The commitment loss pulls the features towards their codes; a `VAE` adds it
+    to the loss of any objective, and to no other reported value.
 
     Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937;
     running means: Razavi et al., 2019, Generating diverse high-fidelity images with VQ-VAE-2,
@@ -62,13 +62,13 @@ class VectorQuantized(DistributionLayer):
         commitment: weight of the commitment loss, the squared distance of the features to their
             code vectors.
         momentum: share of the running means that a training step keeps, between 0 and 1.
-        seed: int, of the first code vectors and of the features where codes start again.
+        seed: int, for the first code vectors and for the features at which codes restart.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         params: `[..., num_vectors * code_size]`, the features.
-        training: whether the code vectors follow the features; `fit` says so.
+        training: whether the code vectors follow the features; `fit` sets it.
 
     Output:
         `QuantizedVectors`, batch shape `[...]`, event shape `(num_vectors, code_size)`.
@@ -146,9 +146,7 @@ class VectorQuantized(DistributionLayer):
         )
 
     def _restart(self, features: tf.Tensor) -> None:
-        """Let dead codes start again at features of the batch, each another as long as there are
-        enough.
-        """
+        """Restart dead codes at features of the batch, at different ones if there are enough."""
         features = tf.stop_gradient(features)
         counts = tf.convert_to_tensor(self.counts)
         number = tf.shape(features)[0]
@@ -164,7 +162,7 @@ class VectorQuantized(DistributionLayer):
         self.counts.assign(tf.where(dead, mean, counts))
 
     def _follow(self, q: "QuantizedVectors") -> None:
-        """Move the running counts and sums of the features nearest to each code."""
+        """Update the running counts and sums of the features nearest to each code."""
         chosen = tf.one_hot(tf.reshape(q.codes, [-1]), self.num_codes, dtype=q.dtype)
         features = tf.stop_gradient(tf.reshape(q.features, [-1, self.event_shape[-1]]))
         for mean, batch in (
@@ -244,7 +242,7 @@ class QuantizedVectors(StraightThroughDraws, OverVectors):
 
     @property
     def features(self) -> tf.Tensor:
-        """What is quantized, `[..., num_vectors, code_size]`."""
+        """The features that are quantized, `[..., num_vectors, code_size]`."""
         return self._per_vector
 
     @property
@@ -286,14 +284,14 @@ class QuantizedVectors(StraightThroughDraws, OverVectors):
 
 @tfd.RegisterKL(QuantizedVectors, CodeVectors)
 def _kl_quantized_codes(q: QuantizedVectors, p: CodeVectors, name=None) -> tf.Tensor:
-    """A certain outcome has no entropy: what remains is its surprise under the prior."""
+    """Return -log p(codes): the posterior has one possible outcome, so its entropy is 0."""
     return -p.codes_log_prob(q.codes)
 
 
 def commitment_loss(posterior: tfd.Distribution) -> tf.Tensor | float:
-    """Return what quantized parts of a posterior add to the loss of each example, `[batch]`.
+    """Return the commitment loss of the quantized parts of a posterior, `[batch]`.
 
-    0 where there are none.
+    It is 0 if there are none.
     """
     return sum(
         (part.commitment_loss() for part in parts_of(posterior).values() if is_quantized(part)), 0.0
@@ -308,10 +306,10 @@ def is_quantized(distribution) -> bool:
 def with_codes_of(posterior: tfd.Distribution, prior: tfd.Distribution) -> tfd.Distribution:
     """Return the prior over the code vectors that a quantized posterior has drawn from.
 
-    Any other prior as it is.
+    Any other prior is returned as it is.
 
-    In a training step the encoder restarts and moves its codes: a prior that reads them before or
-    after would ask for others than those that are drawn.
+    In a training step, the encoder restarts and updates its codes: a prior that reads them before
+    or after would have other code vectors than the posterior.
     """
     if is_joint(posterior) and is_joint(prior):
         parts = parts_of(posterior)

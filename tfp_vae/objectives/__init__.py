@@ -1,4 +1,4 @@
-"""Objectives: what one stochastic pass produced goes in, loss terms for each example come out, in
+"""Objectives: they turn the results of one stochastic pass into loss terms for each example, in
 nats.
 """
 

@@ -2,8 +2,8 @@
 
 The batch stands for the data.
 
-In these a term of one example depends on its batch, so the loss is a property of batches: larger
-    ones tell more.
+Each term of an example depends on its batch, so the loss is a property of the batch. Larger batches
+tell more.
 """
 
 import keras
@@ -38,8 +38,8 @@ KERNEL_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class BetaTCVAE(Objective):
-    """The negative ELBO with its KL divergence taken apart, so that the total correlation has a
-    weight of its own.
+    """The negative ELBO with its KL divergence split into parts, so that the total correlation
+    has its own weight.
 
     KL(q(z|x) || p(z)), averaged over the data, is the mutual information of x and z, plus the total
     correlation KL(q(z) || prod q(z_j)), plus the sum of KL(q(z_j) || p(z_j)).
@@ -52,9 +52,9 @@ class BetaTCVAE(Objective):
         beta: weight of the total correlation: a number of at least 0, or a Keras schedule.
         alpha: weight of the mutual information.
         gamma: weight of the dimension-wise KL divergence.
-        estimator: of q(z) from a batch: "weighted" (the paper's minibatch-weighted sampling, biased
-            low), or "stratified" (unbiased; the paper's, averaged over the choice of the example
-            that it singles out).
+        estimator: how q(z) is estimated from a batch: "weighted" (the paper's minibatch-weighted
+            sampling, biased low), or "stratified" (unbiased; the paper's, averaged over the choice
+            of its special example).
 
     Raises:
         ValueError: if a number is out of range, or the posterior does not factorize.
@@ -136,8 +136,8 @@ class BetaTCVAE(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class FactorVAE(Objective):
-    """The negative ELBO plus the total correlation of the aggregate posterior, as a discriminator
-    estimates it.
+    """The negative ELBO plus the total correlation of the aggregate posterior, which a
+    discriminator estimates.
 
     The discriminator tells draws of q(z) from draws whose dimensions are shuffled over the batch.
     It is trained in the same step, by the same optimizer; its own loss is not part of the reported
@@ -188,12 +188,12 @@ class FactorVAE(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class InfoVAE(Objective):
-    """The negative ELBO with part of the KL divergence exchanged for the maximum mean discrepancy
+    """The negative ELBO with part of the KL divergence replaced by the maximum mean discrepancy
     of q(z) and p(z).
 
     loss = -log p(x|z) + (1 - alpha) KL(q(z|x) || p(z)) + (alpha + weight - 1) MMD(q(z), p(z)). The
-    discrepancy is the unbiased estimate from the batch and as many draws of the prior, under a sum
-    of rational quadratic kernels.
+    discrepancy is estimated without bias from the batch and an equal number of draws of the prior,
+    with a sum of rational quadratic kernels.
 
     Reference: Zhao et al., 2019, InfoVAE, arXiv:1706.02262; kernel: Tolstikhin et al., 2018,
         arXiv:1711.01558.
@@ -267,7 +267,7 @@ class WAE(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class DIPVAE(Objective):
-    """The negative ELBO plus a penalty that draws the covariance of z over the data to the
+    """The negative ELBO plus a penalty that pulls the covariance of z over the data towards the
     identity.
 
     Reference: Kumar et al., 2018, Variational inference of disentangled latent concepts from
@@ -276,11 +276,11 @@ class DIPVAE(Objective):
     Args:
         off_diagonal: weight of the squared covariances.
         diagonal: weight of the squared distances of the variances to 1.
-        kind: 1, the covariance of the posterior's mean; 2, that of z, which adds the posterior's
-            mean covariance.
+        kind: 1 for the covariance of the posterior's mean; 2 for the covariance of z, which adds
+            the posterior's average covariance.
 
     Raises:
-        ValueError: if a number is out of range, TFP knows no mean of the posterior, or z is no
+        ValueError: if a number is out of range, TFP has no mean for the posterior, or z is not a
             vector.
 
     Example:
@@ -381,7 +381,7 @@ def _discrepancy_to_prior(one_pass: OnePass, z: tf.Tensor) -> tf.Tensor:
 
 
 def _shuffle_dims(z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Shuffle each dimension over the batch by itself."""
+    """Shuffle each dimension over the batch independently."""
     order = tf.argsort(tf.random.stateless_uniform(tf.shape(z), seed), 0)
     return tf.experimental.numpy.take_along_axis(z, order, 0)
 

@@ -43,8 +43,8 @@ class ELBO(Objective):
         kl: "analytic" (where TFP has a closed form), or "sampled".
         num_samples: draws of z for each example.
         estimator: "standard", or "stl" (sticking the landing), which leaves the posterior's score
-            out of the gradient, so that it has no variance where the posterior is exact. It goes
-            with kl="sampled", and not with straight-through posteriors.
+            out of the gradient; the gradient then has no variance if the posterior is exact. "stl"
+            needs kl="sampled", and does not take straight-through posteriors.
 
     Raises:
         ValueError: if a number is out of range, options exclude each other, or free bits are asked
@@ -124,10 +124,10 @@ class ELBO(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class ControlledCapacity(Objective):
-    """The negative ELBO with the KL divergence drawn to a given capacity instead of to zero.
+    """The negative ELBO with the KL divergence pulled towards a given capacity instead of zero.
 
-    loss = gamma * |mean KL - capacity| - log p(x|z), the mean over the batch. Raise the capacity by
-    a schedule, and one factor of variation after another finds its place in the code.
+    loss = gamma * |mean KL - capacity| - log p(x|z), with the mean over the batch. If a schedule
+    raises the capacity, the code takes up one factor of variation after another.
 
     Reference: Burgess et al., 2018, Understanding disentangling in beta-VAE, arXiv:1804.03599.
 

@@ -1,12 +1,11 @@
 """One surrogate for every gradient estimator.
 
-What the model, the path and the score each contribute.
+The surrogate weights the contributions of the model, the path and the score.
 
 A bound is a function of log w = log p(x|z) + log p(z) - log q(z|x) at draws z = z(noise, phi). Its
-derivative has three
-parts: by the model's weights (of decoder and prior) at fixed z, by z along the path of its draw,
-and by the posterior's weights at fixed z, the score. The estimators of the literature weight these
-parts differently:
+derivative has three parts. The model: by the weights of decoder and prior, at fixed z. The path: by
+z, along the path of its draw. The score: by the posterior's weights, at fixed z. The estimators of
+the literature weight these parts differently:
 
 | estimator | model | path | score |
 |---|---|---|---|
@@ -38,11 +37,11 @@ def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.
             through it.
         path: weight of the path's part, likewise.
         score: weight of the score's part, likewise.
-        kl_weight: of log p(z) - log q(z|x) in log w.
+        kl_weight: weight of log p(z) - log q(z|x) in log w.
     """
     fixed_z = tf.nest.map_structure(tf.stop_gradient, z)
-    # The same draws have been looked at already, for the loss's value: layers with running means
-    # learn nothing new.
+    # The loss's value has used these draws already, so layers with running means must not count
+    # them again.
     with without_updates(), tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(fixed_z)
         log_likelihood, log_prior, log_posterior = one_pass.log_densities(fixed_z)
@@ -62,8 +61,7 @@ def surrogate(one_pass: OnePass, z, *, model, path, score, kl_weight=1.0) -> tf.
 
 
 def expect_exact_path(posterior: tfd.Distribution, estimator: str, needed_by: str) -> None:
-    """Refuse an estimator that trades the score for the path of a draw where that path is not the
-    draw's own.
+    """Refuse an estimator that replaces the score by the path of a draw, if that path is not exact.
 
     Raises:
         ValueError: if draws of the posterior are straight-through, and the estimator is another

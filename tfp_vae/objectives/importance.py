@@ -43,12 +43,12 @@ class IWAE(Objective):
     Args:
         num_samples: draws of z for each example.
         estimator: of the encoder's gradient: "standard"; "stl" (sticking the landing: little
-            variance, biased); "dreg" (doubly reparameterized: unbiased; of less variance than the
-            standard one where the posterior is near p(z|x), as after some training, and of more at
-            random weights). Straight-through posteriors take the standard one alone.
+            variance, biased); "dreg" (doubly reparameterized: unbiased; its variance is lower than
+            that of "standard" if the posterior is near p(z|x), as after some training, and higher
+            at random weights). Straight-through posteriors take only "standard".
 
     Raises:
-        ValueError: if `num_samples` is below 1, the estimator is not known, or not right for the
+        ValueError: if `num_samples` is below 1, the estimator is unknown, or wrong for the
             posterior.
 
     Example:
@@ -150,10 +150,10 @@ class CIWAE(Objective):
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class PIWAE(Objective):
-    """IWAE for decoder and prior, MIWAE for the encoder, whose signal an ever tighter bound would
-    drown in noise.
+    """IWAE for decoder and prior, MIWAE for the encoder, because a tighter bound makes its gradient
+    noisier.
 
-    Its loss is the IWAE bound of all draws; its gradient by the encoder is that of MIWAE.
+    Its loss is the IWAE bound of all draws; its gradient for the encoder is that of MIWAE.
 
     Reference: Rainforth et al., 2018, arXiv:1802.04537.
 
@@ -193,8 +193,8 @@ class PIWAE(Objective):
 class Renyi(Objective):
     """The negative variational Renyi bound of order alpha.
 
-    alpha = 0 is IWAE; alpha to 1 is the ELBO; a negative alpha bounds log p(x) from above as the
-    draws grow many.
+    With alpha = 0 it is IWAE, and in the limit alpha to 1 the ELBO. With a negative alpha and many
+    draws, it bounds log p(x) from above.
 
     Reference: Li & Turner, 2016, Renyi divergence variational inference, arXiv:1602.02311.
 
@@ -278,9 +278,7 @@ class TVO(Objective):
 
 
 def weigh(one_pass: OnePass, num_samples: int) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-    """Draw z, and give the draws, their log weights `[num_samples, batch]`, and the terms of the
-    ELBO.
-    """
+    """Return draws of z, their log weights `[num_samples, batch]`, and the terms of the ELBO."""
     z = one_pass.sample(num_samples)
     log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
     log_weights = log_likelihood + log_prior - log_posterior
@@ -340,13 +338,13 @@ def log_prob_by_recomputation(
     *,
     draws_per_step: int = 1,
 ) -> tf.Tensor:
-    """Estimate as `importance_sampled_log_prob` does, with a gradient whose memory does not grow
-    with the draws either.
+    """Estimate log p(x) as `importance_sampled_log_prob` does, with a gradient in memory that does
+    not grow with the number of draws.
 
-    The gradient of log of the mean of w is the mean of the gradients of log w, weighted by w: a
-    second loop over the same draws adds them up. There is none for weights, which are frozen. So
-    nothing of the first loop is kept, and XLA
-    compiles both for any number of draws.
+    The gradient of the log of the mean of w is the mean of the gradients of log w, weighted by w: a
+    second loop over the same draws adds them up. So nothing of the first loop is kept, and XLA
+    compiles both loops for any number of draws. The weights of the model are frozen and get no
+    gradient.
 
     Args:
         make_pass: function of data that makes the pass of this batch.
@@ -370,7 +368,7 @@ def log_prob_by_recomputation(
             slopes = _weighted_slopes(
                 again, floating, log_prob, upstream, num_samples, draws_per_step
             )
-            # Variables that are no weights of the model's layers, such as those of a function.
+            # Variables other than the weights of the model's layers, such as those of a function.
             return (slopes, [None] * len(variables)) if variables else slopes
 
         return log_prob, gradient
@@ -407,7 +405,7 @@ def log_weights_of_step(
 ) -> tf.Tensor:
     """Return log p(x|z) + log p(z) - log q(z|x), `[draws_per_step, batch]`.
 
-    -inf beyond the last draw asked for.
+    They are -inf beyond the last draw that was requested.
     """
     draw = draw or sampling.sample
     z = draw(one_pass.posterior, draws_per_step, tf.random.fold_in(one_pass.seed, step))

@@ -1,4 +1,4 @@
-"""What an objective sees of a batch, and what every objective is."""
+"""The input of an objective for one batch, and the base class of all objectives."""
 
 import abc
 import dataclasses
@@ -28,13 +28,13 @@ __all__ = [
 ]
 
 tfd = tfp.distributions
-# Where a schedule has reached its final value.
+# A step at which a schedule has reached its final value.
 LAST_STEP = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class OnePass:
-    """What a VAE hands to its objective for one batch.
+    """The input that a VAE passes to its objective for one batch.
 
     Args:
         x: the data, `[batch, *event_shape]`, or a dict of such tensors.
@@ -82,7 +82,7 @@ class OnePass:
     def value_of(self, schedule) -> tf.Tensor:
         """Return a number, or a schedule's value at the optimizer's step.
 
-        In evaluation its value in the end.
+        In evaluation, it is the schedule's final value.
 
         A schedule without an end, such as a cosine with restarts, has an arbitrary value there;
         `elbo`, whose beta is 1, does not depend on it, and `CyclicalSchedule` has an end.
@@ -95,7 +95,7 @@ class OnePass:
 class Objective(keras.layers.Layer, abc.ABC):
     """Base of all objectives.
 
-    To add one: subclass, hand the constructor's arguments to this one, implement `terms(one_pass)`,
+    To add one: subclass, pass the arguments to this constructor, implement `terms(one_pass)`,
     decorate with `keras.saving.register_keras_serializable`, name it in `__all__` and give it a row
     in `tests/test_objectives.py`. Each argument is stored under its own name, and saved with the
     objective. It is a Keras layer, so it may own weights; `terms` is called directly.
@@ -118,12 +118,12 @@ class Objective(keras.layers.Layer, abc.ABC):
     def check(self, posterior: tfd.Distribution, prior: tfd.Distribution) -> None:
         """Raise a ValueError if this objective is not defined for such distributions.
 
-        A VAE asks when it is built.
+        A VAE calls this when it is built.
         """
 
     @property
     def num_draws(self) -> int:
-        """Draws of z for each example in a training step, with which its cost grows."""
+        """Number of draws of z for each example in a training step; the cost grows with it."""
         return getattr(self, "num_samples", 1)
 
     @classmethod
@@ -186,8 +186,8 @@ def analytic_kl(posterior: tfd.Distribution, prior: tfd.Distribution) -> tf.Tens
 
 
 def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool:
-    """Return whether TFP has a closed form of KL(posterior || prior) (True), or Monte Carlo stands
-    in for it (False).
+    """Return whether TFP has a closed form of KL(posterior || prior); otherwise Monte Carlo is
+    used.
 
     >>> kl_is_analytic(tfd.Normal(1., 1.), tfd.Normal(0., 1.))
     True
@@ -196,7 +196,7 @@ def kl_is_analytic(posterior: tfd.Distribution, prior: tfd.Distribution) -> bool
 
 
 def is_reparameterized(distribution: tfd.Distribution) -> bool:
-    """Return whether gradients flow through the draws, all parts of them.
+    """Return whether gradients flow through all parts of the draws.
 
     >>> is_reparameterized(tfd.Normal(0., 1.)), is_reparameterized(tfd.Poisson(1.))
     (True, False)
@@ -208,9 +208,9 @@ def is_reparameterized(distribution: tfd.Distribution) -> bool:
 
 
 def as_vectors(z) -> tf.Tensor:
-    """Write all latents of each example one after another.
+    """Concatenate all latents of each example.
 
-    `[batch, ...]`, or a dict of such, to `[batch, size]`.
+    The shape changes from `[batch, ...]`, or a dict of such, to `[batch, size]`.
 
     >>> as_vectors({"z1": tf.zeros([5, 2]), "z2": tf.zeros([5, 3, 4])}).shape
     TensorShape([5, 14])
@@ -222,7 +222,7 @@ def as_vectors(z) -> tf.Tensor:
 def factors(distribution: tfd.Distribution, needed_by: str = "This objective") -> tfd.Distribution:
     """View a distribution over vectors as its independent factors.
 
-    Batch shape `[..., latent]`, scalar events.
+    The result has batch shape `[..., latent]` and scalar events.
 
     Raises:
         ValueError: if it does not factorize over its dimensions, or TFP does not say so.

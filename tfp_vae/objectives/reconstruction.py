@@ -1,4 +1,4 @@
-"""The objective of autoencoders: no posterior but points, so no KL divergence."""
+"""The objective of autoencoders: the posterior is a point, so there is no KL divergence."""
 
 import keras
 import tensorflow as tf
@@ -21,14 +21,14 @@ class Reconstruction(Objective):
     there is no ELBO and no log p(x). `log_likelihood` is log p(x|z); `kl` is reported as 0 and
     `elbo` as `log_likelihood`, which bounds nothing. With a latent penalty and a
     `kernel_regularizer=keras.regularizers.L2(...)` in the decoder's layers it is the regularized
-    autoencoder RAE-L2. Either has no prior that its codes were drawn to: `fit_aggregate_prior`
-    gives one. Without, `generate` decodes the draws of a prior that training never looked at.
+    autoencoder RAE-L2. In both cases no prior has shaped the codes: `fit_aggregate_prior` fits one
+    to them. Without it, `generate` decodes the draws of a prior that training never used.
 
     Reference: Ghosh et al., 2020, From variational to deterministic autoencoders, arXiv:1903.12436.
 
     Args:
-        latent_penalty: weight of half the squared length of z, as its negative log-density under
-            N(0, I) has it: a number of at least 0, or a Keras schedule.
+        latent_penalty: weight of half the squared length of z, as in its negative log-density
+            under N(0, I): a number of at least 0, or a Keras schedule.
 
     Raises:
         ValueError: if `latent_penalty` is out of range, or the posterior has a density.

@@ -12,11 +12,11 @@ __all__ = ["CyclicalSchedule"]
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class CyclicalSchedule(Schedule):
-    """A weight that rises from 0 again and again: beta of an ELBO whose posterior would collapse
-    under one warm-up.
+    """A weight that rises from 0 again and again: the beta of an ELBO whose posterior would
+    collapse with a single warm-up.
 
-    In each cycle it rises in a straight line and then keeps its final value; after the last cycle
-    it keeps it for good. So it has an end, which evaluation uses, unlike schedules with restarts.
+    In each cycle it rises linearly and then keeps its final value; after the last cycle it keeps
+    this value forever. So, unlike schedules with restarts, it has a final value for evaluation.
 
     Reference: Fu et al., 2019, Cyclical annealing schedule: a simple approach to mitigating KL
     vanishing, arXiv:1903.10145.

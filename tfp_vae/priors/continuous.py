@@ -107,14 +107,14 @@ class StudentT(Prior):
     """Independent standard Student's t distributions: heavier tails than N(0, 1), so outliers cost
     less to encode.
 
-    It goes with any posterior over all vectors; the KL divergence is sampled.
+    It suits any posterior over real vectors; the KL divergence is sampled.
 
     Reference: Takahashi et al., 2018, Student-t Variational Autoencoder for Robust Density
         Estimation (IJCAI).
 
     Args:
         event_size: number of latent dimensions.
-        df: degrees of freedom; N(0, I) is their limit.
+        df: degrees of freedom; with more of them, the prior approaches N(0, I).
 
     Call arguments:
         inputs: None.
@@ -155,7 +155,7 @@ class NormalMixture(Prior):
     Args:
         event_size: number of latent dimensions.
         num_components: number of normals.
-        seed: int, of the first locations.
+        seed: int, for the first locations.
 
     Call arguments:
         inputs: None.
@@ -206,8 +206,8 @@ class NormalMixture(Prior):
 class VampPrior(Prior):
     """The mixture of the posteriors of trained pseudo-inputs, through the VAE's own encoder.
 
-    The best of all priors is the aggregate posterior; this stands for it with a few hundred
-    examples that are learned. Start the pseudo-inputs at real examples:
+    The best possible prior is the aggregate posterior; this prior approximates it with a few
+    hundred learned examples. Start the pseudo-inputs at real examples:
     `prior.pseudo_inputs.assign(x_train[:num_components])`.
 
     Reference: Tomczak & Welling, 2018, VAE with a VampPrior, arXiv:1705.07120.
@@ -216,10 +216,10 @@ class VampPrior(Prior):
         encoder: the same object as the VAE's encoder, so that they share their weights.
         event_shape: shape of one example.
         num_components: number of pseudo-inputs.
-        low: least value of a pseudo-input, the data's own.
-        high: largest value of a pseudo-input, the data's own; training on data beyond these ends in
-            a warning.
-        seed: int, of the first pseudo-inputs, which are uniform between `low` and `high`.
+        low: least value of a pseudo-input; pass that of the data.
+        high: largest value of a pseudo-input; pass that of the data. Training gives a warning if
+            the data are not between `low` and `high`.
+        seed: int, for the first pseudo-inputs, which are uniform between `low` and `high`.
 
     Call arguments:
         inputs: None.
@@ -282,7 +282,7 @@ class VampPrior(Prior):
 
     @classmethod
     def of_encoder(cls, encoder: keras.Model | None, x, **arguments) -> "VampPrior":
-        """Make one that starts at examples x, `[num_examples, *event_shape]`."""
+        """Return a prior that starts at examples x, `[num_examples, *event_shape]`."""
         if encoder is None or x is None:
             raise ValueError(
                 "VampPrior needs an encoder from an x without parts to one latent, and examples "
@@ -352,8 +352,8 @@ class FlowPrior(Prior):
     """The standard normal prior, pushed through a trained flow; it starts near N(0, I).
 
     `flow` should give densities fast, as `MaskedAutoregressiveFlow`, `RealNVP` and `NeuralSpline`
-    do: training needs densities, only `generate` draws. With enough transforms it can follow the
-    aggregate posterior.
+    do: training needs densities; only `generate` needs draws. With enough transforms it can
+    follow the aggregate posterior.
 
     Reference: Chen et al., 2017, Variational Lossy Autoencoder, arXiv:1611.02731.
 

@@ -20,7 +20,7 @@ tfd = tfp.distributions
 
 
 class OfLogits(Prior):
-    """A prior with logits, zeros unless they are trained; `call` builds p(z) of them.
+    """A prior with logits, which are 0 unless they are trained; `call` builds p(z) from them.
 
     Args:
         arguments: see `Prior`.
@@ -39,7 +39,7 @@ class OfLogits(Prior):
 
     @property
     def logits(self) -> tf.Tensor:
-        """Tensor of the shape of the event."""
+        """The logits, a tensor of the shape of the event."""
         zeros = tf.zeros(self.logits_shape, self.variable_dtype)
         return tf.convert_to_tensor(self.raw_logits) if self.trained else zeros
 
@@ -57,8 +57,7 @@ class Categorical(OfLogits):
         inputs: None.
 
     Output: `tfd.OneHotCategorical`, inside `tfd.Independent` for several variables; batch shape
-        `[]`, event shape
-            `event_size`.
+        `[]`, event shape `event_size`.
 
     Raises:
         ValueError: if `event_size` is neither a positive integer nor a shape.
@@ -82,7 +81,7 @@ class RelaxedCategorical(OfLogits):
     `layers.RelaxedOneHotCategorical`.
 
     TFP has no closed form of the KL divergence between relaxed distributions: it is estimated from
-        draws.
+    draws.
 
     Reference: Maddison et al., 2017, arXiv:1611.00712; Jang et al., 2017, arXiv:1611.01144.
 
@@ -95,8 +94,7 @@ class RelaxedCategorical(OfLogits):
         inputs: None.
 
     Output: `tfd.RelaxedOneHotCategorical`, inside `tfd.Independent` for several variables; batch
-        shape `[]`, event shape
-            `event_size`.
+        shape `[]`, event shape `event_size`.
 
     Raises:
         ValueError: if `event_size` is neither a positive integer nor a shape, or `temperature` is
@@ -164,7 +162,7 @@ class RelaxedBernoulli(OfLogits):
     `layers.IndependentRelaxedBernoulli`.
 
     TFP has no closed form of the KL divergence between relaxed distributions: it is estimated from
-        draws.
+    draws.
 
     Reference: Maddison et al., 2017, arXiv:1611.00712.
 
@@ -212,13 +210,13 @@ class Codes(OfLogits):
     """Independent uniform codes as code vectors, for a `layers.VectorQuantized` posterior, whose
     vectors it shares.
 
-    Trained or not, it says nothing of how the codes of an example hang together: after training,
-    `fit_aggregate_prior` does.
+    Even if it is trained, it does not model how the codes of an example depend on each other; after
+    training, `fit_aggregate_prior` does.
 
     Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937.
 
     Args:
-        quantizer: the `layers.VectorQuantized` that the VAE's encoder ends in, the same object.
+        quantizer: the `layers.VectorQuantized` at the end of the VAE's encoder, the same object.
         trained: whether the probabilities of the codes at each position are trained; they start
             equal.
 
@@ -251,7 +249,7 @@ class Codes(OfLogits):
 
     @classmethod
     def of_encoder(cls, encoder: keras.Model, x, **arguments) -> "Codes":
-        """Make that of the encoder's last layer."""
+        """Return the prior of the encoder's last layer."""
         return cls(encoder.layers[-1], **arguments)
 
     def call(self, inputs=None) -> tfd.Distribution:

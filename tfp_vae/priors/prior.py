@@ -1,4 +1,4 @@
-"""What every prior is."""
+"""The base class of all priors."""
 
 import abc
 import functools
@@ -15,10 +15,10 @@ tfd = tfp.distributions
 
 @functools.singledispatch
 def of_layer(layer: keras.layers.Layer, latent_shape, dtype) -> "Prior | None":
-    """Return the prior that suits the draws of a layer of the encoder better than a standard normal
-    one, if one does.
+    """Return the prior that suits the draws of an encoder's layer better than a standard normal,
+    or None if there is none.
 
-    A prior registers itself for such layers, as `Codes` does.
+    A prior registers itself for the layers that it suits, as `Codes` does.
     """
     return None
 
@@ -26,7 +26,7 @@ def of_layer(layer: keras.layers.Layer, latent_shape, dtype) -> "Prior | None":
 class Prior(keras.layers.Layer, abc.ABC):
     """Base of all priors.
 
-    To add one: subclass, hand the constructor's arguments to this one, implement `call(inputs)`
+    To add one: subclass, pass the arguments to this constructor, implement `call(inputs)`
     (inputs is None) so that it returns a `tfd.Distribution` built anew in each call, make trainable
     parameters with `add_weight`, decorate with `keras.saving.register_keras_serializable`, name it
     in `priors.__all__` and give it a row in `tests/test_priors.py`. Each argument is stored under
@@ -37,8 +37,8 @@ class Prior(keras.layers.Layer, abc.ABC):
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    # What it is made of where it is chosen by name: "of a size", that of the latents, or "of an
-    # encoder", by `of_encoder`.
+    # How the prior is made if it is chosen by name: "of a size", from the size of the latents, or
+    # "of an encoder", by `of_encoder`.
     roles: tuple[str, ...] = ("of a size",)
 
     def __init__(self, arguments: dict, **kwargs):
@@ -52,21 +52,21 @@ class Prior(keras.layers.Layer, abc.ABC):
 
     @classmethod
     def of_encoder(cls, encoder: keras.Model | None, x, **arguments) -> "Prior":
-        """Make one of the encoder and examples; priors with the role "of an encoder".
+        """Return a prior made from the encoder and examples, for the role "of an encoder".
 
         Args:
-            encoder: from x alone to one latent; None where the model has no such encoder.
+            encoder: network from only x to one latent; None if the model has no such encoder.
             x: training examples, `[num_examples, *event_shape]`; None where they have parts or
                 missing values.
-            **arguments: others of the constructor.
+            **arguments: other arguments of the constructor.
 
         Raises:
-            ValueError: if it needs what is None.
+            ValueError: if it needs an argument that is None.
         """
         raise NotImplementedError
 
     def look_at(self, x) -> None:
-        """Warn where data do not suit the prior, before training; most priors suit all data.
+        """Warn if the data do not suit the prior, before training; most priors suit all data.
 
         Args:
             x: examples, `[num_examples, *event_shape]`, or a dict of such parts.

@@ -1,5 +1,5 @@
-"""Serving: export a VAE as a SavedModel for TensorFlow Serving, and get distributions back from
-one.
+"""Serving: export a VAE as a SavedModel for TensorFlow Serving, and use an exported one through
+distributions.
 """
 
 from tfp_vae.serving.client import client

@@ -1,4 +1,4 @@
-"""A VAE on a server, used as if it were here."""
+"""A VAE on a server, used like a local one."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from tfp_vae.serving.transports import TRANSPORTS, Server, Transport
 
 # Seconds before the first retry; each further one waits twice as long.
 BACKOFF = 0.1
-# Bytes that an answer may have beside its numbers, and for each of them, as text.
+# Bytes allowed in an answer besides its numbers, and bytes for each number as text.
 BYTES = 2**20
 BYTES_OF_A_NUMBER = 40
 
@@ -35,24 +35,25 @@ def client(
 ) -> ServedVAE:
     """Use an exported VAE on a TensorFlow Serving server.
 
-    The methods of `tfp_vae.load`, their answers from there.
+    The methods are those of `tfp_vae.load`, but the server computes the answers.
 
     Floats arrive exactly, by gRPC as by REST: JSON carries them with as many digits as they need. A
     distribution's methods run here, on the parameters that the server has sent; gradients end at
-    the server. A `tf.function` asks the server in each run. A request repeated gives the same
-    answer, so it is safe to retry.
+    the server. A `tf.function` asks the server in each run. A repeated request returns the same
+    answer, so retries are safe.
 
-    What the server says is checked before it is used: names, shapes and dtypes of the answer, that
-    it is numbers, and possible ones where a parameter must be positive. Redirects are not followed.
+    Answers are checked before they are used: names, shapes and dtypes; that the values are numbers;
+    and that they are valid, for example where a parameter must be positive. Redirects are not
+    followed.
 
     Args:
         url: `http://host:8501` or `https://...` for REST, `grpc://host:8500` or `grpcs://...` for
             gRPC, which is the faster one.
         model: its name on the server.
-        version: its number; None takes whatever the server offers as the newest.
-        timeout: seconds that a call may take, all its requests and retries together.
-        retries: how often to ask again, after 0.1, 0.2, 0.4 ... seconds, when the server is not
-            there or not available.
+        version: its number; None takes the newest version on the server.
+        timeout: seconds that a call may take, including all its requests and retries.
+        retries: how often to ask again, after 0.1, 0.2, 0.4 ... seconds, when the server cannot be
+            reached or is not available.
         batch_size: rows in one request; at most the server's `max_batch_size`.
         headers: sent with each request, such as `{"Authorization": "Bearer ..."}`.
         credentials: the client's own certificate, for a server that asks for it: the files of the
@@ -61,10 +62,10 @@ def client(
 
     Raises:
         ValueError: if the URL is of another kind, the server has no such model, or refuses a
-            request; in its own words.
+            request; the message quotes the server.
         ConnectionError: if it is not available after all retries.
         TimeoutError: if it does not answer in time.
-        RuntimeError: if it fails, or its answer is not one of this model.
+        RuntimeError: if the server fails, or its answer does not fit this model.
     """
     options = dict(locals())
     scheme = urlsplit(url).scheme
@@ -121,7 +122,7 @@ def client(
 
 
 def _largest_answer(signatures: Mapping[str, Mapping], batch_size: int) -> int:
-    """Return how many bytes an answer to so many rows may have."""
+    """Return the largest allowed number of bytes of an answer for a number of rows."""
     numbers = [
         sum(int(np.prod([size or 1 for size in spec["shape"]])) for spec in one["outputs"].values())
         for one in signatures.values()
@@ -140,7 +141,7 @@ def _split(inputs: Mapping[str, np.ndarray], batch_size: int) -> list[dict[str, 
 def _patiently(
     send: Transport, retries: int, end: float, signature: str, inputs: Mapping, outputs: Mapping
 ) -> dict[str, np.ndarray]:
-    """Ask until the server is available, as often and as long as may be."""
+    """Ask until the server is available, within the limits of retries and time."""
     retry = 0
     while True:
         seconds = end - time.monotonic()

@@ -1,4 +1,4 @@
-"""Files beside the model: a model card for people, configuration for the server."""
+"""Files next to the model: a model card for people, and configuration files for the server."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ import keras
 from tfp_vae.vae import VAE
 
 CARD = Path("assets.extra") / "model_card.md"
-# In the model's base folder, where TF Serving takes nothing but numbers for versions.
+# These files are in the model's base folder; TF Serving takes only numbers there as versions.
 MODELS_CONFIG = """\
 # For tensorflow_model_server --model_config_file={place}/models.config
 model_config_list {{
@@ -40,13 +40,13 @@ num_batch_threads {{ value: 4 }}
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """What a model card tells beside what the model itself knows.
+    """Contents of a model card that the model itself does not know.
 
     Args:
         data: what the model was trained on, in a sentence or a few.
         metrics: numbers by name, such as those of `tfp_vae.evaluation.evaluate`.
         pictures: files to show; they are copied.
-        notes: anything else, as Markdown: intended use, limits, who to ask.
+        notes: anything else, as Markdown: intended use, limits, contact.
     """
 
     data: str = "Not stated."
@@ -56,7 +56,7 @@ class ModelCard:
 
 
 def write_card(folder: Path, name: str, vae: VAE, description: str, card: ModelCard) -> None:
-    """Write a version's model card, `assets.extra/model_card.md`, with its pictures beside it."""
+    """Write a version's model card, `assets.extra/model_card.md`, with its pictures next to it."""
     pictures = [Path(picture) for picture in card.pictures]
     for picture in pictures:
         shutil.copyfile(picture, folder / CARD.parent / picture.name)
@@ -79,9 +79,11 @@ def write_card(folder: Path, name: str, vae: VAE, description: str, card: ModelC
 
 
 def write_configurations(base: Path, aside: Path) -> None:
-    """Write `models.config` and `batching.config` into a base folder, each in one step, unless it has its own."""
+    """Write `models.config` and `batching.config` into a base folder, each in one step, unless the
+    folder has them already.
+    """
     for file, text in {"models.config": MODELS_CONFIG, "batching.config": BATCHING_CONFIG}.items():
-        # In quotes as JSON's, which protobuf's text format reads too.
+        # Strings are quoted as in JSON, which protobuf's text format also reads.
         place = f"/models/{base.name}"
         name, path = (json.dumps(value, ensure_ascii=False) for value in (base.name, place))
         place = shlex.quote(place).replace("\n", "\\n")

@@ -1,4 +1,4 @@
-"""What a version says of itself: in a file beside the model, and as an answer of the server."""
+"""The description of a version: a file next to the model, and an answer of the server."""
 
 import json
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from tfp_vae.version import __version__
 
 tfd = tfp.distributions
 
-# Beside the model, where TF Serving leaves room for other files.
+# Path of the description, in the folder that TF Serving reserves for other files.
 DESCRIPTION = Path("assets.extra") / "tfp_vae.json"
-# The signature that answers with it: a server offers no files, and its metadata only names, shapes
-# and dtypes.
+# The signature that returns the description: a server offers no files, and its metadata have only
+# names, shapes and dtypes.
 DESCRIBE = "describe"
 
 
 def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
-    """Write as json what `ServedVAE` needs to give distributions back, and what a reader wants to
+    """Return as json what `ServedVAE` needs to rebuild distributions, and what a reader wants to
     know.
     """
     condition = None if vae.condition is None else vae.condition.zeros()
@@ -55,9 +55,9 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
 
 
 def describing(text: str) -> tf.types.experimental.PolymorphicFunction:
-    """Make the signature that gives a text, for each row once.
+    """Make the signature that returns a text once for each row.
 
-    A server with batching wants as many as it has sent.
+    A server with batching needs as many output rows as input rows.
     """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, "row")], autograph=False)

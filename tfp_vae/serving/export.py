@@ -24,8 +24,8 @@ from tfp_vae.serving.verify import BATCH_SIZES, verify
 from tfp_vae.serving.warm_up import write_warm_up
 from tfp_vae.vae import VAE
 
-# Bytes of weights that become constants of the graph. A session keeps several copies of each, some
-# fifteen in all, so that larger weights stay variables, which it keeps once.
+# Up to this many bytes, weights become constants of the graph. A session keeps about fifteen copies
+# of each constant, so larger weights stay variables, which it keeps once.
 MAX_CONSTANTS = 2**24
 
 
@@ -42,10 +42,10 @@ def export(
     """Publish a VAE as the next version, `path/<version>/`, of a served model.
 
     The SavedModel holds plain TensorFlow: it loads without Keras, TFP or this package. All outputs
-    are float32 with the batch as first axis. The version is written aside, compared with the live
-    model, and moved in whole. Comparing takes
-    as long as some 500 rows of each signature, or 70 of those that draw: seconds, for a large model
-        on few cores more.
+    are float32 with the batch as first axis. The version is written to another folder, compared
+    with the live model, and then moved into place in one step. The comparison costs as much as
+    about 500 rows of each signature, or 70 rows of those that draw: seconds, or more for a large
+    model on few cores.
 
     | signature | input | outputs |
     |---|---|---|
@@ -61,14 +61,14 @@ def export(
     | `impute` | x, NaN where missing | `x` with the missing values filled in, of a VAE with `missing=True` |
     | `describe` | row, int32 [batch] | `description`: the json that tells how to read the others, for each row |
 
-    The parts of x and z of several parts, and the condition, are inputs by their names; outputs for
-    a part have its name before theirs, as in `z1_loc`.
+    If x or z has several parts, each part is an input with its own name; so is the condition.
+    Outputs for a part start with its name, as in `z1_loc`.
 
     Args:
         vae: a built VAE.
-        path: the model's base folder; made where it is missing.
-        score_samples: draws of z a row in `score`.
-        log_prob_samples: draws of z a row in `log_prob`.
+        path: the model's base folder; created if it is missing.
+        score_samples: draws of z for each row in `score`.
+        log_prob_samples: draws of z for each row in `log_prob`.
         keep: how many versions stay in the folder, the newest ones; None keeps all.
         card: what the version's model card says of data, metrics and pictures.
         targets: "onnx", "openvino" or both: `encode`, `decode` and `reconstruct` also for these, in
@@ -79,7 +79,8 @@ def export(
 
     Raises:
         ValueError: if the VAE is not built, a number is below 1, a distribution has no served form,
-            or the version does not answer as the live model does: then nothing is published.
+            or the version does not answer as the live model does. In these cases nothing is
+            published.
         ImportError: if a target's packages are not installed.
         OSError: if the folder cannot be written.
     """
@@ -129,8 +130,8 @@ def export(
 def _weights(vae: VAE) -> tuple[list, keras.StatelessScope]:
     """Return what holds the weights, and a scope in which functions are traced with them.
 
-    Small ones are constants: of these a session reads nothing anew in each request, and oneDNN
-    multiplies by them without a detour.
+    Small weights are constants: a session need not read them again in each request, and oneDNN
+    multiplies by them directly.
     """
     variables = [weight.value for weight in vae.weights]
     if (
@@ -143,13 +144,11 @@ def _weights(vae: VAE) -> tuple[list, keras.StatelessScope]:
 
 
 def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> dict[str, tf.Tensor]:
-    """Draw rows of each input from the model itself, so that they are possible under it, whatever
-    its data.
-    """
+    """Draw rows of each input from the model itself, so that they are possible under the model."""
     seed = sampling.row_seeds(BATCH_SIZES[-1], seed=0)
     condition = {}
     if vae.condition is not None:
-        # Rows that differ, so that one that looks at its neighbours is found out.
+        # The rows differ, so that the check finds rows that depend on their neighbours.
         condition = {
             "condition": vae.condition.zeros(BATCH_SIZES[-1]) + _zeros_and_ones(vae.condition)
         }
@@ -171,7 +170,7 @@ def _zeros_and_ones(condition: Quantity) -> tf.Tensor:
 
 
 def _alternating(shape) -> np.ndarray:
-    """Return an array of ones and zeros, each second row other than the one before it."""
+    """Return an array of ones and zeros in which each row differs from the row before it."""
     return np.indices(shape).sum(0) % 2
 
 

@@ -1,4 +1,4 @@
-"""From a SavedModel back to distributions."""
+"""Load an exported model, to get distributions from its SavedModel."""
 
 import functools
 import os
@@ -13,7 +13,7 @@ from tfp_vae.serving.served import ServedVAE
 
 
 def load(path: str | os.PathLike) -> ServedVAE:
-    """Load an exported VAE, with distributions in its answers, from the SavedModel alone.
+    """Load an exported VAE from its SavedModel alone; its methods return distributions.
 
     Args:
         path: a version's folder, or a model's base folder, whose newest version is taken.

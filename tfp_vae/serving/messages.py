@@ -1,4 +1,4 @@
-"""TensorFlow Serving's messages for a prediction, as far as this package speaks them.
+"""TensorFlow Serving's messages for a prediction, as far as this package uses them.
 
 They are those of tensorflow_serving/apis: model.proto, predict.proto, prediction_log.proto. The
 package tensorflow-serving-api has them too, but would tie every user to its pinned TensorFlow for
@@ -15,7 +15,7 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tensorflow.core.framework import tensor_pb2
 
-# Of messages: their fields, each a name, a number and a type.
+# The fields of each message: name, number and type.
 MESSAGES = {
     "ModelSpec": [
         ("name", 1, "string"),

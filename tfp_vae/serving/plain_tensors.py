@@ -1,4 +1,6 @@
-"""Distributions to plain tensors and back: what crosses the border of a SavedModel."""
+"""Conversion of distributions to plain tensors and back: a SavedModel takes and returns only
+tensors.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ tfd = tfp.distributions
 
 # The class of a joint distribution of independent parts.
 JOINT = "JointDistributionNamed"
-# Those that are made of functions, or of other things than tensors.
+# Distributions whose parameters are functions, or anything else that is not a tensor.
 NEVER = (tfd.Distribution, tfd.TransformedDistribution, tfd.Blockwise)
 
 
@@ -46,7 +48,7 @@ def describe(
 
 
 def is_determined(distribution: tfd.Distribution) -> bool:
-    """Return whether tensors determine a distribution, so that `describe` can take it apart.
+    """Return whether tensors determine a distribution, so that `describe` can split it.
 
     >>> is_determined(tfd.Normal(0., 1.)), is_determined(tfp.bijectors.Exp()(tfd.Normal(0., 1.)))
     (True, False)
@@ -106,7 +108,7 @@ def _describe(
 
 
 def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") -> tfd.Distribution:
-    """Build the distribution that `describe` took apart.
+    """Build the distribution that `describe` has split.
 
     >>> rebuild(*describe(tfd.MultivariateNormalDiag(tf.zeros([1, 2]), tf.ones([1, 2]))))
     <tfp.distributions.MultivariateNormalDiag 'MultivariateNormalDiag' batch_shape=[1] event_shape=[2] dtype=float32>
@@ -129,7 +131,9 @@ def rebuild(description: dict, tensors: dict[str, tf.Tensor], prefix: str = "") 
 
 
 def expect_description(description: Mapping) -> None:
-    """Raise a ValueError if `describe` writes no such description: it may come from anywhere."""
+    """Raise a ValueError if `describe` cannot have written this description, which is untrusted
+    input.
+    """
     for part in description["parts"].values():
         expect_description(part)
     if description["class"] == JOINT:
@@ -164,8 +168,8 @@ def expect_parameters(
             raise ValueError(f"{key} is a constant of the description and an output")
         try:
             constraint = properties[name].default_constraining_bijector_fn()
-            # What a constraint does not take has no inverse; TFP's own also leave out the least of
-            # the positive numbers.
+            # A value outside the constraint has no inverse. TFP's own inverses also exclude the
+            # smallest positive numbers, so these are replaced by a larger one.
             inverse = constraint.inverse(tf.where(value > 0.0, tf.maximum(value, 1e-3), value))
         except NotImplementedError:
             inverse = value
@@ -184,8 +188,8 @@ def _class(name: str) -> Any:
 
 
 def _prefix(part: str) -> str:
-    """Name the parameters of a part.
+    """Return the prefix of the parameter names of a part.
 
-    A distribution that just wraps another lends its part no name.
+    It is empty if the distribution only wraps its part.
     """
     return part.removesuffix("distribution")

@@ -1,4 +1,4 @@
-"""Versions in a model's folder, as TF Serving wants them: whole or not there."""
+"""Versions in a model's folder: as TF Serving requires, each is either complete or absent."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ def versions(base: Path) -> list[int]:
 
 
 def publish(write: Callable[[Path], None], base: Path, *, keep: int | None = None) -> Path:
-    """Let `write` make a version in a folder aside, then move it into `base` under the next number,
-    in one step.
+    """Let `write` make a version in a temporary folder, then move it into `base` under the next
+    number in one step.
 
-    The folder aside is a sibling of `base`: on the same file system, and never seen by a server
-    that polls `base`. It is gone afterwards; what a killed exporter has left there, the next one
-    removes. With `keep`, only the last so many versions stay.
+    The temporary folder is a sibling of `base`: it is on the same file system, and a server that
+    polls `base` never sees it. It is removed at the end; if an exporter is killed, the next one
+    removes its folder. With `keep`, only that many of the newest versions stay.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -35,7 +35,7 @@ def publish(write: Callable[[Path], None], base: Path, *, keep: int | None = Non
         write(aside / "version")
         version = _move(aside / "version", base)
         for number in versions(base)[: -keep if keep else 0]:
-            with contextlib.suppress(FileNotFoundError):  # another exporter may be at it
+            with contextlib.suppress(FileNotFoundError):  # another exporter may be removing it
                 os.rename(base / str(number), aside / str(number))
         return version
 
@@ -54,9 +54,9 @@ def _move(finished: Path, base: Path) -> Path:
 
 @contextlib.contextmanager
 def _aside(base: Path) -> Iterator[Path]:
-    """Return an empty folder beside `base`, locked while in use.
+    """Return an empty folder next to `base`, locked while in use.
 
-    The lock ends with the process, however that ends.
+    The lock ends with the process, even if it is killed.
     """
     lock = None
     # Between making and locking it, another exporter may take it for a leftover.
@@ -83,8 +83,8 @@ def _prefix(base: Path) -> str:
 
 
 def lock_folder(folder: Path) -> int | None:
-    """Lock a folder, and give its descriptor; None if it is in use or gone."""
-    import fcntl  # of Unix; the rest of the package does without
+    """Lock a folder, and return its file descriptor; None if it is in use or gone."""
+    import fcntl  # only on Unix; the rest of the package does not need it
 
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -1,6 +1,6 @@
-"""An exported VAE, wherever it runs.
+"""An exported VAE, in this process or on a server.
 
-Its methods give distributions back from the answers of its signatures.
+Its methods build distributions from the answers of its signatures.
 """
 
 import json
@@ -21,11 +21,11 @@ from tfp_vae.surface import Surface
 
 tfd = tfp.distributions
 
-# Of the description: raised when it has to be read in another way.
+# Format number of the description; it increases with each incompatible change.
 FORMAT = 2
-# Signatures that give values of x.
+# Signatures that return values of x.
 OF_VALUES = ("reconstruct", "sample", "impute")
-# A signature and its inputs in, its outputs out.
+# Function from a signature and its inputs to its outputs.
 Answer = Callable[[str, Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
 
 
@@ -35,17 +35,17 @@ class ServedVAE(Surface):
     Its methods answer as the live model's do. Inputs become float32; the batch is the first axis.
 
     Args:
-        answer: gives the outputs of a signature for its inputs, tensors by name.
+        answer: function that returns the outputs of a signature for its inputs, as tensors by name.
         description: the json text that `tfp_vae.serving.export` writes.
         source: the folder or the server, named in errors.
-        checks_answers: whether answers are looked at, as those of a server are: numbers alone, and
-            possible ones where a parameter must be positive.
-        again: function without arguments that makes the same model elsewhere, where it is unpickled.
+        checks_answers: whether answers are checked, as for a server: they must be numbers, and
+            valid, for example where a parameter must be positive.
+        again: function without arguments that creates the same model again when it is unpickled.
 
     Raises:
-        ValueError: if the description is of another format, or not one that `export` writes. Of
-            each method: if an input is no array of real numbers, of another shape, empty or not
-            finite.
+        ValueError: if the description has another format, or does not come from `export`. The
+            methods raise it if an input is not an array of real numbers, has another shape, is
+            empty or is not finite.
     """
 
     built = True
@@ -77,8 +77,8 @@ class ServedVAE(Surface):
     def encode(self, x) -> tfd.Distribution:
         """Return the posterior q(z|x): `[..., *event_shape]` -> batch shape `[...]`.
 
-        One that its parameters do not determine, of a flow or a hierarchy, draws and evaluates by
-        asking the model.
+        If parameters do not determine it, as for a flow or a hierarchy, it asks the model for draws
+        and densities.
         """
         data, lead = self._data(x)
         if self.description["posterior"] is None:
@@ -98,10 +98,10 @@ class ServedVAE(Surface):
 
     @tf.autograph.experimental.do_not_convert
     def prior_distribution(self, condition=None) -> tfd.Distribution:
-        """Return the prior p(z), batch shape `[]`, or that of a condition given.
+        """Return the prior p(z), batch shape `[]`, or p(z|condition) if a condition is given.
 
         Raises:
-            ValueError: if tensors alone do not determine it, as one of a flow or of a condition.
+            ValueError: if tensors alone do not determine it, as for a flow or a conditional prior.
         """
         if self.description["prior"] is None:
             raise ValueError(
@@ -114,13 +114,13 @@ class ServedVAE(Surface):
 
     @tf.autograph.experimental.do_not_convert
     def reconstruction(self, x):
-        """Return what `reconstruct` gives, as tensors."""
+        """Return the results of `reconstruct` as tensors."""
         return self._statistic("mean", self.x, self._of_rows("reconstruct", x))
 
     def rows_of_samples(
         self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool
     ):
-        """Return what `generate` gives, as tensors, of a stateless seed for each row, int32
+        """Return the results of `generate` as tensors, from a stateless seed for each row, int32
         `[num_samples, 2]`.
         """
         named = {} if condition is None else {"condition": condition}
@@ -157,7 +157,7 @@ class ServedVAE(Surface):
         return map_parts(np.asarray, self.x.whole(self._of_rows("impute", x)))
 
     def _of_rows(self, signature: str, x) -> dict[str, tf.Tensor]:
-        """Return the outputs of a signature of data, with the leading axes of x."""
+        """Return the outputs of a signature that takes data, with the leading axes of x."""
         data, lead = self._data(x)
         outputs = self.ask(signature, **data)
         if lead is None:
@@ -177,12 +177,12 @@ class ServedVAE(Surface):
         except (TypeError, ValueError):
             if self.x.has_parts and not isinstance(data["x"], Mapping):
                 raise
-            return {**self.x.parts(data["x"]), **named}, None  # `call` says what is wrong
+            return {**self.x.parts(data["x"]), **named}, None  # `call` raises the error
         return self._rows(self.x, x, named)
 
     def _rows(self, variable: Quantity, value, named: dict) -> tuple[dict, Any]:
-        """Return the parts of a value and its condition with one leading axis, the rows, and the
-        axes that it stands for; None for these where there was one already.
+        """Return the parts of a value and its condition, flattened to one leading axis (rows), and
+        the original leading axes; None for these if there was only one.
         """
         lead = variable.leading(value)
         ndims = dict(variable.ndims)
@@ -229,7 +229,7 @@ class ServedVAE(Surface):
         return self._answer(signature, tensors)
 
     def ask(self, signature: str, **inputs) -> Mapping[str, tf.Tensor]:
-        """Return what `call` does, all of it numbers.
+        """Return the outputs of `call`, after checking that they are numbers.
 
         Raises:
             ValueError: if a row has no answer.
@@ -306,14 +306,14 @@ class ServedPosterior(tfd.Distribution):
         return tf.reshape(outputs["log_prob"], lead)
 
     def _repeated(self, number: int) -> dict:
-        """Return the inputs of `encode` once for each draw, the draws one after another."""
+        """Return the inputs of `encode` repeated for each draw, one draw after another."""
         return {
             name: np.concatenate([np.asarray(part)] * number) for name, part in self._data.items()
         }
 
 
 def _read(text: str, source: str) -> dict:
-    """Read a description, which is data from elsewhere: nothing in it is taken on trust."""
+    """Return the contents of a description, which is untrusted input and fully checked."""
     try:
         description = json.loads(text)
         found = description["format"]
@@ -348,9 +348,9 @@ def _shape(shape):
 
 
 def _check(signature: str, name: str, value, expected: dict, *, nan: bool) -> tf.Tensor:
-    """Bring an input to its dtype, and check it.
+    """Return an input in its dtype, after checking it.
 
-    A server would answer something, or stumble later and say less.
+    For a bad input, a server would return a wrong answer, or fail later with a less helpful error.
     """
     takes = f"{signature} takes {name} of shape {expected['shape']}"
     dtype = tf.as_dtype(expected["dtype"])
@@ -383,8 +383,10 @@ def _check(signature: str, name: str, value, expected: dict, *, nan: bool) -> tf
 
 
 def _expect_numbers(signature: str, outputs: Mapping) -> None:
-    """Raise a ValueError if a row has no answer: the model gives NaN for what it does not know."""
-    # Of parameters and densities infinity may be right.
+    """Raise a ValueError if a row has no answer: the model returns NaN for values that it does not
+    know.
+    """
+    # Parameters and densities may be infinite.
     is_number = np.isfinite if signature in OF_VALUES else lambda value: ~np.isnan(value)
     rows = [~is_number(np.asarray(v)).reshape(len(v), -1).all(1) for v in outputs.values()]
     bad = np.logical_or.reduce(rows)

@@ -1,6 +1,7 @@
 """The served functions.
 
-Plain tensors in and out, the batch first everywhere, each row independent of the others.
+Inputs and outputs are plain tensors. The batch is always the first axis, and rows are independent
+of each other.
 """
 
 import functools
@@ -56,7 +57,7 @@ def signatures(
     def score(inputs):
         one_pass = vae.one_pass(data(inputs), seed_of(Stream.SERVED_ESTIMATES))
         z = sampling.sample_alike(one_pass.posterior, score_samples, one_pass.seed)
-        if vae.encodes_to_points:  # without a density there is no more to say
+        if vae.encodes_to_points:  # without a density nothing else is defined
             return {"log_likelihood": tf.reduce_mean(one_pass.log_likelihood(z), 0)}
         log_likelihood, log_prior, log_posterior = (
             tf.reduce_mean(term, 0) for term in one_pass.log_densities(z)
@@ -119,8 +120,9 @@ def _specs(variable: Quantity, dtype) -> dict[str, tf.TensorSpec]:
 def _are_possible(vae: VAE, ends: Mapping[str, tuple], inputs: Mapping) -> tf.Tensor:
     """Return for each row whether the model can answer it, `[batch]`.
 
-    Not one that holds infinity, NaN where nothing may be missing, a category or another value that
-    the likelihood does not take, or a label that the networks do not know.
+    It cannot answer a row that holds infinity, NaN where no value may be missing, a value outside
+    the likelihood's support (such as an unknown category), or a label that the networks do not
+    know.
     """
     possible = []
     for name, value in inputs.items():
@@ -141,8 +143,8 @@ def _serve(
 ) -> tf.types.experimental.PolymorphicFunction:
     def as_float32(*arguments):
         inputs = dict(zip(specs, arguments, strict=True))
-        # A server joins the rows of many clients: of a bad one the answer is NaN, and the others
-        # have theirs.
+        # A server joins the rows of many clients: a bad row gets NaN, and the other rows get their
+        # normal answers.
         possible = are_possible(inputs)
         inputs = {name: _where(possible, value, 0) for name, value in inputs.items()}
         outputs = function(inputs)
@@ -155,15 +157,16 @@ def _serve(
 
 
 def _where(rows: tf.Tensor, value: tf.Tensor, other: float) -> tf.Tensor:
-    """Return the value where a row is one of those chosen, elsewhere another."""
+    """Return one value in the chosen rows, and another value in the other rows."""
     at = tf.reshape(rows, [-1, *[1] * (value.shape.rank - 1)])
     return tf.where(at, value, tf.constant(other, value.dtype))
 
 
 def _outputs(distribution: tfd.Distribution, *, stddev: bool = False) -> dict[str, tf.Tensor]:
-    """Return the parameters that determine a distribution, if any do, and what stands for it.
+    """Return the parameters that determine a distribution, if there are such, and its
+    representative value.
 
-    Its parts by name.
+    Parts are named.
     """
     parameters = describe(distribution)[1] if is_determined(distribution) else {}
     return {
@@ -183,7 +186,7 @@ def _stddev(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
 
 
 def _named(statistic: str, value) -> dict[str, tf.Tensor]:
-    """Name a statistic, or that of each part: `z1_mean`."""
+    """Return a statistic by name, or one for each part, such as `z1_mean`."""
     if isinstance(value, Mapping):
         return {f"{name}_{statistic}": part for name, part in value.items()}
     return {statistic: value}

@@ -1,6 +1,6 @@
-"""Encoder and decoder for runtimes other than TensorFlow.
+"""Encoder and decoder for runtimes other than TensorFlow: ONNX and OpenVINO.
 
-ONNX and OpenVINO, each compared with the SavedModel.
+Each result is compared with the SavedModel.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +13,12 @@ from tfp_vae.checks import one_of
 
 # The signatures without draws, which have a meaning outside TensorFlow.
 SIGNATURES = ("encode", "decode", "reconstruct")
-# Differences allowed, relative to an output's largest value where that is above 1.
+# Allowed differences, relative to an output's largest value if that is above 1.
 TOLERANCE = 1e-4
-# Of ONNX, in which all operations needed exist; onnxruntime has read it since version 1.14.
+# Version of the ONNX operator set. It has all operations needed; onnxruntime reads it since version
+# 1.14.
 OPSET = 18
-# Arrays by the inputs' names in, by the outputs' names out.
+# Function from arrays by input name to arrays by output name.
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
@@ -61,11 +62,11 @@ def write_targets(folder: Path, targets: Sequence[str], requests: Mapping[str, t
 
 
 def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
-    """Check names of targets, and that their packages are there.
+    """Check the names of targets, and that their packages are installed.
 
     Raises:
         ValueError: if there is no such target.
-        ImportError: if a package is missing; it says how to install it.
+        ImportError: if a package is missing; the message says how to install it.
     """
     for target in targets:
         one_of(tuple(TARGETS), target, "target")
@@ -89,7 +90,7 @@ def load_onnx(path: Path) -> Run:
 
 
 def load_openvino(path: Path) -> Run:
-    """Load an OpenVINO file for the CPU, in float32, where it would take bfloat16 by itself."""
+    """Load an OpenVINO file for the CPU in float32; by default OpenVINO may choose bfloat16."""
     import openvino
 
     model = openvino.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -132,7 +133,7 @@ def _write_onnx(function: tf.types.experimental.ConcreteFunction, path: Path) ->
         input_signature=specs,
         autograph=False,
     )
-    # tf2onnx would take what a function has captured, the weights among it, for inputs.
+    # tf2onnx would treat the tensors that a function captures, such as weights, as inputs.
     frozen = convert_variables_to_constants_v2(
         captured.get_concrete_function(), lower_control_flow=False, aggressive_inlining=True
     )
@@ -159,14 +160,14 @@ def _log1p(context, node, name, args) -> None:
 
 
 def _where(context, node, name, args) -> None:
-    """Choose, where tf2onnx multiplies by ones and zeros, of which NaN makes NaN."""
+    """Select by a condition; tf2onnx itself multiplies by ones and zeros, which spreads NaN."""
     node.type = "Where"
 
 
 def _broadcast_args(context, node, name, args) -> None:
-    """Two shapes broadcast to their larger sizes, the shorter one led by ones.
+    """Two shapes broadcast to their larger sizes; the shorter one is padded with leading ones.
 
-    TFP asks for it, tf2onnx lacks it.
+    TFP needs this operation, but tf2onnx lacks it.
     """
     from tf2onnx.utils import map_onnx_to_numpy_type
 

@@ -1,7 +1,7 @@
 """How a request reaches a server and its answer comes back: by REST or by gRPC, with or without TLS.
 
-A server may be broken or hostile: an answer has a time and a size, and is looked at before it is
-believed.
+A server may be broken or hostile: the time and the size of an answer are limited, and it is checked
+before it is used.
 """
 
 import abc
@@ -24,24 +24,24 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from tfp_vae.serving.messages import messages, predict_request
 
-# What a signature's outputs must be: dtype and shape by name, as in a description.
+# Expected outputs of a signature: dtype and shape by name, as in a description.
 Specs = Mapping[str, Mapping]
-# Bytes read of a REST answer at a time.
+# Number of bytes of a REST answer that are read at a time.
 CHUNK = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """What is asked, and how.
+    """The server and model to ask, with the settings of the connection.
 
     Args:
         url: of the server, without a slash at its end.
         model: its name there.
         version: its number, or None for the newest.
-        headers: of each request, such as a bearer token.
+        headers: headers of each request, such as a bearer token.
         credentials: files of the client's certificate and its key, or `grpc.ChannelCredentials`.
         ca: file of the certificates that the server's is checked against, or None for the system's.
-        limit: bytes of an answer, at most.
+        limit: largest number of bytes of an answer.
     """
 
     url: str
@@ -83,12 +83,12 @@ class Transport(abc.ABC):
     def ask(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Specs, seconds: float
     ) -> dict[str, np.ndarray]:
-        """Return what the server says."""
+        """Return the server's answer."""
 
 
 class Rest(Transport):
-    """Requests in column form; the server's tensorflow_serving/util/json_tensor.cc says how they
-    are written.
+    """REST requests in column format, as documented in the server's
+    tensorflow_serving/util/json_tensor.cc.
     """
 
     def __init__(self, server: Server):
@@ -140,7 +140,8 @@ class Rest(Transport):
             timeout=seconds,
             allow_redirects=False,
             stream=True,
-            # Here, as of a session the environment's certificates would win.
+            # This must be set for each request: the environment's certificates would override a
+            # session's.
             verify=self.server.ca,
         ) as response:
             if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -219,12 +220,12 @@ TRANSPORTS: dict[str, type[Transport]] = {
 
 
 class _Garbled(Exception):
-    """An answer that no server of the model gives."""
+    """The answer cannot come from a server of the model."""
 
 
 def _within(seconds: float, function: Callable):
-    """Return a function's result, or raise a TimeoutError: also of a server that sends a byte now
-    and then, which no timeout of a socket ends.
+    """Return a function's result, or raise a TimeoutError, even if a server sends a byte now and
+    then (a socket's timeout would not end that).
     """
     results: list = []
 
@@ -271,7 +272,7 @@ def _expect_distinct(pairs: Sequence[tuple]) -> dict:
 
 
 def _numbers(name: str, value, outputs: Specs) -> np.ndarray:
-    """Read nested lists of numbers; texts in a signature of texts."""
+    """Read nested lists of numbers, or of strings if the signature returns strings."""
     if outputs.get(name, {}).get("dtype") == "string":
         return np.array(value, object)
     try:

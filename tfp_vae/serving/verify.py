@@ -1,6 +1,6 @@
-"""What a version must be before it is published.
+"""Checks of a version before it is published.
 
-The live model's equal, batch by batch, on any server.
+It must equal the live model for all batch sizes, and run on any server.
 """
 
 import itertools
@@ -18,12 +18,12 @@ from tfp_vae.serving.warm_up import replay
 
 # Sizes of the batches compared; the largest is also that of the requests which `verify` takes.
 BATCH_SIZES = (1, 3, 128)
-# Of signatures that decode many draws of each row.
+# Signatures that decode many draws for each row.
 ESTIMATES = ("score", "log_prob", "impute")
 ESTIMATE_BATCH_SIZES = (1, 3, 16)
-# Differences allowed in float32, relative to an output's largest value where that is above 1.
+# Allowed differences in float32, relative to an output's largest value if that is above 1.
 TOLERANCE = 1e-5
-# Densities of z are compared less closely: (z - loc) / scale magnifies rounding where a scale is
+# Densities of z have a larger tolerance: (z - loc) / scale magnifies rounding errors if a scale is
 # small.
 OF_DENSITIES = {"score": 1e-4, "log_prob": 1e-4, "impute": 1e-4, "posterior_log_prob": 1e-3}
 # Python's functions and XLA's clusters do not run on a stock server.
@@ -40,7 +40,8 @@ def verify(
         folder: of the SavedModel, with warm-up requests.
         live: the live model's `tf.function` of each signature.
         requests: 128 rows of each input.
-        dtype: in which the networks compute; a coarser one than float32 allows larger differences.
+        dtype: dtype in which the networks compute; one less precise than float32 allows larger
+            differences.
 
     Raises:
         ValueError: if they differ, rows depend on each other, or the graph would not run on a
@@ -70,7 +71,7 @@ def _eps(dtype: str) -> float:
 def _check_answers(
     signature, served, function, inputs, sizes, tolerance
 ) -> Mapping[str, tf.Tensor]:
-    """Compare with the live model; give the answer to all rows."""
+    """Return the answer to all rows, after comparing it with the live model."""
     for size in sizes:
         rows = {name: value[:size] for name, value in inputs.items()}
         answer = served(**rows)
@@ -100,8 +101,8 @@ def _check_batches(signature, served, inputs, sizes, whole, tolerance) -> None:
     ]
     joined = {name: tf.concat([part[name] for part in parts], 0) for name in whole}
     _compare(signature, joined, whole, tolerance, "that of all rows at once")
-    # The first row again, in a batch of the same size among the others in another order: the same
-    # bits.
+    # The first row again, in a batch of the same size with other rows around it: the answer must be
+    # bitwise equal.
     others = served(
         **{name: tf.concat([value[:1], value[:0:-1]], 0) for name, value in inputs.items()}
     )
@@ -116,7 +117,7 @@ def _check_batches(signature, served, inputs, sizes, whole, tolerance) -> None:
 
 
 def _check_bad_rows(signature, served, inputs, whole, tolerance) -> None:
-    """Check that a row which no model can answer becomes NaN, and its neighbours do not."""
+    """Check that a row with impossible values becomes NaN, and its neighbours do not."""
     for name, value in inputs.items():
         if not value.dtype.is_floating:
             continue
@@ -170,11 +171,11 @@ def check_shapes(graph) -> None:
     """Check that the batch is the first axis of each input and output, of any size.
 
     Raises:
-        ValueError: if it is not; it names signature and tensor.
+        ValueError: if it is not; the message names the signature and the tensor.
     """
     for signature, definition in graph.signature_def.items():
         if not definition.method_name:
-            continue  # of the loader: initialization
+            continue  # an initialization function of the loader
         for name, info in [*definition.inputs.items(), *definition.outputs.items()]:
             sizes = [dim.size for dim in info.tensor_shape.dim]
             if info.tensor_shape.unknown_rank or not sizes or sizes[0] != -1:
@@ -188,7 +189,7 @@ def check_graph(graph) -> None:
     """Check that each operation runs on a stock server, and draws from no hidden state.
 
     Raises:
-        ValueError: if one does not; it names the operation.
+        ValueError: if an operation does not; the message names it.
     """
     functions = graph.graph_def.library.function
     for node in [

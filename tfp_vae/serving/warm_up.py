@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tfp_vae.serving.messages import arrays, messages, predict_request
 
-# Where TF Serving looks for them.
+# Path where TF Serving looks for these requests.
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
-# A single request, and a batch; the latter only while it is no larger than this.
+# Rows of a request: one row, and a batch, which is written only if it is no larger than this.
 BATCH_SIZES = (1, 32)
 MOST_BYTES = 2**20
 
@@ -45,8 +45,7 @@ def warm_up_requests(folder: Path) -> Iterator[tuple[str, dict[str, tf.Tensor]]]
 def replay(
     folder: Path, answer: Callable[[str, Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
 ) -> None:
-    """Run the requests of a version as a server would, which does not load a version if one of them
-    fails.
+    """Run the requests of a version as a server does: it rejects a version if one of them fails.
 
     Raises:
         ValueError: if one fails.
