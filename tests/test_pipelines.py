@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_vae
+from tests import test_conditional
 from tests.conftest import mostly_slow
 from tfp_vae import hierarchy, networks, priors
 from tfp_vae import layers as tfpl
@@ -361,13 +362,41 @@ def test_a_served_model_is_pickled_by_its_path(served):
     np.testing.assert_array_equal(again.encode(X).mean(), served.encode(X).mean())
 
 
-def test_an_unknown_number_of_axes_is_told(live, served):
+def test_one_graph_serves_any_number_of_axes(live, served):
     for model in (live, served):
-        of_any_rank = tf.function(
-            lambda z, model=model: model.decode(z).mean(), input_signature=[tf.TensorSpec(None)]
+        decode = tf.function(lambda z, model=model: model.decode(z).mean(), reduce_retracing=True)
+        encode = tf.function(lambda x, model=model: model.encode(x).mean(), reduce_retracing=True)
+        for lead in ((4,), (2, 3), (2, 1, 3), ()):
+            z = tf.ones([*lead, LATENT_SIZE])
+            np.testing.assert_allclose(decode(z), model.decode(z).mean(), 1e-5)
+            x = tf.ones([*lead, SIZE])
+            np.testing.assert_allclose(encode(x), model.encode(x).mean(), 1e-5)
+        assert (
+            max(decode.experimental_get_tracing_count(), encode.experimental_get_tracing_count())
+            < 4
         )
-        with pytest.raises(ValueError, match="no known number of axes"):
-            of_any_rank(tf.zeros([3, 2]))
+
+
+def test_one_graph_serves_conditions_of_any_number_of_axes():
+    vae = test_conditional.of_labels()
+    z = tf.ones([2, 3, 2])
+    decode = tf.function(
+        lambda z, labels: vae.decode(z, labels).mean(),
+        input_signature=[tf.TensorSpec(None), tf.TensorSpec(None, tf.int32)],
+    )
+    for labels in (tf.constant([[0, 1, 2], [2, 1, 0]]), tf.constant([0, 1, 2])):
+        np.testing.assert_allclose(decode(z, labels), vae.decode(z, labels).mean(), 1e-5)
+
+
+def test_a_posterior_is_its_draw_where_a_network_expects_a_tensor(live):
+    x = tf.constant(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        likelihood = live.decoder(live.encode(x))
+        loss = likelihood.log_prob(x)
+    assert loss.shape == [len(X)]
+    assert np.abs(tape.gradient(loss, x)).max() > 0
+    assert np.abs(live.decoder(live.encode(x)).mean() - likelihood.mean()).max() > 0
 
 
 def autoregressive_decoder():

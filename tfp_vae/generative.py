@@ -2,12 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import missing, objectives, quantity, sampling
+from tfp_vae import missing, objectives, sampling
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.frozen import later
 from tfp_vae.layers.tensor_like import unwrap
@@ -44,7 +43,7 @@ class LatentVariableModel(ProbabilisticModel):
         data = self.as_batch(x)
         if not tf.executing_eagerly():
             return _reconstruct(self, data)
-        flat, lead = self._flatten(data)
+        flat, lead = self._as_numbers(data)
         means = self.compile_once(_reconstruct, for_any_shape=True)(flat)
         return tf.nest.map_structure(
             lambda mean: tf.reshape(mean, tf.concat([lead, tf.shape(mean)[1:]], 0)), means
@@ -109,19 +108,12 @@ class LatentVariableModel(ProbabilisticModel):
                 "needs one that has a density. Judge the model by its log_likelihood, or give it "
                 "another posterior."
             )
-        flat, lead = self._flatten(data)
+        flat, lead = self._as_numbers(data)
         return tf.reshape(self.compile_once(_log_prob)(flat, tf.constant(num_samples), seed), lead)
 
-    def _flatten(self, data: dict) -> tuple[dict, tf.Tensor]:
-        """Flatten the leading axes into one.
-
-        A condition with fewer leading axes is repeated along the missing ones.
-        """
-        variables: dict[str, Any] = {"x": self.x, "mask": self._mask, "condition": self.condition}
-        ndims = {name: variables[name].ndims_of_parts for name in data}
-        lead = tf.shape(tf.nest.flatten(data["x"])[0])[: self.x.leading(data["x"]).rank]
-        flat = quantity.flatten(data, lead, ndims)
-        # The masks become numbers: `log_prob` needs gradients, which boolean masks do not have.
+    def _as_numbers(self, data: dict) -> tuple[dict, tf.Tensor]:
+        """Flatten the leading axes into one, and make numbers of masks, as gradients need them."""
+        flat, lead = self.as_rows(data)
         if self.missing:
             flat["mask"] = tf.nest.map_structure(
                 lambda mask: tf.cast(mask, self.x.dtype), flat["mask"]

@@ -139,7 +139,7 @@ class ProbabilisticModel(Surface, keras.Model):
         mask = data.get("mask")
         seen = {}
         if self.missing:
-            x, seen["mask"] = missing.split(x, None if mask is None else self._mask.expect(mask))
+            x, seen["mask"] = missing.split(x, None if mask is None else self.mask.expect(mask))
         elif mask is not None:
             raise ValueError(
                 "A mask was given to a VAE that takes none: make it with VAE(..., missing=True)."
@@ -156,7 +156,7 @@ class ProbabilisticModel(Surface, keras.Model):
         """
         with tf.init_scope():
             x = self.x.rows(x)
-            mask = None if mask is None else self._mask.rows(mask)
+            mask = None if mask is None else self.mask.rows(mask)
             if x is not None:
                 expect_possible(
                     self.some_likelihood, missing.observed_examples(x, mask) if self.missing else x
@@ -168,10 +168,6 @@ class ProbabilisticModel(Surface, keras.Model):
         return self.likelihood(
             self.z.zeros(), None if self.condition is None else self.condition.zeros()
         )
-
-    @property
-    def _mask(self) -> Quantity:
-        return Quantity("mask", self.x.shape, tf.bool)
 
     # Distributions
 
@@ -187,7 +183,11 @@ class ProbabilisticModel(Surface, keras.Model):
         that optimizers of TFP do not train them by accident. To train them under a tape, call
         `vae.encoder(x)`.
         """
-        return self._distribution(_frozen_posterior, self.as_batch(x))
+        data = batch.by_name(x)
+        if quantity.has_unknown_rank(data["x"]):
+            rows, lead = self.as_rows(data)
+            return unfold(self.encode(rows), lead)
+        return self._distribution(_frozen_posterior, self.as_batch(data))
 
     def _distribution(self, function: Callable, data: dict) -> tfd.Distribution:
         """Return the distribution that a function of the model makes from data, compiled if
@@ -236,6 +236,9 @@ class ProbabilisticModel(Surface, keras.Model):
         """
         self.expect_built()
         data = {"z": self.z.expect_finite(z), **self._given(condition)}
+        if quantity.has_unknown_rank(data["z"]):
+            rows, lead = self.as_rows(data)
+            return unfold(self.decode(**rows), lead)
         return self._distribution(_frozen_likelihood, data)
 
     def likelihood(self, z, condition=None) -> tfd.Distribution:

@@ -71,11 +71,6 @@ class Quantity:
         return {name: len(shape) for name, shape in self.shapes.items()}
 
     @property
-    def ndims_of_parts(self):
-        """The number of axes, or a dict of those of its parts."""
-        return map_parts(len, self.shape)
-
-    @property
     def size(self) -> int:
         """The number of values in one example, all parts together."""
         return sum(int(np.prod(shape)) for shape in self.shapes.values())
@@ -129,12 +124,6 @@ class Quantity:
             expected = f"a dict of {[*self.shapes]}" if self.has_parts else "a single tensor"
             raise ValueError(f"{self.name} must be {expected}, received {received}.")
         parts = self.parts(value)
-        if any(part.shape.rank is None for part in parts.values()):
-            raise ValueError(
-                f"{self.name} has no known number of axes, as in a tf.function with "
-                "reduce_retracing=True that was called with several. Leave that out, or tell the "
-                "number by tf.ensure_shape."
-            )
         for name, shape in self.shapes.items():
             if not _ends_with(parts[name].shape, shape):
                 expected = ", ".join(["...", *map(str, shape)])
@@ -142,10 +131,7 @@ class Quantity:
                     f"The VAE takes {name} of shape [{expected}], received shape "
                     f"{parts[name].shape}."
                 )
-        leads = {
-            name: parts[name].shape[: parts[name].shape.rank - len(shape)]
-            for name, shape in self.shapes.items()
-        }
+        leads = {name: _lead(parts[name].shape, len(shape)) for name, shape in self.shapes.items()}
         if not all(lead.is_compatible_with(self.leading(value)) for lead in leads.values()):
             received = {name: tuple(lead) for name, lead in leads.items()}
             raise ValueError(
@@ -231,7 +217,32 @@ class Quantity:
     def leading(self, value) -> tf.TensorShape:
         """Return the leading axes of a value, as far as they are known."""
         name, part = next(iter(self.parts(value).items()))
-        return part.shape[: part.shape.rank - self.ndims[name]]
+        return _lead(part.shape, self.ndims[name])
+
+    def lead(self, value) -> tf.Tensor:
+        """Return the leading axes of a value as they are when a graph runs, also if their number
+        is not known before.
+        """
+        name, part = next(iter(self.parts(value).items()))
+        return tf.shape(part)[: tf.rank(part) - self.ndims[name]]
+
+    def flat(self, value, lead: tf.Tensor):
+        """Return a value with one leading axis instead of the axes `lead`.
+
+        The value is repeated along the axes that it lacks.
+
+        >>> Quantity("x", (5,), tf.float32).flat(tf.zeros([3, 5]), [2, 3]).shape
+        TensorShape([6, 5])
+        """
+        return self.whole(
+            {
+                name: tf.reshape(
+                    tf.broadcast_to(part, tf.concat([lead, self.shapes[name]], 0)),
+                    [-1, *self.shapes[name]],
+                )
+                for name, part in self.parts(value).items()
+            }
+        )
 
     def split(self, vectors):
         """Split vectors `[..., size]` into the parts, in order, and reshape each part."""
@@ -360,6 +371,8 @@ def expect_alike(x: tf.TensorShape, condition: tf.TensorShape, name: str = "x") 
     """Raise a ValueError if the leading axes of a condition are not the leading axes of x, or the
     last ones among them.
     """
+    if None in (condition.rank, x.rank):
+        return
     if condition.rank > x.rank or not condition.is_compatible_with(x[x.rank - condition.rank :]):
         raise ValueError(
             f"{name} has the leading axes {tuple(x)}, the condition {tuple(condition)}: expected "
@@ -367,24 +380,17 @@ def expect_alike(x: tf.TensorShape, condition: tf.TensorShape, name: str = "x") 
         )
 
 
+def has_unknown_rank(value) -> bool:
+    """Return whether a tensor, or one of several by name, has an unknown number of axes."""
+    return any(tf.is_tensor(part) and part.shape.rank is None for part in tf.nest.flatten(value))
+
+
 def _ends_with(shape: tf.TensorShape, end: tuple) -> bool:
+    if shape.rank is None:
+        return True
     return shape.rank >= len(end) and shape[shape.rank - len(end) :].is_compatible_with(end)
 
 
-def flatten(values, lead: tf.Tensor, ndims):
-    """Flatten the leading axes of tensors into one, after repeating each along its missing ones.
-
-    Args:
-        values: a tensor, or tensors in any structure.
-        lead: the leading axes.
-        ndims: of each tensor the number of its other axes, in the same structure.
-
-    >>> flatten(tf.zeros([3, 5]), [2, 3], 1).shape
-    TensorShape([6, 5])
-    """
-
-    def flat(value: tf.Tensor, number: int) -> tf.Tensor:
-        event = value.shape[value.shape.rank - number :]
-        return tf.reshape(tf.broadcast_to(value, tf.concat([lead, event], 0)), [-1, *event])
-
-    return tf.nest.map_structure(flat, values, ndims)
+def _lead(shape: tf.TensorShape, ndims: int) -> tf.TensorShape:
+    """Return the leading axes of a shape with `ndims` others."""
+    return tf.TensorShape(None) if shape.rank is None else shape[: shape.rank - ndims]

@@ -161,5 +161,24 @@ class Surface(abc.ABC):
 
         return map_joint(with_axes, prior)
 
+    @property
+    def mask(self) -> Quantity:
+        """The mask of x, by which missing values are given beside it."""
+        return Quantity("mask", self.x.shape, tf.bool)
+
+    def as_rows(self, data: dict) -> tuple[dict, tf.Tensor]:
+        """Flatten the leading axes of data, a dict by the names of quantities, into one.
+
+        Returns:
+            The data, and the leading axes of x or z; the others are repeated along the axes that
+            they lack.
+        """
+        quantities = {
+            part.name: part for part in (self.x, self.z, self.mask, self.condition) if part
+        }
+        first = "x" if "x" in data else "z"
+        lead = quantities[first].lead(data[first])
+        return {name: quantities[name].flat(value, lead) for name, value in data.items()}, lead
+
     def _given(self, condition) -> dict:
         return quantity.given(condition, self.condition, self.called)

@@ -80,6 +80,14 @@ def plain_class(kind: type) -> type:
     return kind.__mro__[1]
 
 
+def is_composite(value) -> bool:
+    """Return whether a value is a composite tensor, which crosses the border of a `tf.function`.
+
+    `tf.is_tensor` says so of tensors alone, too.
+    """
+    return isinstance(value, tf.__internal__.CompositeTensor)
+
+
 def leave_unwatched(variables: Iterable[tf.Variable]) -> None:
     """Let no gradient tape watch variables.
 

@@ -10,7 +10,13 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.internals import dispatchable, eagerly, graph_aside, plain_class
+from tfp_vae.layers.internals import (
+    dispatchable,
+    eagerly,
+    graph_aside,
+    is_composite,
+    plain_class,
+)
 
 tfd = tfp.distributions
 
@@ -301,10 +307,17 @@ def _convert(value, dtype=None, name=None, as_ref=False):
 tf.register_tensor_conversion_function(TensorLike, _convert)
 
 
-def _explain(distribution, dtype=None, name=None, as_ref=False):
-    """Say what to do with a plain distribution where TensorFlow needs tensors, as at the border of
-    a `tf.function`.
+def _draw(distribution, dtype=None, name=None, as_ref=False):
+    """Return a reparameterized draw of a plain distribution, as a layer's output gives one.
+
+    Only of a composite tensor, which crosses the border of a `tf.function` as it is: any other
+    would silently become a draw there.
     """
+    if (
+        is_composite(distribution)
+        and distribution.reparameterization_type == tfd.FULLY_REPARAMETERIZED
+    ):
+        return _convert(TensorLike(distribution), dtype, name)
     raise NotImplementedError(
         f"{distribution} cannot become a tensor, and leaves a tf.function only if it is a composite "
         "tensor. Return what you need of it as tensors, such as mean() or log_prob(x), or build it "
@@ -314,7 +327,7 @@ def _explain(distribution, dtype=None, name=None, as_ref=False):
 
 # Only where nothing else applies: a wrapper becomes its tensor, and TensorFlow passes composite
 # tensors as they are.
-tf.register_tensor_conversion_function(tfd.Distribution, _explain, priority=150)
+tf.register_tensor_conversion_function(tfd.Distribution, _draw, priority=150)
 
 
 # Keras's losses cast a model's output to floatx, and give it the labels' last axis of size 1,

@@ -15,7 +15,7 @@ from tfp_vae import sampling
 from tfp_vae.batch import by_name
 from tfp_vae.layers.fold import ONE_AXIS, unfold
 from tfp_vae.layers.parts import map_parts
-from tfp_vae.quantity import Quantity, expect_alike, flatten
+from tfp_vae.quantity import Quantity, expect_alike
 from tfp_vae.serving.plain_tensors import expect_description, expect_parameters, rebuild
 from tfp_vae.surface import Surface
 
@@ -185,16 +185,13 @@ class ServedVAE(Surface):
         the original leading axes; None for these if there was only one.
         """
         lead = variable.leading(value)
-        ndims = dict(variable.ndims)
         if self.condition is not None:
             expect_alike(lead, self.condition.leading(named["condition"]), variable.name)
-            ndims |= self.condition.ndims
-        tensors = {**variable.parts(value), **named}
-        axes = tf.shape(next(iter(tensors.values())))[: lead.rank]
-        flat = flatten(tensors, axes, ndims)
+        rows, axes = self.as_rows({variable.name: value, **named})
+        rows |= variable.parts(rows.pop(variable.name))
         if lead.rank == 1:
-            return flat, None
-        return flat, lead if lead.is_fully_defined() else axes
+            return rows, None
+        return rows, lead if lead.is_fully_defined() else axes
 
     def _condition(self) -> Quantity | None:
         shape = self.description.get("condition_shape")
