@@ -40,7 +40,9 @@ docs: .venv/.package
 	$(BIN)/python -c "from tfp_vae.cli.catalogue import page; print(page(), end='')" > docs/members.md
 
 benchmark: .venv/.benchmark
-	$(BIN)/python benchmarks/training_speed.py
+	for network in mlp iwae conv2d conv1d gru; do \
+	  $(BIN)/python benchmarks/training_speed.py --network $$network || exit 1; done
+	$(BIN)/python benchmarks/log_prob_speed.py
 	$(BIN)/python benchmarks/serving_speed.py
 
 .venv/.package: setup.cfg pyproject.toml

@@ -1,4 +1,4 @@
-"""The VAE of training_speed.py in JAX: an epoch is one jitted `lax.scan`, its data on the device.
+"""The MLP of the benchmarks in JAX: an epoch is one jitted `lax.scan`, its data on the device.
 
 Prints the seconds of each epoch but the first, as json.
 """
@@ -10,7 +10,9 @@ import time
 import jax
 import jax.numpy as jnp
 import optax
-from data import DIM, HIDDEN, LATENT, make_data
+from data import DIM, DRAWS, HIDDEN, LATENT, make_data
+
+SIZES = [(DIM, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, DIM)]
 
 
 def dense(key, inputs, outputs):
@@ -20,20 +22,46 @@ def dense(key, inputs, outputs):
     )
 
 
-def loss_of(params, x, key):
-    (w1, b1), (w2, b2), (w3, b3), (w4, b4) = params
+def make_params(key):
+    return [dense(key, *size) for key, size in zip(jax.random.split(key, 4), SIZES, strict=True)]
+
+
+def encode(params, x):
+    (w1, b1), (w2, b2), _, _ = params
     loc, scale = jnp.split(jax.nn.relu(x @ w1 + b1) @ w2 + b2, 2, -1)
-    scale = jax.nn.softplus(scale) + 1e-5
-    z = loc + scale * jax.random.normal(key, loc.shape)
+    return loc, jax.nn.softplus(scale) + 1e-5
+
+
+def log_likelihood(params, x, z):
+    _, _, (w3, b3), (w4, b4) = params
     logits = jax.nn.relu(z @ w3 + b3) @ w4 + b4
-    nll = optax.sigmoid_binary_cross_entropy(logits, x).sum(-1)
-    return jnp.mean(nll + 0.5 * (loc**2 + scale**2 - 1 - 2 * jnp.log(scale)).sum(-1))
+    return -optax.sigmoid_binary_cross_entropy(logits, jnp.broadcast_to(x, logits.shape)).sum(-1)
 
 
-def with_jax(x, batch_size, epochs):
-    keys = jax.random.split(jax.random.key(0), 5)
-    sizes = [(DIM, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, DIM)]
-    params = [dense(key, *size) for key, size in zip(keys[1:], sizes, strict=True)]
+def log_weights(params, x, loc, scale, key, draws):
+    """log p(x, z) - log q(z|x) of draws of z, `[draws, batch]`."""
+    noise = jax.random.normal(key, (draws, *loc.shape))
+    z = loc + scale * noise
+    return log_likelihood(params, x, z) + (0.5 * (noise**2 - z**2) + jnp.log(scale)).sum(-1)
+
+
+def elbo(params, x, key):
+    loc, scale = encode(params, x)
+    z = loc + scale * jax.random.normal(key, loc.shape)
+    kl = 0.5 * (loc**2 + scale**2 - 1 - 2 * jnp.log(scale)).sum(-1)
+    return jnp.mean(kl - log_likelihood(params, x, z))
+
+
+def iwae(params, x, key):
+    weights = log_weights(params, x, *encode(params, x), key, DRAWS["iwae"])
+    return -jnp.mean(jax.nn.logsumexp(weights, 0) - jnp.log(DRAWS["iwae"]))
+
+
+def main(name, batch_size, epochs):
+    batch_size = int(batch_size)
+    x = make_data(name)
+    loss_of = iwae if name in DRAWS else elbo
+    params = make_params(jax.random.key(1))
     optimizer = optax.adam(1e-3)
     data = jnp.asarray(x)
     steps = len(x) // batch_size
@@ -52,14 +80,14 @@ def with_jax(x, batch_size, epochs):
         order = jax.random.permutation(own, len(x))[: steps * batch_size]
         return jax.lax.scan(step, (params, slots, key), order.reshape(steps, batch_size))[0]
 
-    state = params, optimizer.init(params), keys[0]
+    state = params, optimizer.init(params), jax.random.key(0)
     seconds = []
-    for _ in range(epochs):
+    for _ in range(int(epochs)):
         start = time.perf_counter()
         state = jax.block_until_ready(epoch(state))
         seconds.append(time.perf_counter() - start)
-    return seconds[1:]
+    print(json.dumps(seconds[1:]))
 
 
 if __name__ == "__main__":
-    print(json.dumps(with_jax(make_data(), int(sys.argv[1]), int(sys.argv[2]))))
+    main(*sys.argv[1:])

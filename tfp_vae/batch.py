@@ -55,7 +55,7 @@ def expect_no_labels(data, y=None) -> None:
     """Raise a ValueError if a conditional model is given labels y, or a tuple, whose second part
     would be labels.
     """
-    if isinstance(data, tf.data.Dataset) and isinstance(data.element_spec, tuple):
+    if is_dataset(data) and isinstance(data.element_spec, tuple):
         # In a tuple of three, the last part is a sample weight; the y before it is only a
         # placeholder.
         pair = len(data.element_spec) == 2
@@ -86,7 +86,7 @@ def examples_of(data):
             "x must be one array or tensor [num_examples, *event_shape], a dict of such by name, a "
             f"tf.data.Dataset or a keras PyDataset, received a {type(data).__name__}."
         )
-    if isinstance(data, tf.data.Dataset):
+    if is_dataset(data):
         data = next(iter(data.take(1)), None)
         if data is None:
             raise ValueError("The data set is empty. Expected at least one batch.")
@@ -101,6 +101,11 @@ def examples_of(data):
             f"The arrays differ in length: {[len(leaf) for leaf in leaves]} for {sorted(data)}."
         )
     return tf.nest.map_structure(np.asarray, data)
+
+
+def is_dataset(x) -> bool:
+    """Return whether data are a `tf.data.Dataset`, whose elements are batches."""
+    return isinstance(x, tf.data.Dataset)
 
 
 def num_examples(x) -> int:

@@ -74,7 +74,7 @@ class BlockModel(keras.Model):
         if batch.are_arrays(x) and not arguments.get("validation_split"):
             rows = blocks.rows_of(x, arguments["y"], weight)
             steps = given or math.ceil(num_examples(x) / batch_size)
-        elif isinstance(x, tf.data.Dataset) and weight is None:
+        elif batch.is_dataset(x) and weight is None:
             rows = None
             steps = given or max(0, int(x.cardinality()))
             batch_size = tf.nest.flatten(x.element_spec)[0].shape[0] or batch_size

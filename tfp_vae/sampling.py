@@ -49,12 +49,17 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor):
     def draw(part, is_root, number):
         own_seed = _fold_in(seed, number)
         shape = sample_shape if is_root else []
-        if not isinstance(part, tfd.MultivariateNormalLinearOperator):
+        if not _is_linear(part):
             return part.sample(shape, seed=own_seed)
         shape = tf.concat([tf.reshape(tf.cast(shape, tf.int32), [-1]), _draw_shape(part)], 0)
         return part.bijector.forward(_normal(shape, own_seed, part.dtype))
 
     return _through_parts(distribution, draw)
+
+
+def _is_linear(part: tfd.Distribution) -> bool:
+    """Return whether draws are a linear function of standard normal noise."""
+    return isinstance(part, tfd.MultivariateNormalLinearOperator)
 
 
 def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tensor):
@@ -70,7 +75,7 @@ def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tens
 
     def draw(part, is_root, number):
         own_seed = _fold_in(seed, number)
-        if isinstance(part, tfd.MultivariateNormalLinearOperator):
+        if _is_linear(part):
             noise = _normal([num_samples, 1, *part.event_shape], own_seed, part.dtype)
             return part.bijector.forward(noise + tf.zeros(_draw_shape(part), part.dtype))
         # The index is [..., row] because tfd.Independent cannot take [row] with a tensor.
@@ -109,7 +114,7 @@ def sample_rows(distribution: tfd.Distribution, seeds: tf.Tensor):
 
     def draw(part, is_root, number):
         spec = tf.TensorSpec(part.event_shape, part.dtype)
-        if isinstance(part, tfd.MultivariateNormalLinearOperator):
+        if _is_linear(part):
             noise = tf.map_fn(
                 lambda seed: _normal(part.event_shape, _fold_in(seed, number), part.dtype),
                 seeds,

@@ -266,7 +266,7 @@ class VAE(LatentVariableModel, BlockModel):
             self._begin_with(examples["x"])
         if validation_data is not None:
             self.check_data(x_validation)
-        if isinstance(x, tf.data.Dataset):
+        if batch.is_dataset(x):
             kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
         if weight is not None:
             labels = batch.labels(x_validation, y_validation, weight)

@@ -156,7 +156,7 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
         shape = tf.convert_to_tensor(self._whole_shape(), tf.int32)
         order = tf.concat([[tf.reduce_prod(lead), shape[-1]], shape[:-1]], 0)
         seed = seed() if callable(seed) else seed
-        if seed is None or isinstance(seed, int):
+        if np.ndim(seed) == 0:  # None, or an int
             drawn = tf.random.normal(order, dtype=self.dtype, seed=seed)
         else:
             drawn = tf.random.stateless_normal(
@@ -170,7 +170,7 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
 
 def _are_plain(loc, scale_diag) -> bool:
     """Return whether parameters are tensors of one dtype and a known event size."""
-    if not (isinstance(loc, tf.Tensor) and isinstance(scale_diag, tf.Tensor)):
+    if not all(isinstance(value, tf.Tensor) for value in (loc, scale_diag)):
         return False
     if loc.dtype != scale_diag.dtype or not (loc.shape.rank and scale_diag.shape.rank):
         return False

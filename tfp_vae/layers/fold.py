@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.parts import has_dependent_parts, is_joint, map_joint
 from tfp_vae.layers.tensor_like import expect_distribution, unwrap
 
@@ -28,18 +27,15 @@ def named_inputs(network: keras.layers.Layer) -> dict[str, keras.KerasTensor]:
     >>> list(named_inputs(keras.Sequential([keras.Input((3,), name="z1"), keras.layers.Dense(4)])))
     ['z1']
     """
-    if isinstance(network, DistributionLayer):
-        return network.named_inputs
-    if not (
-        isinstance(network, keras.Model) and network.built and getattr(network, "inputs", None)
-    ):
+    own = getattr(network, "named_inputs", None)  # of a distribution layer
+    if own is not None:
+        return own
+    if not (network.built and getattr(network, "inputs", None)):
         return {}
     struct = _structure(network)
-    return (
-        dict(struct)
-        if isinstance(struct, dict)
-        else {one.name: one for one in keras.tree.flatten(struct)}
-    )
+    if _is_by_name(struct):
+        return dict(struct)
+    return {one.name: one for one in keras.tree.flatten(struct)}
 
 
 def is_automatic(name: str) -> bool:
@@ -61,17 +57,15 @@ def call_by_name(network: keras.layers.Layer, values: Mapping, main: str | None 
     array([[2.]], dtype=float32)
     """
     names = names_taken(network, values, main)
-    if isinstance(network, DistributionLayer) and network.named_inputs:
-        return network({name: values[name] for name in names})
+    taken = {name: values[name] for name in names}
+    if getattr(network, "named_inputs", None):
+        return network(taken)
     if len(names) < 2:
         return network(values[names[0]] if names else None)
     struct = _structure(network)
-    taken = {name: values[name] for name in names}
-    return network(
-        taken
-        if isinstance(struct, dict)
-        else keras.tree.pack_sequence_as(struct, list(taken.values()))
-    )
+    if _is_by_name(struct):
+        return network(taken)
+    return network(keras.tree.pack_sequence_as(struct, list(taken.values())))
 
 
 def names_taken(network: keras.layers.Layer, values: Mapping, main: str | None = None) -> list[str]:
@@ -193,6 +187,10 @@ def named_function(names: Sequence[str], function: Callable) -> Callable:
     ]
     named.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return named
+
+
+def _is_by_name(struct) -> bool:
+    return isinstance(struct, dict)
 
 
 def _structure(network: keras.Model):
