@@ -53,6 +53,7 @@ class BlockModel(keras.Model):
         try:
             return super().fit(**arguments)
         finally:
+            training.close()
             self._blocks = None
             self.train_function = None
             self.steps_per_execution = training.own_steps

@@ -6,6 +6,7 @@ arithmetic.
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator
 
 import keras
@@ -51,9 +52,13 @@ class Blocks:
         self.rows = rows
         self.own_steps = 1  # steps per call of the model's other functions
         self.done = 0  # steps made in this epoch
+        self._iterators: list[Iterator] = []
 
     def __call__(self, iterator: Iterator) -> dict[str, tf.Tensor]:
         """Run the steps on the next batches, and return the metrics after the last one."""
+        if not any(iterator is one for one in self._iterators):
+            self.close()
+            self._iterators.append(iterator)
         number = min(self.most_steps, self.steps - self.done)
         self.done = (self.done + number) % self.steps
         batches = [batch for _, batch in zip(range(number), iterator, strict=False)]
@@ -62,6 +67,16 @@ class Blocks:
         for _, block in itertools.groupby(batches, _shapes):
             logs = self._steps(list(block))
         return logs
+
+    def close(self) -> None:
+        """Delete the iterators of earlier epochs in a thread.
+
+        TensorFlow stops tuning the pipeline of a `tf.data.Dataset` when its iterator is deleted,
+        and sometimes the deletion takes as long as the epoch did.
+        """
+        used, self._iterators = self._iterators, []
+        if used:
+            threading.Thread(target=used.clear).start()
 
     def _steps(self, batches: list) -> dict[str, tf.Tensor]:
         """Run the steps on batches of one shape, padded to a block, so that few shapes are
