@@ -1,5 +1,8 @@
 """Training by the block is Keras's own training: equal weights, callbacks, and metrics."""
 
+import queue
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -246,3 +249,28 @@ def test_steps_of_one_call_last_about_a_tenth_of_a_second():
     assert blocks.most_steps(make_vae(), 20, 1, 100, divides=False) == blocks.MOST_STEPS
     assert blocks.most_steps(make_vae(), 20, 1, 34, divides=True) == 34
     assert blocks.most_steps(make_vae(), 20, 1, 106, divides=True) == 2
+
+
+def test_iterators_of_earlier_epochs_are_deleted_in_a_thread():
+    """TensorFlow may take as long as the epoch to delete one, while nothing else goes on."""
+    deleted = queue.Queue()
+
+    class Batches:
+        def __init__(self, name):
+            self.name = name
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return (tf.zeros([3]),)
+
+        def __del__(self):
+            deleted.put((self.name, threading.current_thread() is threading.main_thread()))
+
+    training = blocks.Blocks(lambda rows, numbers, count: {}, 2, 2, None)
+    training(Batches("first"))
+    training(Batches("second"))
+    assert deleted.get(timeout=10) == ("first", False)
+    training.close()
+    assert deleted.get(timeout=10) == ("second", False)
