@@ -77,7 +77,7 @@ def main(path):
             flush=True,
         )
         axes.loglog(sizes, seconds, "o-", base=2)
-        axes.set(title=f"{name}: exponent {last:.2f}", xlabel=name, ylabel="seconds")
+        axes.set(title=f"exponent {last:.2f}", xlabel=name, ylabel="seconds")
     figure.savefig(path, dpi=120)
 
 

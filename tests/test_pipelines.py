@@ -388,7 +388,11 @@ def test_one_graph_serves_conditions_of_any_number_of_axes():
         np.testing.assert_allclose(decode(z, labels), vae.decode(z, labels).mean(), 1e-5)
 
 
-def test_a_posterior_is_its_draw_where_a_network_expects_a_tensor(live):
+@pytest.mark.parametrize("kind", ["functional", "sequential"])
+def test_a_posterior_is_its_draw_where_a_network_expects_a_tensor(kind, live):
+    if kind == "sequential":
+        ends = [keras.layers.Dense(SIZE), tfpl.IndependentBernoulli(SIZE)]
+        live = tfp_vae.VAE(live.encoder, keras.Sequential([keras.Input((LATENT_SIZE,)), *ends]))
     x = tf.constant(X)
     with tf.GradientTape() as tape:
         tape.watch(x)

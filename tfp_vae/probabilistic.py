@@ -15,6 +15,7 @@ from tfp_vae.layers.compiled import CompiledDistribution
 from tfp_vae.layers.distribution_layer import distribution_layers
 from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
 from tfp_vae.layers.frozen import frozen
+from tfp_vae.layers.internals import take_non_tensors
 from tfp_vae.layers.kl_divergence import call_prior
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.layers.tensor_like import unwrap
@@ -47,6 +48,7 @@ class ProbabilisticModel(Surface, keras.Model):
         self.missing = bool(missing)
         self.encoder = expect_kind("encoder", encoder, keras.layers.Layer, "a Keras model")
         self.decoder = expect_kind("decoder", decoder, keras.layers.Layer, "a Keras model")
+        take_non_tensors(decoder)  # such as the posterior that `encode` returns
         self.prior = prior  # `build` makes the default one
         if prior is not None:
             expect_kind(

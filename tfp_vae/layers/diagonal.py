@@ -104,15 +104,10 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
     def _kwargs_split_fn(self):
         return self._whole._kwargs_split_fn
 
-    # Keras layers take what has these two, and make a tensor of it, by which gradients flow.
-
     @property
     def shape(self) -> tf.TensorShape:
-        """Shape of a draw."""
+        """Shape of a draw, which Keras asks of what it makes a tensor of."""
         return self.batch_shape.concatenate(self.event_shape)
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.array(self.sample(), dtype=dtype)
 
     def _batch_shape(self):
         if not self._is_plain:
