@@ -274,3 +274,31 @@ def test_iterators_of_earlier_epochs_are_deleted_in_a_thread():
     assert deleted.get(timeout=10) == ("first", False)
     training.close()
     assert deleted.get(timeout=10) == ("second", False)
+
+
+def test_evaluation_takes_as_many_rows_as_keras_does(digits, monkeypatch):
+    x = digits.train[:110].astype("float32")
+    vae = make_vae()
+    vae.compile("adam")
+    calls = [
+        {"steps": 2},
+        {"steps": 2, "batch_size": 20},
+        {},
+        {"batch_size": 200, "sample_weight": x[:, 0, 3, 0]},
+    ]
+    ours = [vae.evaluate(x, verbose=0, return_dict=True, **call) for call in calls]
+    monkeypatch.setattr(blocks, "engine_of", lambda vae: None)
+    for call, own in zip(calls, ours, strict=True):
+        assert own == pytest.approx(vae.evaluate(x, verbose=0, return_dict=True, **call), rel=1e-4)
+
+
+def test_what_keras_refuses_is_refused(digits):
+    x = digits.train[:30].astype("float32")
+    vae = make_vae()
+    vae.compile("adam")
+    with pytest.raises(ValueError, match="cardinality"):
+        vae.evaluate(x, sample_weight=np.ones(5), verbose=0)
+    with pytest.raises(ValueError, match="cardinality"):
+        vae.fit(x, sample_weight=np.ones(5), verbose=0)
+    with pytest.raises(ValueError, match="not recognized"):
+        vae.evaluate(x, sample_weights=np.ones(30), verbose=0)

@@ -40,6 +40,9 @@ PARAMETERS = {
     "checked": {"loc": LOC, "scale_diag": SCALE, "validate_args": True},
     "exact sums": {"loc": LOC, "scale_diag": SCALE, "experimental_use_kahan_sum": True},
     "named": {"loc": LOC, "scale_diag": SCALE, "name": "q"},
+    "one value": {"loc": LOC[:, :1], "scale_diag": SCALE[:, :1]},
+    "integers": {"loc": tf.ones([2, 3], tf.int32), "scale_diag": tf.ones([2, 3], tf.int32)},
+    "batches that differ": {"loc": normal(2, 3), "scale_diag": tf.exp(normal(4, 3))},
 }
 OTHER = tfd.MultivariateNormalTriL(LOC, tf.linalg.diag(SCALE) + 0.1 * tf.eye(3))
 # What is asked of it: a function of the distribution and of values in its shape.
@@ -73,6 +76,8 @@ QUESTIONS = {
     "log_prob": lambda q, x: q.log_prob(x),
     "prob": lambda q, x: q.prob(x),
     "unnormalized_log_prob": lambda q, x: q.unnormalized_log_prob(x),
+    "x of another size": lambda q, x: q.log_prob(tf.concat([x, x, x], -1)),
+    "under XLA": lambda q, x: tf.function(lambda: q.sample(2, seed=SEED), jit_compile=True)(),
     "draws before": lambda q, x: q.log_prob(tf.stack([x, 2.0 * x])),
     "one x for all": lambda q, x: q.log_prob(x[..., :1]),
     "sample": lambda q, x: q.sample(seed=SEED),

@@ -73,6 +73,7 @@ class BlockModel(keras.Model):
         given = arguments.get("steps_per_epoch")
         batch_size = arguments.get("batch_size") or BATCH_SIZE
         if batch.are_arrays(x) and not arguments.get("validation_split"):
+            batch_size = arguments.get("batch_size") or _batch_size(num_examples(x), given)
             rows = blocks.rows_of(x, arguments["y"], weight)
             steps = given or math.ceil(num_examples(x) / batch_size)
         elif batch.is_dataset(x) and weight is None:
@@ -100,14 +101,15 @@ class BlockModel(keras.Model):
     ):
         y = batch.labels(x, y, sample_weight)
         rows = None
-        if batch.are_arrays(x) and self._goes_by_the_block(callbacks, blocks.OF_EVALUATION):
+        is_known = kwargs.keys() <= {"_use_cached_eval_dataset"} and (batch_size or 1) > 0
+        if is_known and self._goes_by_the_block(callbacks, blocks.OF_EVALUATION):
             rows = blocks.rows_of(x, y, sample_weight)
         if rows is None:
             return super().evaluate(
                 x, y, batch_size, verbose, sample_weight, steps, callbacks, return_dict, **kwargs
             )
-        size = batch_size or BATCH_SIZE
         number = num_examples(x)
+        size = batch_size or _batch_size(number, steps)
         steps = min(steps or math.inf, math.ceil(number / size))
         test = blocks.Blocks(
             self._test_program, self._most_steps(size, steps, divides=False), steps, rows
@@ -161,6 +163,11 @@ class BlockModel(keras.Model):
     @functools.cached_property
     def _test_program(self) -> Callable:
         return blocks.program_of(self, self.test_step, str(blocks.engine_of(self)))
+
+
+def _batch_size(number: int, steps: int | None) -> int:
+    """Return the batch size that Keras takes if none is given."""
+    return math.ceil(number / steps) if steps else BATCH_SIZE
 
 
 __all__: list[str] = []

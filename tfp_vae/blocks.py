@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from tfp_vae.layers.internals import layers_within, nodes_of
+from tfp_vae.batch import are_arrays
+from tfp_vae.layers.internals import layers_within, nodes_of, without_retracing_warnings
 
 # Target duration of one call in seconds: short enough for the progress bar and for Ctrl-C.
 SECONDS = 0.1
@@ -115,15 +116,22 @@ def program_of(model: keras.Model, step: Callable, engine: str) -> Callable:
         tf.while_loop(lambda place: place < count, next_step, [tf.constant(0)])
         return model.get_metrics_result()
 
-    return tf.function(steps, jit_compile=engine == ONE_PROGRAM, autograph=False)
+    return without_retracing_warnings(
+        tf.function(steps, jit_compile=engine == ONE_PROGRAM, autograph=False)
+    )
 
 
 def rows_of(x, y, sample_weight) -> tuple | None:
-    """Return x, labels and weights of all examples as tensors; None if they are large."""
+    """Return x, labels and weights of all examples as tensors.
+
+    None if they are large, or no arrays of as many examples each, of which Keras has to speak.
+    """
+    given = [part for part in (x, y, sample_weight) if part is not None]
+    if not are_arrays(given) or len({len(leaf) for leaf in tf.nest.flatten(given)}) > 1:
+        return None
     leaves = tf.nest.flatten(x)
     if sum(math.prod(leaf.shape) * tf.as_dtype(leaf.dtype).size for leaf in leaves) > MOST_BYTES:
         return None
-    given = [part for part in (x, y, sample_weight) if part is not None]
     return tuple(tf.nest.map_structure(_as_tensor, part) for part in given)
 
 

@@ -195,7 +195,8 @@ class ProbabilisticModel(Surface, keras.Model):
         """Return the distribution that a function of the model makes from data, compiled if
         possible.
         """
-        key = function, *self.parts.values()
+        # Also after layers were changed, as by `enable_lora`.
+        key = function, *self.parts.values(), *map(id, self.variables)
         if key not in self._compiled_functions:
             made = CompiledDistribution(functools.partial(function, self))
             self._compiled_functions[key] = made

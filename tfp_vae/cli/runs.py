@@ -272,7 +272,7 @@ class Patience(keras.callbacks.Callback):
 
     def _elbos(self) -> list[float]:
         return [
-            value if math.isfinite(value) else -math.inf
+            value if value is not None and math.isfinite(value) else -math.inf
             for value in self.recorder.history.get("val_elbo", [])
         ]
 

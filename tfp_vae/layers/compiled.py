@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.internals import in_stateless_scope
+from tfp_vae.layers.internals import in_stateless_scope, without_retracing_warnings
 from tfp_vae.layers.parts import has_dependent_parts, is_joint, map_joint, parts_of
 
 tfd = tfp.distributions
@@ -44,7 +44,7 @@ class CompiledDistribution:
 
     def __call__(self, data: dict) -> tfd.Distribution:
         # A graph would keep what is read instead of the weights.
-        if not tf.executing_eagerly() or in_stateless_scope():
+        if not tf.executing_eagerly() or in_stateless_scope() or tf.config.functions_run_eagerly():
             return self.function(data)
         leaves = tf.nest.flatten(data)
         kind = (*data, *((leaf.dtype, leaf.shape.rank) for leaf in leaves))
@@ -63,7 +63,9 @@ class CompiledDistribution:
             made.append(self.function(data))
             return parameters_of(made[-1])
 
-        compiled = tf.function(parameters, reduce_retracing=True, autograph=False)
+        compiled = without_retracing_warnings(
+            tf.function(parameters, reduce_retracing=True, autograph=False)
+        )
         try:
             compiled(data)
         except (

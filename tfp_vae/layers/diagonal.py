@@ -137,7 +137,7 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
         return tf.square(self._stddev()) if self._is_plain else super()._variance()
 
     def _log_prob(self, x):
-        if not self._is_plain:
+        if not self._is_plain or x.shape[-1:] not in ([1], self._scale_diag.shape[-1:]):
             return super()._log_prob(x)
         halves = 0.5 * tf.square((x - self._loc) / self._scale_diag)
         logs = tf.math.log(tf.abs(self._scale_diag)) + 0.5 * LOG_TWO_PI
@@ -149,7 +149,7 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
         # In TFP's order, the event first, so that a seed draws the same numbers.
         lead = tf.reshape(tf.cast(sample_shape, tf.int32), [-1])
         shape = tf.convert_to_tensor(self._whole_shape(), tf.int32)
-        order = tf.concat([[tf.reduce_prod(lead), shape[-1]], shape[:-1]], 0)
+        order = tf.concat([[tf.reduce_prod(lead) * shape[-1]], shape[:-1]], 0)
         seed = seed() if callable(seed) else seed
         if np.ndim(seed) == 0:  # None, or an int
             drawn = tf.random.normal(order, dtype=self.dtype, seed=seed)
@@ -157,17 +157,28 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
             drawn = tf.random.stateless_normal(
                 order, tfp.random.sanitize_seed(seed), dtype=self.dtype
             )
-        rank = drawn.shape.rank
+        drawn = tf.reshape(drawn, tf.concat([[-1, shape[-1]], shape[:-1]], 0))
+        rank = 1 + max(self._loc.shape.rank, self._scale_diag.shape.rank)
         normal = tf.transpose(drawn, [0, *range(2, rank), 1])
         drawn = self._loc + self._scale_diag * tf.reshape(normal, tf.concat([lead, shape], 0))
         return self._set_sample_static_shape(drawn, sample_shape)
+
+
+def _fit(shape: tf.TensorShape, other: tf.TensorShape) -> bool:
+    """Return whether two shapes can be broadcast to one."""
+    pairs = zip(reversed(shape.as_list()), reversed(other.as_list()), strict=False)
+    return all(a == b or None in (a, b) or 1 in (a, b) for a, b in pairs)
 
 
 def _are_plain(loc, scale_diag) -> bool:
     """Return whether parameters are tensors of one dtype and a known event size."""
     if not all(isinstance(value, tf.Tensor) for value in (loc, scale_diag)):
         return False
-    if loc.dtype != scale_diag.dtype or not (loc.shape.rank and scale_diag.shape.rank):
+    if loc.dtype != scale_diag.dtype or not loc.dtype.is_floating:
+        return False
+    if not (loc.shape.rank and scale_diag.shape.rank):
+        return False
+    if not _fit(loc.shape, scale_diag.shape):
         return False
     return loc.shape[-1] is not None and loc.shape[-1] == scale_diag.shape[-1]
 

@@ -80,6 +80,14 @@ def plain_class(kind: type) -> type:
     return kind.__mro__[1]
 
 
+def without_retracing_warnings(function: Any) -> Any:
+    """Let a `tf.function` be traced by several models: TensorFlow counts traces by the line of code,
+    and has no public switch.
+    """
+    function._omit_frequent_tracing_warning = True
+    return function
+
+
 def is_composite(value) -> bool:
     """Return whether a value is a composite tensor, which crosses the border of a `tf.function`.
 
