@@ -45,6 +45,8 @@ class LatentVariableModel(ProbabilisticModel):
             return _reconstruct(self, data)
         flat, lead = self._as_numbers(data)
         means = self.compile_once(_reconstruct, for_any_shape=True)(flat)
+        if lead.shape == [1]:
+            return means
         return tf.nest.map_structure(
             lambda mean: tf.reshape(mean, tf.concat([lead, tf.shape(mean)[1:]], 0)), means
         )

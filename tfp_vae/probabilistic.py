@@ -187,7 +187,7 @@ class ProbabilisticModel(Surface, keras.Model):
         """
         data = batch.by_name(x)
         if quantity.has_unknown_rank(data["x"]):
-            rows, lead = self.as_rows(data)
+            rows, lead = self.as_rows(tf.nest.map_structure(tf.convert_to_tensor, data))
             return unfold(self.encode(rows), lead)
         return self._distribution(_frozen_posterior, self.as_batch(data))
 

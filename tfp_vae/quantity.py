@@ -223,6 +223,9 @@ class Quantity:
         """Return the leading axes of a value as they are when a graph runs, also if their number
         is not known before.
         """
+        static = self.leading(value)
+        if static.is_fully_defined():
+            return tf.constant(static.as_list(), tf.int32)
         name, part = next(iter(self.parts(value).items()))
         return tf.shape(part)[: tf.rank(part) - self.ndims[name]]
 

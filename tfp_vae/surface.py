@@ -178,6 +178,8 @@ class Surface(abc.ABC):
         }
         first = "x" if "x" in data else "z"
         lead = quantities[first].lead(data[first])
+        if all(quantities[name].leading(value).rank == 1 for name, value in data.items()):
+            return dict(data), lead
         return {name: quantities[name].flat(value, lead) for name, value in data.items()}, lead
 
     def _given(self, condition) -> dict:
