@@ -71,15 +71,15 @@ class BlockModel(keras.Model):
         x = arguments["x"]
         weight = arguments.get("sample_weight")
         given = arguments.get("steps_per_epoch")
-        batch_size = arguments.get("batch_size") or BATCH_SIZE
+        batch_size = arguments.get("batch_size")
         if batch.are_arrays(x) and not arguments.get("validation_split"):
-            batch_size = arguments.get("batch_size") or _batch_size(num_examples(x), given)
+            batch_size = batch_size or _batch_size(num_examples(x), given)
             rows = blocks.rows_of(x, arguments["y"], weight)
             steps = given or math.ceil(num_examples(x) / batch_size)
         elif batch.is_dataset(x) and weight is None:
             rows = None
             steps = given or max(0, int(x.cardinality()))
-            batch_size = tf.nest.flatten(x.element_spec)[0].shape[0] or batch_size
+            batch_size = tf.nest.flatten(x.element_spec)[0].shape[0] or batch_size or BATCH_SIZE
         else:
             return None
         if not steps:  # a data set of unknown length

@@ -57,7 +57,7 @@ class Blocks:
 
     def __call__(self, iterator: Iterator) -> dict[str, tf.Tensor]:
         """Run the steps on the next batches, and return the metrics after the last one."""
-        if not any(iterator is one for one in self._iterators):
+        if self._iterators != [iterator]:
             self.close()
             self._iterators.append(iterator)
         number = min(self.most_steps, self.steps - self.done)

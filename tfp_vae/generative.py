@@ -57,11 +57,8 @@ class LatentVariableModel(ProbabilisticModel):
         """Return the results of `generate` as tensors, from a stateless seed for each row, int32
         `[num_samples, 2]`.
         """
-        return self._compiled_generate(seeds, condition, prior, draws)["x"]
-
-    @functools.cached_property
-    def _compiled_generate(self) -> Callable:
-        return tf.function(self.sample_rows, reduce_retracing=True, autograph=False)
+        sample_rows = self.compile_once(LatentVariableModel.sample_rows, for_any_shape=True)
+        return sample_rows(seeds, condition, prior, draws)["x"]
 
     def sample_rows(
         self,
@@ -126,15 +123,16 @@ class LatentVariableModel(ProbabilisticModel):
         """Return a function of the model and tensors as a function of the tensors, compiled once
         like training; or compiled once for any number of rows, without XLA.
         """
-        key = function, self.uses_xla, *self.parts.values()
-        if key not in self._compiled_functions:
-            self._compiled_functions[key] = tf.function(
+        jit_compile = self.uses_xla and not for_any_shape
+        return self._once(
+            (function, jit_compile),
+            lambda: tf.function(
                 functools.partial(function, self),
-                jit_compile=self.uses_xla and not for_any_shape,
+                jit_compile=jit_compile,
                 reduce_retracing=for_any_shape,
                 autograph=False,
-            )
-        return self._compiled_functions[key]
+            ),
+        )
 
     def impute(self, x, num_samples: int = 1000, seed: int = 0, *, num_draws: int | None = None):
         """Fill in missing values by importance sampling: `[batch, *event_shape]`, the shape of x.
@@ -166,16 +164,9 @@ class LatentVariableModel(ProbabilisticModel):
         num_samples = as_count(num_samples, "num_samples")
         data = self.as_batch(x)
         num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
-        values = self._compiled_fill(
-            data, num_samples, num_draws, seed_of(Stream.IMPUTATION, as_seed(seed))
-        )
+        fill = self.compile_once(missing.fill, for_any_shape=True)
+        values = fill(data, num_samples, num_draws, seed_of(Stream.IMPUTATION, as_seed(seed)))
         return missing.replace(data["x"], data["mask"], values)
-
-    @functools.cached_property
-    def _compiled_fill(self) -> Callable:
-        return tf.function(
-            functools.partial(missing.fill, self), reduce_retracing=True, autograph=False
-        )
 
 
 def _reconstruct(model: LatentVariableModel, data: dict):

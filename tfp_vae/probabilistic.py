@@ -3,7 +3,8 @@
 import abc
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -195,12 +196,8 @@ class ProbabilisticModel(Surface, keras.Model):
         """Return the distribution that a function of the model makes from data, compiled if
         possible.
         """
-        # Also after layers were changed, as by `enable_lora`.
-        key = function, *self.parts.values(), *map(id, self.variables)
-        if key not in self._compiled_functions:
-            made = CompiledDistribution(functools.partial(function, self))
-            self._compiled_functions[key] = made
-        return self._compiled_functions[key](data)
+        made = self._once(function, lambda: CompiledDistribution(functools.partial(function, self)))
+        return made(data)
 
     def posterior(self, data: dict) -> tfd.Distribution:
         """Return q(z|x) of what `as_batch` returns, for training and export: neither frozen nor
@@ -289,11 +286,8 @@ class ProbabilisticModel(Surface, keras.Model):
         """
         if condition is not None or self.prior is None or self.prior.variables:
             return super().joint_distribution(condition)
-        key = "joint", *self.parts.values()
-        if key not in self._compiled_functions:
-            with tf.init_scope():
-                self._compiled_functions[key] = super().joint_distribution()
-        return self._compiled_functions[key]
+        with tf.init_scope():
+            return self._once("joint", super().joint_distribution)
 
     @property
     @abc.abstractmethod
@@ -305,8 +299,18 @@ class ProbabilisticModel(Surface, keras.Model):
     def parts(self) -> dict[str, keras.layers.Layer]:
         """The layers of the model, by the names of its arguments."""
 
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what `make` has made for a key, until a part of the model or its variables change,
+        as by `enable_lora`, or the model is compiled.
+        """
+        parts = self.parts.values()
+        whole = key, *parts, *(id(weight) for part in parts for weight in part.variables)
+        if whole not in self._made_once:
+            self._made_once[whole] = make()
+        return self._made_once[whole]
+
     @functools.cached_property
-    def _compiled_functions(self) -> dict[tuple, Callable]:
+    def _made_once(self) -> dict[tuple, Any]:
         return {}
 
 

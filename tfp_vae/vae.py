@@ -199,7 +199,7 @@ class VAE(LatentVariableModel, BlockModel):
                 "objective has the KL divergence already: it would count twice. Leave it out, or "
                 "train a plain keras.Model."
             )
-        self._compiled_functions.clear()
+        self._made_once.clear()
         if jit_compile == "auto":
             jit_compile = self._supports_xla() and not kwargs.get("run_eagerly")
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)

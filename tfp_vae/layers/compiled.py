@@ -68,9 +68,8 @@ class CompiledDistribution:
         )
         try:
             compiled(data)
-        except (
-            Exception
-        ):  # a layer takes no symbolic tensors, or tensors do not determine the distribution
+        # A layer takes no symbolic tensors, or tensors do not determine the distribution.
+        except Exception:
             return self.function
         return lambda data: with_parameters(made[-1], compiled(data))
 

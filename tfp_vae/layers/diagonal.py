@@ -52,14 +52,19 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
         self._is_plain = not (validate_args or experimental_use_kahan_sum) and _are_plain(
             loc, scale_diag
         )
-        given = self if self._is_plain else self._whole
-        self._loc = loc if self._is_plain else given.loc
-        self._scale_diag = scale_diag if self._is_plain else given._scale_diag
+        if self._is_plain:
+            self._loc = loc
+            self._scale_diag = scale_diag
+            dtype = loc.dtype
+        else:
+            self._loc = self._whole.loc
+            self._scale_diag = self._whole._scale_diag
+            dtype = self._whole.dtype
         self._experimental_use_kahan_sum = experimental_use_kahan_sum
         self._is_joint = False
         tfd.Distribution.__init__(
             self,
-            dtype=scale_diag.dtype if self._is_plain else given.dtype,
+            dtype=dtype,
             reparameterization_type=tfd.FULLY_REPARAMETERIZED,
             validate_args=validate_args,
             allow_nan_stats=allow_nan_stats,
@@ -67,6 +72,7 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
             name=name,
         )
 
+    # TFP warns of a subclass with a constructor of its own that does not repeat this.
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return super()._parameter_properties(dtype, num_classes)
@@ -164,12 +170,6 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
         return self._set_sample_static_shape(drawn, sample_shape)
 
 
-def _fit(shape: tf.TensorShape, other: tf.TensorShape) -> bool:
-    """Return whether two shapes can be broadcast to one."""
-    pairs = zip(reversed(shape.as_list()), reversed(other.as_list()), strict=False)
-    return all(a == b or None in (a, b) or 1 in (a, b) for a, b in pairs)
-
-
 def _are_plain(loc, scale_diag) -> bool:
     """Return whether parameters are tensors of one dtype and a known event size."""
     if not all(isinstance(value, tf.Tensor) for value in (loc, scale_diag)):
@@ -178,7 +178,9 @@ def _are_plain(loc, scale_diag) -> bool:
         return False
     if not (loc.shape.rank and scale_diag.shape.rank):
         return False
-    if not _fit(loc.shape, scale_diag.shape):
+    try:
+        tf.broadcast_static_shape(loc.shape, scale_diag.shape)
+    except ValueError:
         return False
     return loc.shape[-1] is not None and loc.shape[-1] == scale_diag.shape[-1]
 

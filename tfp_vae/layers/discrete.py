@@ -85,10 +85,6 @@ class Bernoulli(tfd.Bernoulli):
     MLP on digits is a tenth faster, `log_prob` a third.
     """
 
-    @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
-        return super()._parameter_properties(dtype, num_classes)
-
     def _log_prob(self, event):
         if self.logits is None:
             return super()._log_prob(event)
