@@ -18,17 +18,17 @@ CONTENDERS = {
     "PyTorch, eager": ["torch_vae.py", "eager"],
     "PyTorch, torch.compile": ["torch_vae.py", "compiled"],
     "JAX, lax.scan over an epoch": ["jax_vae.py"],
-    "Keras by hand, XLA": ["keras_vae.py", "by hand", 1],
-    f"Keras by hand, XLA, {STEPS} steps a call": ["keras_vae.py", "by hand", STEPS],
-    "tfp_vae, as it comes": ["keras_vae.py", "tfp_vae", 1],
+    "hand-written Keras, XLA": ["keras_vae.py", "by hand", 1],
+    f"hand-written Keras, XLA, {STEPS} steps a call": ["keras_vae.py", "by hand", STEPS],
+    "tfp_vae, default settings": ["keras_vae.py", "tfp_vae", 1],
     f"tfp_vae, {STEPS} steps a call": ["keras_vae.py", "tfp_vae", STEPS],
     "tfp_vae, step by step": ["keras_vae.py", "step by step", 1],
 }
 # Those that have the network only.
 ONLY = {
     "JAX, lax.scan over an epoch": ("mlp", "iwae"),
-    "Keras by hand, XLA": ("mlp",),
-    f"Keras by hand, XLA, {STEPS} steps a call": ("mlp",),
+    "hand-written Keras, XLA": ("mlp",),
+    f"hand-written Keras, XLA, {STEPS} steps a call": ("mlp",),
 }
 
 
