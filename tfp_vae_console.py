@@ -92,7 +92,7 @@ class Options:
         typer.Option(
             help="digits, a TFDS image data set such as mnist, an .npy file, or an .npz file: one array x "
             "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the "
-            "arrays that --likelihood names."
+            "arrays that --likelihood names; or a .txt, .smi or .selfies file of texts, one a line."
         ),
     ] = "digits"
     condition: Annotated[
@@ -106,8 +106,35 @@ class Options:
     learning_rate: Annotated[
         float, typer.Option(min=0.0, help="Adam's first rate, above 0; it falls to 0 as a cosine.")
     ] = 2e-3
-    network: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp"
-    hidden_size: Annotated[int, typer.Option(min=1, help="Width of the mlp's hidden layer.")] = 500
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="How to split texts: characters, words, smiles, selfies, or a regular expression for "
+            "one token; default: as the file's ending says."
+        ),
+    ] = None
+    network: Annotated[
+        str,
+        typer.Option(
+            help="mlp or conv; of sequences causal-conv, gru or transformer. auto: the first of them."
+        ),
+    ] = "auto"
+    hidden_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Width of the mlp's hidden layer, 500 by default, or of the layers of a network of "
+            "sequences, 128 (gru: 256).",
+        ),
+    ] = None
+    word_dropout: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=0.99,
+            help="Share of tokens hidden from the decoder in training, against posterior collapse.",
+        ),
+    ] = 0.0
     latent_size: Annotated[int, typer.Option(min=1, help="Dimensions of z.")] = 24
     posterior: Annotated[
         str,
@@ -269,15 +296,21 @@ def sample(
     num_examples: Annotated[int, typer.Option(min=1, help="How many.")] = 60,
     seed: Seed = 0,
     output: Annotated[
-        Path, typer.Option(help="New file: .png for a picture, .npz for arrays.")
-    ] = Path("samples.png"),
+        Path | None,
+        typer.Option(
+            help="New file: .png for a picture, .txt for texts, .npz for arrays; default: samples.png "
+            "or samples.txt."
+        ),
+    ] = None,
     condition: Annotated[
         str | None,
         typer.Option(help="Of a conditional model: a label such as 7, or numbers such as 0.5,1."),
     ] = None,
     draws: Annotated[
         bool,
-        typer.Option("--draws", help="Draws from p(x|z) instead of its means, as an .npz file."),
+        typer.Option(
+            "--draws", help="Draws from p(x|z) instead of its means, as an .npz or .txt file."
+        ),
     ] = False,
 ) -> None:
     """Generate examples: means of p(x|z), or draws from it, for z from the prior."""

@@ -13,6 +13,7 @@ from scipy import special
 
 from tests import reference_densities as ref
 from tfp_vae import layers as tfpl
+from tfp_vae import sequences
 from tfp_vae.cli.build import num_params
 
 tfd = tfp.distributions
@@ -512,6 +513,8 @@ LIKELIHOODS = [
 
 def likelihood_arguments(name: str, event_shape) -> dict:
     """Return the arguments of a likelihood of another event shape, else as in its first row."""
+    if getattr(tfpl, name).has_own_network:
+        return {"network": sequences.causal_conv_decoder(3, event_shape, 4, units=8)}
     arguments = next(case.arguments for case in CASES if case.layer is getattr(tfpl, name))
     return {**arguments, "event_shape": event_shape}
 

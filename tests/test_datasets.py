@@ -250,7 +250,7 @@ def test_a_text_comes_with_the_line_that_makes_arrays_of_it(tmp_path, monkeypatc
 FILES = {
     "table.parquet": (b"PAR1...", "not an .npz or .npy file, but a Parquet table"),
     "picture.npz": (b"\x89PNG...", "not an .npz file, as numpy.savez writes them, but a picture"),
-    "words.txt": (b"hello\n", "a text without columns"),
+    "words.csv": (b"hello\n", "a text without columns"),
     "nothing.csv": (b"", "but empty"),
     "bytes": (bytes(range(256)), "of an unknown kind"),
     "other.zip": (b"PK\x05\x06" + bytes(18), "an archive without arrays"),

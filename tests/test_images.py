@@ -8,7 +8,8 @@ import tensorflow_probability as tfp
 
 import tfp_vae
 from tests.conftest import mostly_slow
-from tests.layer_cases import LIKELIHOODS, likelihood_arguments, possible_data
+from tests.layer_cases import LIKELIHOODS as ALL
+from tests.layer_cases import likelihood_arguments, possible_data
 from tfp_vae import evaluation, networks, plots, sampling
 from tfp_vae import layers as tfpl
 from tfp_vae.cli.build import num_params
@@ -16,6 +17,9 @@ from tfp_vae.cli.build import num_params
 tfd = tfp.distributions
 IMAGE = (3, 4, 2)
 STATISTICS = ("mean", "mode", "stddev", "variance", "entropy")
+
+# Those of values alone, without a network that sees the values before them.
+LIKELIHOODS = [name for name in ALL if not getattr(tfpl, name).has_own_network]
 
 
 def likelihood_of(name: str, leading: tuple, event_shape=IMAGE) -> tfd.Distribution:

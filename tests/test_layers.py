@@ -44,7 +44,7 @@ ELSEWHERE |= {
     "posterior_mean_field",
     "prior_trainable",
 }
-ELSEWHERE |= {"AutoregressiveNetwork", "AutoregressiveTransform"}
+ELSEWHERE |= {"AutoregressiveCategorical", "AutoregressiveNetwork", "AutoregressiveTransform"}
 ELSEWHERE |= {"Joint", "ProductOfNormals"}
 ELSEWHERE |= {
     "Flow",

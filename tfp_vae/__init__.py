@@ -21,6 +21,7 @@ from tfp_vae import (
     objectives,
     plots,
     priors,
+    sequences,
     serving,
 )
 from tfp_vae.aggregate_prior import fit_aggregate_prior
@@ -42,5 +43,6 @@ __all__ = [
     "objectives",
     "plots",
     "priors",
+    "sequences",
     "serving",
 ]

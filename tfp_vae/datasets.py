@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import files, layers, sources
+from tfp_vae import files, layers, sources, text
 from tfp_vae.batch import BESIDE_X, num_examples
 from tfp_vae.checks import as_seed
 from tfp_vae.kinds import (
@@ -30,6 +30,7 @@ from tfp_vae.kinds import (
 )
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.text import Vocabulary
 
 SPLITS = ("train", "validation", "test")
 
@@ -81,6 +82,18 @@ class Splits:
     def is_table(self) -> bool:
         """Whether x has several parts."""
         return isinstance(self.likelihood, dict)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens of texts, or None."""
+        return self.likelihood_config.get("vocabulary")
+
+    @property
+    def num_tokens(self) -> int | None:
+        """The number of tokens if x is a sequence of tokens, or None."""
+        if self.vocabulary is not None:
+            return len(self.vocabulary)
+        return self.likelihood_config.get("num_tokens")
 
     @property
     def conditions(self) -> np.ndarray | None:
@@ -189,6 +202,8 @@ def load(
     condition: str | None = None,
     likelihood: str | Mapping[str, str | None] | None = None,
     missing: bool = False,
+    tokens: str | Vocabulary | None = None,
+    length: int | None = None,
     seed: int = 0,
 ) -> Splits:
     """Load a data set.
@@ -200,6 +215,7 @@ def load(
     | path of `.npy` | its array | by its values, as below |
     | path of `.npz` | `x_train`, `x_test` and perhaps `x_validation`, or one array | by its values, as below |
     | dict of arrays | as the arrays of an `.npz` file | by its values, as below |
+    | path of `.txt`, `.smi` or `.selfies` | texts, one a line, in UTF-8, as tokens | AutoregressiveCategorical |
     | these with parts by name in `likelihood` | a table: arrays of those names | of each part by its values |
     | two values, 0 and 1, or bytes of 0 and 255 | zeros and ones | IndependentBernoulli |
     | grey 8-bit images of which binarizing leaves most: three tenths of the variance or less are noise | binarized at \
@@ -227,6 +243,10 @@ random, anew in each epoch, white with the probability of its brightness | Indep
             names of its arrays to such names, or to None for the automatic choice. Use
             `IndependentCategorical` for labels 0, 1, ....
         missing: whether NaN is allowed and means a missing value.
+        tokens: how to split texts: "characters", "words", "smiles", "selfies", a regular expression
+            for one token, or the `text.Vocabulary` of a model. By default files `.smi` hold SMILES,
+            `.selfies` SELFIES, and others are split into characters.
+        length: number of places of a sequence; by default one more than the longest text has.
         seed: seed of the binarization or dequantization of validation and test data.
 
     Raises:
@@ -241,18 +261,29 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     >>> splits.likelihood, splits.likelihood_config
     ('IndependentBinomial', {'total_count': 16})
     """
+    if text.is_text(source):
+        if condition is not None or missing or isinstance(likelihood, Mapping):
+            raise ValueError(
+                f"{source} holds texts alone. For a condition, give an .npz file of it and of the "
+                "numbers of the tokens as x, and --likelihood AutoregressiveCategorical."
+            )
+        return _of_texts(Path(source), tokens, length, likelihood)
+    if isinstance(tokens, str):
+        raise ValueError(
+            f"tokens={tokens!r} says how to split texts, but {source} is no file of texts, one a "
+            f"line, whose name ends in {', '.join(text.SPLITS)}."
+        )
     chosen = _by_part(likelihood)
     wanted = {part: part for part in chosen} | (
         {} if condition is None else {"condition": condition}
     )
     if isinstance(source, (np.ndarray, Mapping)):
         arrays = source if isinstance(source, Mapping) else {"x": source}
-        _check_all("array", arrays, chosen, missing)
         name = "array"
-        parts = sources.from_arrays("array", arrays, wanted)
-    elif str(source) == "digits":
-        name = "digits"
-        parts = sources.from_arrays("digits", sources.load_digits(), wanted)
+        _check_all(name, arrays, chosen, missing)
+        parts = sources.from_arrays(name, arrays, wanted)
+    elif (name := str(source)) == "digits":
+        parts = sources.from_arrays(name, sources.load_digits(), wanted)
     elif Path(source).suffix in (".npz", ".npy") or Path(source).is_file():
         arrays = files.load_file(Path(source))
         _check_all(str(source), arrays, chosen, missing)
@@ -280,6 +311,25 @@ random, anew in each epoch, white with the probability of its brightness | Indep
         if condition is None
         else _with_conditions(splits, [part["condition"] for part in parts])
     )
+
+
+def _of_texts(
+    path: Path, tokens: str | Vocabulary | None, length: int | None, likelihood: str | None
+) -> Splits:
+    parts, vocabulary = sources.load_texts(path, tokens, length)
+    name = likelihood or "AutoregressiveCategorical"
+    config = getattr(layers, name).arguments_of_text(vocabulary)
+    if config is None:
+        raise ValueError(
+            f"{name} is no likelihood of texts. Choose AutoregressiveCategorical, or "
+            "IndependentCategorical."
+        )
+    train, validation, test = (part["x"].astype("float32") for part in parts)
+    note = (
+        f"{name}, for texts of up to {train.shape[1]} tokens, of which there are "
+        f"{len(vocabulary.tokens):,} ({vocabulary.split})"
+    )
+    return Splits(path.stem, train, validation, test, name, config, note=note)
 
 
 def _by_part(likelihood) -> dict[str, str | None]:
@@ -372,12 +422,10 @@ def _suit(
     become = getattr(layers, likelihood).pixels
     may_be_pixels = parts[0].dtype == np.uint8 and (place is None or parts[0].ndim == 4)
     pixels = kind in PIXELS or (kind == "counts" and may_be_pixels and become != "levels")
-    config = {}
-    if likelihood == "IndependentBinomial":
-        config["total_count"] = 255 if pixels else int(largest)
-    if likelihood == "IndependentCategorical":
+    arguments_of_values = getattr(layers, likelihood).arguments_of_values
+    if {"num_categories", "num_tokens"} & {*arguments_of_values(0)}:
         _expect_at_most(MOST_CATEGORIES, name, edges)
-        config["num_categories"] = int(largest) + 1
+    config = arguments_of_values(255 if pixels else int(largest))
     if kind == "bytes of bits" and become == "bits":
         parts, pixels = [part // 255 for part in parts], False  # pixel = probability, 0 or 1
     draw, words = BECOME[become] if pixels else BECOME["levels"]

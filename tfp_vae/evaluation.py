@@ -5,11 +5,13 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy import stats
+from scipy import special, stats
 
 from tfp_vae import objectives, sampling
-from tfp_vae.batch import num_examples
+from tfp_vae.batch import by_name, num_examples
 from tfp_vae.checks import as_count, as_seed
+from tfp_vae.layers.parts import innermost
+from tfp_vae.layers.values import values_of
 from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
@@ -17,6 +19,8 @@ from tfp_vae.vae import VAE
 # A latent dimension is active when its posterior mean varies over the data by more than this (Burda
 # et al., 2016).
 ACTIVE_VARIANCE = 0.01
+# Number of posteriors under which all codes are judged at once.
+DENSITIES_AT_ONCE = 100
 
 
 def evaluate(
@@ -44,7 +48,9 @@ def evaluate(
         `num_examples`, `num_samples`; for a `layers.VectorQuantized` posterior also `perplexity`
         and `nll_is_bound`: all draws of such a posterior are the same point, so `nll` is an upper
         bound of the negative log-likelihood for any number of draws. For a `layers.Deterministic`
-        posterior `nll` is not defined, and its value is NaN.
+        posterior `nll` is not defined, and its value is NaN. For sequences also `nll_per_token` and
+        `tokens_per_example`, both with the end of a sequence and without its padding, and
+        `mutual_information`.
 
     Raises:
         ValueError: if `x` is empty or `batch_size` below 1.
@@ -66,11 +72,12 @@ def evaluate(
         "seed": seed,
         "verbose": verbose,
     }
+    in_nats = np.nan if vae.encodes_to_points else nll(vae, x, **nll_of)
     return {
         "negative_elbo": -float(terms["elbo"].mean(dtype="float64")),
         "log_likelihood": float(terms["log_likelihood"].mean(dtype="float64")),
         "kl": float(terms["kl"].mean(dtype="float64")),
-        "nll": np.nan if vae.encodes_to_points else nll(vae, x, **nll_of),
+        "nll": in_nats,
         "active_units": count_active(terms["mean"], ACTIVE_VARIANCE),
         "latent_units": vae.z.size,
         "kl_is_analytic": kl_is_analytic(vae, x),
@@ -81,7 +88,75 @@ def evaluate(
             if has_codes
             else {}
         ),
+        **_of_sequences(vae, x, in_nats, batch_size),
     }
+
+
+def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
+    """Return the metrics of sequences; none for other data."""
+    if vae.x.has_parts or (count := values_of(innermost(vae.some_likelihood)).count) is None:
+        return {}
+    tokens = float(np.mean(count(np.asarray(by_name(x)["x"]))))
+    information = {}
+    if not vae.encodes_to_points:
+        information["mutual_information"] = mutual_information(vae, x, batch_size=batch_size)
+    return {"nll_per_token": nll / tokens, "tokens_per_example": tokens, **information}
+
+
+def mutual_information(
+    vae: VAE,
+    x: np.ndarray | dict,
+    *,
+    num_examples: int = 2000,
+    batch_size: int = 500,
+    seed: int = 0,
+) -> float:
+    """Estimate the mutual information of x and z under q(z|x), in nats: what a code tells about its
+    example.
+
+    It is the mean of log q(z|x) - log q(z), where q(z) is the mean of q(z|x) over the examples. It is
+    0 if the posterior has collapsed, and at most the logarithm of the number of examples.
+
+    Reference: Hoffman & Johnson, 2016, ELBO surgery; He et al., 2019, Lagging inference networks,
+        arXiv:1901.05534.
+
+    Args:
+        vae: a built VAE.
+        x: `[num_examples, *event_shape]`, or a dict of such arrays.
+        num_examples: how many examples are used, the first ones.
+        batch_size: examples held in memory at once.
+        seed: of the draws, one for each example.
+
+    Raises:
+        ValueError: if the posterior has no density, or the posterior's latents have several parts
+            that depend on each other.
+    """
+    if vae.encodes_to_points:
+        raise ValueError("A Deterministic posterior has no density, so no finite information.")
+    number = as_count(num_examples, "num_examples")
+    x = tf.nest.map_structure(lambda values: values[:number], x)
+    first = seed_of(Stream.EVALUATION, as_seed(seed))
+    drawn = over_batches(vae.compile_once(_draws), x, batch_size, seed=first)
+    z = vae.z.whole({name: tf.constant(drawn[name]) for name in vae.z.shapes})
+
+    def densities(batch, start):
+        # Of each code under the posteriors of a batch: [batch, num_examples].
+        return {"log_q": tf.transpose(vae.compile_once(_densities)(batch, z))}
+
+    log_q = over_batches(densities, x, min(batch_size, DENSITIES_AT_ONCE))["log_q"]
+    log_q = log_q.astype("float64")
+    log_aggregate = special.logsumexp(log_q, axis=0) - np.log(len(log_q))
+    return float(np.mean(np.diagonal(log_q) - log_aggregate))
+
+
+def _draws(vae: VAE, batch, start: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    return vae.z.parts(sampling.sample(vae.encode(batch), [], tf.random.fold_in(seed, start)))
+
+
+def _densities(vae: VAE, batch, z) -> tf.Tensor:
+    """Return log q(z|x) of all z under the posterior of each x, `[num_codes, batch]`."""
+    spread = tf.nest.map_structure(lambda part: part[:, tf.newaxis], z)
+    return sampling.log_density(vae.encode(batch), spread)
 
 
 def elbo(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> dict[str, np.ndarray]:
@@ -197,10 +272,10 @@ def count_active(means: np.ndarray, threshold: float) -> int:
 
 
 def over_batches(
-    function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0
+    function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0, **given
 ) -> dict[str, np.ndarray]:
-    """Apply a function to all rows, batch by batch; it takes a batch and the number of its first
-    row.
+    """Apply a function to all rows, batch by batch; it takes a batch, the number of its first row,
+    and what else is given.
 
     The last batch is padded, so that only one shape is compiled.
     """
@@ -218,7 +293,7 @@ def over_batches(
         results.append(
             {
                 name: np.asarray(value[:rows])
-                for name, value in function(batch, tf.constant(start)).items()
+                for name, value in function(batch, tf.constant(start), **given).items()
             }
         )
         progress.add(rows)
@@ -232,4 +307,13 @@ def _rows(values: np.ndarray, start: int, batch_size: int) -> tf.Tensor:
     return tf.constant(filled)
 
 
-__all__ = ["active_units", "codes", "elbo", "evaluate", "nll", "perplexity", "posterior_means"]
+__all__ = [
+    "active_units",
+    "codes",
+    "elbo",
+    "evaluate",
+    "mutual_information",
+    "nll",
+    "perplexity",
+    "posterior_means",
+]

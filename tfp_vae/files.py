@@ -141,7 +141,10 @@ def _what_text(path: Path, lines: list[str]) -> str:
         how = f"np.savez('data.npz', x=np.genfromtxt('{path}', delimiter={delimiter!r}))"
         return f'a text of {number:,} rows of {len(names)} numbers. Make one: python -c "import numpy as np; {how}"'
     if len(names) == 1:
-        return "a text without columns. Save arrays of numbers: numpy.savez('data.npz', x=x)."
+        return (
+            "a text without columns. Save arrays of numbers: numpy.savez('data.npz', x=x); or let its "
+            "name end in .txt, to take each line for a text."
+        )
     number, types = _types(path, delimiter, 1)
     texts = ", ".join(name for name, kind in zip(names, types, strict=False) if kind == TYPES[-1])
     columns = (

@@ -23,6 +23,7 @@ from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.layers.values import check_pair, expect_possible, is_point
 from tfp_vae.quantity import Quantity
 from tfp_vae.surface import Surface
+from tfp_vae.text import Vocabulary
 
 tfd = tfp.distributions
 
@@ -271,6 +272,12 @@ class ProbabilisticModel(Surface, keras.Model):
         prior = unwrap(call_prior(self.prior))
         # Remove the batch axis of 1 that a Keras model needs.
         return unfold(prior, []) if prior.batch_shape == [1] else prior
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens by number, of a likelihood of texts; otherwise None."""
+        found = (layer.vocabulary for layer in distribution_layers(self.decoder))
+        return next((vocabulary for vocabulary in found if vocabulary is not None), None)
 
     @property
     def _condition_ndims(self) -> dict[str, int]:

@@ -2,7 +2,9 @@
 rest of the batch.
 """
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -10,6 +12,7 @@ import tensorflow_probability as tfp
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.parts import in_order, innermost, is_joint, parts_given
+from tfp_vae.layers.sequences import Sequence
 from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
@@ -49,17 +52,42 @@ def sample(distribution: tfd.Distribution, sample_shape, seed: tf.Tensor):
     def draw(part, is_root, number):
         own_seed = _fold_in(seed, number)
         shape = sample_shape if is_root else []
-        if not _is_linear(part):
+        if (noise := noise_of(part)) is None:
             return part.sample(shape, seed=own_seed)
         shape = tf.concat([tf.reshape(tf.cast(shape, tf.int32), [-1]), _draw_shape(part)], 0)
-        return part.bijector.forward(_normal(shape, own_seed, part.dtype))
+        return noise.forward(noise.draw(shape, own_seed, noise.dtype))
 
     return _through_parts(distribution, draw)
 
 
-def _is_linear(part: tfd.Distribution) -> bool:
-    """Return whether draws are a linear function of standard normal noise."""
-    return isinstance(part, tfd.MultivariateNormalLinearOperator)
+class Noise(NamedTuple):
+    """The noise of which draws from a distribution are a function.
+
+    Attributes:
+        draw: function of a shape, a stateless seed and the dtype, that draws it.
+        dtype: of the noise, whose shape is that of a draw.
+        forward: function from noise, `[..., *batch_shape, *event_shape]`, to draws.
+    """
+
+    draw: Callable
+    dtype: tf.DType
+    forward: Callable
+
+
+@functools.singledispatch
+def noise_of(distribution: tfd.Distribution) -> Noise | None:
+    """Return the noise of a distribution; None if TFP alone knows how to draw from it."""
+    return None
+
+
+@noise_of.register(tfd.MultivariateNormalLinearOperator)
+def _(normal) -> Noise:
+    return Noise(_normal, normal.dtype, normal.bijector.forward)
+
+
+@noise_of.register(Sequence)
+def _(sequence) -> Noise:
+    return Noise(_uniform, sequence.parameter_dtype, sequence.from_noise)
 
 
 def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tensor):
@@ -75,9 +103,9 @@ def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tens
 
     def draw(part, is_root, number):
         own_seed = _fold_in(seed, number)
-        if _is_linear(part):
-            noise = _normal([num_samples, 1, *part.event_shape], own_seed, part.dtype)
-            return part.bijector.forward(noise + tf.zeros(_draw_shape(part), part.dtype))
+        if (noise := noise_of(part)) is not None:
+            row = noise.draw([num_samples, 1, *part.event_shape], own_seed, noise.dtype)
+            return noise.forward(row + tf.zeros(_draw_shape(part), noise.dtype))
         # The index is [..., row] because tfd.Independent cannot take [row] with a tensor.
         rows = tf.range(part.batch_shape_tensor()[-1])
         spec = tf.TensorSpec([num_samples, *part.event_shape], part.dtype)
@@ -113,20 +141,20 @@ def sample_rows(distribution: tfd.Distribution, seeds: tf.Tensor):
     """
 
     def draw(part, is_root, number):
-        spec = tf.TensorSpec(part.event_shape, part.dtype)
-        if _is_linear(part):
-            noise = tf.map_fn(
-                lambda seed: _normal(part.event_shape, _fold_in(seed, number), part.dtype),
+        if (noise := noise_of(part)) is not None:
+            rows = tf.map_fn(
+                lambda seed: noise.draw(part.event_shape, _fold_in(seed, number), noise.dtype),
                 seeds,
-                fn_output_signature=spec,
+                fn_output_signature=tf.TensorSpec(part.event_shape, noise.dtype),
             )
-            return part.bijector.forward(noise)
+            return noise.forward(rows)
 
         def draw_row(row_and_seed):
             row, seed = row_and_seed
             own = part[..., row] if part.batch_shape.rank else part
             return own.sample(seed=_fold_in(seed, number))
 
+        spec = tf.TensorSpec(part.event_shape, part.dtype)
         return tf.map_fn(draw_row, (tf.range(tf.shape(seeds)[0]), seeds), fn_output_signature=spec)
 
     return _through_parts(distribution, draw)
@@ -183,6 +211,10 @@ def _normal(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
     return tf.random.stateless_normal(shape, seed, dtype=dtype, alg="philox")
 
 
+def _uniform(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
+    return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")
+
+
 def _fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:
     """Return a seed for each part of a joint distribution, different from seeds that callers derive
     from the same seed.
@@ -199,8 +231,8 @@ def point(distribution: tfd.Distribution):
 
     It is the mean, else the mode, else the mean of 64 fixed draws for each row.
 
-    For categories, whose numbers are only names, it is the mode. For a joint distribution it is the
-    point of each part, given the points of the parts before it.
+    For categories, whose numbers are only names, it is the mode, for sequences the greedy one. For a
+    joint distribution it is the point of each part, given the points of the parts before it.
 
     Example:
     >>> point(tfd.Categorical(logits=[[0., 2., 1.]])).numpy()
@@ -208,15 +240,28 @@ def point(distribution: tfd.Distribution):
     """
     if is_joint(distribution):
         return in_order(distribution, lambda name, part: point(part))
-    is_categorical = isinstance(innermost(distribution), tfd.Categorical)
-    for statistic in (
-        (distribution.mode,) if is_categorical else (distribution.mean, distribution.mode)
-    ):
+    for statistic in statistics_of(innermost(distribution)):
         try:
-            return statistic()
+            return getattr(distribution, statistic)()
         except NotImplementedError:
             continue
     return _mean_of_draws(distribution)
+
+
+@functools.singledispatch
+def statistics_of(distribution: tfd.Distribution) -> tuple[str, ...]:
+    """Return the methods whose value can represent a distribution, the best one first."""
+    return "mean", "mode"
+
+
+@statistics_of.register(tfd.Categorical)
+def _(categorical) -> tuple[str, ...]:
+    return ("mode",)
+
+
+@statistics_of.register(Sequence)
+def _(sequence) -> tuple[str, ...]:
+    return ("greedy",)
 
 
 def _mean_of_draws(distribution: tfd.Distribution) -> tf.Tensor:

@@ -10,17 +10,21 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from tfp_vae.batch import BESIDE_X
 from tfp_vae.files import expect_no_folder, is_number
 from tfp_vae.kinds import USUAL, kind_of
+from tfp_vae.text import SPLITS, Vocabulary, read_lines
 
 # Seconds to wait for an answer before a download counts as impossible.
 NETWORK_TIMEOUT = 10
 # Largest number of different whole numbers in a column for which categories are proposed.
 MANY_CATEGORIES = 20
+# Size of the vocabulary of texts split into words, at most.
+MOST_WORDS = 10_000
 
 
 def load_digits() -> dict[str, np.ndarray]:
@@ -209,6 +213,23 @@ def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     order = np.random.RandomState(0).permutation(number)
     places = order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
     return [{key: values[rows] for key, values in data.items()} for rows in places]
+
+
+def load_texts(
+    path: Path, tokens: str | Vocabulary | None, length: int | None
+) -> tuple[list[dict[str, np.ndarray]], Vocabulary]:
+    """Return a file of texts as sequences of tokens, split into three, and their vocabulary.
+
+    Args:
+        path: of a file with one text a line.
+        tokens: how to split a text, or the vocabulary; see `datasets.load`.
+        length: number of places; None leaves one place after the longest text.
+    """
+    lines = read_lines(path)
+    if not isinstance(tokens, Vocabulary):
+        split = tokens or SPLITS[path.suffix]
+        tokens = Vocabulary.of(lines, split, MOST_WORDS if split == "words" else None)
+    return from_arrays(path.name, {"x": tokens.encode(lines, length)}, {"x": "x"}), tokens
 
 
 def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray]]:

@@ -13,6 +13,7 @@ from tfp_vae.layers.fold import named_function, unfold
 from tfp_vae.layers.parts import map_joint, map_parts, parts_of
 from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.quantity import Quantity
+from tfp_vae.text import Vocabulary
 
 tfd = tfp.distributions
 
@@ -160,6 +161,11 @@ class Surface(abc.ABC):
             return spread if has_axes else tfd.BatchBroadcast(part, lead)
 
         return map_joint(with_axes, prior)
+
+    @property
+    @abc.abstractmethod
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens by number, of a model of texts; otherwise None."""
 
     @property
     def mask(self) -> Quantity:

@@ -29,6 +29,7 @@ from tfp_vae.cli.report import (
     table,
 )
 from tfp_vae.cli.runs import Options, Run, open_vae, written_whole
+from tfp_vae.cli.texts import lines_of
 from tfp_vae.cli.training import read_config, resume, train
 from tfp_vae.quantity import Quantity
 from tfp_vae.vae import VAE
@@ -63,25 +64,33 @@ def sample(
     model: Path | None,
     num_examples: int,
     seed: int,
-    output: Path,
+    output: Path | None,
     condition: str | None,
     *,
     draws: bool,
 ) -> None:
-    """Write generated examples, means or draws of p(x|z), to a picture or an array."""
-    expect_new(output, ".png", ".npz")
+    """Write generated examples, means or draws of p(x|z), to a picture, a text or an array."""
+    if output is not None:
+        expect_new(output, ".png", ".npz", ".txt")
     vae: VAE | serving.ServedVAE = (
         serving.load(model) if model is not None and is_served(model) else open_vae(find(model)[0])
     )
     given = _given(vae.condition, condition)
-    if draws and output.suffix != ".npz":
+    readable = ".png" if vae.vocabulary is None else ".txt"
+    if output is None:
+        output = Path("samples").with_suffix(readable)
+    expect_new(output, readable, ".npz")
+    if draws and output.suffix == ".png":
         raise ValueError(
             f"--draws writes arrays: choose an --output that ends in .npz, received {output}."
         )
-    if output.suffix == ".npz":
+    if output.suffix != ".png":
         x = vae.generate(num_examples, seed=seed, draws=draws, **given)
         with written_whole(output) as aside:
-            np.savez_compressed(aside, **vae.x.parts(x))
+            if output.suffix == ".npz":
+                np.savez_compressed(aside, **vae.x.parts(x))
+            else:
+                aside.write_text("\n".join(lines_of(vae, x)) + "\n")
     elif vae.x.has_parts:
         raise ValueError(
             f"A table of {[*vae.x.shape]} makes no picture: choose an --output that ends in .npz."

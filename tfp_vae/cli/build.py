@@ -1,5 +1,6 @@
 """Build the VAE of a run from its options; here names become objects."""
 
+import dataclasses
 import functools
 import inspect
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfp_vae import datasets, hierarchy, layers, networks, objectives, priors
+from tfp_vae import datasets, hierarchy, layers, networks, objectives, priors, sequences
 from tfp_vae.batch import num_examples
 from tfp_vae.checks import one_of
 from tfp_vae.cli.names import (
@@ -29,6 +30,14 @@ MAX_STEPS_PER_EXECUTION = 50
 # Inputs larger than this, such as 8-bit pixels with a likelihood of counts, are scaled before the
 # encoder.
 LARGE_INPUT = 32.0
+# The encoder and the decoder of sequences by the name of their network.
+OF_SEQUENCES = {
+    "causal-conv": (sequences.conv_encoder, sequences.causal_conv_decoder),
+    "gru": (sequences.gru_encoder, sequences.gru_decoder),
+    "transformer": (sequences.attention_encoder, sequences.transformer_decoder),
+}
+# The width of the networks, if none is chosen.
+WIDTHS = {"mlp": 500, "conv": 500, "causal-conv": 128, "gru": 256, "transformer": 128}
 # Number of features of an example that the flow of its posterior is conditional on.
 CONTEXT_SIZE = 64
 
@@ -55,6 +64,23 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
     # So that the run can be resumed from before its first step.
     vae.optimizer.build(vae.trainable_variables)
     return vae
+
+
+def with_network(splits: datasets.Splits, options: Options) -> Options:
+    """Return the options with a network that suits the data, and its width, where none is chosen.
+
+    Raises:
+        ValueError: if the network that is chosen is not for such data.
+    """
+    known = tuple(OF_SEQUENCES) if splits.num_tokens else ("mlp", "conv")
+    network = known[0] if options.network == "auto" else one_of(known, options.network, "--network")
+    if options.word_dropout and not getattr(layers, splits.likelihood).has_own_network:
+        raise ValueError(
+            f"--word-dropout {options.word_dropout} hides tokens from the network of "
+            f"AutoregressiveCategorical; the likelihood is {splits.likelihood}. Leave it out."
+        )
+    width = options.hidden_size or WIDTHS[network]
+    return dataclasses.replace(options, network=network, hidden_size=width)
 
 
 def check_numbers(options: Options) -> None:
@@ -159,14 +185,24 @@ def _from_data(
 ) -> keras.Model:
     if splits.conditions is not None or splits.is_table or options.missing:
         return _from_inputs(splits, options, num_features, hidden_sizes)
-    if one_of(("mlp", "conv"), options.network, "--network") == "mlp":
+    if splits.num_tokens:
+        network = _of_tokens(splits, options, num_features)
+    elif options.network == "mlp":
         network = networks.mlp(splits.event_shape, num_features, hidden_sizes=hidden_sizes)
     else:
         network = networks.conv_encoder(splits.event_shape, num_features)
     return keras.Sequential([keras.Input(splits.event_shape), *_scaling(splits), network])
 
 
+def _of_tokens(splits: datasets.Splits, options: Options, num_features: int) -> keras.Model:
+    """Return the encoder of sequences, without its distribution layer."""
+    encoder = OF_SEQUENCES[options.network][0]
+    return encoder(*splits.event_shape, splits.num_tokens, num_features, units=options.hidden_size)
+
+
 def _scaling(splits: datasets.Splits) -> list[keras.layers.Layer]:
+    if splits.num_tokens:
+        return []
     largest = float(np.nanmax(np.abs(datasets.x_of(splits.test))))
     return [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
 
@@ -186,12 +222,12 @@ def _from_inputs(
             name: _column(splits, name, values[name], options.missing) for name in shape
         } | inputs
     else:
-        is_mlp = one_of(("mlp", "conv"), options.network, "--network") == "mlp"
-        of_x = (
-            [keras.layers.Flatten()]
-            if is_mlp
-            else [networks.conv_encoder(shape, size), keras.layers.ReLU()]
-        )
+        if splits.num_tokens:
+            of_x = [_of_tokens(splits, options, size), keras.layers.ReLU()]
+        elif options.network == "mlp":
+            of_x = [keras.layers.Flatten()]
+        else:
+            of_x = [networks.conv_encoder(shape, size), keras.layers.ReLU()]
         of_x = [*_scaling(splits), *of_x]
         if options.missing:
             inputs = {"x": _followed_by(networks.observed(splits.training_values()), of_x)} | inputs
@@ -260,14 +296,24 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
         return networks.from_inputs(inputs, ends)
     shape = splits.event_shape
     likelihood = getattr(layers, splits.likelihood)
-    config = {"event_shape": shape, **splits.likelihood_config, **chosen}
-    size = num_params(likelihood, config)
     shapes = [
         value.output_shape[1:] if isinstance(value, keras.Model) else value
         for value in inputs.values()
     ]
     num_inputs = sum(int(np.prod(given)) for given in shapes)
-    if options.network == "mlp":
+    if likelihood.has_own_network:
+        network = OF_SEQUENCES[options.network][1](
+            num_inputs,
+            *shape,
+            splits.num_tokens,
+            units=options.hidden_size,
+            word_dropout=options.word_dropout,
+        )
+        given = {"network": network, "vocabulary": splits.vocabulary, **chosen}
+        return networks.from_inputs(inputs, [likelihood(**given)])
+    config = {"event_shape": shape, **splits.likelihood_config, **chosen}
+    size = num_params(likelihood, config)
+    if options.network != "conv":
         network = networks.mlp(
             (num_inputs,), size, hidden_sizes=(options.hidden_size,), **regularized
         )

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from tfp_vae import datasets, evaluation, plots, serving
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.runs import Run, written_whole
+from tfp_vae.cli.texts import texts
 from tfp_vae.layers.joint import names_of
 from tfp_vae.vae import VAE
 
@@ -55,7 +56,14 @@ def load_data(
         )
     source = dataset or _dataset_of(run, path)
     likelihood = names_of(vae.decoder.layers[-1])
-    splits = datasets.load(source, condition=condition, likelihood=likelihood, missing=vae.missing)
+    splits = datasets.load(
+        source,
+        condition=condition,
+        likelihood=likelihood,
+        missing=vae.missing,
+        tokens=vae.vocabulary,
+        length=None if vae.vocabulary is None else vae.x.shape[0],
+    )
     # The likelihood comes from the model; the note in the run says why it was chosen.
     return (
         dataclasses.replace(splits, note=run.options.data or splits.note)
@@ -85,7 +93,14 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
     """Draw all pictures of a model; if one fails, the others are still written."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, first = _conditions_to_draw(splits)
-    if splits.is_table:
+    drawn = []
+    if splits.num_tokens:
+        pictures = {}
+        for name, text in texts(vae, splits, seed).items():
+            with written_whole(folder / name) as aside:
+                aside.write_text(text)
+            drawn.append(folder / name)
+    elif splits.is_table:
         pictures = {"marginals": lambda: plots.marginals(vae, splits.test, seed=seed)}
     else:
         x = datasets.x_of(splits.test)
@@ -101,7 +116,6 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
         }
     if history:
         pictures["learning_curves"] = lambda: plots.learning_curves(history)
-    drawn = []
     failures = []
     for name, make in pictures.items():
         try:
@@ -154,6 +168,9 @@ def table(metrics: dict, title: str) -> rich.table.Table:
             "ELBO, KL, NLL": "not defined: codes are points",
         }
     rows["active units"] = f"{metrics['active_units']} of {metrics['latent_units']}"
+    if "nll_per_token" in metrics:
+        rows["NLL per token (nats)"] = f"{metrics['nll_per_token']:.4f}"
+        rows["mutual information of x and z (nats)"] = f"{metrics['mutual_information']:.3f}"
     if "perplexity" in metrics:
         rows["perplexity of the codes"] = f"{metrics['perplexity']:.1f}"
     if "seconds" in metrics:

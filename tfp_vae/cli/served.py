@@ -36,7 +36,12 @@ def evaluate(
     # It is None in older versions; then the likelihood is the one that suits the data.
     likelihood = told.get("likelihood_layer")
     splits = datasets.load(
-        dataset, condition=condition, likelihood=likelihood, missing=told.get("missing", False)
+        dataset,
+        condition=condition,
+        likelihood=likelihood,
+        missing=told.get("missing", False),
+        tokens=served.vocabulary,
+        length=None if served.vocabulary is None else served.x.shape[0],
     )
     number = num_examples(splits.test)
     table = rich.table.Table(title=f"{splits.name}: {number} test examples, answers of {model}")

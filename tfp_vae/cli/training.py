@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from tfp_vae import datasets
 from tfp_vae.batch import num_examples
-from tfp_vae.cli.build import build, check_numbers, learning_rate
+from tfp_vae.cli.build import build, check_numbers, learning_rate, with_network
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.names import parse_likelihood
 from tfp_vae.cli.report import (
@@ -51,8 +51,9 @@ def train(folder: Path | None, options: dict) -> None:
         condition=options["condition"],
         likelihood=likelihood,
         missing=options["missing"],
+        tokens=options["tokens"],
     )
-    chosen = Options(**options, name=splits.name, data=splits.note)
+    chosen = with_network(splits, Options(**options, name=splits.name, data=splits.note))
     if chosen.missing and splits.draw is not None:
         raise ValueError(
             "8-bit pixels have no missing values. With --missing give x as floats, NaN where one is "

@@ -26,6 +26,7 @@ from tfp_vae.layers import (
     normal,
     normal_scale,
     one_hot,
+    sequences,
     spherical,
     variational,
     vector_quantized,
@@ -45,6 +46,7 @@ from tfp_vae.layers.mixtures import *
 from tfp_vae.layers.normal import *
 from tfp_vae.layers.normal_scale import *
 from tfp_vae.layers.one_hot import *
+from tfp_vae.layers.sequences import *
 from tfp_vae.layers.spherical import *
 from tfp_vae.layers.variational import *
 from tfp_vae.layers.vector_quantized import *
@@ -65,6 +67,7 @@ __all__ = [
     *normal.__all__,
     *normal_scale.__all__,
     *one_hot.__all__,
+    *sequences.__all__,
     *spherical.__all__,
     *variational.__all__,
     *vector_quantized.__all__,

@@ -78,6 +78,11 @@ class IndependentBinomial(DistributionLayer):
         }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
 
+    @classmethod
+    def arguments_of_values(cls, largest: int) -> dict:
+        """Return the number of trials."""
+        return {"total_count": largest}
+
     @staticmethod
     def new(
         params, event_shape=(), total_count: int = 1, validate_args=False, name=None

@@ -9,8 +9,10 @@ from tfp_vae.checks import as_count
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent_of, independent_params_size
 from tfp_vae.layers.own import own
+from tfp_vae.layers.sequences import PaddedCategorical, expect_tokens
 from tfp_vae.layers.shapes import as_event_shape, split_params
 from tfp_vae.layers.values import SCALE, Values, are_whole, values_of, whole_numbers
+from tfp_vae.text import Vocabulary
 
 __all__ = ["IndependentBernoulli", "IndependentCategorical"]
 
@@ -107,6 +109,9 @@ class IndependentCategorical(DistributionLayer):
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
         num_categories: number of categories.
+        padded: whether the event is a sequence, `[length]`, that ends at its first 0: only zeros
+            may follow, and they count nothing.
+        vocabulary: for a padded one, see `AutoregressiveCategorical`.
         convert_to_tensor_fn: see `DistributionLayer`; `tfd.Categorical.logits` gives the logits.
         sample_dtype: dtype of a draw; None takes int32.
         validate_args: see `DistributionLayer`.
@@ -117,11 +122,12 @@ class IndependentCategorical(DistributionLayer):
             num_categories]`, flattened.
 
     Output:
-        `tfd.Independent(tfd.Categorical)`, batch shape `[...]`, event shape `event_shape`.
+        `tfd.Independent(tfd.Categorical)`, batch shape `[...]`, event shape `event_shape`; or, if
+        padded, a distribution over such sequences.
 
     Raises:
-        ValueError: if `event_shape` is not a shape, `num_categories` is below 1, or `params` has
-            another size.
+        ValueError: if `event_shape` is not a shape, or has several axes and is padded, if
+            `num_categories` is below 1, or `params` has another size.
 
     Example:
     >>> import tensorflow as tf
@@ -140,14 +146,46 @@ class IndependentCategorical(DistributionLayer):
         convert_to_tensor_fn="sample",
         sample_dtype=None,
         validate_args=False,
+        *,
+        padded: bool = False,
+        vocabulary: Vocabulary | None = None,
         **kwargs,
     ):
         arguments = {
             "event_shape": as_event_shape(event_shape),
             "num_categories": as_count(num_categories, "num_categories"),
             "sample_dtype": as_dtype(sample_dtype),
+            "padded": bool(padded),
+            "vocabulary": vocabulary,
         }
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+        if padded and len(self.event_shape) != 1:
+            raise ValueError(
+                f"A padded sequence has one axis, received event_shape {self.event_shape}."
+            )
+        expect_tokens(vocabulary, self.num_categories)
+
+    @classmethod
+    def arguments_of_values(cls, largest: int) -> dict:
+        """Return the number of categories."""
+        return {"num_categories": largest + 1}
+
+    @classmethod
+    def arguments_of_text(cls, vocabulary: Vocabulary) -> dict:
+        """Return the vocabulary and its size."""
+        return {"num_categories": len(vocabulary), "padded": True, "vocabulary": vocabulary}
+
+    def distribution(self, params):
+        if not self.padded:
+            return self.new(
+                params,
+                self.event_shape,
+                self.num_categories,
+                self.sample_dtype,
+                self.validate_args,
+            )
+        (logits,) = split_params(params, [(*self.event_shape, self.num_categories)])
+        return PaddedCategorical(logits, validate_args=self.validate_args)
 
     @staticmethod
     def new(

@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.arguments import as_function, rebuild, store, stored, to_config
 from tfp_vae.layers.internals import as_it_stands, history_of, layers_within, nodes_of
 from tfp_vae.layers.tensor_like import DRAW_SHAPED, TensorLike
+from tfp_vae.text import Vocabulary
 
 __all__ = ["DistributionLambda", "DistributionLayer"]
 
@@ -48,6 +49,10 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
     # How 8-bit pixels become values of a likelihood: their "levels", random "bits", "scaled" to [0,
     # 1], or spread at random over the "unit" interval.
     pixels = "levels"
+    # The tokens by number, of a likelihood of texts.
+    vocabulary = None
+    # Whether a likelihood has a network of its own, which sees the tokens before each token.
+    has_own_network = False
 
     def __init__(
         self, arguments: dict, convert_to_tensor_fn="sample", validate_args: bool = False, **kwargs
@@ -103,6 +108,20 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         """Return the constructor's arguments for a posterior of latents of the given size."""
         taken = inspect.signature(cls).parameters
         return {"event_shape" if "event_shape" in taken else "event_size": size}
+
+    @classmethod
+    def arguments_of_values(cls, largest: int) -> dict:
+        """Return the constructor's arguments, besides the shape, for whole numbers from 0 to the
+        largest one.
+        """
+        return {}
+
+    @classmethod
+    def arguments_of_text(cls, vocabulary: Vocabulary) -> dict | None:
+        """Return the constructor's arguments, besides the shape, for texts; None if it is no
+        likelihood of texts.
+        """
+        return None
 
     def begin_at(self, examples: Mapping[str, np.ndarray]) -> None:
         """Choose the initial weights from data, before the first step of training.

@@ -3,6 +3,7 @@
 Its methods build distributions from the answers of its signatures.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from tfp_vae.layers.parts import map_parts
 from tfp_vae.quantity import Quantity, expect_alike
 from tfp_vae.serving.plain_tensors import expect_description, expect_parameters, rebuild
 from tfp_vae.surface import Surface
+from tfp_vae.text import Vocabulary
 
 tfd = tfp.distributions
 
@@ -82,10 +84,9 @@ class ServedVAE(Surface):
         """
         data, lead = self._data(x)
         if self.description["posterior"] is None:
-            posterior = ServedPosterior(self, data)
             if lead is not None and self.z.has_parts:
                 raise ValueError(ONE_AXIS)
-            return posterior if lead is None else tfd.BatchReshape(posterior, lead)
+            return AskedDistribution(self, "posterior", self.z, "encode", data, lead)
         posterior = self._distribution("posterior", "encode", data)
         return posterior if lead is None else unfold(posterior, lead)
 
@@ -93,6 +94,8 @@ class ServedVAE(Surface):
     def decode(self, z, condition=None) -> tfd.Distribution:
         """Return the likelihood p(x|z): `[..., *latent_shape]` -> batch shape `[...]`."""
         inputs, lead = self._rows(self.z, self.z.expect(z), self._given(condition))
+        if self.description["likelihood"] is None:
+            return AskedDistribution(self, "likelihood", self.x, "decode", inputs, lead)
         likelihood = self._distribution("likelihood", "decode", inputs)
         return likelihood if lead is None else unfold(likelihood, lead)
 
@@ -132,6 +135,8 @@ class ServedVAE(Surface):
         else:
             z = tf.function(lambda: sampling.sample_rows(prior, seeds), autograph=False)()
         likelihood = self.decode(z, condition)
+        if isinstance(likelihood, AskedDistribution):
+            return likelihood.draw_rows(-1 - seeds) if draws else likelihood.mean()
         return tf.function(
             lambda: (
                 sampling.draw_of_rows(likelihood, seeds) if draws else sampling.point(likelihood)
@@ -193,6 +198,12 @@ class ServedVAE(Surface):
             return rows, None
         return rows, lead if lead.is_fully_defined() else axes
 
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens by number, of a model of texts; otherwise None."""
+        config = self.description.get("vocabulary")
+        return None if config is None else Vocabulary.from_config(config)
+
     def _condition(self) -> Quantity | None:
         shape = self.description.get("condition_shape")
         if shape is None:
@@ -249,64 +260,94 @@ class ServedVAE(Surface):
         return rebuild(self.description[role], parameters)
 
 
-class ServedPosterior(tfd.Distribution):
-    """The posterior of a served model whose parameters do not determine it: it asks the model for
+class AskedDistribution(tfd.Distribution):
+    """A distribution of a served model that parameters do not determine: it asks the model for
     draws and densities.
 
     Args:
         served: the model.
-        data: the inputs of `encode`, by name.
+        role: "posterior" or "likelihood".
+        quantity: what it is a distribution over.
+        signature: the signature that returns its mean.
+        data: the inputs of this signature, by name, in rows.
+        lead: the batch shape, as many as there are rows; None for one axis.
     """
 
-    def __init__(self, served: ServedVAE, data: Mapping):
+    def __init__(
+        self,
+        served: ServedVAE,
+        role: str,
+        quantity: Quantity,
+        signature: str,
+        data: Mapping,
+        lead=None,
+    ):
+        self._lead = [len(next(iter(data.values())))] if lead is None else lead
         self._served = served
+        self._role = role
+        self._quantity = quantity
+        self._signature = signature
         self._data = data
         super().__init__(
-            dtype=map_parts(lambda _: tf.float32, served.z.shape),
+            dtype=map_parts(lambda _: tf.float32, quantity.shape),
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
             validate_args=False,
             allow_nan_stats=True,
-            name="ServedPosterior",
+            name=f"Served{role.capitalize()}",
         )
 
     def _batch_shape(self):
-        return tf.TensorShape([len(next(iter(self._data.values())))])
+        return tf.TensorShape(tf.get_static_value(tf.convert_to_tensor(self._lead)))
 
     def _event_shape(self):
-        return map_parts(tf.TensorShape, self._served.z.shape)
+        return map_parts(tf.TensorShape, self._quantity.shape)
 
     def _mean(self):
-        outputs = self._served.ask("encode", **self._data)
-        return self._served._statistic("mean", self._served.z, outputs)
+        outputs = self._served.ask(self._signature, **self._data)
+        mean = self._served._statistic("mean", self._quantity, outputs)
+        return self._reshaped(self._quantity.parts(mean), self._lead)
+
+    def greedy(self) -> tf.Tensor:
+        """Return the most probable tokens one after another, of a likelihood of sequences."""
+        return self.mean()
+
+    def draw_rows(self, seeds: tf.Tensor):
+        """Draw once for each row, from its stateless seed, int32 `[batch, 2]`."""
+        return self._quantity.whole(
+            self._served.ask(f"{self._role}_sample", **self._data, seed=seeds)
+        )
 
     def _call_sample_n(self, sample_shape, seed, **kwargs):
         number = int(np.prod(sample_shape))
         seeds = tf.random.stateless_uniform(
-            [number * self.batch_shape[0], 2], tfp.random.sanitize_seed(seed), None, None, tf.int32
+            [number * self.batch_shape.num_elements(), 2],
+            tfp.random.sanitize_seed(seed),
+            None,
+            None,
+            tf.int32,
         )
-        outputs = self._served.ask("posterior_sample", **self._repeated(number), seed=seeds)
+        outputs = self._served.ask(f"{self._role}_sample", **self._repeated(number), seed=seeds)
         lead = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self.batch_shape], 0)
-        shapes = self._served.z.shapes
-        parts = {
-            name: tf.reshape(outputs[name], tf.concat([lead, shapes[name]], 0)) for name in shapes
-        }
-        return self._served.z.whole(parts)
+        return self._reshaped(outputs, lead)
+
+    def _reshaped(self, outputs: Mapping, lead):
+        """Return rows of the parts with the axes `lead` instead of the first one."""
+        shapes = self._quantity.shapes
+        return self._quantity.whole(
+            {name: tf.reshape(outputs[name], tf.concat([lead, shapes[name]], 0)) for name in shapes}
+        )
 
     def _call_log_prob(self, value, name, **kwargs):
-        variable = self._served.z
-        value = variable.expect(value)
-        parts = variable.parts(value)
-        lead = variable.leading(value)
-        number = lead.num_elements() // self.batch_shape[0]
-        flat = {key: tf.reshape(part, [-1, *variable.shapes[key]]) for key, part in parts.items()}
-        outputs = self._served.ask("posterior_log_prob", **self._repeated(number), **flat)
+        value = self._quantity.expect(value)
+        lead = tf.broadcast_static_shape(self._quantity.leading(value), self.batch_shape)
+        number = lead.num_elements() // self.batch_shape.num_elements()
+        rows = self._quantity.parts(self._quantity.flat(value, lead))
+        outputs = self._served.ask(f"{self._role}_log_prob", **self._repeated(number), **rows)
         return tf.reshape(outputs["log_prob"], lead)
 
     def _repeated(self, number: int) -> dict:
-        """Return the inputs of `encode` repeated for each draw, one draw after another."""
-        return {
-            name: np.concatenate([np.asarray(part)] * number) for name, part in self._data.items()
-        }
+        """Return the data repeated for each draw, one draw after another."""
+        return {name: tf.concat([part] * number, 0) for name, part in self._data.items()}
 
 
 def _read(text: str, source: str) -> dict:

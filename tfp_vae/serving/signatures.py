@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import missing, objectives, sampling
+from tfp_vae.layers.internals import without_retracing_warnings
 from tfp_vae.layers.parts import innermost, is_joint, parts_of
 from tfp_vae.layers.values import values_of
 from tfp_vae.quantity import Quantity
@@ -45,7 +46,7 @@ def signatures(
         return _outputs(posterior(inputs), stddev=True)
 
     def decode(inputs):
-        return _outputs(vae.likelihood(vae.z.whole(inputs), inputs.get("condition")))
+        return _outputs(likelihood(inputs))
 
     def reconstruct(inputs):
         return _named("mean", vae.reconstruction(data(inputs)))
@@ -80,21 +81,36 @@ def signatures(
     def posterior_log_prob(inputs):
         return {"log_prob": sampling.log_density(posterior(inputs), vae.z.whole(inputs))}
 
+    def likelihood(inputs):
+        return vae.likelihood(vae.z.whole(inputs), inputs.get("condition"))
+
+    def likelihood_sample(inputs):
+        return vae.x.parts(sampling.sample_rows(likelihood(inputs), inputs["seed"]))
+
+    def likelihood_log_prob(inputs):
+        return {"log_prob": sampling.log_density(likelihood(inputs), vae.x.whole(inputs))}
+
     def impute(inputs):
         given = vae.as_batch(data(inputs))
         values = missing.fill(vae, given, log_prob_samples, None, seed_of(Stream.SERVED_ESTIMATES))
         return vae.x.parts(tf.nest.map_structure(tf.where, given["mask"], given["x"], values))
 
     of_data = {**x, **condition}
+    of_latents = {**z, **condition}
     functions = {
         encode: of_data,
-        decode: {**z, **condition},
+        decode: of_latents,
         reconstruct: of_data,
         sample: {**seed, **condition},
     }
     functions |= {score: of_data} if vae.encodes_to_points else {score: of_data, log_prob: of_data}
     if not is_determined(_first_posterior(vae)):
         functions |= {posterior_sample: {**of_data, **seed}, posterior_log_prob: {**of_data, **z}}
+    if not is_determined(vae.some_likelihood):
+        functions |= {
+            likelihood_sample: {**of_latents, **seed},
+            likelihood_log_prob: {**of_latents, **x},
+        }
     if vae.missing:
         functions[impute] = of_data
     parts = parts_of(vae.some_likelihood)
@@ -153,7 +169,10 @@ def _serve(
             for name, value in outputs.items()
         }
 
-    return tf.function(as_float32, input_signature=[*specs.values()], autograph=False)
+    # All signatures share this function's code, by which TensorFlow counts tracings.
+    return without_retracing_warnings(
+        tf.function(as_float32, input_signature=[*specs.values()], autograph=False)
+    )
 
 
 def _where(rows: tf.Tensor, value: tf.Tensor, other: float) -> tf.Tensor:
