@@ -264,6 +264,7 @@ class VampPrior(Prior):
                 "VampPrior learns pseudo-inputs of an encoder that takes x alone, this one takes "
                 f"{[*taken]}. Choose another prior, or leave the condition to decoder and prior."
             )
+        _expect_gradient(encoder, arguments["event_shape"])
         super().__init__(arguments, **kwargs)
         self.encoder = encoder
         self.pseudo_inputs = self.add_weight(
@@ -309,6 +310,20 @@ class VampPrior(Prior):
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
         }
+
+
+def _expect_gradient(encoder: keras.Model, event_shape: tuple) -> None:
+    """Raise a ValueError if no gradient of the encoder reaches its input, as with tokens."""
+    with tf.GradientTape() as tape:
+        x = tf.zeros([1, *event_shape])
+        tape.watch(x)
+        draw = tf.convert_to_tensor(encoder(x))
+    if tape.gradient(draw, x) is None:
+        raise ValueError(
+            "VampPrior learns pseudo-inputs by gradients, but none reaches the input of this encoder, "
+            "which takes whole numbers such as tokens. Choose another prior, such as NormalMixture or "
+            "FlowPrior."
+        )
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
