@@ -99,3 +99,63 @@ def test_missing_pixels(tmp_path):
     assert errors == sorted(errors)
     assert errors[0] < 0.8 * errors[1]
     assert (tmp_path / "rows.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_number_words(full):
+    example = load_example("number_words")
+    for number, words in (
+        (0, "zero"),
+        (21, "twenty one"),
+        (104_019, "one hundred four thousand nineteen"),
+        (900_100, "nine hundred thousand one hundred"),
+    ):
+        assert example.in_words(number) == words
+    arguments = {} if full else {"num_lines": 4_000, "epochs": 12, "num_samples": 200}
+    results = example.main(**arguments)
+    assert results["nll"] > np.log(1_000_000) - 0.3  # no model is better than what made the data
+    if full:
+        assert results["are numbers"] > 0.95
+        assert results["different"] > 0.99
+        assert results["exact reconstruction"] > 0.95
+        assert results["active_units"] >= 5
+    else:
+        assert results["are numbers"] > 0.05
+        assert results["nll"] < 28.0
+
+
+def small_molecules() -> list[str]:
+    """Chains with a group in them: molecules that need no data set."""
+    groups = ["O", "N", "C(=O)", "C#C", "C(F)", "C1CC1", "[NH2+]", "C(C)(C)"]
+    return [f"{'C' * a}{group}{'C' * b}" for group in groups for a in range(1, 6) for b in range(8)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", ["smiles", "selfies"])
+def test_molecules(tokens, tmp_path):
+    """In short, to the end; docs/sequences.md has the numbers of QM9."""
+    pytest.importorskip("rdkit", reason="needs the extra molecules")
+    example = load_example("molecules")
+    example.NUM_OF_PROCESS = 50
+    path = tmp_path / "molecules.csv"
+    path.write_text("\n".join(["smiles", *small_molecules()]))
+    report = example.main(
+        path,
+        tmp_path / "out",
+        tokens=tokens,
+        epochs=30,
+        units=32,
+        num_samples=100,
+        num_held_out=30,
+    )
+    shares = report["samples, drawn"]
+    # A draw may be of no atoms, above all from a model so small.
+    assert shares["valid"] > (0.7 if tokens == "selfies" else 0.1)
+    assert report["nll"] < 40.0
+    assert set(report["R2"]) == {"logP", "TPSA", "weight", "rings"}
+    assert report["R2"]["weight"]["fingerprints, ridge"] > 0.0
+    assert len(report["optimization"]["mean logP"]) == 7
+    for name in ("interpolation.png", "optimization.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 5_000
+    assert example.canonical("C1CC") is None
+    assert example.canonical("OCC") == "CCO"

@@ -205,6 +205,21 @@ def test_wrong_networks_are_refused(wrong):
         tfpl.AutoregressiveCategorical(make())
 
 
+@pytest.mark.parametrize("kind", ["causal conv", "independent"])
+def test_a_token_that_no_text_has_is_never_drawn(kind):
+    closed, open_ = (
+        make_vae(kind, num_tokens=4, vocabulary=Vocabulary(["a", "b"], takes_unknown=takes))
+        for takes in (False, True)
+    )
+    assert not (closed.generate(300, draws=True) == 1).any()
+    assert (open_.generate(300, draws=True) == 1).any()
+    x = data(40, num_tokens=4)
+    x[x == 1] = 2
+    closed.compile("adam")
+    assert np.isfinite(closed.train_on_batch(x)).all()
+    assert all(np.isfinite(weight).all() for weight in closed.get_weights())
+
+
 def test_a_vocabulary_of_another_size_is_refused():
     with pytest.raises(ValueError, match="has 4 tokens, padding and unknown ones included, but"):
         tfpl.AutoregressiveCategorical(network(), vocabulary=Vocabulary(["a", "b"]))
@@ -320,7 +335,7 @@ def test_served_models_answer_as_live_ones(kind, tmp_path):
     vae = make_vae(kind, num_tokens=len(tokens), vocabulary=tokens)
     served = tfp_vae.load(vae.export(tmp_path / "texts"))
     assert served.vocabulary == vae.vocabulary == tokens
-    x = data(6, num_tokens=4).reshape(2, 3, LENGTH)
+    x = np.where(data(6, num_tokens=4) == 1, 2, data(6, num_tokens=4)).reshape(2, 3, LENGTH)
     z = vae.encode(x).mean()
     live, asked = vae.decode(z), served.decode(z)
     assert asked.batch_shape == [2, 3]

@@ -63,6 +63,10 @@ def here(tmp_path, monkeypatch):
     digits[:, 2] = np.nan
     np.savez(tmp_path / "people.npz", **people)
     np.savez(tmp_path / "data.npz", x=digits[:60])
+    texts = [
+        f"{a} {b} {c}" for a in ("my", "the") for b in ("cat", "dog") for c in ("sees", "likes")
+    ]
+    (tmp_path / "lines.txt").write_text("\n".join(8 * texts))
     load = sources.load_tfds
 
     def few(name, wanted):

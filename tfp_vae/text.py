@@ -31,6 +31,7 @@ PATTERNS = {
 # The first two tokens, as in `keras.layers.TextVectorization`: the padding, which ends a sequence,
 # and any token that is not in the vocabulary.
 PADDING, UNKNOWN = "", "[UNK]"
+UNKNOWN_NUMBER = 1
 # How to split the lines of a file, by its suffix.
 SPLITS = {".txt": "characters", ".smi": "smiles", ".selfies": "selfies"}
 
@@ -124,10 +125,10 @@ class Vocabulary:
             tokens = self._pattern.findall(line)
             if not tokens:
                 raise ValueError(f"Line {place} is empty: {line!r}. Remove it.")
-            row = [numbers.get(token, 1) for token in tokens]
+            row = [numbers.get(token, UNKNOWN_NUMBER) for token in tokens]
             rest = self._pattern.sub("", line)
-            if (1 in row and not self.takes_unknown) or rest.strip():
-                other = rest.strip() or tokens[row.index(1)]
+            if (UNKNOWN_NUMBER in row and not self.takes_unknown) or rest.strip():
+                other = rest.strip() or tokens[row.index(UNKNOWN_NUMBER)]
                 raise ValueError(
                     f"Line {place}, {line!r}, has {other!r}, which is not in the vocabulary of "
                     f"{len(self.tokens)} tokens. Remove it, or train with such a line."

@@ -15,7 +15,7 @@ from tfp_vae.layers.frozen import later
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_positive
 from tfp_vae.layers.values import Values, are_whole, values_of
-from tfp_vae.text import Vocabulary
+from tfp_vae.text import UNKNOWN_NUMBER, Vocabulary
 
 __all__ = ["AutoregressiveCategorical"]
 
@@ -23,6 +23,8 @@ tfd = tfp.distributions
 
 # The seed of the tokens by which a network is checked.
 SEED = 0
+# A logit of a token that is never drawn; half precision holds it, too.
+NEVER = -6e4
 
 
 class Sequence(tfd.Distribution, abc.ABC):
@@ -305,7 +307,7 @@ class AutoregressiveCategorical(DistributionLayer):
         return {"num_tokens": len(vocabulary), "vocabulary": vocabulary}
 
     def distribution(self, params):
-        network = later(_by_position(self.network))
+        network = later(_by_position(self.network, self.vocabulary))
         return self.new(
             params, network, self.length, self.num_tokens, self.temperature, self.validate_args
         )
@@ -339,8 +341,20 @@ def expect_tokens(vocabulary: Vocabulary | None, num_tokens: int) -> None:
         )
 
 
-def _by_position(network: keras.Model) -> Callable:
-    return lambda z, tokens: call_by_name(network, {"z": z, "tokens": tokens})
+def known_logits(logits: tf.Tensor, vocabulary: Vocabulary | None) -> tf.Tensor:
+    """Return logits, `[..., num_tokens]`, by which a token that no text has is never drawn."""
+    if vocabulary is None or vocabulary.takes_unknown:
+        return logits
+    never = np.zeros(len(vocabulary))
+    never[UNKNOWN_NUMBER] = NEVER
+    return logits + tf.cast(never, logits.dtype)
+
+
+def _by_position(network: keras.Model, vocabulary: Vocabulary | None = None) -> Callable:
+    def logits(z, tokens):
+        return known_logits(call_by_name(network, {"z": z, "tokens": tokens}), vocabulary)
+
+    return logits
 
 
 def _sizes(network: keras.Model) -> tuple[int, int, int]:

@@ -131,16 +131,18 @@ def _weights(vae: VAE) -> tuple[list, keras.StatelessScope]:
     """Return what holds the weights, and a scope in which functions are traced with them.
 
     Small weights are constants: a session need not read them again in each request, and oneDNN
-    multiplies by them directly.
+    multiplies by them directly. The states of random generators, which recurrent layers have for
+    their dropout, are read like weights.
     """
-    variables = [weight.value for weight in vae.weights]
+    weights = [weight for part in vae.parts.values() for weight in part.variables]
+    variables = [weight.value for weight in weights]
     if (
         sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
         > MAX_CONSTANTS
     ):
         return variables, keras.StatelessScope()
     constants = [tf.constant(variable) for variable in variables]
-    return constants, keras.StatelessScope(zip(vae.weights, constants, strict=True))
+    return constants, keras.StatelessScope(zip(weights, constants, strict=True))
 
 
 def _requests(vae: VAE, sample: tf.types.experimental.PolymorphicFunction) -> dict[str, tf.Tensor]:
