@@ -267,7 +267,7 @@ random, anew in each epoch, white with the probability of its brightness | Indep
                 f"{source} holds texts alone. For a condition, give an .npz file of it and of the "
                 "numbers of the tokens as x, and --likelihood AutoregressiveCategorical."
             )
-        return _of_texts(Path(source), tokens, length, likelihood)
+        return _of_texts(Path(str(source)), tokens, length, likelihood)
     if isinstance(tokens, str):
         raise ValueError(
             f"tokens={tokens!r} says how to split texts, but {source} is no file of texts, one a "

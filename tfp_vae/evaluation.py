@@ -94,9 +94,12 @@ def evaluate(
 
 def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
     """Return the metrics of sequences; none for other data."""
-    if vae.x.has_parts or (count := values_of(innermost(vae.some_likelihood)).count) is None:
+    if (
+        vae.x.has_parts
+        or (num_counted := values_of(innermost(vae.some_likelihood)).num_counted) is None
+    ):
         return {}
-    tokens = float(np.mean(count(np.asarray(by_name(x)["x"]))))
+    tokens = float(np.mean(num_counted(np.asarray(by_name(x)["x"]))))
     information = {}
     if not vae.encodes_to_points:
         information["mutual_information"] = mutual_information(vae, x, batch_size=batch_size)

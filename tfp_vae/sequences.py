@@ -119,7 +119,7 @@ def gru_decoder(
     units: int = 256,
     word_dropout: float = 0.0,
 ) -> keras.Model:
-    """Recurrent decoder for `layers.AutoregressiveCategorical`.
+    """Recurrent decoder of sequences for `layers.AutoregressiveCategorical`.
 
     z, `[batch, context_size]`, goes to every place of the sequence.
 
@@ -131,6 +131,8 @@ def gru_decoder(
         word_dropout: the share of tokens hidden from the network in training, at random. It has to
             learn them from z, which is a remedy against posterior collapse (Bowman et al., 2016,
             arXiv:1511.06349).
+
+    Reference: Cho et al., 2014, arXiv:1406.1078.
 
     Example:
     >>> gru_decoder(16, 24, 30).output_shape
@@ -150,7 +152,7 @@ def causal_conv_decoder(
     dilations: Sequence[int] = (1, 2, 4, 8),
     word_dropout: float = 0.0,
 ) -> keras.Model:
-    """Dilated causal convolutions for `layers.AutoregressiveCategorical`.
+    """Decoder of sequences by dilated causal convolutions, for `layers.AutoregressiveCategorical`.
 
     Each layer combines a place with one that lies the dilation before it, so the network sees 1 +
     sum(dilations) tokens back. It is written with dense layers: they run as fast in an XLA loop as
@@ -187,7 +189,7 @@ def transformer_decoder(
     num_heads: int = 4,
     word_dropout: float = 0.0,
 ) -> keras.Model:
-    """Causal transformer for `layers.AutoregressiveCategorical`.
+    """Decoder of sequences by a causal transformer, for `layers.AutoregressiveCategorical`.
 
     Reference: Vaswani et al., 2017, arXiv:1706.03762.
 

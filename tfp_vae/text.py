@@ -237,9 +237,9 @@ def read_lines(path: Path) -> list[str]:
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if not text.strip():
         raise ValueError(f"{path} is empty. Expected one example a line.")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    for place, text_of_line in enumerate(lines, start=1):
+        if not text_of_line.strip():
             raise ValueError(
-                f"Line {number} of {path} is empty. Remove it: sed -i '/^\\s*$/d' {path}"
+                f"Line {place} of {path} is empty. Remove it: sed -i '/^\\s*$/d' {path}"
             )
     return lines

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -31,7 +32,7 @@ MAX_STEPS_PER_EXECUTION = 50
 # encoder.
 LARGE_INPUT = 32.0
 # The encoder and the decoder of sequences by the name of their network.
-OF_SEQUENCES = {
+OF_SEQUENCES: dict[str, tuple[Callable, Callable]] = {
     "causal-conv": (sequences.conv_encoder, sequences.causal_conv_decoder),
     "gru": (sequences.gru_encoder, sequences.gru_decoder),
     "transformer": (sequences.attention_encoder, sequences.transformer_decoder),
@@ -45,6 +46,7 @@ CONTEXT_SIZE = 64
 def build(splits: datasets.Splits, options: Options) -> VAE:
     """Make the VAE that the options describe, compiled, with weights drawn by the seed."""
     check_numbers(options)
+    options = with_network(splits, options)
     keras.utils.set_random_seed(options.seed)
     encoder, decoder, prior = _networks(splits, options)
     steps = splits.steps_per_epoch(options.batch_size)
@@ -79,8 +81,13 @@ def with_network(splits: datasets.Splits, options: Options) -> Options:
             f"--word-dropout {options.word_dropout} hides tokens from the network of "
             f"AutoregressiveCategorical; the likelihood is {splits.likelihood}. Leave it out."
         )
-    width = options.hidden_size or WIDTHS[network]
-    return dataclasses.replace(options, network=network, hidden_size=width)
+    options = dataclasses.replace(options, network=network)
+    return dataclasses.replace(options, hidden_size=width(options))
+
+
+def width(options: Options) -> int:
+    """Return the width of the networks."""
+    return options.hidden_size or WIDTHS[options.network]
 
 
 def check_numbers(options: Options) -> None:
@@ -126,12 +133,12 @@ def _networks(
             for part, end in arguments.items()
         }
         last: list[keras.layers.Layer] = [keras.layers.ReLU(), layers.Joint(parts)]
-        features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
+        features = _from_data(splits, options, width(options), hidden_sizes=())
     else:
         parts = {}
         posterior, size = _posterior(name, arguments, options.latent_size)
         last = [posterior]
-        features = _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
+        features = _from_data(splits, options, size, hidden_sizes=(width(options),))
     if isinstance(features, keras.Sequential):
         encoder = keras.Sequential(
             [keras.Input(splits.event_shape), *features.layers, *last], name="encoder"
@@ -165,9 +172,9 @@ def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: 
         "latent_sizes": (options.latent_size, max(1, options.latent_size // 2)),
         **arguments,
     }
-    features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
+    features = _from_data(splits, options, width(options), hidden_sizes=())
     top = _prior(splits, options, arguments["latent_sizes"][-1])
-    arguments = {"hidden_size": options.hidden_size, "top": top, **arguments}
+    arguments = {"hidden_size": width(options), "top": top, **arguments}
     encoder, prior = getattr(hierarchy, name)(features, **arguments)
     return encoder, _decoder(splits, options, {"z1": (arguments["latent_sizes"][0],)}), prior
 
@@ -175,9 +182,7 @@ def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: 
 def _part(name: str, arguments: dict, options: Options) -> keras.Sequential:
     """Make the posterior of one of several latents, from features that all of them share."""
     posterior, size = _posterior(name, arguments, options.latent_size)
-    return keras.Sequential(
-        [keras.Input((options.hidden_size,)), keras.layers.Dense(size), posterior]
-    )
+    return keras.Sequential([keras.Input((width(options),)), keras.layers.Dense(size), posterior])
 
 
 def _from_data(
@@ -197,7 +202,7 @@ def _from_data(
 def _of_tokens(splits: datasets.Splits, options: Options, num_features: int) -> keras.Model:
     """Return the encoder of sequences, without its distribution layer."""
     encoder = OF_SEQUENCES[options.network][0]
-    return encoder(*splits.event_shape, splits.num_tokens, num_features, units=options.hidden_size)
+    return encoder(*splits.event_shape, splits.num_tokens, num_features, units=width(options))
 
 
 def _scaling(splits: datasets.Splits) -> list[keras.layers.Layer]:
@@ -212,7 +217,7 @@ def _from_inputs(
 ) -> keras.Model:
     """Concatenate the parts of x, their masks, and the condition."""
     shape = splits.event_shape
-    size = options.hidden_size
+    size = width(options)
     inputs: dict[str, Any] = {} if splits.conditions is None else {"condition": _condition(splits)}
     if splits.is_table:
         if options.network != "mlp":
@@ -290,9 +295,9 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
             likelihood = getattr(layers, splits.likelihood[name])
             dense = keras.layers.Dense(num_params(likelihood, config), **regularized)
             parts[name] = keras.Sequential(
-                [keras.Input((options.hidden_size,)), dense, likelihood(**config)]
+                [keras.Input((width(options),)), dense, likelihood(**config)]
             )
-        ends = [keras.layers.Dense(options.hidden_size, "relu", **regularized), layers.Joint(parts)]
+        ends = [keras.layers.Dense(width(options), "relu", **regularized), layers.Joint(parts)]
         return networks.from_inputs(inputs, ends)
     shape = splits.event_shape
     likelihood = getattr(layers, splits.likelihood)
@@ -304,9 +309,9 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
     if likelihood.has_own_network:
         network = OF_SEQUENCES[options.network][1](
             num_inputs,
-            *shape,
+            shape[0],
             splits.num_tokens,
-            units=options.hidden_size,
+            units=width(options),
             word_dropout=options.word_dropout,
         )
         given = {"network": network, "vocabulary": splits.vocabulary, **chosen}
@@ -314,9 +319,7 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
     config = {"event_shape": shape, **splits.likelihood_config, **chosen}
     size = num_params(likelihood, config)
     if options.network != "conv":
-        network = networks.mlp(
-            (num_inputs,), size, hidden_sizes=(options.hidden_size,), **regularized
-        )
+        network = networks.mlp((num_inputs,), size, hidden_sizes=(width(options),), **regularized)
     else:
         network = networks.conv_decoder(
             num_inputs, shape, size // int(np.prod(shape)), **regularized

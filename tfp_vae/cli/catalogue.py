@@ -6,7 +6,8 @@ They are shown by `tfp-vae list` and docs/members.md.
 import inspect
 from typing import NamedTuple
 
-from tfp_vae import hierarchy, layers, networks, objectives, priors
+from tfp_vae import hierarchy, layers, networks, objectives, priors, sequences
+from tfp_vae.cli.build import OF_SEQUENCES
 from tfp_vae.cli.names import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS
 
 PAGE = """\
@@ -39,6 +40,10 @@ def members() -> dict[str, list[Member]]:
         "networks": [
             _member("mlp", networks),
             _member("conv_encoder", networks)._replace(name="conv"),
+            *(
+                _member(decoder.__name__, sequences)._replace(name=name)
+                for name, (_, decoder) in OF_SEQUENCES.items()
+            ),
         ],
     }
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,13 +94,9 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
     """Draw all pictures of a model; if one fails, the others are still written."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, first = _conditions_to_draw(splits)
-    drawn = []
+    pictures: dict[str, Callable[[], Figure | str]]
     if splits.num_tokens:
-        pictures = {}
-        for name, text in texts(vae, splits, seed).items():
-            with written_whole(folder / name) as aside:
-                aside.write_text(text)
-            drawn.append(folder / name)
+        pictures = {**texts(vae, splits, seed)}
     elif splits.is_table:
         pictures = {"marginals": lambda: plots.marginals(vae, splits.test, seed=seed)}
     else:
@@ -116,13 +113,11 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
         }
     if history:
         pictures["learning_curves"] = lambda: plots.learning_curves(history)
+    drawn = []
     failures = []
     for name, make in pictures.items():
         try:
-            figure = make()
-            with written_whole(folder / f"{name}.png") as aside:
-                figure.savefig(aside, dpi=150)
-            drawn.append(folder / f"{name}.png")
+            drawn.append(_write(make(), folder / name))
         except Exception as error:  # the other pictures are still drawn
             failures.append((name, error))
     if failures:
@@ -130,6 +125,17 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
             "; ".join(f"{name}: {in_words(error)}" for name, error in failures)
         ) from failures[0][1]
     return drawn
+
+
+def _write(picture: Figure | str, path: Path) -> Path:
+    """Write a picture, or a text that takes its place, and return its path with its suffix."""
+    path = path.with_suffix(".txt" if isinstance(picture, str) else ".png")
+    with written_whole(path) as aside:
+        if isinstance(picture, str):
+            aside.write_text(picture)
+        else:
+            picture.savefig(aside, dpi=150)
+    return path
 
 
 def _noted(figure: Figure, note: str) -> Figure:

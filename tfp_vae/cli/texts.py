@@ -1,8 +1,12 @@
 """Texts of a model of sequences: they take the place of pictures."""
 
-import numpy as np
+import functools
+from collections.abc import Callable
 
-from tfp_vae import datasets
+import numpy as np
+import tensorflow as tf
+
+from tfp_vae import datasets, sampling
 from tfp_vae.surface import Surface
 from tfp_vae.vae import VAE
 
@@ -18,26 +22,35 @@ def lines_of(model: Surface, x) -> list[str]:
     return [" ".join(map(str, row)) for row in np.asarray(x).astype(int).tolist()]
 
 
-def texts(vae: VAE, splits: datasets.Splits, seed: int) -> dict[str, str]:
-    """Return reconstructions, samples and, without a condition, interpolations, by file name."""
-    shown = _first(splits.test, NUM_SHOWN)
+def texts(vae: VAE, splits: datasets.Splits, seed: int) -> dict[str, Callable[[], str]]:
+    """Return functions that make reconstructions, samples and interpolations, by name.
+
+    A conditional model has reconstructions alone, and one with several latents no interpolations.
+    """
+    shown = tf.nest.map_structure(lambda part: part[:NUM_SHOWN], splits.test)
+    made: dict[str, Callable[[], str]] = {}
+    made["reconstructions"] = functools.partial(_reconstructions, vae, shown)
+    if splits.conditions is None:
+        made["samples"] = functools.partial(_samples, vae, seed)
+        if not vae.z.has_parts:
+            made["interpolations"] = functools.partial(_interpolations, vae, shown)
+    return made
+
+
+def _reconstructions(vae: VAE, shown) -> str:
     x = lines_of(vae, datasets.x_of(shown))
     again = lines_of(vae, vae.reconstruct(shown))
-    pairs = [f"{one}\n{other}\n" for one, other in zip(x, again, strict=True)]
-    written = {"reconstructions.txt": "\n".join(pairs)}
-    if splits.conditions is None:
-        drawn = vae.generate(NUM_SHOWN, seed, draws=True)
-        written["samples.txt"] = "\n".join(lines_of(vae, drawn)) + "\n"
-        z = vae.encode(shown).mean().numpy()
-        paths = [
-            lines_of(vae, vae.decode(np.linspace(start, end, NUM_STEPS)).greedy())
-            for start, end in zip(z[::2], z[1::2], strict=True)
-        ]
-        written["interpolations.txt"] = "\n\n".join(map("\n".join, paths)) + "\n"
-    return written
+    return "\n".join(f"{one}\n{other}\n" for one, other in zip(x, again, strict=True))
 
 
-def _first(data, number: int):
-    if isinstance(data, dict):
-        return {name: part[:number] for name, part in data.items()}
-    return data[:number]
+def _samples(vae: VAE, seed: int) -> str:
+    return "\n".join(lines_of(vae, vae.generate(NUM_SHOWN, seed, draws=True))) + "\n"
+
+
+def _interpolations(vae: VAE, shown) -> str:
+    z = np.asarray(sampling.point(vae.encode(shown)))
+    paths = [
+        lines_of(vae, sampling.point(vae.decode(np.linspace(start, end, NUM_STEPS))))
+        for start, end in zip(z[::2], z[1::2], strict=False)
+    ]
+    return "\n\n".join(map("\n".join, paths)) + "\n"

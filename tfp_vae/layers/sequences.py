@@ -414,5 +414,5 @@ def _(sequence: Sequence) -> Values:
         include,
         "Number the tokens from 1, pad with 0 at the end",
         ends=(0, most),
-        count=lambda x: np.minimum(np.cumprod(x != 0, -1).sum(-1) + 1, x.shape[-1]),
+        num_counted=lambda x: np.minimum(np.cumprod(x != 0, -1).sum(-1) + 1, x.shape[-1]),
     )

@@ -44,7 +44,7 @@ class Values(NamedTuple):
         interval: the ends, if the values are all real numbers between them; else None.
         is_point: whether it is a single point, which has no density.
         is_code: whether it is a single one of some code vectors.
-        count: function from examples to the number of values that count in each, if it differs:
+        num_counted: function from examples to the number of values that count in each, if it differs:
             the tokens of a sequence, without its padding.
         expect_prior: for a posterior, a function that raises a ValueError if the prior is over
             other values of the same kind.
@@ -58,7 +58,7 @@ class Values(NamedTuple):
     interval: tuple[float, float] | None = None
     is_point: bool = False
     is_code: bool = False
-    count: Callable[[np.ndarray], np.ndarray] | None = None
+    num_counted: Callable[[np.ndarray], np.ndarray] | None = None
     expect_prior: Callable[[tfd.Distribution], None] | None = None
 
 

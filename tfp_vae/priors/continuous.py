@@ -264,7 +264,7 @@ class VampPrior(Prior):
                 "VampPrior learns pseudo-inputs of an encoder that takes x alone, this one takes "
                 f"{[*taken]}. Choose another prior, or leave the condition to decoder and prior."
             )
-        _expect_gradient(encoder, arguments["event_shape"])
+        _expect_gradient(encoder, as_event_shape(event_shape))
         super().__init__(arguments, **kwargs)
         self.encoder = encoder
         self.pseudo_inputs = self.add_weight(
