@@ -151,6 +151,13 @@ class BlockModel(keras.Model):
             return False
         return blocks.engine_of(self) is not None
 
+    def most_rows(self, x) -> int | None:
+        """Return how many rows of an array to compute at once; None for other data."""
+        if not batch.are_arrays(x):
+            return None
+        steps = math.ceil(num_examples(x) / BATCH_SIZE)
+        return BATCH_SIZE * blocks.most_steps(self, BATCH_SIZE, 1, steps, divides=False)
+
     def _most_steps(self, batch_size: int, steps: int, *, divides: bool) -> int:
         if self.steps_per_execution != 1:
             return self.steps_per_execution

@@ -382,16 +382,19 @@ class VAE(LatentVariableModel, BlockModel):
         total = mean + sum(tf.cast(tf.reduce_sum(extra), loss.dtype) for extra in self.losses)
         return total / tf.distribute.get_strategy().num_replicas_in_sync
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x, batch_size=None, *args, **kwargs):
         """Return reconstructions as `keras.Model.predict` does.
 
-        The conditions of arrays are checked first.
+        The conditions of arrays are checked first. Examples do not depend on each other, so arrays go
+        in batches as large as is fast, if no size is given.
         """
         if self.is_conditional:
             batch.expect_no_labels(x)
             if (examples := batch.examples_of(x)) is not None:
                 self._given(batch.by_name(examples).get("condition"))
-        return super().predict(x, *args, **kwargs)
+        if batch_size is None and not args and not kwargs.keys() & {"steps", "callbacks"}:
+            batch_size = self.most_rows(x)
+        return super().predict(x, batch_size, *args, **kwargs)
 
     def predict_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
