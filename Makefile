@@ -17,8 +17,11 @@ test: .venv/.test
 test-slow: TESTS := -m slow
 # Everything in full length.
 test-all: TESTS := -m 'slow or not slow' --full
-# In three calls, as TensorFlow keeps what it has compiled: in one, each process comes to 12 GB.
-test-slow test-all: .venv/.test
+# In several calls, as TensorFlow keeps what it has compiled: in one, each process comes to 12 GB.
+test-slow: .venv/.test
+	$(PYTEST) $(TESTS) tests/test_[a-i]*.py
+	$(PYTEST) $(TESTS) tests/test_[j-z]*.py tfp_vae
+test-all: .venv/.test
 	$(PYTEST) $(TESTS) tests/test_[a-e]*.py
 	$(PYTEST) $(TESTS) tests/test_[f-q]*.py
 	$(PYTEST) $(TESTS) tests/test_[r-z]*.py tfp_vae

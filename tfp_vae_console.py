@@ -120,13 +120,13 @@ class Options:
         ),
     ] = "auto"
     hidden_size: Annotated[
-        int | None,
+        int,
         typer.Option(
-            min=1,
-            help="Width of the mlp's hidden layer, 500 by default, or of the layers of a network of "
-            "sequences, 128 (gru: 256).",
+            min=0,
+            help="Width of the mlp's hidden layer, or of the layers of a network of sequences; 0 for "
+            "the usual one: 500, of sequences 128 (gru: 256).",
         ),
-    ] = None
+    ] = 0
     word_dropout: Annotated[
         float,
         typer.Option(

@@ -25,6 +25,7 @@ SPLIT = {
     ),
     "selfies": (["[C][=O].[N]", "[C]"], [["[C]", "[=O]", ".", "[N]"], ["[C]"]]),
     r"\d\d": (["0102", "0203"], [["01", "02"], ["02", "03"]]),
+    r"C(l)?|O": (["ClO", "CO"], [["Cl", "O"], ["C", "O"]]),
 }
 
 
@@ -75,6 +76,16 @@ BAD = {
     "no line": (lambda v: v.encode([]), "There are no lines"),
     "one token": (lambda v: Vocabulary.of(["aaa", "a"]), "needs two different tokens"),
     "the same token": (lambda v: Vocabulary(["a", "a"]), "tokens must differ"),
+    "no name of a split": (
+        lambda v: Vocabulary.of(["a b"], "char"),
+        "is none of characters, words",
+    ),
+    "tokens without characters": (lambda v: Vocabulary.of(["a b"], r"\w*"), "Let it need one"),
+    "a number beyond": (lambda v: v.decode([[9, 0]]), "Tokens must lie from 0 to 3"),
+    "names beside molecules": (
+        lambda v: Vocabulary.of(["CO", "CN"], "smiles").encode(["CO methanol"]),
+        "Line 1",
+    ),
     "no regular expression": (lambda v: Vocabulary.of(["a b"], "("), "or a regular expression"),
     "no Keras layer": (
         lambda v: Vocabulary(["a", "b"], "smiles").text_vectorization(3),
@@ -150,6 +161,11 @@ def test_a_file_of_texts_becomes_a_data_set(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             datasets.load(path, **arguments)
+    numbers = tmp_path / "sums.TXT"
+    numbers.write_text("12\n" + "3+4\n5+1\n" * 10)
+    with pytest.raises(ValueError, match="If each line is a text, say so"):
+        datasets.load(numbers)
+    assert datasets.load(numbers, tokens="characters").vocabulary.decode([[2]])
     with pytest.raises(ValueError, match="how to split texts, but digits is no file"):
         datasets.load("digits", tokens="words")
 
@@ -215,7 +231,6 @@ REFUSED = {
     "--network mlp": "--network must be one of .*causal-conv, gru, transformer",
     "--tokens (": "or a regular expression for one token",
     "--missing": "holds texts alone",
-    "--likelihood IndependentCategorical --word-dropout 0.2": "Leave it out",
     "--prior VampPrior": "VampPrior learns pseudo-inputs by gradients, but none",
 }
 
@@ -227,6 +242,38 @@ def test_options_that_are_not_for_texts(options, tmp_path, monkeypatch):
     code, _, err = invoke("train", "--dataset", "lines.txt", *options.split())
     assert code == 2
     assert re.search(REFUSED[options], err), err
+
+
+def test_a_table_may_have_an_array_called_vocabulary():
+    arrays = {"vocabulary": np.arange(40) % 3, "num_tokens": np.arange(40) % 2}
+    splits = datasets.load(arrays, likelihood=dict.fromkeys(arrays, "IndependentCategorical"))
+    assert splits.is_table
+    assert (splits.vocabulary, splits.num_tokens) == (None, None)
+    for likelihood in (
+        "AutoregressiveCategorical",
+        {**dict.fromkeys(arrays), "num_tokens": "AutoregressiveCategorical"},
+    ):
+        x = np.ones([20, 2, 2], "int32") if isinstance(likelihood, str) else arrays
+        with pytest.raises(ValueError, match="is for sequences of tokens alone"):
+            datasets.load(x, likelihood=likelihood)
+
+
+POSTERIORS = {
+    "a hierarchy": ["--posterior", "ladder"],
+    "points": ["--posterior", "Deterministic", "--objective", "Reconstruction"],
+    "a flow": ["--posterior", "InverseAutoregressiveFlow"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.filterwarnings("ignore:The posterior has collapsed")
+def test_texts_go_with_other_posteriors(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lines.txt").write_text("\n".join(LINES))
+    line = ["train", "--dataset", "lines.txt", "--tokens", "words", "--run", "run"]
+    code, _, err = invoke(*line, *SMALL, *POSTERIORS[name])
+    assert (code, err) == (0, ""), err
 
 
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")

@@ -25,6 +25,7 @@ from tfp_vae.kinds import (
     advice,
     binarize,
     dequantize,
+    expect_at_most,
     kind_of,
     known_of,
 )
@@ -86,14 +87,14 @@ class Splits:
     @property
     def vocabulary(self) -> Vocabulary | None:
         """The tokens of texts, or None."""
-        return self.likelihood_config.get("vocabulary")
+        return None if self.is_table else self.likelihood_config.get("vocabulary")
 
     @property
     def num_tokens(self) -> int | None:
         """The number of tokens if x is a sequence of tokens, or None."""
         if self.vocabulary is not None:
             return len(self.vocabulary)
-        return self.likelihood_config.get("num_tokens")
+        return None if self.is_table else self.likelihood_config.get("num_tokens")
 
     @property
     def conditions(self) -> np.ndarray | None:
@@ -261,7 +262,7 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     >>> splits.likelihood, splits.likelihood_config
     ('IndependentBinomial', {'total_count': 16})
     """
-    if text.is_text(source):
+    if text.is_text(source, is_chosen=tokens is not None):
         if condition is not None or missing or isinstance(likelihood, Mapping):
             raise ValueError(
                 f"{source} holds texts alone. For a condition, give an .npz file of it and of the "
@@ -390,7 +391,7 @@ def _with_conditions(splits: Splits, conditions: list[np.ndarray]) -> Splits:
         name = f"{splits.name}, the condition"
         sources.expect_numbers(name, condition, missing=False, least_ndim=1, for_x=False)
         if condition.dtype.kind in "iu":
-            _expect_at_most(
+            expect_at_most(
                 MOST_CATEGORIES if condition.min() >= 0 else MOST,
                 name,
                 [condition.min(), condition.max()],
@@ -415,17 +416,23 @@ def _suit(
     kind = kind_of(parts, is_part=place is not None)
     reason = "as chosen"
     if parts[0].dtype.kind in "iu":
-        _expect_at_most(MOST, name, edges)
+        expect_at_most(MOST, name, edges)
     if likelihood is None:
         likelihood, reason = USUAL[kind]
         reason += advice(kind, parts[0])
-    become = getattr(layers, likelihood).pixels
+    chosen = getattr(layers, likelihood)
+    if chosen.has_own_network and (place is not None or parts[0].ndim != 2):
+        raise ValueError(
+            f"{likelihood} is for sequences of tokens alone, whole numbers [num_examples, length], "
+            f"received {name} of shape {parts[0].shape}{', a part of a table' * (place is not None)}. "
+            "Choose another likelihood, such as IndependentCategorical."
+        )
+    become = chosen.pixels
     may_be_pixels = parts[0].dtype == np.uint8 and (place is None or parts[0].ndim == 4)
     pixels = kind in PIXELS or (kind == "counts" and may_be_pixels and become != "levels")
-    arguments_of_values = getattr(layers, likelihood).arguments_of_values
-    if {"num_categories", "num_tokens"} & {*arguments_of_values(0)}:
-        _expect_at_most(MOST_CATEGORIES, name, edges)
-    config = arguments_of_values(255 if pixels else int(largest))
+    if {"num_categories", "num_tokens"} & {*chosen.arguments_of_values(0)}:
+        expect_at_most(MOST_CATEGORIES, name, edges)
+    config = chosen.arguments_of_values(255 if pixels else int(largest))
     if kind == "bytes of bits" and become == "bits":
         parts, pixels = [part // 255 for part in parts], False  # pixel = probability, 0 or 1
     draw, words = BECOME[become] if pixels else BECOME["levels"]
@@ -444,22 +451,6 @@ def _suit(
     validation = final(validation, Stream.VALIDATION_DATA)
     test = final(test, Stream.TEST_DATA)
     return Splits(name, train, validation, test, likelihood, config, draw, note)
-
-
-def _expect_at_most(most: int, name: str, edges: list) -> None:
-    """Raise a ValueError if whole numbers, given their two extremes, are too large."""
-    if (largest := max(abs(int(edge)) for edge in edges)) <= most:
-        return
-    if most == MOST_CATEGORIES:
-        raise ValueError(
-            f"{name} holds labels up to {largest:,}, each of which would be a category; expected at "
-            f"most {most:,}. Number those that occur: numpy.unique(values, return_inverse=True)[1]."
-        )
-    raise ValueError(
-        f"{name} holds whole numbers up to {largest:,}, but float32, in which models compute, tells "
-        f"them apart up to {most:,} only. Give floats: their logarithms (numpy.log1p), or multiples "
-        "of a larger unit."
-    )
 
 
 def _drawn_apart(draw: Callable, place: int, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ from scipy import special, stats
 from tfp_vae import objectives, sampling
 from tfp_vae.batch import by_name, num_examples
 from tfp_vae.checks import as_count, as_seed
-from tfp_vae.layers.parts import innermost
+from tfp_vae.layers.parts import has_dependent_parts, innermost
 from tfp_vae.layers.values import values_of
 from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.seeds import Stream, seed_of
@@ -48,9 +48,9 @@ def evaluate(
         `num_examples`, `num_samples`; for a `layers.VectorQuantized` posterior also `perplexity`
         and `nll_is_bound`: all draws of such a posterior are the same point, so `nll` is an upper
         bound of the negative log-likelihood for any number of draws. For a `layers.Deterministic`
-        posterior `nll` is not defined, and its value is NaN. For sequences also `nll_per_token` and
-        `tokens_per_example`, both with the end of a sequence and without its padding, and
-        `mutual_information`.
+        posterior `nll` is not defined, and its value is NaN. For sequences also
+        `tokens_per_example`, with the end of a sequence and without its padding, and, where they
+        are defined, `nll_per_token` and `mutual_information`.
 
     Raises:
         ValueError: if `x` is empty or `batch_size` below 1.
@@ -65,7 +65,7 @@ def evaluate(
     """
     vae.check_data(x)
     terms = over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
-    has_codes = is_quantized(vae.encode(tf.nest.map_structure(lambda value: value[:1], x)))
+    has_codes = is_quantized(_first_posterior(vae, x))
     nll_of = {
         "num_samples": num_samples,
         "batch_size": batch_size,
@@ -99,11 +99,16 @@ def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
         or (num_counted := values_of(innermost(vae.some_likelihood)).num_counted) is None
     ):
         return {}
-    tokens = float(np.mean(num_counted(np.asarray(by_name(x)["x"]))))
-    information = {}
+    numbers = {"tokens_per_example": float(np.mean(num_counted(np.asarray(by_name(x)["x"]))))}
     if not vae.encodes_to_points:
-        information["mutual_information"] = mutual_information(vae, x, batch_size=batch_size)
-    return {"nll_per_token": nll / tokens, "tokens_per_example": tokens, **information}
+        numbers["nll_per_token"] = nll / numbers["tokens_per_example"]
+        if not has_dependent_parts(_first_posterior(vae, x)):
+            numbers["mutual_information"] = mutual_information(vae, x, batch_size=batch_size)
+    return numbers
+
+
+def _first_posterior(vae: VAE, x):
+    return vae.encode(tf.nest.map_structure(lambda value: value[:1], x))
 
 
 def mutual_information(
@@ -117,8 +122,9 @@ def mutual_information(
     """Estimate the mutual information of x and z under q(z|x), in nats: what a code tells about its
     example.
 
-    It is the mean of log q(z|x) - log q(z), where q(z) is the mean of q(z|x) over the examples. It is
-    0 if the posterior has collapsed, and at most the logarithm of the number of examples.
+    It is the mean of log q(z|x) - log q(z), where q(z) is the mean of q(z|x) over the examples. If
+    the posterior has collapsed, it is 0 up to the error of the draws, and maybe below; it is at most
+    the logarithm of the number of examples.
 
     Reference: Hoffman & Johnson, 2016, ELBO surgery; He et al., 2019, Lagging inference networks,
         arXiv:1901.05534.
@@ -131,15 +137,20 @@ def mutual_information(
         seed: of the draws, one for each example.
 
     Raises:
-        ValueError: if the posterior has no density, or the posterior's latents have several parts
-            that depend on each other.
+        ValueError: if the posterior has no density, or latents that depend on each other, as a
+            hierarchy has.
     """
     if vae.encodes_to_points:
         raise ValueError("A Deterministic posterior has no density, so no finite information.")
+    if has_dependent_parts(_first_posterior(vae, x)):
+        raise ValueError(
+            "The latents of this posterior depend on each other, so that its density at the codes of "
+            "other examples is not computed. Use a posterior of one latent, or of groups."
+        )
     number = as_count(num_examples, "num_examples")
     x = tf.nest.map_structure(lambda values: values[:number], x)
-    first = seed_of(Stream.EVALUATION, as_seed(seed))
-    drawn = over_batches(vae.compile_once(_draws), x, batch_size, seed=first)
+    seed = tf.constant(as_seed(seed))
+    drawn = over_batches(vae.compile_once(_draws), x, batch_size, seed=seed)
     z = vae.z.whole({name: tf.constant(drawn[name]) for name in vae.z.shapes})
 
     def densities(batch, start):
@@ -153,7 +164,9 @@ def mutual_information(
 
 
 def _draws(vae: VAE, batch, start: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-    return vae.z.parts(sampling.sample(vae.encode(batch), [], tf.random.fold_in(seed, start)))
+    rows = start + tf.range(tf.shape(tf.nest.flatten(batch)[0])[0])
+    seeds = tf.stack([tf.fill(tf.shape(rows), seed), rows], 1)
+    return vae.z.parts(sampling.sample_rows(vae.encode(batch), seeds))
 
 
 def _densities(vae: VAE, batch, z) -> tf.Tensor:

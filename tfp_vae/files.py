@@ -139,7 +139,15 @@ def _what_text(path: Path, lines: list[str]) -> str:
     if all(map(is_number, names)):
         number = _types(path, delimiter)[0]
         how = f"np.savez('data.npz', x=np.genfromtxt('{path}', delimiter={delimiter!r}))"
-        return f'a text of {number:,} rows of {len(names)} numbers. Make one: python -c "import numpy as np; {how}"'
+        texts = (
+            " If each line is a text, say so: tokens='characters', or --tokens characters."
+            if path.suffix.lower() == ".txt"
+            else ""
+        )
+        return (
+            f"a text of {number:,} rows of {len(names)} numbers. Make one: python -c "
+            f'"import numpy as np; {how}".{texts}'
+        )
     if len(names) == 1:
         return (
             "a text without columns. Save arrays of numbers: numpy.savez('data.npz', x=x); or let its "

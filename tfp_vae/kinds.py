@@ -79,6 +79,22 @@ BECOME = {
 }
 
 
+def expect_at_most(most: int, name: str, edges: list) -> None:
+    """Raise a ValueError if whole numbers, given their two extremes, are too large."""
+    if (largest := max(abs(int(edge)) for edge in edges)) <= most:
+        return
+    if most == MOST_CATEGORIES:
+        raise ValueError(
+            f"{name} holds labels up to {largest:,}, each of which would be a category; expected at "
+            f"most {most:,}. Number those that occur: numpy.unique(values, return_inverse=True)[1]."
+        )
+    raise ValueError(
+        f"{name} holds whole numbers up to {largest:,}, but float32, in which models compute, tells "
+        f"them apart up to {most:,} only. Give floats: their logarithms (numpy.log1p), or multiples "
+        "of a larger unit."
+    )
+
+
 def noise_of_bits(pixels: np.ndarray) -> float:
     """Return the share of the variance of binarized 8-bit pixels that is sampling noise.
 

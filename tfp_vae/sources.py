@@ -227,7 +227,7 @@ def load_texts(
     """
     lines = read_lines(path)
     if not isinstance(tokens, Vocabulary):
-        split = tokens or SPLITS[path.suffix]
+        split = tokens or SPLITS[path.suffix.lower()]
         tokens = Vocabulary.of(lines, split, MOST_WORDS if split == "words" else None)
     return from_arrays(path.name, {"x": tokens.encode(lines, length)}, {"x": "x"}), tokens
 

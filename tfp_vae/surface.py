@@ -3,6 +3,7 @@
 import abc
 import collections
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -166,6 +167,13 @@ class Surface(abc.ABC):
     @abc.abstractmethod
     def vocabulary(self) -> Vocabulary | None:
         """The tokens by number, of a model of texts; otherwise None."""
+
+    @property
+    def of_texts(self) -> dict[str, Any]:
+        """The arguments of `datasets.load` for more texts: vocabulary and length."""
+        if self.vocabulary is None:
+            return {}
+        return {"tokens": self.vocabulary, "length": self.x.shape[0]}
 
     @property
     def mask(self) -> Quantity:

@@ -24,8 +24,8 @@ __all__ = ["Vocabulary", "read_lines"]
 # Ways to split a text, by name: what one token looks like.
 PATTERNS = {
     "characters": r"(?s:.)",
-    "words": r"\S+",
-    "smiles": r"\[[^\]]*\]|Br|Cl|%\d\d|.",
+    "words": r"(?a:\S+)",
+    "smiles": r"\[[^\]]*\]|Br|Cl|%\d\d|\S",
     "selfies": r"\[[^\]]*\]|\.",
 }
 # The first two tokens, as in `keras.layers.TextVectorization`: the padding, which ends a sequence,
@@ -70,10 +70,12 @@ class Vocabulary:
                 "distinguishes one text from another but its length. Split it another way, or give "
                 "other texts."
             )
-        if len({*self.tokens}) < len(self.tokens) or {PADDING, UNKNOWN} & {*self.tokens}:
+        counts = collections.Counter(self.tokens)
+        bad = [name for name in counts if counts[name] > 1 or name in (PADDING, UNKNOWN)]
+        if bad:
             raise ValueError(
-                f"The tokens must differ, and none may be empty or {UNKNOWN!r}; received "
-                f"{self.tokens}."
+                f"The tokens must differ, and none may be empty or {UNKNOWN!r}; received {bad[:5]} "
+                "among them."
             )
         try:
             self._pattern = re.compile(PATTERNS.get(self.split, self.split))
@@ -82,6 +84,8 @@ class Vocabulary:
                 f"split must be {', '.join(PATTERNS)} or a regular expression for one token; "
                 f"received {split!r}: {error}."
             ) from error
+        if self._pattern.match(""):
+            raise ValueError(f"split={split!r} finds tokens without characters. Let it need one.")
 
     @classmethod
     def of(
@@ -98,12 +102,20 @@ class Vocabulary:
         >>> Vocabulary.of(["to be or not to be"], "words").tokens
         ['be', 'to', 'not', 'or']
         """
-        pattern = cls(["0", "1"], split)._pattern
-        counts = collections.Counter(token for line in lines for token in pattern.findall(line))
+        splitter = cls(["0", "1"], split)
+        counts = collections.Counter(token for line in lines for token in splitter._tokens(line))
+        if not counts:
+            raise ValueError(
+                f"No text has a token: {split!r} is none of {', '.join(PATTERNS)}, so it is taken for "
+                "the regular expression of a token, which finds nothing."
+            )
         tokens = sorted(counts, key=lambda token: (-counts[token], token))
-        if max_tokens is None or len(tokens) + 2 <= max_tokens:
+        if max_tokens is None or len(tokens) + 2 <= as_count(max_tokens, "max_tokens"):
             return cls(tokens, split)
-        return cls(tokens[: as_count(max_tokens, "max_tokens") - 2], split, takes_unknown=True)
+        return cls(tokens[: max(0, max_tokens - 2)], split, takes_unknown=True)
+
+    def _tokens(self, line: str) -> list[str]:
+        return [found.group() for found in self._pattern.finditer(line)]
 
     def __len__(self) -> int:
         return len(self.tokens) + 2
@@ -121,14 +133,15 @@ class Vocabulary:
         """
         numbers = {token: number for number, token in enumerate(self.tokens, start=2)}
         rows = []
-        for place, line in enumerate(lines, start=1):
-            tokens = self._pattern.findall(line)
+        for place, line in enumerate([lines] if isinstance(lines, str) else lines, start=1):
+            tokens = self._tokens(line)
             if not tokens:
                 raise ValueError(f"Line {place} is empty: {line!r}. Remove it.")
             row = [numbers.get(token, UNKNOWN_NUMBER) for token in tokens]
-            rest = self._pattern.sub("", line)
-            if (UNKNOWN_NUMBER in row and not self.takes_unknown) or rest.strip():
-                other = rest.strip() or tokens[row.index(UNKNOWN_NUMBER)]
+            rest = self._pattern.sub("", line.strip())
+            rest = rest.strip() if self.split == "words" else rest
+            if (UNKNOWN_NUMBER in row and not self.takes_unknown) or rest:
+                other = rest or tokens[row.index(UNKNOWN_NUMBER)]
                 raise ValueError(
                     f"Line {place}, {line!r}, has {other!r}, which is not in the vocabulary of "
                     f"{len(self.tokens)} tokens. Remove it, or train with such a line."
@@ -152,6 +165,10 @@ class Vocabulary:
     def decode(self, x) -> list[str]:
         """Return sequences of tokens, `[..., length]`, as texts, in a list of all rows."""
         x = np.asarray(x).astype("int64")
+        if x.size and not 0 <= x.min() <= x.max() < len(self):
+            raise ValueError(
+                f"Tokens must lie from 0 to {len(self) - 1}, received {x.min()} to {x.max()}."
+            )
         tokens = np.array([PADDING, UNKNOWN, *self.tokens], object)
         between = " " if self.split == "words" else ""
         texts = []
@@ -162,6 +179,8 @@ class Vocabulary:
 
     def text_vectorization(self, length: int) -> keras.layers.TextVectorization:
         """Return a Keras layer with the same numbers, for a `tf.data` pipeline.
+
+        It cuts texts that are too long, and gives the number 1 to tokens that `encode` refuses.
 
         Raises:
             ValueError: if the text is split otherwise than by characters or by words.
@@ -199,18 +218,18 @@ class Vocabulary:
         return cls(**config)
 
 
-def is_text(source) -> bool:
-    """Return whether a data source is a file of texts, one a line.
+def is_text(source, *, is_chosen: bool = False) -> bool:
+    """Return whether a data source is a file of texts, one a line, by its suffix.
 
-    A file whose first line has numbers alone is a table instead.
+    Unless texts are chosen, a file `.txt` whose first line has numbers alone is a table instead.
     """
-    if not isinstance(source, (str, os.PathLike)) or Path(source).suffix not in SPLITS:
+    if not isinstance(source, (str, os.PathLike)) or Path(source).suffix.lower() not in SPLITS:
         return False
     path = Path(source)
-    if not path.is_file():
-        return True  # the error says that there is none
+    if is_chosen or path.suffix.lower() != ".txt" or not path.is_file():
+        return True
     with path.open("rb") as file:
-        fields = file.readline().decode("utf-8", "replace").replace(",", " ").split()
+        fields = file.readline().decode("utf-8-sig", "replace").replace(",", " ").split()
     return not fields or not all(map(is_number, fields))
 
 

@@ -76,18 +76,13 @@ def with_network(splits: datasets.Splits, options: Options) -> Options:
     """
     known = tuple(OF_SEQUENCES) if splits.num_tokens else ("mlp", "conv")
     network = known[0] if options.network == "auto" else one_of(known, options.network, "--network")
-    if options.word_dropout and not getattr(layers, splits.likelihood).has_own_network:
+    if options.word_dropout and not splits.num_tokens:
         raise ValueError(
-            f"--word-dropout {options.word_dropout} hides tokens from the network of "
-            f"AutoregressiveCategorical; the likelihood is {splits.likelihood}. Leave it out."
+            f"--word-dropout {options.word_dropout} hides tokens of sequences from the decoder, but "
+            "the data are none. Leave it out."
         )
-    options = dataclasses.replace(options, network=network)
-    return dataclasses.replace(options, hidden_size=width(options))
-
-
-def width(options: Options) -> int:
-    """Return the width of the networks."""
-    return options.hidden_size or WIDTHS[options.network]
+    width = options.hidden_size or WIDTHS[network]
+    return dataclasses.replace(options, network=network, hidden_size=width)
 
 
 def check_numbers(options: Options) -> None:
@@ -133,12 +128,12 @@ def _networks(
             for part, end in arguments.items()
         }
         last: list[keras.layers.Layer] = [keras.layers.ReLU(), layers.Joint(parts)]
-        features = _from_data(splits, options, width(options), hidden_sizes=())
+        features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
     else:
         parts = {}
         posterior, size = _posterior(name, arguments, options.latent_size)
         last = [posterior]
-        features = _from_data(splits, options, size, hidden_sizes=(width(options),))
+        features = _from_data(splits, options, size, hidden_sizes=(options.hidden_size,))
     if isinstance(features, keras.Sequential):
         encoder = keras.Sequential(
             [keras.Input(splits.event_shape), *features.layers, *last], name="encoder"
@@ -172,9 +167,9 @@ def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: 
         "latent_sizes": (options.latent_size, max(1, options.latent_size // 2)),
         **arguments,
     }
-    features = _from_data(splits, options, width(options), hidden_sizes=())
+    features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
     top = _prior(splits, options, arguments["latent_sizes"][-1])
-    arguments = {"hidden_size": width(options), "top": top, **arguments}
+    arguments = {"hidden_size": options.hidden_size, "top": top, **arguments}
     encoder, prior = getattr(hierarchy, name)(features, **arguments)
     return encoder, _decoder(splits, options, {"z1": (arguments["latent_sizes"][0],)}), prior
 
@@ -182,7 +177,9 @@ def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: 
 def _part(name: str, arguments: dict, options: Options) -> keras.Sequential:
     """Make the posterior of one of several latents, from features that all of them share."""
     posterior, size = _posterior(name, arguments, options.latent_size)
-    return keras.Sequential([keras.Input((width(options),)), keras.layers.Dense(size), posterior])
+    return keras.Sequential(
+        [keras.Input((options.hidden_size,)), keras.layers.Dense(size), posterior]
+    )
 
 
 def _from_data(
@@ -202,7 +199,7 @@ def _from_data(
 def _of_tokens(splits: datasets.Splits, options: Options, num_features: int) -> keras.Model:
     """Return the encoder of sequences, without its distribution layer."""
     encoder = OF_SEQUENCES[options.network][0]
-    return encoder(*splits.event_shape, splits.num_tokens, num_features, units=width(options))
+    return encoder(*splits.event_shape, splits.num_tokens, num_features, units=options.hidden_size)
 
 
 def _scaling(splits: datasets.Splits) -> list[keras.layers.Layer]:
@@ -217,7 +214,7 @@ def _from_inputs(
 ) -> keras.Model:
     """Concatenate the parts of x, their masks, and the condition."""
     shape = splits.event_shape
-    size = width(options)
+    size = options.hidden_size
     inputs: dict[str, Any] = {} if splits.conditions is None else {"condition": _condition(splits)}
     if splits.is_table:
         if options.network != "mlp":
@@ -295,9 +292,9 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
             likelihood = getattr(layers, splits.likelihood[name])
             dense = keras.layers.Dense(num_params(likelihood, config), **regularized)
             parts[name] = keras.Sequential(
-                [keras.Input((width(options),)), dense, likelihood(**config)]
+                [keras.Input((options.hidden_size,)), dense, likelihood(**config)]
             )
-        ends = [keras.layers.Dense(width(options), "relu", **regularized), layers.Joint(parts)]
+        ends = [keras.layers.Dense(options.hidden_size, "relu", **regularized), layers.Joint(parts)]
         return networks.from_inputs(inputs, ends)
     shape = splits.event_shape
     likelihood = getattr(layers, splits.likelihood)
@@ -311,7 +308,7 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
             num_inputs,
             shape[0],
             splits.num_tokens,
-            units=width(options),
+            units=options.hidden_size,
             word_dropout=options.word_dropout,
         )
         given = {"network": network, "vocabulary": splits.vocabulary, **chosen}
@@ -319,7 +316,9 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
     config = {"event_shape": shape, **splits.likelihood_config, **chosen}
     size = num_params(likelihood, config)
     if options.network != "conv":
-        network = networks.mlp((num_inputs,), size, hidden_sizes=(width(options),), **regularized)
+        network = networks.mlp(
+            (num_inputs,), size, hidden_sizes=(options.hidden_size,), **regularized
+        )
     else:
         network = networks.conv_decoder(
             num_inputs, shape, size // int(np.prod(shape)), **regularized

@@ -62,8 +62,7 @@ def load_data(
         condition=condition,
         likelihood=likelihood,
         missing=vae.missing,
-        tokens=vae.vocabulary,
-        length=None if vae.vocabulary is None else vae.x.shape[0],
+        **vae.of_texts,
     )
     # The likelihood comes from the model; the note in the run says why it was chosen.
     return (
@@ -176,6 +175,7 @@ def table(metrics: dict, title: str) -> rich.table.Table:
     rows["active units"] = f"{metrics['active_units']} of {metrics['latent_units']}"
     if "nll_per_token" in metrics:
         rows["NLL per token (nats)"] = f"{metrics['nll_per_token']:.4f}"
+    if "mutual_information" in metrics:
         rows["mutual information of x and z (nats)"] = f"{metrics['mutual_information']:.3f}"
     if "perplexity" in metrics:
         rows["perplexity of the codes"] = f"{metrics['perplexity']:.1f}"

@@ -40,8 +40,7 @@ def evaluate(
         condition=condition,
         likelihood=likelihood,
         missing=told.get("missing", False),
-        tokens=served.vocabulary,
-        length=None if served.vocabulary is None else served.x.shape[0],
+        **served.of_texts,
     )
     number = num_examples(splits.test)
     table = rich.table.Table(title=f"{splits.name}: {number} test examples, answers of {model}")

@@ -252,7 +252,9 @@ def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
     console.print(
         f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {relative(version)}\n\nNext:"
     )
-    if splits.is_table:
+    if splits.vocabulary:
+        console.print(f"  {program('tfp-vae')} sample {folder} --draws    # new texts")
+    elif splits.is_table:
         console.print(
             f"  {program('tfp-vae')} sample {folder} --draws --output new.npz    # new rows of the "
             "table"

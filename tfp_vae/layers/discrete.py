@@ -9,7 +9,7 @@ from tfp_vae.checks import as_count
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent_of, independent_params_size
 from tfp_vae.layers.own import own
-from tfp_vae.layers.sequences import PaddedCategorical, expect_tokens, known_logits
+from tfp_vae.layers.sequences import PaddedCategorical, expect_tokens, never_drawn
 from tfp_vae.layers.shapes import as_event_shape, split_params
 from tfp_vae.layers.values import SCALE, Values, are_whole, values_of, whole_numbers
 from tfp_vae.text import Vocabulary
@@ -185,8 +185,7 @@ class IndependentCategorical(DistributionLayer):
                 self.validate_args,
             )
         (logits,) = split_params(params, [(*self.event_shape, self.num_categories)])
-        logits = known_logits(logits, self.vocabulary)
-        return PaddedCategorical(logits, validate_args=self.validate_args)
+        return PaddedCategorical(logits, never_drawn(self.vocabulary), self.validate_args)
 
     @staticmethod
     def new(

@@ -39,11 +39,20 @@ class Sequence(tfd.Distribution, abc.ABC):
         params: the tensor that determines the batch shape, in the dtype of densities.
         length: number of places.
         num_tokens: number of tokens, 0 included.
+        never: a token that has no probability, whatever its logit; or None.
     """
 
-    def __init__(self, parameters: dict, params: tf.Tensor, length: int, num_tokens: int):
+    def __init__(
+        self,
+        parameters: dict,
+        params: tf.Tensor,
+        length: int,
+        num_tokens: int,
+        never: int | None = None,
+    ):
         self.length = length
         self.num_tokens = num_tokens
+        self.never = never
         self.parameter_dtype = params.dtype
         super().__init__(
             dtype=tf.int32,
@@ -78,21 +87,32 @@ class Sequence(tfd.Distribution, abc.ABC):
 
     def _log_prob(self, value):
         tokens = tf.cast(value, tf.int32)
-        logits = self.logits_of(tokens)
+        is_whole = tf.reduce_all(tf.cast(tokens, value.dtype) == value, -1)
+        logits = self.possible(self.logits_of(tokens))
         tokens = tf.broadcast_to(tokens, tf.shape(logits)[:-1])
         counts = is_counted(tokens)
         is_known = (tokens >= 0) & (tokens < self.num_tokens)
+        if self.never is not None:
+            is_known &= tokens != self.never
         surprises = tf.nn.sparse_softmax_cross_entropy_with_logits(
             tf.where(is_known, tokens, 0), logits
         )
         density = -tf.reduce_sum(tf.where(counts, surprises, 0.0), -1)
-        possible = tf.reduce_all(tf.where(counts, is_known, tokens == 0), -1)
-        return tf.where(possible, density, -np.inf)
+        is_possible = is_whole & tf.reduce_all(tf.where(counts, is_known, tokens == 0), -1)
+        return tf.where(is_possible, density, -np.inf)
+
+    def possible(self, logits: tf.Tensor) -> tf.Tensor:
+        """Return logits, `[..., num_tokens]`, by which the token `never` is not drawn."""
+        if self.never is None:
+            return logits
+        return tf.where(tf.range(self.num_tokens) == self.never, NEVER, logits)
 
     def _sample_n(self, n, seed=None):
         shape = tf.concat([[n], self.batch_shape_tensor(), self.event_shape], 0)
         seed = tfp.random.sanitize_seed(seed)
-        return self.from_noise(tf.random.stateless_uniform(shape, seed, dtype=self.parameter_dtype))
+        return self.from_noise(
+            tf.random.stateless_uniform(shape, seed, dtype=self.parameter_dtype, alg="philox")
+        )
 
     def from_noise(self, noise: tf.Tensor) -> tf.Tensor:
         """Return the draws that uniform noise on [0, 1), `[..., *batch_shape, length]`, makes, int32
@@ -138,13 +158,22 @@ class PaddedCategorical(Sequence):
 
     Args:
         logits: `[..., length, num_tokens]`.
+        never: see `Sequence`.
         validate_args, allow_nan_stats, name: as in `tfd.Distribution`.
     """
 
-    def __init__(self, logits, validate_args=False, allow_nan_stats=True, name="PaddedCategorical"):
+    def __init__(
+        self,
+        logits,
+        never: int | None = None,
+        validate_args=False,
+        allow_nan_stats=True,
+        name="PaddedCategorical",
+    ):
         parameters = dict(locals())
         self.logits = tf.convert_to_tensor(logits)
-        super().__init__(parameters, self.logits, *self.logits.shape[-2:])
+        length, num_tokens = self.logits.shape[-2:]
+        super().__init__(parameters, self.logits, length, num_tokens, never)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
@@ -158,7 +187,7 @@ class PaddedCategorical(Sequence):
         logits = tf.broadcast_to(
             self.logits, tf.concat([tf.shape(noise), self.logits.shape[-1:]], 0)
         )
-        return pick(logits, noise)
+        return pick(self.possible(logits), noise)
 
 
 class AutoregressiveSequence(Sequence):
@@ -171,6 +200,7 @@ class AutoregressiveSequence(Sequence):
         length: number of places.
         num_tokens: number of tokens, 0 included.
         temperature: divides the logits: below 1, draws are more probable sequences.
+        never: see `Sequence`.
         validate_args, allow_nan_stats, name: as in `tfd.Distribution`.
     """
 
@@ -181,6 +211,7 @@ class AutoregressiveSequence(Sequence):
         length: int,
         num_tokens: int,
         temperature: float = 1.0,
+        never: int | None = None,
         validate_args=False,
         allow_nan_stats=True,
         name="AutoregressiveSequence",
@@ -189,7 +220,7 @@ class AutoregressiveSequence(Sequence):
         self.context = tf.convert_to_tensor(context)
         self.network = network
         self.temperature = as_positive(temperature, "temperature")
-        super().__init__(parameters, self.context, length, num_tokens)
+        super().__init__(parameters, self.context, length, num_tokens, never)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
@@ -219,7 +250,7 @@ class AutoregressiveSequence(Sequence):
 
         def next_token(place, tokens, has_ended):
             logits = tf.gather(self._logits(context, tokens), place, axis=1)
-            token = pick(logits, tf.gather(rows, place, axis=1))
+            token = pick(self.possible(logits), tf.gather(rows, place, axis=1))
             tokens = tf.where(tf.range(self.length) == place, token[:, tf.newaxis], tokens)
             return place + 1, tokens, has_ended | (token == 0)
 
@@ -307,9 +338,14 @@ class AutoregressiveCategorical(DistributionLayer):
         return {"num_tokens": len(vocabulary), "vocabulary": vocabulary}
 
     def distribution(self, params):
-        network = later(_by_position(self.network, self.vocabulary))
         return self.new(
-            params, network, self.length, self.num_tokens, self.temperature, self.validate_args
+            params,
+            later(_by_position(self.network)),
+            self.length,
+            self.num_tokens,
+            self.temperature,
+            never_drawn(self.vocabulary),
+            self.validate_args,
         )
 
     @staticmethod
@@ -319,11 +355,12 @@ class AutoregressiveCategorical(DistributionLayer):
         length: int,
         num_tokens: int,
         temperature=1.0,
+        never: int | None = None,
         validate_args=False,
     ) -> tfd.Distribution:
         """Build the distribution from z, `[..., context_size]`."""
         return AutoregressiveSequence(
-            params, network, length, num_tokens, temperature, validate_args
+            params, network, length, num_tokens, temperature, never, validate_args
         )
 
     @staticmethod
@@ -341,20 +378,14 @@ def expect_tokens(vocabulary: Vocabulary | None, num_tokens: int) -> None:
         )
 
 
-def known_logits(logits: tf.Tensor, vocabulary: Vocabulary | None) -> tf.Tensor:
-    """Return logits, `[..., num_tokens]`, by which a token that no text has is never drawn."""
-    if vocabulary is None or vocabulary.takes_unknown:
-        return logits
-    never = np.zeros(len(vocabulary))
-    never[UNKNOWN_NUMBER] = NEVER
-    return logits + tf.cast(never, logits.dtype)
+def never_drawn(vocabulary: Vocabulary | None) -> int | None:
+    """Return the token that no text has, if there is one."""
+    has_it = vocabulary is None or vocabulary.takes_unknown
+    return None if has_it else UNKNOWN_NUMBER
 
 
-def _by_position(network: keras.Model, vocabulary: Vocabulary | None = None) -> Callable:
-    def logits(z, tokens):
-        return known_logits(call_by_name(network, {"z": z, "tokens": tokens}), vocabulary)
-
-    return logits
+def _by_position(network: keras.Model) -> Callable:
+    return lambda z, tokens: call_by_name(network, {"z": z, "tokens": tokens})
 
 
 def _sizes(network: keras.Model) -> tuple[int, int, int]:
@@ -378,18 +409,27 @@ def _sizes(network: keras.Model) -> tuple[int, int, int]:
 
 
 def _expect_causal(network: keras.Model, context_size: int, length: int, num_tokens: int) -> None:
-    """Raise a ValueError if the logits of a place depend on tokens of later places."""
+    """Raise a ValueError if the logits of a place depend on tokens of later places.
+
+    Random weights take the place of the network's own for a moment, as those may be 0 and hide it.
+    """
+    random = np.random.RandomState(SEED)
+    tokens = np.tile(random.randint(num_tokens, size=length), [length, 1]).astype("int32")
+    # Row i has other tokens from place i on.
+    other = (tokens + random.randint(1, max(2, num_tokens), size=length)) % num_tokens
+    later_places = np.triu(np.ones([length, length], bool))
+    changed = np.where(later_places, other, tokens).astype("int32")
+    z = random.normal(size=[1, context_size]).repeat(length, 0).astype("float32")
+    call = _by_position(network)
+    own = network.get_weights()
     with tf.init_scope():
-        random = np.random.RandomState(SEED)
-        tokens = np.tile(random.randint(num_tokens, size=length), [length, 1]).astype("int32")
-        # Row i has other tokens from place i on.
-        other = (tokens + random.randint(1, max(2, num_tokens), size=length)) % num_tokens
-        later_places = np.triu(np.ones([length, length], bool))
-        changed = np.where(later_places, other, tokens).astype("int32")
-        z = random.normal(size=[1, context_size]).repeat(length, 0).astype("float32")
-        call = _by_position(network)
-        difference = np.abs(np.asarray(call(z, tokens)) - np.asarray(call(z, changed))).max(-1)
-    looks_ahead = ~later_places & (difference > 1e-4)
+        network.set_weights([_random_weight(random, weight) for weight in own])
+        try:
+            logits = [np.asarray(call(z, rows), "float64") for rows in (tokens, changed)]
+        finally:
+            network.set_weights(own)
+    scale = 1e-4 * max(1.0, float(np.abs(logits[0]).max()))
+    looks_ahead = ~later_places & (np.abs(logits[0] - logits[1]).max(-1) > scale)
     if looks_ahead.any():
         row, place = np.argwhere(looks_ahead)[0]
         raise ValueError(
@@ -397,6 +437,13 @@ def _expect_causal(network: keras.Model, context_size: int, length: int, num_tok
             f"place {row} on. Use causal layers, such as GRU, Conv1D(padding='causal') or "
             "MultiHeadAttention with use_causal_mask=True."
         )
+
+
+def _random_weight(random: np.random.RandomState, weight: np.ndarray) -> np.ndarray:
+    """Return a weight of order one; vectors, among them variances, are above 0."""
+    low = 0.1 if weight.ndim < 2 else -1.0
+    size = np.sqrt(max(1, weight.shape[0])) if weight.ndim > 1 else 1.0
+    return (random.uniform(low, 1.0, weight.shape) / size).astype(weight.dtype)
 
 
 @values_of.register(Sequence)

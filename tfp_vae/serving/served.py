@@ -86,7 +86,7 @@ class ServedVAE(Surface):
         if self.description["posterior"] is None:
             if lead is not None and self.z.has_parts:
                 raise ValueError(ONE_AXIS)
-            return AskedDistribution(self, "posterior", self.z, "encode", data, lead)
+            return AskedDistribution(self, "posterior", data, lead)
         posterior = self._distribution("posterior", "encode", data)
         return posterior if lead is None else unfold(posterior, lead)
 
@@ -95,7 +95,7 @@ class ServedVAE(Surface):
         """Return the likelihood p(x|z): `[..., *latent_shape]` -> batch shape `[...]`."""
         inputs, lead = self._rows(self.z, self.z.expect(z), self._given(condition))
         if self.description["likelihood"] is None:
-            return AskedDistribution(self, "likelihood", self.x, "decode", inputs, lead)
+            return AskedDistribution(self, "likelihood", inputs, lead)
         likelihood = self._distribution("likelihood", "decode", inputs)
         return likelihood if lead is None else unfold(likelihood, lead)
 
@@ -267,29 +267,20 @@ class AskedDistribution(tfd.Distribution):
     Args:
         served: the model.
         role: "posterior" or "likelihood".
-        quantity: what it is a distribution over.
-        signature: the signature that returns its mean.
-        data: the inputs of this signature, by name, in rows.
+        data: the inputs of the signature that returns its mean, by name, in rows.
         lead: the batch shape, as many as there are rows; None for one axis.
     """
 
-    def __init__(
-        self,
-        served: ServedVAE,
-        role: str,
-        quantity: Quantity,
-        signature: str,
-        data: Mapping,
-        lead=None,
-    ):
-        self._lead = [len(next(iter(data.values())))] if lead is None else lead
+    def __init__(self, served: ServedVAE, role: str, data: Mapping, lead=None):
         self._served = served
         self._role = role
-        self._quantity = quantity
-        self._signature = signature
-        self._data = data
+        self._quantity = {"posterior": served.z, "likelihood": served.x}[role]
+        self._data = {name: tf.convert_to_tensor(part) for name, part in data.items()}
+        rows = next(iter(self._data.values()))
+        self._lead = tf.shape(rows)[:1] if lead is None else tf.convert_to_tensor(lead)
+        self._static_lead = rows.shape[:1] if lead is None else _static_shape(self._lead)
         super().__init__(
-            dtype=map_parts(lambda _: tf.float32, quantity.shape),
+            dtype=map_parts(lambda _: tf.float32, self._quantity.shape),
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
             validate_args=False,
             allow_nan_stats=True,
@@ -297,15 +288,19 @@ class AskedDistribution(tfd.Distribution):
         )
 
     def _batch_shape(self):
-        return tf.TensorShape(tf.get_static_value(tf.convert_to_tensor(self._lead)))
+        return self._static_lead
+
+    def _batch_shape_tensor(self):
+        return self._lead
 
     def _event_shape(self):
         return map_parts(tf.TensorShape, self._quantity.shape)
 
     def _mean(self):
-        outputs = self._served.ask(self._signature, **self._data)
+        signature = {"posterior": "encode", "likelihood": "decode"}[self._role]
+        outputs = self._served.ask(signature, **self._data)
         mean = self._served._statistic("mean", self._quantity, outputs)
-        return self._reshaped(self._quantity.parts(mean), self._lead)
+        return self._with_axes(self._quantity.parts(mean), self._lead)
 
     def greedy(self) -> tf.Tensor:
         """Return the most probable tokens one after another, of a likelihood of sequences."""
@@ -318,36 +313,42 @@ class AskedDistribution(tfd.Distribution):
         )
 
     def _call_sample_n(self, sample_shape, seed, **kwargs):
-        number = int(np.prod(sample_shape))
+        lead = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self._lead], 0)
         seeds = tf.random.stateless_uniform(
-            [number * self.batch_shape.num_elements(), 2],
-            tfp.random.sanitize_seed(seed),
-            None,
-            None,
-            tf.int32,
+            [tf.reduce_prod(lead), 2], tfp.random.sanitize_seed(seed), None, None, tf.int32
         )
-        outputs = self._served.ask(f"{self._role}_sample", **self._repeated(number), seed=seeds)
-        lead = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self.batch_shape], 0)
-        return self._reshaped(outputs, lead)
+        outputs = self._served.ask(f"{self._role}_sample", **self._rows_of(lead), seed=seeds)
+        return self._with_axes(outputs, lead)
 
-    def _reshaped(self, outputs: Mapping, lead):
+    def _call_log_prob(self, value, name, **kwargs):
+        value = self._quantity.expect(value)
+        lead = tf.broadcast_dynamic_shape(self._quantity.lead(value), self._lead)
+        rows = self._quantity.parts(self._quantity.flat(value, lead))
+        outputs = self._served.ask(f"{self._role}_log_prob", **self._rows_of(lead), **rows)
+        return tf.reshape(outputs["log_prob"], lead)
+
+    def _rows_of(self, lead: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the data repeated along the axes `lead`, in rows."""
+
+        def repeated(part: tf.Tensor) -> tf.Tensor:
+            event = part.shape[1:]
+            spread = tf.reshape(part, tf.concat([self._lead, event], 0))
+            spread = tf.broadcast_to(spread, tf.concat([lead, event], 0))
+            return tf.reshape(spread, [-1, *event])
+
+        return {name: repeated(part) for name, part in self._data.items()}
+
+    def _with_axes(self, outputs: Mapping, lead: tf.Tensor):
         """Return rows of the parts with the axes `lead` instead of the first one."""
         shapes = self._quantity.shapes
         return self._quantity.whole(
             {name: tf.reshape(outputs[name], tf.concat([lead, shapes[name]], 0)) for name in shapes}
         )
 
-    def _call_log_prob(self, value, name, **kwargs):
-        value = self._quantity.expect(value)
-        lead = tf.broadcast_static_shape(self._quantity.leading(value), self.batch_shape)
-        number = lead.num_elements() // self.batch_shape.num_elements()
-        rows = self._quantity.parts(self._quantity.flat(value, lead))
-        outputs = self._served.ask(f"{self._role}_log_prob", **self._repeated(number), **rows)
-        return tf.reshape(outputs["log_prob"], lead)
 
-    def _repeated(self, number: int) -> dict:
-        """Return the data repeated for each draw, one draw after another."""
-        return {name: tf.concat([part] * number, 0) for name, part in self._data.items()}
+def _static_shape(shape: tf.Tensor) -> tf.TensorShape:
+    static = tf.get_static_value(shape)
+    return tf.TensorShape(None if static is None else static.tolist())
 
 
 def _read(text: str, source: str) -> dict:
