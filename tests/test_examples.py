@@ -138,7 +138,7 @@ def test_molecules(tokens, tmp_path):
     example = load_example("molecules")
     example.NUM_OF_PROCESS = 50
     path = tmp_path / "molecules.csv"
-    path.write_text("\n".join(["smiles", *small_molecules()]))
+    path.write_text("\n".join(["smiles", *small_molecules(), "O=N(=O)C"]))
     report = example.main(
         path,
         tmp_path / "out",
@@ -154,7 +154,9 @@ def test_molecules(tokens, tmp_path):
     assert report["nll"] < 40.0
     assert set(report["R2"]) == {"logP", "TPSA", "weight", "rings"}
     assert report["R2"]["weight"]["fingerprints, ridge"] > 0.0
-    assert len(report["optimization"]["mean logP"]) == 7
+    climb = report["optimization"]["mean logP"]
+    assert len(climb) == 7
+    assert climb[-1] > climb[0]
     for name in ("interpolation.png", "optimization.png"):
         assert (tmp_path / "out" / name).stat().st_size > 5_000
     assert example.canonical("C1CC") is None

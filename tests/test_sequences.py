@@ -295,6 +295,7 @@ def test_log_prob_is_that_of_quadrature():
 
 
 @pytest.mark.xla
+@pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 @pytest.mark.parametrize("pair", mostly_slow(PAIRS, "conv, causal conv"))
 def test_training_learns_and_is_saved(pair, tmp_path):
     encoder, kind = pair.split(", ")
