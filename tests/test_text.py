@@ -185,7 +185,6 @@ SMALL = [
 NETWORKS = {
     "causal-conv": [],
     "gru": ["--network", "gru", "--word-dropout", "0.3"],
-    "transformer": ["--network", "transformer"],
     "independent": ["--likelihood", "IndependentCategorical"],
 }
 
@@ -276,6 +275,7 @@ def test_texts_go_with_other_posteriors(name, tmp_path, monkeypatch):
     assert (code, err) == (0, ""), err
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 def test_tokens_by_number_with_a_condition(tmp_path, monkeypatch):
     """Sequences of an .npz file, whose tokens have no names."""

@@ -70,6 +70,8 @@ def sample(
     draws: bool,
 ) -> None:
     """Write generated examples, means or draws of p(x|z), to a picture, a text or an array."""
+    if output is not None:
+        expect_new(output, ".png", ".npz", ".txt")
     vae: VAE | serving.ServedVAE = (
         serving.load(model) if model is not None and is_served(model) else open_vae(find(model)[0])
     )
