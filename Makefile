@@ -1,8 +1,9 @@
 # `make train` and `make test` set up everything they need in .venv; any other target is for developers.
 PYTHON ?= python3
 BIN := .venv/bin
-# A process a core; tests of one file share their models, so they stay together.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# A process a core. Tests of one file share their models, so each process begins with files of its own; at the end it
+# takes over what the other has not begun.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 .DELETE_ON_ERROR:
 .PHONY: train test test-slow test-all test-environment check format docs benchmark clean
 

@@ -230,6 +230,7 @@ REFUSED = {
     "--network mlp": "--network must be one of .*causal-conv, gru, transformer",
     "--tokens (": "or a regular expression for one token",
     "--missing": "holds texts alone",
+    "--likelihood IndependentCategorical --word-dropout 0.2": "Leave it out",
     "--prior VampPrior": "VampPrior learns pseudo-inputs by gradients, but none",
 }
 

@@ -76,10 +76,11 @@ def with_network(splits: datasets.Splits, options: Options) -> Options:
     """
     known = tuple(OF_SEQUENCES) if splits.num_tokens else ("mlp", "conv")
     network = known[0] if options.network == "auto" else one_of(known, options.network, "--network")
-    if options.word_dropout and not splits.num_tokens:
+    is_autoregressive = splits.num_tokens and getattr(layers, splits.likelihood).has_own_network
+    if options.word_dropout and not is_autoregressive:
         raise ValueError(
-            f"--word-dropout {options.word_dropout} hides tokens of sequences from the decoder, but "
-            "the data are none. Leave it out."
+            f"--word-dropout {options.word_dropout} hides tokens from a decoder that sees those "
+            f"before each token, but the likelihood is {splits.likelihood}. Leave it out."
         )
     width = options.hidden_size or WIDTHS[network]
     return dataclasses.replace(options, network=network, hidden_size=width)
@@ -187,17 +188,17 @@ def _from_data(
 ) -> keras.Model:
     if splits.conditions is not None or splits.is_table or options.missing:
         return _from_inputs(splits, options, num_features, hidden_sizes)
-    if splits.num_tokens:
-        network = _of_tokens(splits, options, num_features)
-    elif options.network == "mlp":
+    if options.network == "mlp":
         network = networks.mlp(splits.event_shape, num_features, hidden_sizes=hidden_sizes)
     else:
-        network = networks.conv_encoder(splits.event_shape, num_features)
+        network = _encoder(splits, options, num_features)
     return keras.Sequential([keras.Input(splits.event_shape), *_scaling(splits), network])
 
 
-def _of_tokens(splits: datasets.Splits, options: Options, num_features: int) -> keras.Model:
-    """Return the encoder of sequences, without its distribution layer."""
+def _encoder(splits: datasets.Splits, options: Options, num_features: int) -> keras.Model:
+    """Return the network of an x that is no mere vector: of images or sequences."""
+    if options.network == "conv":
+        return networks.conv_encoder(splits.event_shape, num_features)
     encoder = OF_SEQUENCES[options.network][0]
     return encoder(*splits.event_shape, splits.num_tokens, num_features, units=options.hidden_size)
 
@@ -224,12 +225,10 @@ def _from_inputs(
             name: _column(splits, name, values[name], options.missing) for name in shape
         } | inputs
     else:
-        if splits.num_tokens:
-            of_x = [_of_tokens(splits, options, size), keras.layers.ReLU()]
-        elif options.network == "mlp":
+        if options.network == "mlp":
             of_x = [keras.layers.Flatten()]
         else:
-            of_x = [networks.conv_encoder(shape, size), keras.layers.ReLU()]
+            of_x = [_encoder(splits, options, size), keras.layers.ReLU()]
         of_x = [*_scaling(splits), *of_x]
         if options.missing:
             inputs = {"x": _followed_by(networks.observed(splits.training_values()), of_x)} | inputs
