@@ -1,9 +1,9 @@
 # `make train` and `make test` set up everything they need in .venv; any other target is for developers.
 PYTHON ?= python3
 BIN := .venv/bin
-# A process a core. Tests of one file share their models, so each process begins with files of its own; at the end it
-# takes over what the other has not begun.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# A process a core. Tests of one file share their models, so they stay together, and files begin in their order: those of
+# few but long tests would come last.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 .DELETE_ON_ERROR:
 .PHONY: train test test-slow test-all test-environment check format docs benchmark clean
 

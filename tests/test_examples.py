@@ -131,9 +131,14 @@ def small_molecules() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tokens", ["smiles", "selfies"])
-def test_molecules(tokens, tmp_path):
+def test_molecules(full, tmp_path):
     """In short, to the end; docs/sequences.md has the numbers of QM9."""
+    for tokens in ("smiles", "selfies") if full else ("selfies",):
+        check_molecules(tokens, tmp_path / tokens)
+
+
+def check_molecules(tokens, tmp_path):
+    tmp_path.mkdir()
     pytest.importorskip("rdkit", reason="needs the extra molecules")
     example = load_example("molecules")
     example.NUM_OF_PROCESS, example.NUM_CLIMBS = 50, 4

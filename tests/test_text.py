@@ -261,7 +261,6 @@ def test_a_table_may_have_an_array_called_vocabulary():
 POSTERIORS = {
     "a hierarchy": ["--posterior", "ladder"],
     "points": ["--posterior", "Deterministic", "--objective", "Reconstruction"],
-    "a flow": ["--posterior", "InverseAutoregressiveFlow"],
 }
 
 
