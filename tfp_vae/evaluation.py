@@ -65,7 +65,7 @@ def evaluate(
     """
     vae.check_data(x)
     terms = over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
-    has_codes = is_quantized(_first_posterior(vae, x))
+    has_codes = is_quantized(vae.some_posterior)
     nll_of = {
         "num_samples": num_samples,
         "batch_size": batch_size,
@@ -102,13 +102,9 @@ def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
     numbers = {"tokens_per_example": float(np.mean(num_counted(np.asarray(by_name(x)["x"]))))}
     if not vae.encodes_to_points:
         numbers["nll_per_token"] = nll / numbers["tokens_per_example"]
-        if not has_dependent_parts(_first_posterior(vae, x)):
+        if not has_dependent_parts(vae.some_posterior):
             numbers["mutual_information"] = mutual_information(vae, x, batch_size=batch_size)
     return numbers
-
-
-def _first_posterior(vae: VAE, x):
-    return vae.encode(tf.nest.map_structure(lambda value: value[:1], x))
 
 
 def mutual_information(
@@ -142,15 +138,15 @@ def mutual_information(
     """
     if vae.encodes_to_points:
         raise ValueError("A Deterministic posterior has no density, so no finite information.")
-    if has_dependent_parts(_first_posterior(vae, x)):
+    if has_dependent_parts(vae.some_posterior):
         raise ValueError(
             "The latents of this posterior depend on each other, so that its density at the codes of "
             "other examples is not computed. Use a posterior of one latent, or of groups."
         )
     number = as_count(num_examples, "num_examples")
     x = tf.nest.map_structure(lambda values: values[:number], x)
-    seed = tf.constant(as_seed(seed))
-    drawn = over_batches(vae.compile_once(_draws), x, batch_size, seed=seed)
+    seeds = sampling.row_seeds(len(tf.nest.flatten(x)[0]), seed)
+    drawn = over_batches(vae.compile_once(_draws), (x, seeds), batch_size)
     z = vae.z.whole({name: tf.constant(drawn[name]) for name in vae.z.shapes})
 
     def densities(batch, start):
@@ -163,9 +159,8 @@ def mutual_information(
     return float(np.mean(np.diagonal(log_q) - log_aggregate))
 
 
-def _draws(vae: VAE, batch, start: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-    rows = start + tf.range(tf.shape(tf.nest.flatten(batch)[0])[0])
-    seeds = tf.stack([tf.fill(tf.shape(rows), seed), rows], 1)
+def _draws(vae: VAE, batch_and_seeds, start: tf.Tensor) -> dict[str, tf.Tensor]:
+    batch, seeds = batch_and_seeds
     return vae.z.parts(sampling.sample_rows(vae.encode(batch), seeds))
 
 
@@ -288,10 +283,10 @@ def count_active(means: np.ndarray, threshold: float) -> int:
 
 
 def over_batches(
-    function: Callable, x: np.ndarray | dict, batch_size: int, verbose: int = 0, **given
+    function: Callable, x: np.ndarray | dict | tuple, batch_size: int, verbose: int = 0
 ) -> dict[str, np.ndarray]:
-    """Apply a function to all rows, batch by batch; it takes a batch, the number of its first row,
-    and what else is given.
+    """Apply a function to all rows, batch by batch; it takes a batch and the number of its first
+    row.
 
     The last batch is padded, so that only one shape is compiled.
     """
@@ -309,7 +304,7 @@ def over_batches(
         results.append(
             {
                 name: np.asarray(value[:rows])
-                for name, value in function(batch, tf.constant(start), **given).items()
+                for name, value in function(batch, tf.constant(start)).items()
             }
         )
         progress.add(rows)

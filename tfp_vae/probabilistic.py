@@ -72,11 +72,8 @@ class ProbabilisticModel(Surface, keras.Model):
         shapes = batch.by_name(input_shape)["x"]
         self.x = Quantity.of("x", map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
         given = {} if self.condition is None else {"condition": self.condition.zeros()}
-        x = self.x.zeros()
-        seen = (
-            {"mask": map_parts(lambda part: tf.ones_like(part, tf.bool), x)} if self.missing else {}
-        )
-        values = self._encoder_inputs({"x": x, **seen, **given})
+        zeros = self._zeros()
+        values = self._encoder_inputs(zeros)
         posterior = first_distribution("encoder", self.encoder, values, self.x.main)
         if posterior.event_shape == []:
             raise ValueError(
@@ -107,7 +104,7 @@ class ProbabilisticModel(Surface, keras.Model):
             )
         quantity.expect_distinct_names(self.x, self.z)
         if self.missing:
-            missing.observed(likelihood, seen["mask"])
+            missing.observed(likelihood, zeros["mask"])
             for layer in distribution_layers(self.decoder):
                 layer.expect_missing()
         self.check(posterior, prior)
@@ -172,6 +169,21 @@ class ProbabilisticModel(Surface, keras.Model):
         return self.likelihood(
             self.z.zeros(), None if self.condition is None else self.condition.zeros()
         )
+
+    @property
+    def some_posterior(self) -> tfd.Distribution:
+        """The posterior of an arbitrary x; its kind is the same for every x."""
+        return _frozen_posterior(self, self._zeros())
+
+    def _zeros(self) -> dict:
+        """Return one example of zeros as `as_batch` returns data, possible or not."""
+        x = self.x.zeros()
+        data = {"x": x}
+        if self.missing:
+            data["mask"] = map_parts(lambda part: tf.ones_like(part, tf.bool), x)
+        if self.condition is not None:
+            data["condition"] = self.condition.zeros()
+        return data
 
     # Distributions
 

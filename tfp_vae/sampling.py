@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.fold import unfold
 from tfp_vae.layers.parts import in_order, innermost, is_joint, parts_given
-from tfp_vae.layers.sequences import Sequence
+from tfp_vae.layers.sequences import Sequence, uniform
 from tfp_vae.seeds import Stream, seed_of
 
 tfd = tfp.distributions
@@ -87,7 +87,7 @@ def _(normal) -> Noise:
 
 @noise_of.register(Sequence)
 def _(sequence) -> Noise:
-    return Noise(_uniform, sequence.parameter_dtype, sequence.from_noise)
+    return Noise(uniform, sequence.parameter_dtype, sequence.from_noise)
 
 
 def sample_alike(distribution: tfd.Distribution, num_samples: int, seed: tf.Tensor):
@@ -209,10 +209,6 @@ def is_pushed_forward(distribution: tfd.Distribution) -> bool:
 
 def _normal(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
     return tf.random.stateless_normal(shape, seed, dtype=dtype, alg="philox")
-
-
-def _uniform(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
-    return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")
 
 
 def _fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:

@@ -102,10 +102,8 @@ def attention_encoder(
     tokens = keras.Input((length,), dtype="int32", name="x")
     mask = _mask(tokens)
     seen = keras.ops.expand_dims(keras.ops.not_equal(tokens, 0), 1)
-    features = PositionEmbedding()(keras.layers.Dense(units)(_embedded(tokens, num_tokens)))
-    for _ in range(num_layers):
-        features = _transformer(features, num_heads, attention_mask=seen)
-    features = keras.layers.LayerNormalization()(features)
+    embedded = _embedded(tokens, num_tokens)
+    features = _transformer(embedded, units, num_layers, num_heads, attention_mask=seen)
     return keras.Model(
         tokens, keras.layers.Dense(output_size)(_pooled(features, mask)), name="attention_encoder"
     )
@@ -210,10 +208,7 @@ def transformer_decoder(
     (None, 24, 30)
     """
     inputs, features = _decoder_inputs(context_size, length, num_tokens, word_dropout)
-    features = PositionEmbedding()(keras.layers.Dense(units)(features))
-    for _ in range(num_layers):
-        features = _transformer(features, num_heads, use_causal_mask=True)
-    features = keras.layers.LayerNormalization()(features)
+    features = _transformer(features, units, num_layers, num_heads, use_causal_mask=True)
     return keras.Model(inputs, keras.layers.Dense(num_tokens)(features), name="transformer_decoder")
 
 
@@ -275,18 +270,20 @@ def _pooled(features, mask):
     return keras.layers.Concatenate()([mean, keras.ops.relu(keras.ops.max(features * mask, 1))])
 
 
-def _transformer(features, num_heads: int, **masks):
-    units = features.shape[-1]
+def _transformer(features, units: int, num_layers: int, num_heads: int, **masks):
     if units % num_heads:
         raise ValueError(
             f"units must be a multiple of num_heads, received {units} units and {num_heads} heads."
         )
-    normal = keras.layers.LayerNormalization()(features)
-    attention = keras.layers.MultiHeadAttention(num_heads, units // num_heads)
-    features = features + attention(normal, normal, **masks)
-    normal = keras.layers.LayerNormalization()(features)
-    hidden = keras.layers.Dense(2 * units, "relu")(normal)
-    return features + keras.layers.Dense(units)(hidden)
+    features = PositionEmbedding()(keras.layers.Dense(units)(features))
+    for _ in range(num_layers):
+        normal = keras.layers.LayerNormalization()(features)
+        attention = keras.layers.MultiHeadAttention(num_heads, units // num_heads)
+        features = features + attention(normal, normal, **masks)
+        normal = keras.layers.LayerNormalization()(features)
+        hidden = keras.layers.Dense(2 * units, "relu")(normal)
+        features = features + keras.layers.Dense(units)(hidden)
+    return keras.layers.LayerNormalization()(features)
 
 
 __all__ = [

@@ -110,9 +110,7 @@ class Sequence(tfd.Distribution, abc.ABC):
     def _sample_n(self, n, seed=None):
         shape = tf.concat([[n], self.batch_shape_tensor(), self.event_shape], 0)
         seed = tfp.random.sanitize_seed(seed)
-        return self.from_noise(
-            tf.random.stateless_uniform(shape, seed, dtype=self.parameter_dtype, alg="philox")
-        )
+        return self.from_noise(uniform(shape, seed, self.parameter_dtype))
 
     def from_noise(self, noise: tf.Tensor) -> tf.Tensor:
         """Return the draws that uniform noise on [0, 1), `[..., *batch_shape, length]`, makes, int32
@@ -126,6 +124,11 @@ class Sequence(tfd.Distribution, abc.ABC):
         """
         shape = tf.concat([self.batch_shape_tensor(), self.event_shape], 0)
         return padded(self.choose(tf.zeros(shape, self.parameter_dtype), _most_probable))
+
+
+def uniform(shape, seed: tf.Tensor, dtype) -> tf.Tensor:
+    """Return the noise of which draws are a function, from a stateless seed."""
+    return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")
 
 
 def _draw(logits: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:

@@ -29,7 +29,6 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
     know.
     """
     condition = None if vae.condition is None else vae.condition.zeros()
-    data = {"x": vae.x.zeros(), **({} if condition is None else {"condition": condition})}
     prior = vae.own_prior(condition)
     content = {
         "format": FORMAT,
@@ -38,7 +37,7 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
         "condition_shape": None if vae.condition is None else vae.condition.shape,
         "num_labels": None if vae.condition is None else vae.condition.num_labels,
         "missing": vae.missing,
-        "posterior": _describe(vae.encode(data)),
+        "posterior": _describe(vae.some_posterior),
         "likelihood": _describe(vae.decode(vae.z.zeros(), condition)),
         "vocabulary": None if vae.vocabulary is None else vae.vocabulary.get_config(),
         "likelihood_layer": names_of(vae.decoder.layers[-1]),

@@ -104,7 +104,7 @@ def signatures(
         sample: {**seed, **condition},
     }
     functions |= {score: of_data} if vae.encodes_to_points else {score: of_data, log_prob: of_data}
-    if not is_determined(_first_posterior(vae)):
+    if not is_determined(vae.some_posterior):
         functions |= {posterior_sample: {**of_data, **seed}, posterior_log_prob: {**of_data, **z}}
     if not is_determined(vae.some_likelihood):
         functions |= {
@@ -120,11 +120,6 @@ def signatures(
         for function, specs in functions.items()
     }
     return {"serving_default": served["encode"], **served}
-
-
-def _first_posterior(vae: VAE) -> tfd.Distribution:
-    condition = {} if vae.condition is None else {"condition": vae.condition.zeros()}
-    return vae.encode({"x": vae.x.zeros(), **condition})
 
 
 def _specs(variable: Quantity, dtype) -> dict[str, tf.TensorSpec]:
