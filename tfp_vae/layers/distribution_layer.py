@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 from tfp_vae.layers.arguments import as_function, rebuild, store, stored, to_config
 from tfp_vae.layers.internals import as_it_stands, history_of, layers_within, nodes_of
 from tfp_vae.layers.tensor_like import DRAW_SHAPED, TensorLike
+from tfp_vae.layers.variables import captured_by
 from tfp_vae.text import Vocabulary
 
 __all__ = ["DistributionLambda", "DistributionLayer"]
@@ -184,6 +185,7 @@ class DistributionLambda(DistributionLayer):
 
     Args:
         make_distribution_fn: function of the layer's input that returns a `tfd.Distribution`.
+            Variables that it reads from around it are trained and saved with the layer.
         convert_to_tensor_fn: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -208,6 +210,7 @@ class DistributionLambda(DistributionLayer):
     def __init__(self, make_distribution_fn: Callable, convert_to_tensor_fn="sample", **kwargs):
         arguments = {"make_distribution_fn": as_function(make_distribution_fn)}
         super().__init__(arguments, convert_to_tensor_fn, **kwargs)
+        self.captured_weights = captured_by(make_distribution_fn)
 
     @staticmethod
     def new(params, make_distribution_fn: Callable, validate_args=False) -> tfd.Distribution:

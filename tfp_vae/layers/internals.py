@@ -119,6 +119,21 @@ def unwatched(weight: keras.Variable) -> tf.Tensor:
     return value
 
 
+def adopted(variable: tf.Variable) -> keras.Variable:
+    """Return a Keras variable that holds a given variable of TensorFlow; Keras would make another.
+
+    What Keras makes for it first is small: a number.
+    """
+    weight = keras.Variable(
+        0,
+        dtype=variable.dtype.name,
+        trainable=variable.trainable,
+        name=variable.name.partition(":")[0].replace("/", "_"),
+    )
+    weight._value, weight._shape = variable, tuple(variable.shape)
+    return weight
+
+
 def global_seed_state() -> keras.Variable | None:
     """Return the state of Keras's global random generator, or None if there is none yet.
 

@@ -19,6 +19,7 @@ from tfp_vae.layers.internals import take_non_tensors
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.layers.tensor_like import TensorLike, as_tensor_like, expect_distribution, unwrap
 from tfp_vae.layers.tfp_objects import object_from_config, object_to_config
+from tfp_vae.layers.variables import captured_by, layer_of, variables_of
 
 __all__ = ["KLDivergenceAddLoss", "KLDivergenceRegularizer"]
 
@@ -36,10 +37,10 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
     Reference: Kingma & Welling, 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 
     Args:
-        distribution_b: the prior p(z): a Keras layer or model whose distribution does not depend
-            on its input, such as a `tfp_vae.priors.Prior` or `Sequential([VariableLayer(...),
-            DistributionLambda(...)])`; or a `tfd.Distribution`, which stays as it is; or a function
-            without arguments.
+        distribution_b: the prior p(z): a `tfd.Distribution`, whose `tf.Variable`s, if any, are
+            trained and saved with the model; or a Keras layer or model whose distribution does not
+            depend on its input, such as a `tfp_vae.priors.Prior` or `Sequential([VariableLayer(...),
+            DistributionLambda(...)])`; or a function without arguments.
         use_exact_kl: True for TFP's closed form, False for Monte Carlo: log q(z|x) - log p(z) at
             the test points.
         test_points_reduce_axis: axes over which the Monte Carlo values are averaged. Sample axes
@@ -62,9 +63,10 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
 
     Raises:
         TypeError: if `distribution_b` or the layer's output is not a distribution.
-        ValueError: if `distribution_b` is a `tfd.Distribution` with trainable variables, which
-            Keras would not train, or Monte Carlo is asked of a distribution without reparameterized
-            draws; when saving, if `distribution_b` or a function cannot be described.
+        ValueError: if `distribution_b` has trainable variables that cannot be found (it is no
+            composite tensor, or a function reads them in a roundabout way), or Monte Carlo is asked
+            of a distribution without reparameterized draws; when saving, if `distribution_b` or a
+            function cannot be described.
         NotImplementedError: with `use_exact_kl`, if TFP has no closed form for the pair.
 
     Example:
@@ -91,7 +93,8 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
     ):
         super().__init__(autocast=False, **kwargs)
         take_non_tensors(self)  # the input may also be a plain tfd object
-        self.distribution_b = _check_prior(distribution_b)
+        self.captured_weights = captured_by(distribution_b)
+        self.distribution_b = self._as_prior(distribution_b)
         self.use_exact_kl = use_exact_kl
         self.test_points_reduce_axis = test_points_reduce_axis
         self.test_points_fn = as_function(test_points_fn)
@@ -122,6 +125,30 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
         )
         mean = mean_then_sum(kl, num_summed_axes=max(distribution_a.batch_shape.rank - 1, 0))
         return self.weighting.apply(mean, training)
+
+    def _as_prior(self, prior):
+        """Return the prior in a form whose variables Keras trains and saves."""
+        with tf.GradientTape() as tape:
+            # This call also builds it, outside any graph.
+            given = call_prior(prior) if callable(prior) else prior
+        message = (
+            "Expected distribution_b to be a tfd.Distribution, or a Keras layer or a function that "
+            f"gives one, received {prior!r}{f', which gives {given!r}' if callable(prior) else ''}."
+        )
+        given = unwrap(expect_distribution(given, message))
+        if isinstance(prior, keras.layers.Layer):
+            return prior
+        parameters = [p for p in tf.nest.flatten(given.parameters) if isinstance(p, keras.Variable)]
+        read = [*given.trainable_variables, *tape.watched_variables(), *parameters]
+        own = [] if callable(prior) else variables_of(given)
+        known = {id(variable) for variable in (*own, *(w.value for w in self.captured_weights))}
+        if not {id(variable) for variable in read} <= known:
+            raise ValueError(
+                f"distribution_b={prior!r} has trainable variables, which Keras would neither train "
+                "nor save with the model. Pass a Keras model, such as Sequential([VariableLayer(...), "
+                "DistributionLambda(...)])."
+            )
+        return layer_of(given) if own else unwrap(prior)
 
     def get_config(self) -> dict:
         config = {
@@ -353,30 +380,6 @@ def _(prior: keras.layers.Layer) -> tfd.Distribution:
         return prior(None)
     shape = [1 if size is None else size for size in prior.input_shape]
     return prior(tf.zeros(shape, prior.inputs[0].dtype))
-
-
-def _check_prior(prior):
-    with tf.GradientTape() as tape:
-        # This call also builds it, outside any graph.
-        given = call_prior(prior) if callable(prior) else prior
-    message = (
-        "Expected distribution_b to be a tfd.Distribution, or a Keras layer or a function that "
-        f"gives one, received {prior!r}{f', which gives {given!r}' if callable(prior) else ''}."
-    )
-    given = expect_distribution(given, message)
-    own = [value for value in tf.nest.flatten(unwrap(given).parameters) if is_trainable(value)]
-    if not isinstance(prior, keras.layers.Layer) and (own or tape.watched_variables()):
-        raise ValueError(
-            f"distribution_b={prior!r} has trainable variables, which Keras would neither train nor "
-            "save with the model. Pass a Keras model, such as Sequential([VariableLayer(...), "
-            "DistributionLambda(...)])."
-        )
-    return unwrap(prior)
-
-
-def is_trainable(value) -> bool:
-    """Return whether a value is a trainable variable, of TensorFlow or of Keras."""
-    return bool(getattr(value, "trainable", False))
 
 
 def _as_tensor_like(distribution) -> TensorLike:

@@ -13,19 +13,46 @@ tfb = tfp.bijectors
 _LIBRARIES = {"distributions": tfd, "bijectors": tfb}
 
 
-def object_to_config(value, argument: str):
+def object_to_config(value, argument: str, numbers: dict[int, int] | None = None):
     """Return plain values, lists and dicts for a distribution, a bijector, or an argument of one.
+
+    Args:
+        value: the object.
+        argument: its name in messages.
+        numbers: the numbers of the variables met so far, by their identities: a variable that
+            occurs twice is one variable again when it is built.
 
     Raises:
         ValueError: if `argument` holds something else, such as a function or a linear operator.
     """
+    numbers = {} if numbers is None else numbers
     if isinstance(value, (list, tuple)):
-        return [object_to_config(item, argument) for item in value]
+        return [object_to_config(item, argument, numbers) for item in value]
+    if isinstance(value, dict):
+        return {
+            "dict": {
+                name: object_to_config(item, argument, numbers) for name, item in value.items()
+            }
+        }
     if type(value) in (type(None), bool, int, float, str):
         return value
     if isinstance(value, tf.DType):
         return {"dtype": value.name}
-    if tf.is_tensor(value) or isinstance(value, (tf.Variable, np.ndarray, np.generic)):
+    if isinstance(value, tf.Variable):
+        return {
+            "variable": numbers.setdefault(id(value), len(numbers)),
+            "value": keras.saving.serialize_keras_object(tf.convert_to_tensor(value)),
+            "trainable": value.trainable,
+        }
+    if isinstance(value, tfp.util.DeferredTensor):
+        return {
+            "deferred": object_to_config(value.pretransformed_input, argument, numbers),
+            # A bijector's `forward`, unless it is a function.
+            "bijector": object_to_config(
+                getattr(value.transform_fn, "__self__", value.transform_fn), argument, numbers
+            ),
+        }
+    if tf.is_tensor(value) or isinstance(value, (np.ndarray, np.generic)):
         return keras.saving.serialize_keras_object(tf.convert_to_tensor(value))
     library, cls = _public_class(value)
     if cls is None:
@@ -39,7 +66,7 @@ def object_to_config(value, argument: str):
     given = {
         name: item for name, item in value.parameters.items() if item is not defaults.get(name)
     }
-    arguments = {name: object_to_config(item, argument) for name, item in given.items()}
+    arguments = {name: object_to_config(item, argument, numbers) for name, item in given.items()}
     return {"tfp": library, "class": cls.__name__, "arguments": arguments}
 
 
@@ -53,17 +80,32 @@ def _public_class(value) -> tuple[str, type | None]:
     return library, cls if inspect.isclass(cls) and issubclass(cls, type(value)) else None
 
 
-def object_from_config(config):
+def object_from_config(config, variables: dict[int, tf.Variable] | None = None):
     """Build the object that `object_to_config` described.
 
     It builds only objects of TFP's own classes, so that a file cannot name any other class.
+    `variables` are those built so far, by their numbers.
     """
+    variables = {} if variables is None else variables
     if isinstance(config, list):
-        return [object_from_config(item) for item in config]
+        return [object_from_config(item, variables) for item in config]
     if not isinstance(config, dict):
         return config
+    if config.keys() == {"dict"}:
+        return {name: object_from_config(item, variables) for name, item in config["dict"].items()}
     if config.keys() == {"dtype"}:
         return tf.as_dtype(config["dtype"])
+    if "variable" in config:
+        number = config["variable"]
+        if number not in variables:
+            value = keras.saving.deserialize_keras_object(config["value"])
+            variables[number] = tf.Variable(value, trainable=config["trainable"])
+        return variables[number]
+    if "deferred" in config:
+        return tfp.util.DeferredTensor(
+            object_from_config(config["deferred"], variables),
+            object_from_config(config["bijector"], variables),
+        )
     if "tfp" not in config:
         return keras.saving.deserialize_keras_object(config)
     cls = getattr(_LIBRARIES[config["tfp"]], config["class"])
@@ -72,4 +114,7 @@ def object_from_config(config):
             f"{config['class']!r} is not a class of distributions or bijectors of TFP: the file is "
             "damaged."
         )
-    return cls(**{name: object_from_config(item) for name, item in config["arguments"].items()})
+    arguments = {
+        name: object_from_config(item, variables) for name, item in config["arguments"].items()
+    }
+    return cls(**arguments)
