@@ -35,7 +35,7 @@ def reparameterized(case: Case) -> bool:
 
 
 # The abstract bases, and what has a table of its own: test_divergence.py, test_variational.py, test_autoregressive.py,
-# test_flows.py, test_joint.py.
+# test_flows.py, test_joint.py, test_random_weights.py, test_weight_norm.py, test_gaussian_process.py.
 ELSEWHERE = {"DistributionLayer", "KLDivergenceAddLoss", "KLDivergenceRegularizer"}
 ELSEWHERE |= {
     "BlockwiseInitializer",
@@ -45,7 +45,15 @@ ELSEWHERE |= {
     "prior_trainable",
 }
 ELSEWHERE |= {"AutoregressiveCategorical", "AutoregressiveNetwork", "AutoregressiveTransform"}
-ELSEWHERE |= {"Joint", "ProductOfNormals"}
+ELSEWHERE |= {"Joint", "ProductOfNormals", "VariationalGaussianProcess", "WeightNorm"}
+ELSEWHERE |= {
+    "RandomWeights",
+    "default_loc_scale_fn",
+    "default_mean_field_normal_fn",
+    "default_multivariate_normal_fn",
+    *(f"Dense{kind}" for kind in ("Reparameterization", "LocalReparameterization", "Flipout")),
+    *(f"Convolution{n}D{kind}" for n in (1, 2, 3) for kind in ("Reparameterization", "Flipout")),
+}
 ELSEWHERE |= {
     "Flow",
     "FlowPosterior",

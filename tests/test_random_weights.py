@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import warnings
 
 import keras
@@ -439,6 +440,27 @@ ERRORS = {
 def test_errors(act, message):
     with pytest.raises((TypeError, ValueError), match=message):
         act()
+
+
+@pytest.mark.parametrize("case", CASES[:9], ids=str)
+def test_arguments_are_those_of_tfp(case):
+    theirs = inspect.signature(getattr(tfp.layers, case.name)).parameters
+    layer = case.make(seed=1)
+    for name, parameter in theirs.items():
+        if name not in (
+            "kwargs",
+            "filters",
+            "units",
+            "kernel_size",
+            "activity_regularizer",
+            "trainable",
+        ):
+            got = getattr(layer, name)
+            default = parameter.default
+            if default is None or isinstance(default, str):
+                assert got == (1 if name == "seed" else default) or name == "activation", name
+            else:
+                assert got is not None, name
 
 
 def test_each_layer_has_a_row():

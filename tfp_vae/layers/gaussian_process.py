@@ -50,9 +50,11 @@ class VariationalGaussianProcess(DistributionLayer):
         x: the points, `[batch, *features]`.
 
     Output:
-        A distribution of event shape `[batch, *event_shape]`, with two methods besides those of
-        `tfd.Distribution`: `variational_loss(y, kl_weight=1.)`, `[*event_shape]`, the negative bound on the
-        evidence of y in nats, and `surrogate_posterior_kl_divergence_prior()`.
+        A distribution of event shape `[batch, *event_shape]`, with two methods of
+        `tfd.VariationalGaussianProcess` besides those of all distributions:
+        `surrogate_posterior_kl_divergence_prior()`, and `variational_loss(y, kl_weight=1.)`,
+        `[*event_shape]`, in nats: the negative bound on the evidence of y, plus half a nat for each
+        example, for TFP counts the noise once more.
 
     Raises:
         ValueError: when saving, if `kernel_provider` or `mean_fn` is not registered with Keras.
@@ -132,7 +134,8 @@ class VariationalGaussianProcess(DistributionLayer):
         return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
 
     def distribution(self, params) -> tfd.Distribution:
-        noise = 0.0 if self.noise is None else tf.nn.softplus(self.noise)
+        no_noise = tf.zeros([], self.variable_dtype)
+        noise = no_noise if self.noise is None else tf.nn.softplus(self.noise)
         return self.new(
             params,
             self.kernel_provider,

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.arguments import rebuild, store, stored
+from tfp_vae.layers.arguments import rebuild, to_config
 
 __all__ = [
     "default_loc_scale_fn",
@@ -62,20 +62,17 @@ class default_loc_scale_fn:  # the name in tfp.layers
         loc_constraint=None,
         untransformed_scale_constraint=None,
     ):
-        arguments = {
-            "is_singular": is_singular,
-            "loc_initializer": keras.initializers.get(loc_initializer),
-            "untransformed_scale_initializer": keras.initializers.get(
-                untransformed_scale_initializer
-            ),
-            "loc_regularizer": keras.regularizers.get(loc_regularizer),
-            "untransformed_scale_regularizer": keras.regularizers.get(
-                untransformed_scale_regularizer
-            ),
-            "loc_constraint": keras.constraints.get(loc_constraint),
-            "untransformed_scale_constraint": keras.constraints.get(untransformed_scale_constraint),
-        }
-        store(self, arguments)
+        self.is_singular = is_singular
+        self.loc_initializer = keras.initializers.get(loc_initializer)
+        self.untransformed_scale_initializer = keras.initializers.get(
+            untransformed_scale_initializer
+        )
+        self.loc_regularizer = keras.regularizers.get(loc_regularizer)
+        self.untransformed_scale_regularizer = keras.regularizers.get(
+            untransformed_scale_regularizer
+        )
+        self.loc_constraint = keras.constraints.get(loc_constraint)
+        self.untransformed_scale_constraint = keras.constraints.get(untransformed_scale_constraint)
 
     def __call__(self, dtype, shape, name: str, trainable: bool, add_variable_fn: Callable):
         loc = add_variable_fn(
@@ -101,7 +98,7 @@ class default_loc_scale_fn:  # the name in tfp.layers
         return loc, tfp.util.DeferredTensor(untransformed_scale, _above_zero, dtype, shape)
 
     def get_config(self) -> dict:
-        return stored(self)
+        return {name: to_config(value, name) for name, value in vars(self).items()}
 
     @classmethod
     def from_config(cls, config: dict):

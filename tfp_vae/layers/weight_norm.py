@@ -60,6 +60,7 @@ class WeightNorm(keras.layers.Wrapper):
         self.g = self.add_weight(
             name="g", shape=(self.v.shape[self.filter_axis],), initializer="ones", autocast=False
         )
+        self.bias = getattr(self.layer, "bias", None)
         self.initialized = self.add_weight(
             name="initialized", shape=(), initializer="zeros", dtype="bool", trainable=False
         )
@@ -96,18 +97,19 @@ class WeightNorm(keras.layers.Wrapper):
             mean, variance = tf.nn.moments(outputs, [*range(outputs.shape.rank - 1)])
             scale = tf.math.rsqrt(variance + 1e-10)
             self.g.assign(self.g * scale)
-            if self.layer.bias is not None:
-                self.layer.bias.assign(-mean * scale)
+            if self.bias is not None:
+                self.bias.assign(-mean * scale)
         else:
-            self.g.assign(tf.norm(tf.convert_to_tensor(self.v), axis=self.kernel_norm_axes))
+            squares = tf.square(tf.convert_to_tensor(self.v))
+            self.g.assign(tf.sqrt(tf.reduce_sum(squares, self.kernel_norm_axes)))
         self.initialized.assign(True)
         return tf.no_op()
 
     def _linear(self, inputs) -> tf.Tensor:
         """Return what the layer makes of inputs without its bias and activation."""
         values = {id(self.v): self._kernel()}
-        if self.layer.bias is not None:
-            values[id(self.layer.bias)] = tf.zeros_like(tf.convert_to_tensor(self.layer.bias))
+        if self.bias is not None:
+            values[id(self.bias)] = tf.zeros_like(tf.convert_to_tensor(self.bias))
         activation, self.layer.activation = self.layer.activation, None
         try:
             return self._layer_with(values, inputs)
