@@ -105,6 +105,16 @@ def test_blocks():
 # Dense layers
 
 
+def test_weights_are_named_by_their_distribution_and_the_shape_is_known():
+    layer = tfpl.DenseVariational(4, name="dense")
+    layer.build((None, 3))
+    assert [weight.path.split("/")[:2] for weight in layer.weights] == [
+        ["dense", "posterior"],
+        ["dense", "prior"],
+    ]
+    assert layer.compute_output_shape((None, 7, 3)) == (None, 7, 4)
+
+
 @keras.saving.register_keras_serializable(package="test_variational")
 def posterior(kernel_size, bias_size, dtype):
     assert (kernel_size, bias_size) in [(6, 2), (6, 0)]

@@ -270,11 +270,10 @@ class DenseVariational(keras.layers.Layer):
             self.units if self.use_bias else 0,
             tf.as_dtype(self.variable_dtype),
         )
-        self.posterior = self.make_posterior_fn(*sizes)
-        self.prior = self.make_prior_fn(*sizes)
-        for model in (self.posterior, self.prior):
-            if isinstance(model, keras.layers.Layer) and not model.built:
-                model.build((None, *input_shape[1:]))
+        with keras.name_scope("posterior"):
+            self.posterior = _built(self.make_posterior_fn(*sizes), input_shape)
+        with keras.name_scope("prior"):
+            self.prior = _built(self.make_prior_fn(*sizes), input_shape)
 
     def call(self, inputs, training=None):
         inputs = tf.cast(inputs, self.variable_dtype)
@@ -292,6 +291,14 @@ class DenseVariational(keras.layers.Layer):
         )
         outputs = tf.matmul(inputs, kernel)
         return self.activation(outputs + bias if self.use_bias else outputs)
+
+    def compute_output_shape(self, input_shape):
+        """Return the shape for draws without sample axes."""
+        return *input_shape[:-1], self.units
+
+    def compute_output_spec(self, inputs, training=None):
+        # By a trace, which knows the sample axes and the dtype.
+        return keras.Operation.compute_output_spec(self, inputs, training=training)
 
     def get_config(self) -> dict:
         return {
@@ -311,6 +318,13 @@ class DenseVariational(keras.layers.Layer):
             name: from_config(value) for name, value in config.items() if name != "kl_weight"
         }
         return cls(**arguments, kl_weight=weight_from_config(config["kl_weight"]))
+
+
+def _built(model, input_shape):
+    """Build a Keras model for inputs of any batch size; a function stays as it is."""
+    if isinstance(model, keras.layers.Layer) and not model.built:
+        model.build((None, *input_shape[1:]))
+    return model
 
 
 def _as_distribution(given) -> TensorLike:
