@@ -51,7 +51,7 @@ benchmark: .venv/.benchmark
 
 .venv/.package: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[cli]'
 	touch $@
 
 .venv/.test .venv/.dev .venv/.benchmark: .venv/.%: .venv/.package

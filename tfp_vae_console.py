@@ -14,9 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
-from rich.markup import escape
+try:
+    import typer
+    from rich.console import Console
+    from rich.markup import escape
+except ImportError as error:
+    print(f"tfp-vae needs {error.name}: pip install 'tfp_vae[cli]'.", file=sys.stderr)
+    sys.exit(2)
 
 # Each example has its own line in `train --help`, even in a narrow terminal.
 EXAMPLES = """\b

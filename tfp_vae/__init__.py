@@ -1,5 +1,7 @@
 """Variational autoencoders on TensorFlow Probability and Keras 3."""
 
+import importlib as _importlib
+
 try:
     import keras as _keras
 
@@ -19,7 +21,6 @@ from tfp_vae import (
     layers,
     networks,
     objectives,
-    plots,
     priors,
     sequences,
     serving,
@@ -28,6 +29,14 @@ from tfp_vae.aggregate_prior import fit_aggregate_prior
 from tfp_vae.serving import client, load
 from tfp_vae.vae import VAE
 from tfp_vae.version import __version__
+
+
+def __getattr__(name: str):
+    """Import `tfp_vae.plots` when it is first used: it needs matplotlib, the others do not."""
+    if name == "plots":
+        return _importlib.import_module("tfp_vae.plots")
+    raise AttributeError(f"module 'tfp_vae' has no attribute {name!r}")
+
 
 __all__ = [
     "VAE",

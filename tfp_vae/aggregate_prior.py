@@ -7,12 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from scipy import special
-from sklearn.mixture import GaussianMixture
 
 from tfp_vae import evaluation, sampling
 from tfp_vae.batch import num_examples
-from tfp_vae.checks import as_count, as_seed
+from tfp_vae.checks import as_count, as_seed, needs
 from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.flows import Flow
 from tfp_vae.layers.fold import named_inputs
@@ -99,6 +97,10 @@ def fit_aggregate_prior(
         return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), batch_size, seed)
     _expect_enough(x, num_components)
     draws = next(_draw_each(vae, x, batch_size, seed))
+    try:
+        from sklearn.mixture import GaussianMixture
+    except ImportError as error:
+        raise needs("A mixture as prior", "data", error) from error
     mixture = GaussianMixture(num_components, random_state=seed).fit(draws.astype("float64"))
     dtype = draws.dtype
     components = tfd.MultivariateNormalTriL(
@@ -137,7 +139,7 @@ def _fit_codes(
         log_joint = np.log(weights + 1e-12) + sum(
             position[column] for position, column in zip(log_probs, codes.T, strict=True)
         )
-        shares = special.softmax(log_joint, axis=1)
+        shares = tf.nn.softmax(log_joint, axis=1).numpy()
     logits = tf.constant(np.moveaxis(log_probs, -1, 0), codebook.dtype)
     return tfd.MixtureSameFamily(
         tfd.Categorical(probs=tf.constant(weights, codebook.dtype)), CodeVectors(logits, codebook)

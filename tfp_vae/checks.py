@@ -1,6 +1,15 @@
 """Checks of arguments: counts, seeds, and objects of a certain class."""
 
 
+def needs(what: str, extra: str, error: ImportError) -> ImportError:
+    """Return the error for a library that only one use needs, with the line that installs it.
+
+    >>> print(needs("A picture", "plots", ImportError(name="matplotlib")))
+    A picture needs matplotlib: pip install 'tfp_vae[plots]'.
+    """
+    return ImportError(f"{what} needs {error.name}: pip install 'tfp_vae[{extra}]'.")
+
+
 def as_count(value, name: str, at_least: int = 1) -> int:
     """Return a count as an int, after checking it.
 

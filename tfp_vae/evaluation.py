@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy import special, stats
+import tensorflow_probability as tfp
 
 from tfp_vae import objectives, sampling
 from tfp_vae.batch import by_name, num_examples
@@ -15,6 +15,8 @@ from tfp_vae.layers.values import values_of
 from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
+
+tfd = tfp.distributions
 
 # A latent dimension is active when its posterior mean varies over the data by more than this (Burda
 # et al., 2016).
@@ -155,7 +157,7 @@ def mutual_information(
 
     log_q = over_batches(densities, x, min(batch_size, DENSITIES_AT_ONCE))["log_q"]
     log_q = log_q.astype("float64")
-    log_aggregate = special.logsumexp(log_q, axis=0) - np.log(len(log_q))
+    log_aggregate = tf.reduce_logsumexp(log_q, axis=0) - np.log(len(log_q))
     return float(np.mean(np.diagonal(log_q) - log_aggregate))
 
 
@@ -239,7 +241,7 @@ def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> floa
     Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937.
     """
     counts = np.unique(codes(vae, x, batch_size=batch_size), return_counts=True)[1]
-    return float(np.exp(stats.entropy(counts)))
+    return float(np.exp(tfd.Categorical(probs=counts / counts.sum()).entropy()))
 
 
 def kl_is_analytic(vae: VAE, x) -> bool:

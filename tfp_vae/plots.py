@@ -6,19 +6,23 @@ Each function returns a `matplotlib.figure.Figure` to show or to save.
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import matplotlib
 import numpy as np
 import tensorflow as tf
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from tfp_vae import sampling
 from tfp_vae.batch import by_name
-from tfp_vae.checks import as_count, as_seed
+from tfp_vae.checks import as_count, as_seed, needs
 from tfp_vae.evaluation import posterior_means
 from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise needs("tfp_vae.plots", "plots", error) from error
 
 # Colours of images with one channel; missing values have a colour of their own.
 GRAY = matplotlib.colormaps["gray"].with_extremes(bad="lightsteelblue")

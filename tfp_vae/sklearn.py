@@ -7,15 +7,19 @@ from typing import Self
 
 import keras
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tfp_vae import layers, networks, sampling
-from tfp_vae.checks import as_count
+from tfp_vae.checks import as_count, needs
 from tfp_vae.objectives import as_vectors
 from tfp_vae.surface import Surface
 from tfp_vae.vae import VAE
+
+try:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise needs("tfp_vae.sklearn", "data", error) from error
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

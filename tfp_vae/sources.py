@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tfp_vae.batch import BESIDE_X
+from tfp_vae.checks import needs
 from tfp_vae.files import expect_no_folder, is_number
 from tfp_vae.kinds import USUAL, kind_of
 from tfp_vae.text import SPLITS, Vocabulary, read_lines
@@ -29,8 +30,10 @@ MOST_WORDS = 10_000
 
 def load_digits() -> dict[str, np.ndarray]:
     """Return scikit-learn's handwritten digits: `x` of 8x8 counts from 0 to 16, and `label`."""
-    from sklearn.datasets import load_digits as load  # slow to import, and only the digits need it
-
+    try:
+        from sklearn.datasets import load_digits as load
+    except ImportError as error:
+        raise needs("The data set digits", "data", error) from error
     digits = load()
     return {"x": digits.images[..., np.newaxis].astype("int32"), "label": digits.target}
 
@@ -243,8 +246,10 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
         ValueError: if there is no such data set or feature, or its images have several sizes.
         FileNotFoundError: if it is neither prepared nor available for download.
     """
-    import tensorflow_datasets as tfds  # slow to import, and only these data need it
-
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise needs(f"The data set {name}", "data", error) from error
     known = tfds.list_builders(with_community_datasets=False)
     if name.split("/")[0].split(":")[0] not in known:
         expect_no_folder(name)

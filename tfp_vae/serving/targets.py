@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae.checks import one_of
+from tfp_vae.checks import needs, one_of
 
 # The signatures without draws, which have a meaning outside TensorFlow.
 SIGNATURES = ("encode", "decode", "reconstruct")
@@ -74,9 +74,7 @@ def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
             for package in PACKAGES[target]:
                 __import__(package)
         except ImportError as error:
-            raise ImportError(
-                f"The target {target} needs {error.name}: pip install 'tfp_vae[{target}]'."
-            ) from error
+            raise needs(f"The target {target}", target, error) from error
     return tuple(targets)
 
 
