@@ -453,12 +453,13 @@ def test_the_name_of_a_flow_is_a_posterior_and_a_prior_of_it(digits):
 
 @pytest.mark.slow
 @pytest.mark.mnist
-def test_mnist_reaches_its_number(here):
-    """At most 100.5 nats after 10 epochs with the default network."""
+def test_mnist_reaches_its_number(here, full):
+    """With the default network, in nats: at most 100.5 after 10 epochs, 110.5 after two."""
+    epochs, most = (10, 100.5) if full else (2, 110.5)
     splits = tfp_vae.datasets.load("mnist")
     vae = cli.build(splits, cli.Options(name="data", dataset="mnist", epochs=10))
-    vae.fit(splits.batches(100, epochs=10), steps_per_epoch=550, epochs=10, verbose=0)
-    assert -np.mean(tfp_vae.evaluation.elbo(vae, splits.test)["elbo"]) <= 100.5
+    vae.fit(splits.batches(100, epochs=epochs), steps_per_epoch=550, epochs=epochs, verbose=0)
+    assert -np.mean(tfp_vae.evaluation.elbo(vae, splits.test)["elbo"]) <= most
 
 
 def test_help_needs_no_tensorflow():

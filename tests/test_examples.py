@@ -42,7 +42,7 @@ def test_variational_autoencoder(tmp_path):
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_variational_autoencoder_on_mnist():
-    results = load_example("variational_autoencoder").main("mnist", epochs=1, batch_size=200)
+    results = load_example("variational_autoencoder").main("mnist", epochs=1, batch_size=500)
     check_images(results, gain=50.0)
 
 
