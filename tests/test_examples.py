@@ -41,8 +41,10 @@ def test_variational_autoencoder(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.mnist
-def test_variational_autoencoder_on_mnist():
-    results = load_example("variational_autoencoder").main("mnist", epochs=1, batch_size=500)
+def test_variational_autoencoder_on_mnist(full):
+    if not full:
+        pytest.skip("a minute of convolutions: in `make test-all`")
+    results = load_example("variational_autoencoder").main("mnist", epochs=1, batch_size=200)
     check_images(results, gain=50.0)
 
 
