@@ -3,10 +3,11 @@
 import collections
 
 import libcst as cst
+from libcst import matchers as m
 from libcst.helpers import get_full_name_for_node
 
 from tfp_vae.migration.names import is_in_keras, meaning, new_name
-from tfp_vae.migration.program import Program, first_name, is_dotted
+from tfp_vae.migration.program import Node, Program, first_name, is_dotted
 
 # Modules that a program imports by itself, with the name they get if it has none for them.
 MODULES = {"keras": "keras", "tfp_vae.layers": "tfpl"}
@@ -84,10 +85,13 @@ class Names(DottedVisitor):
     def __init__(self, program: Program):
         super().__init__(program)
         self.bases = dict[tuple, str]()  # names of MODULES that stand in for others
-        self.moved = collections.Counter[tuple]()  # uses of imports that got another base
+        # Uses of imports that now have another base.
+        self.moved = collections.defaultdict[tuple, set[Node]](set)
         self.own_keras = ""  # the name that stands for an unnamed `import tf_keras`
-        self.known = collections.defaultdict[str, list[tuple[int, str]]](list)
+        self.known = collections.defaultdict[str, list[tuple[tuple[int, int], str]]](list)
         program.module.visit(_Known(program, self.known))
+        imports = m.SimpleStatementLine([m.Import() | m.ImportFrom(module=~m.Name("__future__"))])
+        self.first_import = next(iter(m.findall(program.module, imports)), program.module.body[0])
 
     def on_name(self, node):
         program = self.program
@@ -101,13 +105,15 @@ class Names(DottedVisitor):
             self.leave(node)
             return program.edit(node, lambda _: cst.SimpleString(f'"{text}"'))
         new = new_name(known)
-        if new.startswith("keras.") and not is_in_keras(new) and not _is_input_layer(known):
+        if new.startswith("keras.") and not is_in_keras(new):
             program.ask(node, f"Keras 3 has no {new}.", "The command")
         spelled = self.spell(new, node)
         if spelled != program.code(node):
+            if spelled.partition(".")[0] != self.bound(first_name(node)):
+                self.leave(node)
             program.edit(node, lambda _: cst.parse_expression(spelled))
 
-    def spell(self, new: str, node: cst.CSTNode) -> str:
+    def spell(self, new: str, node: Node) -> str:
         """Return how the program can write a new name in the place of a dotted name."""
         name = first_name(node)
         base = new_name(self.program.meaning(name))
@@ -116,7 +122,6 @@ class Names(DottedVisitor):
         root = next((root for root in MODULES if new.startswith(f"{root}.")), "")
         if not root:
             return self.program.code(node)
-        self.leave(node)
         return self.base(root, node) + new.removeprefix(root)
 
     def bound(self, name: cst.Name) -> str:
@@ -128,30 +133,32 @@ class Names(DottedVisitor):
             self.own_keras = "keras" if self.known["keras"] else self.program.free_name("keras")
         return self.own_keras if unnamed else name.value
 
-    def leave(self, node: cst.CSTNode) -> None:
+    def leave(self, node: Node) -> None:
         """Note that an import lost a use."""
         for statement in self.program.imports(node):
-            self.moved[statement, first_name(node).value] += 1
+            self.moved[statement, first_name(node).value].add(node)
 
-    def base(self, root: str, node: cst.CSTNode) -> str:
+    def base(self, root: str, node: Node) -> str:
         """Return a name for one of `MODULES`, which is imported if the program has none there."""
-        line = self.program.line(node)
+        place = self.program.position(node)
         for first, name in self.known[root]:
-            if first < line:
+            if first < place:
                 return name
         anchor = self.anchor(node)
         if (root, anchor) not in self.bases:
             name = self.bases[root, anchor] = self.program.free_name(MODULES[root])
             self.program.lines_after[anchor].append(import_line(root, name))
+            if isinstance(self.program.parents[anchor], cst.Module):
+                self.known[root].append((self.program.position(anchor), name))
         return self.bases[root, anchor]
 
-    def anchor(self, node: cst.CSTNode) -> cst.CSTNode:
+    def anchor(self, node: Node) -> Node:
         """Return the statement after which an import for a name belongs: where its own is."""
         program = self.program
         while not (found := program.imports(node)):
             values = [one for one in program.values(first_name(node)) if is_dotted(one)]
             if not values:
-                return next(iter(program.module.body))
+                return self.first_import
             node = values[0]
         statement = program.statement(found[0])
         while not isinstance(program.parents[statement], cst.Module) and not isinstance(
@@ -161,12 +168,8 @@ class Names(DottedVisitor):
         return statement
 
 
-def _is_input_layer(name: str) -> bool:
-    return name == "keras.layers.InputLayer"
-
-
 class _Known(cst.CSTVisitor):
-    """Collects the names that a program has for `MODULES`, and their lines."""
+    """Collects the names that a program has for `MODULES`, and where it binds them."""
 
     def __init__(self, program: Program, known):
         super().__init__()
@@ -178,10 +181,10 @@ class _Known(cst.CSTVisitor):
     def visit_ClassDef(self, node):
         return False
 
-    def add(self, name: str, full: str, node: cst.CSTNode) -> None:
+    def add(self, name: str, full: str, node: Node) -> None:
         """Note a name, unless it stands for something else."""
         if (new := new_name(meaning(full))) in MODULES:
-            self.known[new].append((self.program.line(node), name))
+            self.known[new].append((self.program.position(node), name))
 
     def visit_Import(self, node):
         for alias in node.names:
@@ -202,7 +205,7 @@ def items(node: cst.ImportFrom) -> list[tuple[str, str, cst.ImportAlias]]:
     """Return the full name of each name that a statement imports, what it is bound to, and it."""
     if node.relative or isinstance(node.names, cst.ImportStar):
         return []
-    module = get_full_name_for_node(cst.ensure_type(node.module, cst.BaseExpression))
+    module = get_full_name_for_node(node.module or "")
     return [
         (
             f"{module}.{alias.evaluated_name}",
@@ -224,6 +227,12 @@ def import_line(new: str, name: str) -> str:
     return line if name == last else f"{line} as {name}"
 
 
+def small_statements(lines: list[str]) -> list[cst.BaseSmallStatement]:
+    """Return the statements of some lines, each once."""
+    parsed = [cst.parse_statement(line) for line in dict.fromkeys(lines)]
+    return [cst.ensure_type(one, cst.SimpleStatementLine).body[0] for one in parsed]
+
+
 class Imports(cst.CSTVisitor):
     """Rewrites the statements that bind old names."""
 
@@ -233,7 +242,7 @@ class Imports(cst.CSTVisitor):
 
     def is_unused(self, node: cst.Import | cst.ImportFrom, name: str) -> bool:
         """Return whether a name has lost all of its uses."""
-        moved = self.names.moved[node, name]
+        moved = len(self.names.moved[node, name])
         return 0 < moved == self.program.num_references(node, name)
 
     def visit_Import(self, node):
@@ -247,13 +256,8 @@ class Imports(cst.CSTVisitor):
             if alias.asname and new != full:
                 lines.append(import_line(new, name))
             elif new != full:
-                root = full.partition(".")[0]
-                bound = cst.Name(root)
-                lines.append(
-                    import_line("keras", self.names.own_keras or "keras")
-                    if root == "tf_keras"
-                    else f"import {bound.value}"
-                )
+                own = self.names.own_keras or "keras"
+                lines.append(import_line("keras", own) if name == "tf_keras" else f"import {name}")
             else:
                 kept.append(alias)
         self.replace(node, kept, lines)
@@ -271,7 +275,7 @@ class Imports(cst.CSTVisitor):
                 kept.append(alias)
             else:
                 new_items.append((new, name, alias))
-            if new.startswith("keras.") and not is_in_keras(new) and not _is_input_layer(new):
+            if new.startswith("keras.") and not is_in_keras(new):
                 self.program.ask(node, f"Keras 3 has no {new}.", "The command")
         modules = {new.rpartition(".")[0] for new, _, _ in new_items}
         same = all(new.endswith(f".{one.evaluated_name}") for new, _, one in new_items)
@@ -289,8 +293,7 @@ class Imports(cst.CSTVisitor):
         """Keep some names of an import, and add lines for others."""
         if len(kept) == len(node.names):
             return
-        new = [cst.ensure_type(cst.parse_statement(line), cst.SimpleStatementLine).body[0]
-               for line in dict.fromkeys(lines)]
+        new = small_statements(lines)
         if kept:
             last = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
             new.insert(0, node.with_changes(names=[*kept[:-1], last]))
@@ -306,7 +309,7 @@ class Imports(cst.CSTVisitor):
         if not moved:
             return
         lines = [import_line(new, target.value) for target, _, new in moved]
-        new = [cst.parse_statement(line).body[0] for line in dict.fromkeys(lines)]
+        new = small_statements(lines)
         gone = {id(value) for _, value, _ in moved}
         places = [i for i, (_, value) in enumerate(pairs(node)) if id(value) not in gone]
 

@@ -68,10 +68,7 @@ RENAMED = (
     (r"keras\.optimizers\.(legacy|experimental)\b", "keras.optimizers"),
     (r"keras\.layers\.experimental(\.preprocessing)?\b", "keras.layers"),
     (r"keras\.utils\.np_utils\b", "keras.utils"),
-    *(
-        (rf"keras\.backend\.{old}\b(?!\.)", f"keras.{new}")
-        for old, new in OPS.items()
-    ),
+    *((rf"keras\.backend\.{old}\b(?!\.)", f"keras.{new}") for old, new in OPS.items()),
     *(
         (rf"keras\.(losses|metrics)\.{old}$", rf"keras.\1.{new}")
         for old, new in SHORT_NAMES.items()

@@ -2,7 +2,8 @@
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import libcst as cst
 from libcst import metadata
@@ -10,6 +11,8 @@ from libcst.helpers import get_full_name_for_node
 
 from tfp_vae.migration.names import is_in_keras, meaning
 
+# A node of any kind; mypy would miss the fields of a kind that a matcher has made sure of.
+Node: TypeAlias = Any
 MARK = "# TODO(tfp-vae migrate): "
 PAGE = 'See docs/migration.md, "{}".'
 STATEMENTS = (cst.SimpleStatementLine, cst.BaseCompoundStatement)
@@ -38,19 +41,19 @@ class Program:
             ) from None
         self.module = wrapper.module
         self.scopes = wrapper.resolve(metadata.ScopeProvider)
-        self.parents = wrapper.resolve(metadata.ParentNodeProvider)
+        self.parents: Mapping[Node, Node] = wrapper.resolve(metadata.ParentNodeProvider)
         self.positions = wrapper.resolve(metadata.PositionProvider)
-        self.edits = collections.defaultdict[cst.CSTNode, list[Callable]](list)
-        self.comments = collections.defaultdict[cst.CSTNode, list[str]](list)
-        self.lines_before = collections.defaultdict[cst.CSTNode, list[str]](list)
-        self.lines_after = collections.defaultdict[cst.CSTNode, list[str]](list)
+        self.edits = collections.defaultdict[Node, list[Callable]](list)
+        self.comments = collections.defaultdict[Node, list[str]](list)
+        self.lines_before = collections.defaultdict[Node, list[str]](list)
+        self.lines_after = collections.defaultdict[Node, list[str]](list)
         self.stars = list[str]()  # meanings of modules of which all names are imported
         self.aliases = dict[str, str]()  # meanings of names that assignments bind
         self.changes = 0
 
     # What nodes mean.
 
-    def meaning(self, node: cst.CSTNode) -> str:
+    def meaning(self, node: Node) -> str:
         """Return what a name or a dotted name means, as `names.meaning` spells it.
 
         It is empty if the node is something else, or if the name is not one of an import.
@@ -77,7 +80,7 @@ class Program:
                 return f"{module}.{name}"
         return ""
 
-    def values(self, node: cst.CSTNode) -> list[cst.BaseExpression]:
+    def values(self, node: Node) -> list[cst.BaseExpression]:
         """Return what a name is assigned in its scope; nothing if the node is not a name."""
         scope = self.scopes.get(node)
         if scope is None or not isinstance(node, cst.Name):
@@ -88,17 +91,17 @@ class Program:
             for value in self._assigned(getattr(assignment, "node", None))
         ]
 
-    def _assigned(self, target: cst.CSTNode | None) -> Iterator[cst.BaseExpression]:
+    def _assigned(self, target: Node) -> Iterator[cst.BaseExpression]:
         above = self.parents.get(target)
         statement = self.parents.get(above)
         if isinstance(above, cst.AssignTarget) and isinstance(statement, cst.Assign):
             yield statement.value
 
-    def makers(self, node: cst.CSTNode) -> set[str]:
+    def makers(self, node: Node) -> set[str]:
         """Return the meanings of the functions whose results a name is assigned."""
         return {self.meaning(one.func) for one in self.values(node) if isinstance(one, cst.Call)}
 
-    def imports(self, node: cst.CSTNode) -> list[cst.Import | cst.ImportFrom]:
+    def imports(self, node: Node) -> list[Node]:
         """Return the imports that bind the first name of a dotted name."""
         scope = self.scopes.get(node)
         found = scope[first_name(node).value] if scope else ()
@@ -106,7 +109,7 @@ class Program:
 
     def num_references(self, statement: cst.Import | cst.ImportFrom, name: str) -> int:
         """Return how often a program uses a name that an import binds."""
-        scope = self.scopes[statement]
+        scope: Any = self.scopes[statement]
         return sum(
             len(one.references)
             for one in scope.assignments
@@ -124,28 +127,29 @@ class Program:
 
     # Where nodes are.
 
-    def statement(self, node: cst.CSTNode) -> cst.CSTNode:
+    def statement(self, node: Node) -> Node:
         """Return the innermost statement around a node; comments stand above it."""
         while not isinstance(node, STATEMENTS):
             node = self.parents[node]
         return node
 
-    def line(self, node: cst.CSTNode) -> int:
-        """Return the line on which a node begins."""
-        return self.positions[node].start.line
+    def position(self, node: Node) -> tuple[int, int]:
+        """Return the line and the column where a node begins."""
+        start = self.positions[node].start
+        return start.line, start.column
 
-    def code(self, node: cst.CSTNode) -> str:
+    def code(self, node: Node) -> str:
         """Return a node as the program writes it."""
         return self.module.code_for_node(node)
 
     # What is to be done.
 
-    def edit(self, node: cst.CSTNode, change: Callable) -> None:
+    def edit(self, node: Node, change: Callable) -> None:
         """Replace a node by `change(node)`."""
         self.edits[node].append(change)
         self.changes += 1
 
-    def ask(self, node: cst.CSTNode, text: str, section: str) -> None:
+    def ask(self, node: Node, text: str, section: str) -> None:
         """Put a comment above the statement of a node, unless it is there."""
         statement = self.statement(node)
         comment = f"{MARK}{text} {PAGE.format(section)}"
@@ -169,7 +173,7 @@ class _Editor(cst.CSTTransformer):
     def __init__(self, program: Program):
         super().__init__()
         self.program = program
-        self.dropped = set[cst.CSTNode]()  # empty lines of code, of which only comments stay
+        self.dropped = set[Node]()  # of which only the comments above them stay
 
     def on_leave(self, original_node, updated_node):
         new = super().on_leave(original_node, updated_node)
@@ -177,17 +181,19 @@ class _Editor(cst.CSTTransformer):
             new = change(new)
         if not isinstance(original_node, STATEMENTS):
             return new
-        first, *rest = [
+        lines = [
             *map(cst.parse_statement, self.program.lines_before.get(original_node, ())),
             *_lines(original_node, new.with_changes(leading_lines=())),
             *map(cst.parse_statement, self.program.lines_after.get(original_node, ())),
         ]
+        first: Node = lines[0]
         comments = self.program.comments.get(original_node, ())
         notes = [cst.EmptyLine(comment=cst.Comment(one)) for one in comments]
         first = first.with_changes(leading_lines=[*updated_node.leading_lines, *notes])
         if isinstance(first, cst.SimpleStatementLine) and not first.body:
+            first = first.with_changes(body=[cst.Pass()])  # LibCST would forget its comments
             self.dropped.add(first)
-        return cst.FlattenSentinel([first, *rest])
+        return cst.FlattenSentinel([first, *lines[1:]])
 
     def leave_IndentedBlock(self, original_node, updated_node):
         return self._without_dropped(updated_node)
@@ -198,14 +204,16 @@ class _Editor(cst.CSTTransformer):
     def _without_dropped(self, block):
         """Return a block without its empty statements, whose comments the next statement gets."""
         body, pending = [], []
-        for statement in block.body:
-            leading = [*pending, *statement.leading_lines]
-            pending = []
+        for number, statement in enumerate(block.body):
+            leading = [*statement.leading_lines]
+            if any(line.comment for line in pending) or not leading:
+                leading = [*pending, *leading]
+            if not body and number:  # no empty lines where the first statements were
+                leading = [*itertools.dropwhile(lambda line: line.comment is None, leading)]
             if statement in self.dropped:
-                pending = leading if any(line.comment for line in leading) else []
-                if comment := statement.trailing_whitespace.comment:
-                    pending = [*leading, cst.EmptyLine(comment=comment)]
+                pending = leading
             else:
+                pending = []
                 body.append(statement.with_changes(leading_lines=leading))
         if not body and isinstance(block, cst.IndentedBlock):
             body = [cst.parse_statement("pass").with_changes(leading_lines=pending)]
@@ -213,7 +221,7 @@ class _Editor(cst.CSTTransformer):
         return block.with_changes(body=body, footer=[*pending, *block.footer])
 
 
-def _lines(original: cst.CSTNode, new: cst.CSTNode) -> list[cst.CSTNode]:
+def _lines(original: Node, new: Node) -> list[Node]:
     """Return a line of one statement as several, if several came of it."""
     if not isinstance(new, cst.SimpleStatementLine) or len(original.body) > 1 or len(new.body) < 2:
         return [new]
@@ -224,14 +232,14 @@ def _lines(original: cst.CSTNode, new: cst.CSTNode) -> list[cst.CSTNode]:
     return [*lines, last.with_changes(trailing_whitespace=new.trailing_whitespace)]
 
 
-def is_dotted(node: cst.CSTNode) -> bool:
+def is_dotted(node: Node) -> bool:
     """Return whether a node is a name, or names with dots between them."""
     while isinstance(node, cst.Attribute):
         node = node.value
     return isinstance(node, cst.Name)
 
 
-def first_name(node: cst.CSTNode) -> cst.Name:
+def first_name(node: Node) -> cst.Name:
     """Return the first of names with dots between them."""
     while isinstance(node, cst.Attribute):
         node = node.value

@@ -1,0 +1,20 @@
+"""All steps from an old program to the new one."""
+
+from tfp_vae.migration.calls import Calls
+from tfp_vae.migration.idioms import IDIOMS
+from tfp_vae.migration.imports import Aliases, Imports, Names
+from tfp_vae.migration.program import Program
+
+
+def rewritten(text: str) -> tuple[str, int, list[str]]:
+    """Return the new program, the number of its changes, and its new comments.
+
+    Raises:
+        ValueError: if the text is not Python.
+    """
+    program = Program(text)
+    program.module.visit(Aliases(program))
+    names = Names(program)
+    for visitor in (names, Calls(program, names, IDIOMS), Imports(program, names)):
+        program.module.visit(visitor)
+    return program.edited(), program.changes, program.questions
