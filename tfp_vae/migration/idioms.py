@@ -64,6 +64,13 @@ def default_axis(calls: Calls, call: cst.Call) -> None:
         calls.set_arguments(call, lambda args: with_keyword(args, "axis", axis))
 
 
+def no_input(calls: Calls, call: cst.Call) -> None:
+    """`model(0.0)` becomes `model(None)`, as Keras 3 takes no numbers for tensors."""
+    number = m.Arg(m.Float() | m.Integer(), keyword=None)
+    if call.args and m.matches(call.args[0], number) and calls.is_model(call.func):
+        calls.program.edit(call.args[0], lambda arg: arg.with_changes(value=cst.Name("None")))
+
+
 def named_weight(calls: Calls, call: cst.Call) -> None:
     """`add_weight("w", shape)` becomes `add_weight(name="w", shape=shape)`."""
     positional = [one for one in call.args if not one.keyword and not one.star]
@@ -193,7 +200,9 @@ def legacy_switch(calls: Calls, call: cst.Call) -> None:
 LOOPS = {"workers": "", "use_multiprocessing": "", "max_queue_size": ""}
 IDIOMS: tuple[tuple[str, Callable[[Calls, cst.Call], None]], ...] = (
     (r"keras\.layers\.InputLayer", shapes.input_layer),
-    (r".*", shapes.layer_with_shape),
+    (r"(?!keras\.(applications\.|layers\.InputLayer$)).*", shapes.layer_with_shape),
+    (r"keras\.(models\.)?Model", shapes.input_of_model),
+    (r".*", no_input),
     (r"\.save", saving.written(KERAS)),
     (r"keras\.(models\.)?save_model", saving.written(KERAS, 1)),
     (r"\.save_weights", saving.written(WEIGHTS)),
@@ -232,7 +241,8 @@ IDIOMS: tuple[tuple[str, Callable[[Calls, cst.Call], None]], ...] = (
         asks("Keras 3 has no predict_classes: take the argmax of predict, or predict(x) > 0.5."),
     ),
     (r"\.add_loss", loss_of_model),
-    (r"\.add_weight", named_weight),
+    (r"\.add_variable", method("add_weight")),
+    (r"\.add_(weight|variable)", named_weight),
     (r"tensorflow\.(?!saved_model|compat).*", symbolic_argument),
     (r"\.(log_prob|prob|mean|mode|sample|stddev|variance|entropy)", symbolic_argument),
     (r"os\.(putenv|environ\.setdefault)", legacy_switch),

@@ -91,7 +91,7 @@ class Names(DottedVisitor):
         self.known = collections.defaultdict[str, list[tuple[tuple[int, int], str]]](list)
         program.module.visit(_Known(program, self.known))
         imports = m.SimpleStatementLine([m.Import() | m.ImportFrom(module=~m.Name("__future__"))])
-        self.first_import = next(iter(m.findall(program.module, imports)), program.module.body[0])
+        self.first_import = next(iter(m.findall(program.module, imports)), None)
 
     def on_name(self, node):
         program = self.program

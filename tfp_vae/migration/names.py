@@ -22,6 +22,7 @@ OTHER_OPS = {
     "cast": "ops.cast",
     "clip": "ops.clip",
     "get_value": "ops.convert_to_numpy",
+    "int_shape": "ops.shape",
     "permute_dimensions": "ops.transpose",
     "pow": "ops.power",
     "random_normal": "random.normal",

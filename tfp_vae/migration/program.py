@@ -9,7 +9,7 @@ import libcst as cst
 from libcst import metadata
 from libcst.helpers import get_full_name_for_node
 
-from tfp_vae.migration.names import is_in_keras, meaning
+from tfp_vae.migration.names import is_in_keras, meaning, new_name
 
 # A node of any kind; mypy would miss the fields of a kind that a matcher has made sure of.
 Node: TypeAlias = Any
@@ -64,7 +64,9 @@ class Program:
         found = {self._meaning(one) for one in scope.get_qualified_names_for(node)}
         if not found:
             return self._from_star(str(get_full_name_for_node(node)))
-        return found.pop() if len(found) == 1 else ""
+        if len({new_name(one) for one in found}) > 1:
+            return ""
+        return max(found, key=len)  # of imports in `try` and `except`
 
     def _meaning(self, name: metadata.QualifiedName) -> str:
         if name.source is metadata.QualifiedNameSource.IMPORT:

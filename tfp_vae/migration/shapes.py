@@ -3,8 +3,8 @@
 import libcst as cst
 from libcst import matchers as m
 
-from tfp_vae.migration.calls import LAYERS, Calls, keyword_of, receiver, renamed, without
-from tfp_vae.migration.program import Node
+from tfp_vae.migration.calls import LAYERS, Calls, argument, keyword_of, receiver, renamed, without
+from tfp_vae.migration.program import Node, first_name
 
 SHAPES = ("input_shape", "batch_input_shape", "input_dim")
 FIRST_IN_LIST, FIRST_ADDED, NOT_FIRST, UNKNOWN = range(4)
@@ -29,11 +29,23 @@ def input_layer(calls: Calls, call: cst.Call) -> None:
     calls.program.edit(call, change)
 
 
+def input_of_model(calls: Calls, call: cst.Call) -> None:
+    """`Model(sequential.inputs, y)` becomes `Model(sequential.inputs[0], y)`: not a list of one."""
+    inputs = argument(call, "inputs", 0)
+    if (
+        inputs
+        and m.matches(inputs.value, m.Attribute(m.Name(), m.Name("inputs")))
+        and any("Sequential" in one for one in calls.makers(first_name(inputs.value)))
+    ):
+        only = cst.parse_expression(f"{calls.program.code(inputs.value)}[0]")
+        calls.program.edit(inputs, lambda arg: arg.with_changes(value=only))
+
+
 def layer_with_shape(calls: Calls, call: cst.Call) -> None:
     """A layer with `input_shape=` gets an `Input` before it, where it is first in a model."""
     given = [keyword_of(one) for one in call.args if keyword_of(one) in SHAPES]
     name = calls.program.meaning(call.func)
-    if not given or name.startswith("keras.applications."):
+    if not given:
         return
     place = _place(calls, call)
     if place == UNKNOWN:
