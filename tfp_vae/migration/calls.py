@@ -1,5 +1,6 @@
 """The calls of a program, and how idioms change their arguments."""
 
+import collections
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -41,7 +42,8 @@ class Calls(cst.CSTVisitor):
         code = program.module.code
         self.uses_keras = re.search(r"\b(tf_)?keras\b|\btfp\.layers\b", code) is not None
         self.saves = re.search(r"\bsave(_weights|_model)?\(|\bModelCheckpoint\(", code) is not None
-        self.filled = set[str]()  # models that have layers, as the program spells them
+        # Blocks in which a model gets a layer; the model is as the program spells it.
+        self.filled = collections.defaultdict[str, list[Node]](list)
 
     def visit_Call(self, node):
         name = self.name(node)
@@ -51,7 +53,12 @@ class Calls(cst.CSTVisitor):
 
     def leave_Call(self, original_node):
         if self.name(original_node) == ".add":
-            self.filled.add(self.program.code(receiver(original_node)))
+            self.fill(receiver(original_node))
+
+    def fill(self, model: Node) -> None:
+        """Note that a model has a layer."""
+        block = self.program.parents[self.program.statement(model)]
+        self.filled[self.program.code(model)].append(block)
 
     def visit_Assign(self, node):
         place = node.targets[0].target
@@ -59,9 +66,9 @@ class Calls(cst.CSTVisitor):
             self.names.leave(place.value)
             self.program.edit(node, lambda _: cst.RemoveFromParent())
         for target in node.targets:
-            self.filled.discard(self.program.code(target.target))
-            if isinstance(node.value, cst.Call) and node.value.args:
-                self.filled.add(self.program.code(target.target))
+            self.filled.pop(self.program.code(target.target), None)
+            if isinstance(node.value, cst.Call) and argument(node.value, "layers", 0):
+                self.fill(target.target)
 
     def visit_Attribute(self, node):
         """`optimizer.lr` becomes `optimizer.learning_rate`."""

@@ -175,6 +175,19 @@ def _is_symbolic(calls: Calls, node: Node, depth: int) -> bool:
     )
 
 
+def decay(calls: Calls, call: cst.Call) -> None:
+    """Ask about an optimizer whose rate decays."""
+    given = argument(call, "decay")
+    if given and calls.program.code(given.value) in ("0", "0.", "0.0"):
+        calls.set_arguments(call, lambda args: without(args, "decay"))
+    elif given:
+        calls.ask(
+            call,
+            "Keras 3 ignores decay: the learning rate keras.optimizers.schedules.InverseTimeDecay"
+            "(learning_rate, 1, decay) is the same.",
+        )
+
+
 def method_of_optimizer(calls: Calls, call: cst.Call) -> None:
     """Ask about `optimizer.minimize`."""
     if any(OPTIMIZERS.match(one) for one in calls.makers(receiver(call))):
@@ -214,16 +227,11 @@ IDIOMS: tuple[tuple[str, Callable[[Calls, cst.Call], None]], ...] = (
     (r"tfp\.layers\.KLDivergenceAddLoss", added_loss),
     (r"(tfp|tfp_vae)\.layers\.KLDivergence\w+", prior_with_variables),
     (OPTIMIZERS.pattern, keywords({"lr": "learning_rate"})),
-    (
-        OPTIMIZERS.pattern,
-        asks(
-            "Keras 3 ignores decay: the learning rate keras.optimizers.schedules.InverseTimeDecay"
-            "(learning_rate, 1, decay) is the same.",
-            given="decay",
-        ),
-    ),
+    (OPTIMIZERS.pattern, decay),
     (r"\.minimize", method_of_optimizer),
     (r"keras\.layers\.Embedding", keywords({"input_length": ""})),
+    (r"keras\.regularizers\.(l1|L1)", keywords({"l": "l1"})),
+    (r"keras\.regularizers\.(l2|L2)", keywords({"l": "l2"})),
     (r"keras\.layers\.LeakyReLU", keywords({"alpha": "negative_slope"})),
     (r"keras\.callbacks\.ModelCheckpoint", asks("Keras 3 has no period.", given="period")),
     (rf"keras\.backend\.({'|'.join(AXIS_OPS)})", default_axis),

@@ -15,6 +15,22 @@ MODULES = {"keras": "keras", "tfp_vae.layers": "tfpl"}
 OLDER = ("tensorflow.compat.v1.keras", "tensorflow.compat.v1.train", "tensorflow.python.keras")
 
 
+def is_unknown(known: str) -> bool:
+    """Return whether a meaning has no new name.
+
+    >>> is_unknown("keras.layers.Dense"), is_unknown("keras.layers.LocallyConnected1D")
+    (False, True)
+    """
+    new = new_name(known)
+    return known.startswith(OLDER) or (new.startswith("keras.") and not is_in_keras(new))
+
+
+def ask_if_unknown(program: Program, node: Node, known: str) -> None:
+    """Put a comment above a name that has no new one."""
+    if is_unknown(known) and not known.startswith("keras.losses.Reduction"):
+        program.ask(node, f"Keras 3 has no {new_name(known)}.", "The command")
+
+
 class DottedVisitor(cst.CSTVisitor):
     """Calls `on_name` once for each name, or names with dots between them, that a program uses."""
 
@@ -98,16 +114,14 @@ class Names(DottedVisitor):
         known = program.meaning(node)
         if not known or isinstance(program.parents.get(node), cst.AssignTarget):
             return
-        if known.startswith(OLDER):
-            program.ask(node, f"{known} is not rewritten; use its like in Keras 3.", "The command")
+        first = program.meaning(first_name(node))
+        if not is_unknown(first):  # else its import has the comment
+            ask_if_unknown(program, node, known)
         if known.startswith("keras.losses.Reduction."):
             text = known.rpartition(".")[2].lower().replace("auto", "sum_over_batch_size")
             self.leave(node)
             return program.edit(node, lambda _: cst.SimpleString(f'"{text}"'))
-        new = new_name(known)
-        if new.startswith("keras.") and not is_in_keras(new):
-            program.ask(node, f"Keras 3 has no {new}.", "The command")
-        spelled = self.spell(new, node)
+        spelled = self.spell(new_name(known), node)
         if spelled != program.code(node):
             if spelled.partition(".")[0] != self.bound(first_name(node)):
                 self.leave(node)
@@ -253,6 +267,8 @@ class Imports(cst.CSTVisitor):
             new = new_name(meaning(full))
             if self.is_unused(node, name):
                 continue
+            if alias.asname:
+                ask_if_unknown(self.program, node, meaning(full))
             if alias.asname and new != full:
                 lines.append(import_line(new, name))
             elif new != full:
@@ -271,12 +287,11 @@ class Imports(cst.CSTVisitor):
             new = new_name(meaning(full))
             if self.is_unused(node, name):
                 continue
+            ask_if_unknown(self.program, node, meaning(full))
             if new == full:
                 kept.append(alias)
             else:
                 new_items.append((new, name, alias))
-            if new.startswith("keras.") and not is_in_keras(new):
-                self.program.ask(node, f"Keras 3 has no {new}.", "The command")
         modules = {new.rpartition(".")[0] for new, _, _ in new_items}
         same = all(new.endswith(f".{one.evaluated_name}") for new, _, one in new_items)
         if len(new_items) == len(node.names) and len(modules) == 1 and same:

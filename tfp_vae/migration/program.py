@@ -135,6 +135,14 @@ class Program:
             node = self.parents[node]
         return node
 
+    def around(self, node: Node) -> list[Node]:
+        """Return all nodes of a function, or of the module, that a node is in."""
+        found = []
+        while not isinstance(node, cst.Module | cst.FunctionDef):
+            node = self.parents[node]
+            found.append(node)
+        return found
+
     def position(self, node: Node) -> tuple[int, int]:
         """Return the line and the column where a node begins."""
         start = self.positions[node].start

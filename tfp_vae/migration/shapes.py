@@ -51,7 +51,7 @@ def layer_with_shape(calls: Calls, call: cst.Call) -> None:
     if place == UNKNOWN:
         if LAYERS.match(name):
             text = f"Put a keras.Input of this shape before the layer and leave out {given[0]}=."
-            calls.ask(call, text, "Keras 3 expects the shape in an `Input`.")
+            calls.ask(call, text, "Keras 3 expects the shape in an `Input`")
         return
     calls.set_arguments(call, lambda args: without(args, *SHAPES, "batch_size"))
     if place == NOT_FIRST:
@@ -80,9 +80,15 @@ def _place(calls: Calls, call: cst.Call) -> int:
             return UNKNOWN
         return FIRST_IN_LIST if around.elements[0] is above else NOT_FIRST
     if isinstance(around, cst.Call) and calls.name(around) == ".add":
-        if calls.program.code(receiver(around)) in calls.filled:
+        statement, filled = (
+            calls.program.statement(call),
+            calls.filled[calls.program.code(receiver(around))],
+        )
+        above_it = calls.program.around(statement)
+        if any(block in above_it for block in filled):
             return NOT_FIRST
-        return FIRST_ADDED if m.matches(calls.program.statement(call), ADDED) else UNKNOWN
+        once = not any(isinstance(one, cst.For | cst.While) for one in above_it)
+        return FIRST_ADDED if once and not filled and m.matches(statement, ADDED) else UNKNOWN
     return UNKNOWN
 
 
