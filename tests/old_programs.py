@@ -1,7 +1,6 @@
 """Programs as they were written for tf_keras and tfp.layers; each runs on them as it stands.
 
-A row has a name, the layers it needs beside those of an older version of this package, the number of
-comments that ask for a decision without which it does not run, and lines that the new program has.
+Without the decision that a comment asks for, the new program may raise an error.
 """
 
 from typing import NamedTuple
@@ -12,9 +11,9 @@ class Program(NamedTuple):
 
     text: str
     lines: tuple[str, ...]  # of the new program, without indent
-    runs: bool = True  # after the command alone
-    asks: int = 0
-    needs: tuple[str, ...] = ()
+    asks: int = 0  # comments that ask for a decision
+    error: type[Exception] | None = None  # of the new program before that decision
+    needs: tuple[str, ...] = ()  # layers that may be missing
 
 
 PROGRAMS = {
@@ -418,7 +417,7 @@ model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
 model.save("folder", save_format="tf")
 """,
         ('model.save("folder")',),
-        runs=False,
+        error=ValueError,
         asks=1,
     ),
     "an exact divergence as a loss": Program(
@@ -464,7 +463,7 @@ model = tfk.Sequential([
 model(np.ones([4, 3], "float32"))
 """,
         ("prior = tfd.MultivariateNormalDiag(loc)",),
-        runs=False,
+        error=ValueError,
         asks=2,
     ),
     "weights, draws and functions": Program(
@@ -582,7 +581,7 @@ import tf_keras
 layer = tf_keras.layers.LocallyConnected1D(2, 3)
 """,
         ("layer = keras.layers.LocallyConnected1D(2, 3)",),
-        runs=False,
+        error=AttributeError,
         asks=1,
     ),
     "TensorFlow on symbols": Program(
@@ -594,7 +593,7 @@ hidden = tf_keras.layers.Dense(2)(inputs)
 model = tf_keras.Model(inputs, tf.exp(hidden))
 """,
         ("model = keras.Model(inputs, tf.exp(hidden))",),
-        runs=False,
+        error=ValueError,
         asks=1,
     ),
     "a loss of a functional model": Program(
@@ -606,7 +605,7 @@ model = keras.Model(inputs, hidden)
 model.add_loss(keras.backend.mean(hidden))
 """,
         ("import keras", "hidden = keras.layers.Dense(2)(inputs)"),
-        runs=False,
+        error=NotImplementedError,
         asks=1,
     ),
     "a rate that decays": Program(
@@ -615,7 +614,7 @@ import tf_keras
 adam = tf_keras.optimizers.legacy.Adam(learning_rate=0.1, decay=1e-3)
 """,
         ("adam = keras.optimizers.Adam(learning_rate=0.1, decay=1e-3)",),
-        runs=False,
+        error=UserWarning,
         asks=1,
     ),
     "a shape in a layer by itself": Program(
@@ -627,7 +626,7 @@ model = tf_keras.Sequential([first])
 assert model(np.ones([4, 3])).shape == (4, 2)
 """,
         ("first = keras.layers.Dense(2, input_shape=(3,))",),
-        runs=False,  # Keras 3 warns
+        error=UserWarning,
         asks=1,
     ),
     "everything by stars": Program(
