@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import libcst as cst
 from libcst import matchers as m
 
-from tfp_vae.migration.imports import Names
-from tfp_vae.migration.program import Node, Program
+from tfp_vae.migration.program import SECTION, Node, Program
+from tfp_vae.migration.uses import Uses
 
 LAYERS = re.compile(r"(keras|tfp|tfp_vae)\.layers\.\w+$")
 MODELS = re.compile(r"keras\.(models\.)?(Sequential|Model|load_model)$")
@@ -16,8 +16,6 @@ OPTIMIZERS = re.compile(r"keras\.optimizers\.(legacy\.|experimental\.)?\w+$")
 # The place in `os.environ` that makes `tf.keras` the old Keras.
 SWITCH = m.MatchRegex(r"""['"]TF_USE_LEGACY_KERAS['"]""")
 LEGACY = m.Subscript(slice=[m.SubscriptElement(m.Index(m.SimpleString(SWITCH)))])
-# Comments that need no row of their own name this section of the page.
-SECTION = "The command"
 
 
 class Calls(cst.CSTVisitor):
@@ -25,7 +23,7 @@ class Calls(cst.CSTVisitor):
 
     Args:
         program: The program; it collects the edits.
-        names: Its names.
+        uses: Its names in use.
         idioms: Patterns of the meaning of what is called, of a method its name after a dot, with
             functions of this object and the call.
     """
@@ -33,11 +31,11 @@ class Calls(cst.CSTVisitor):
     def __init__(
         self,
         program: Program,
-        names: Names,
+        uses: Uses,
         idioms: Iterable[tuple[str, Callable[["Calls", cst.Call], None]]],
     ):
         super().__init__()
-        self.program, self.names = program, names
+        self.program, self.uses = program, uses
         self.idioms = [(re.compile(pattern), idiom) for pattern, idiom in idioms]
         code = program.module.code
         self.uses_keras = re.search(r"\b(tf_)?keras\b|\btfp\.layers\b", code) is not None
@@ -63,7 +61,7 @@ class Calls(cst.CSTVisitor):
     def visit_Assign(self, node):
         place = node.targets[0].target
         if m.matches(place, LEGACY) and self.program.meaning(place.value) == "os.environ":
-            self.names.leave(place.value)
+            self.uses.leave(place.value)
             self.program.edit(node, lambda _: cst.RemoveFromParent())
         for target in node.targets:
             self.filled.pop(self.program.code(target.target), None)
@@ -134,9 +132,12 @@ def keyword_of(arg: cst.Arg) -> str:
 
 def without(args: Sequence[cst.Arg], *keywords: str) -> list[cst.Arg]:
     """Return arguments without those of some keywords."""
-    kept = [one for one in args if not one.keyword or keyword_of(one) not in keywords]
-    if kept and kept[-1] is not args[-1]:
-        kept[-1] = kept[-1].with_changes(comma=args[-1].comma)
+    kept: list[cst.Arg] = []
+    for one in args:
+        if not one.keyword or keyword_of(one) not in keywords:
+            kept.append(one)
+        elif kept and not m.findall(kept[-1].comma, m.Comment()):
+            kept[-1] = kept[-1].with_changes(comma=one.comma)  # with a comment after it
     return kept
 
 

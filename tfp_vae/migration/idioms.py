@@ -10,7 +10,6 @@ from tfp_vae.migration import saving, shapes
 from tfp_vae.migration.calls import (
     LAYERS,
     OPTIMIZERS,
-    SECTION,
     Calls,
     argument,
     keyword_of,
@@ -20,7 +19,7 @@ from tfp_vae.migration.calls import (
     without,
 )
 from tfp_vae.migration.names import AXIS_OPS
-from tfp_vae.migration.program import Node
+from tfp_vae.migration.program import SECTION, Node
 from tfp_vae.migration.saving import KERAS, WEIGHTS
 
 VARIABLES = re.compile(r"tensorflow\.Variable|tensorflow_probability\.util\.(Transformed|Deferred)")
@@ -206,7 +205,7 @@ def legacy_switch(calls: Calls, call: cst.Call) -> None:
     """Take out a call that sets `TF_USE_LEGACY_KERAS`."""
     statement = calls.program.parents[call]
     if "TF_USE_LEGACY_KERAS" in calls.program.code(call) and isinstance(statement, cst.Expr):
-        calls.names.leave(call.func)
+        calls.uses.leave(call.func)
         calls.program.edit(statement, lambda _: cst.RemoveFromParent())
 
 

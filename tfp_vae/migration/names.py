@@ -76,6 +76,10 @@ RENAMED = (
     ),
 )
 
+# Patterns of meanings that this package does not rename, and of those that become literals.
+OLDER = r"tensorflow\.(compat\.v1\.(keras|train)|python\.keras|train\.\w+Optimizer)\b"
+LITERALS = r"keras\.losses\.Reduction\b"
+
 
 def meaning(name: str) -> str:
     """Return what a full name means.
@@ -103,6 +107,18 @@ def _replaced(name: str, table) -> str:
     for pattern, replacement in table:
         name = re.sub(f"^{pattern}", replacement, name)
     return name
+
+
+def is_unknown(meaning: str) -> bool:
+    """Return whether a meaning has no new name in Keras 3.
+
+    >>> is_unknown("keras.layers.Dense"), is_unknown("keras.layers.LocallyConnected1D")
+    (False, True)
+    """
+    new = new_name(meaning)
+    if re.match(OLDER, meaning):
+        return True
+    return new.startswith("keras.") and not is_in_keras(new) and not re.match(LITERALS, new)
 
 
 @functools.cache

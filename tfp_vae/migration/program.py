@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import libcst as cst
@@ -14,6 +14,8 @@ from tfp_vae.migration.names import is_in_keras, meaning, new_name
 # A node of any kind; mypy would miss the fields of a kind that a matcher has made sure of.
 Node: TypeAlias = Any
 MARK = "# TODO(tfp-vae migrate): "
+# The section of the page for comments that have no row of their own.
+SECTION = "The command"
 PAGE = 'See docs/migration.md, "{}".'
 STATEMENTS = (cst.SimpleStatementLine, cst.BaseCompoundStatement)
 
@@ -87,17 +89,11 @@ class Program:
         scope = self.scopes.get(node)
         if scope is None or not isinstance(node, cst.Name):
             return []
-        return [
-            value
-            for assignment in scope[node.value]
-            for value in self._assigned(getattr(assignment, "node", None))
-        ]
-
-    def _assigned(self, target: Node) -> Iterator[cst.BaseExpression]:
-        above = self.parents.get(target)
-        statement = self.parents.get(above)
-        if isinstance(above, cst.AssignTarget) and isinstance(statement, cst.Assign):
-            yield statement.value
+        found = [one for one in scope[node.value] if isinstance(one, metadata.Assignment)]
+        above = [self.parents[one.node] for one in found]
+        above = [self.parents[one] if isinstance(one, cst.AssignTarget) else one for one in above]
+        given = [one.value for one in above if isinstance(one, cst.Assign | cst.AnnAssign)]
+        return [value for value in given if value is not None]
 
     def makers(self, node: Node) -> set[str]:
         """Return the meanings of the functions whose results a name is assigned."""
@@ -159,7 +155,7 @@ class Program:
         self.edits[node].append(change)
         self.changes += 1
 
-    def ask(self, node: Node, text: str, section: str) -> None:
+    def ask(self, node: Node, text: str, section: str = SECTION) -> None:
         """Put a comment above the statement of a node, unless it is there."""
         statement = self.statement(node)
         comment = f"{MARK}{text} {PAGE.format(section)}"

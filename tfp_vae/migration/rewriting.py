@@ -1,9 +1,11 @@
 """All steps from an old program to the new one."""
 
+from tfp_vae.migration.bindings import Aliases
 from tfp_vae.migration.calls import Calls
 from tfp_vae.migration.idioms import IDIOMS
-from tfp_vae.migration.imports import Aliases, Imports, Names
+from tfp_vae.migration.imports import Imports
 from tfp_vae.migration.program import Program
+from tfp_vae.migration.uses import Uses
 
 
 def rewritten(text: str) -> tuple[str, int, list[str]]:
@@ -14,7 +16,7 @@ def rewritten(text: str) -> tuple[str, int, list[str]]:
     """
     program = Program(text)
     program.module.visit(Aliases(program))
-    names = Names(program)
-    for visitor in (names, Calls(program, names, IDIOMS), Imports(program, names)):
+    uses = Uses(program)
+    for visitor in (uses, Calls(program, uses, IDIOMS), Imports(program, uses)):
         program.module.visit(visitor)
     return program.edited(), program.changes, program.questions

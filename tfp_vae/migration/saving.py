@@ -66,7 +66,7 @@ def exported(calls: Calls, call: cst.Call) -> None:
         return calls.ask(
             call, "If this is a Keras model, call model.export(folder) instead.", "model.export"
         )
-    calls.names.leave(call.func)
+    calls.uses.leave(call.func)
     function = cst.Attribute(model, cst.Name("export"))
     calls.program.edit(
         call, lambda updated: updated.with_changes(func=function, args=updated.args[1:])

@@ -13,8 +13,8 @@ ADDED = m.SimpleStatementLine(body=[m.Expr(m.Call(m.Attribute(attr=m.Name("add")
 
 def input_layer(calls: Calls, call: cst.Call) -> None:
     """`InputLayer(input_shape=s)` becomes `Input(s)`."""
-    spelled = calls.names.spell("keras.Input", call.func)
-    calls.names.leave(call.func)
+    spelled = calls.uses.spell("keras.Input", call.func)
+    calls.uses.leave(call.func)
     names = {"input_shape": "shape", "batch_input_shape": "batch_shape", "input_tensor": "tensor"}
 
     def change(updated: cst.Call) -> cst.Call:
@@ -56,7 +56,7 @@ def layer_with_shape(calls: Calls, call: cst.Call) -> None:
     calls.set_arguments(call, lambda args: without(args, *SHAPES, "batch_size"))
     if place == NOT_FIRST:
         return
-    code = f"{calls.names.spell('keras.Input', call.func)}({_shape(calls, call)})"
+    code = f"{calls.uses.spell('keras.Input', call.func)}({_shape(calls, call)})"
     parents = calls.program.parents
     if place == FIRST_IN_LIST:
         calls.program.edit(parents[parents[call]], lambda values: _with_first(values, code))
@@ -80,14 +80,12 @@ def _place(calls: Calls, call: cst.Call) -> int:
             return UNKNOWN
         return FIRST_IN_LIST if around.elements[0] is above else NOT_FIRST
     if isinstance(around, cst.Call) and calls.name(around) == ".add":
-        statement, filled = (
-            calls.program.statement(call),
-            calls.filled[calls.program.code(receiver(around))],
-        )
-        above_it = calls.program.around(statement)
-        if any(block in above_it for block in filled):
+        statement = calls.program.statement(call)
+        filled = calls.filled[calls.program.code(receiver(around))]
+        blocks = calls.program.around(statement)
+        if any(one in blocks for one in filled):
             return NOT_FIRST
-        once = not any(isinstance(one, cst.For | cst.While) for one in above_it)
+        once = not any(isinstance(one, cst.For | cst.While) for one in blocks)
         return FIRST_ADDED if once and not filled and m.matches(statement, ADDED) else UNKNOWN
     return UNKNOWN
 
