@@ -119,6 +119,44 @@ def test_lines(line):
     assert new.splitlines()[-1] == LINES[line], new
 
 
+# Whole programs: imports, and comments of lines that go.
+FORMS = {
+    "\n\nimport os\nos.environ['TF_USE_LEGACY_KERAS'] = '1'\nimport tf_keras\n": "\n\nimport keras\n",
+    "import os\n# Old.\nos.environ.setdefault('TF_USE_LEGACY_KERAS', '1')\n\nimport sys\n": "# Old.\n\nimport sys\n",
+    "import tensorflow.keras\nx = tensorflow.keras.Input\n": "import keras\nx = keras.Input\n",
+    "import tensorflow.keras\ntensorflow.ones(3)\n": "import tensorflow\ntensorflow.ones(3)\n",
+    "import tensorflow_probability.python.layers as tfpl\n": "from tfp_vae import layers as tfpl\n",
+    "from tensorflow_probability.python.layers import dense_variational as d\nd.DenseFlipout(1)\n": ""
+    "from tfp_vae import layers as d\nd.DenseFlipout(1)\n",
+    "from tensorflow_probability.python.layers.weight_norm import WeightNorm\n": ""
+    "from tfp_vae.layers.weight_norm import WeightNorm\n",
+    "from tensorflow_probability.python.bijectors import AutoregressiveNetwork\n": ""
+    "from tfp_vae.layers import AutoregressiveNetwork\n",
+    "from tf_keras.layers import (\n    Dense,  # one\n    Flatten,\n)\n": ""
+    "from keras.layers import (\n    Dense,  # one\n    Flatten,\n)\n",
+    "from tensorflow_probability import bijectors as tfb, layers  # two\n": ""
+    "from tensorflow_probability import bijectors as tfb\nfrom tfp_vae import layers  # two\n",
+    "from tensorflow.keras.layers import InputLayer, Dense\nInputLayer((3,)), Dense(2)\n": ""
+    "from keras.layers import Dense\nimport keras\nkeras.Input((3,)), Dense(2)\n",
+    "import tf_keras as keras\nkeras.layers.Embedding(8, 2,\n  input_length=3,  # tokens\n  name='e')\n": ""
+    "import keras\nkeras.layers.Embedding(8, 2,  # tokens\n  name='e')\n",
+    "import tensorflow as tf\nclass A(tf.keras.Model):\n  'tf.keras'\n": ""
+    "import keras\nclass A(keras.Model):\n  'tf.keras'\n",
+    "def f():\n    import tensorflow as tf\n    return tf.keras.Input, tf\n": ""
+    "def f():\n    import tensorflow as tf\n    import keras\n    return keras.Input, tf\n",
+    "def f(keras):\n    import os\n    os.putenv('TF_USE_LEGACY_KERAS', '1')\n": "def f(keras):\n    pass\n",
+    "import tensorflow as tf\ndef f(keras):\n    return tf.keras.Input\n": ""
+    "import keras as keras_2\ndef f(keras):\n    return keras_2.Input\n",
+}
+
+
+@pytest.mark.parametrize("old", FORMS)
+def test_forms(old):
+    new = migrate(old).text
+    assert new == FORMS[old]
+    assert migrate(new).text == new
+
+
 ASKED = {
     "model.save('a')": "model.export(folder)",
     "tfk.models.load_model('a.h5')": "Files that tf_keras wrote stay unread",
@@ -269,8 +307,7 @@ def test_notebooks(here):
     new = migrate_notebook(text)
     expected = json.loads(text)
     expected["cells"][1]["source"][3:] = [
-        "import tensorflow as tf\n",
-        "import tensorflow_probability as tfp\n",
+        "import tensorflow as tf\n",  # for the magic
         "from tfp_vae import layers as tfpl; import keras as tfk",
     ]
     expected["cells"][3]["source"][5:7] = [
@@ -302,9 +339,9 @@ BAD = {
     "bytes.py": "bytes.py is not text in UTF-8",
     "data.txt": "data.txt is neither a program nor a notebook",
     "folder": "folder is a folder. Name its files: tfp-vae migrate folder/",
-    "bad.ipynb": "bad.ipynb: is not a notebook",
-    "list.ipynb": "list.ipynb: is not a notebook in Python",
-    "r.ipynb": "r.ipynb: is not a notebook in Python",
+    "bad.ipynb": "bad.ipynb: this is not a notebook",
+    "list.ipynb": "list.ipynb: this is not a notebook in Python",
+    "r.ipynb": "r.ipynb: this is not a notebook in Python",
     "cell.ipynb": "cell.ipynb: cell 2, line 2 is not Python 3",
 }
 
@@ -318,7 +355,10 @@ def test_bad_files(name, here):
     Path("bad.ipynb").write_text("{")
     Path("list.ipynb").write_text("[1]")
     Path("r.ipynb").write_text('{"metadata": {"kernelspec": {"language": "R"}}, "cells": []}')
-    cells = [{"cell_type": "markdown"}, {"cell_type": "code", "source": ["x\n", "x ="]}]
+    cells = [
+        {"cell_type": "markdown", "source": ""},
+        {"cell_type": "code", "source": ["x\n", "x ="]},
+    ]
     Path("cell.ipynb").write_text(json.dumps({"cells": cells}))
     code, out, err = invoke("migrate", "--in-place", "old.py", name)
     assert (code, out) == (2, "")

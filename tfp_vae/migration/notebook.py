@@ -59,15 +59,20 @@ def _notebook(text: str) -> dict:
         notebook = json.loads(text)
     except ValueError as error:
         raise ValueError(
-            f"is not a notebook: {error}. Expected JSON, as Jupyter saves it."
+            f"this is not a notebook: {error}. Expected JSON, as Jupyter saves it."
         ) from None
     try:
-        language = notebook.get("metadata", {}).get("kernelspec", {}).get("language", "python")
-        if language != "python" or not all("cell_type" in cell for cell in notebook["cells"]):
+        metadata = notebook.get("metadata", {})
+        language = metadata.get("language_info", {}).get("name", "python")
+        language = metadata.get("kernelspec", {}).get("language", language)
+        if language != "python" or any(
+            {"cell_type", "source"} - {*one} for one in notebook["cells"]
+        ):
             raise KeyError
     except (AttributeError, KeyError, TypeError):
         raise ValueError(
-            "is not a notebook in Python with a list of cells (nbformat 4). Save it anew in Jupyter."
+            "this is not a notebook in Python with a list of cells (nbformat 4). Save it anew in "
+            "Jupyter."
         ) from None
     return notebook
 
@@ -83,7 +88,7 @@ def _without_magics(source: str, number: int, aside: list[str]) -> str:
             magics = [place for place, line in enumerate(lines) if MAGIC.match(line)]
             if not magics:
                 raise ValueError(
-                    f"cell {number}, line {error.lineno} is not Python 3: {error.msg}. "
+                    f"cell {number}, line {error.lineno} is not Python 3 ({error.msg}). "
                     "Mend it first."
                 ) from None
             place = (error.lineno or 0) - 1

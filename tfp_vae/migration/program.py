@@ -1,5 +1,6 @@
 """A program as LibCST reads it: what its names mean, and the edits that are collected for it."""
 
+import ast
 import collections
 import itertools
 from collections.abc import Callable, Mapping
@@ -37,10 +38,7 @@ class Program:
         try:
             wrapper = metadata.MetadataWrapper(cst.parse_module(text))
         except cst.ParserSyntaxError as error:
-            raise ValueError(
-                f"line {error.raw_line} is not Python 3: {error.message.splitlines()[0]} "
-                "Mend it first."
-            ) from None
+            raise ValueError(_in_words(text, error.raw_line)) from error
         self.module = wrapper.module
         self.scopes = wrapper.resolve(metadata.ScopeProvider)
         self.parents: Mapping[Node, Node] = wrapper.resolve(metadata.ParentNodeProvider)
@@ -171,6 +169,15 @@ class Program:
     def edited(self) -> str:
         """Return the text of the program with all edits."""
         return self.module.visit(_Editor(self)).code
+
+
+def _in_words(text: str, line: int) -> str:
+    """Return where a text is not Python: Python's own message is the clearer one."""
+    try:
+        ast.parse(text)
+        return f"LibCST cannot read line {line}. Write it in another way first."
+    except SyntaxError as error:
+        return f"line {error.lineno} is not Python 3 ({error.msg}). Mend it first."
 
 
 class _Editor(cst.CSTTransformer):
