@@ -142,6 +142,8 @@ FORMS = {
     "import keras\nkeras.layers.Embedding(8, 2,  # tokens\n  name='e')\n",
     "import tensorflow as tf\nclass A(tf.keras.Model):\n  'tf.keras'\n": ""
     "import keras\nclass A(keras.Model):\n  'tf.keras'\n",
+    "import tf_keras\nif a:\n    pass\nelif tf_keras.layers.Dense:  # one\n    pass\n": ""
+    "import keras\nif a:\n    pass\nelif keras.layers.Dense:  # one\n    pass\n",
     "def f():\n    import tensorflow as tf\n    return tf.keras.Input, tf\n": ""
     "def f():\n    import tensorflow as tf\n    import keras\n    return keras.Input, tf\n",
     "def f(keras):\n    import os\n    os.putenv('TF_USE_LEGACY_KERAS', '1')\n": "def f(keras):\n    pass\n",

@@ -38,7 +38,7 @@ class Calls(cst.CSTVisitor):
         self.program, self.uses = program, uses
         self.idioms = [(re.compile(pattern), idiom) for pattern, idiom in idioms]
         code = program.module.code
-        self.uses_keras = re.search(r"\b(tf_)?keras\b|\btfp\.layers\b", code) is not None
+        self.uses_keras = re.search("keras|tensorflow_probability", code) is not None
         self.saves = re.search(r"\bsave(_weights|_model)?\(|\bModelCheckpoint\(", code) is not None
         # Blocks in which a model gets a layer; the model is as the program spells it.
         self.filled = collections.defaultdict[str, list[Node]](list)

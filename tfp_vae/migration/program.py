@@ -206,7 +206,7 @@ class _Editor(cst.CSTTransformer):
         if isinstance(first, cst.SimpleStatementLine) and not first.body:
             first = first.with_changes(body=[cst.Pass()])  # LibCST would forget its comments
             self.dropped.add(first)
-        return cst.FlattenSentinel([first, *lines[1:]])
+        return cst.FlattenSentinel([first, *lines[1:]]) if lines[1:] else first
 
     def leave_IndentedBlock(self, original_node, updated_node):
         return self._without_dropped(updated_node)
