@@ -397,6 +397,20 @@ def list_members(
     _cli().list_members(kind)
 
 
+@app.command(short_help="Rewrite programs on tf_keras and tfp.layers.")
+def migrate(
+    files: Annotated[list[Path], typer.Argument(help="Programs (.py) and notebooks (.ipynb).")],
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Rewrite the files; default: only print a diff.")
+    ] = False,
+) -> None:
+    """Rewrite programs on tf_keras and tfp.layers to Keras 3 and this package.
+
+    What it cannot decide becomes a comment.
+    """
+    _cli().migrate(files, in_place=in_place)
+
+
 def _cli():
     """Import the package and TensorFlow without TensorFlow's start-up log (Python's own errors are
     still shown).

@@ -41,6 +41,7 @@ ROOMS = [
     "sklearn",
     "plots",
     "serving",
+    "migration",
     "cli",
 ]
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]

@@ -67,6 +67,8 @@ def here(tmp_path, monkeypatch):
         f"{a} {b} {c}" for a in ("my", "the") for b in ("cat", "dog") for c in ("sees", "likes")
     ]
     (tmp_path / "lines.txt").write_text("\n".join(8 * texts))
+    (tmp_path / "program.py").write_text("import tf_keras\n")
+    (tmp_path / "notebook.ipynb").write_text('{"cells": []}')
     load = sources.load_tfds
 
     def few(name, wanted):

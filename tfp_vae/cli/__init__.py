@@ -15,6 +15,7 @@ from tfp_vae.checks import one_of
 from tfp_vae.cli import served
 from tfp_vae.cli.build import build
 from tfp_vae.cli.catalogue import members
+from tfp_vae.cli.migrate import migrate
 from tfp_vae.cli.names import parse_condition, parse_likelihood
 from tfp_vae.cli.report import (
     card,
@@ -259,6 +260,7 @@ __all__ = [
     "export",
     "impute",
     "list_members",
+    "migrate",
     "open_vae",
     "parse_condition",
     "parse_likelihood",
