@@ -7,7 +7,8 @@ import rich.table
 
 from tfp_vae import datasets, sampling, serving
 from tfp_vae.batch import num_examples
-from tfp_vae.evaluation import ACTIVE_VARIANCE, count_active, over_batches
+from tfp_vae.evaluation.batches import over_batches
+from tfp_vae.evaluation.latents import ACTIVE_VARIANCE, count_active
 from tfp_vae.objectives import as_vectors
 
 

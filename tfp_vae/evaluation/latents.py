@@ -1,0 +1,145 @@
+"""What the codes of a VAE hold: active units, mutual information, perplexity."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import objectives, sampling
+from tfp_vae.checks import as_count
+from tfp_vae.evaluation.batches import over_batches
+from tfp_vae.layers.parts import has_dependent_parts
+from tfp_vae.layers.vector_quantized import is_quantized
+from tfp_vae.vae import VAE
+
+__all__ = ["active_units", "codes", "mutual_information", "perplexity", "posterior_means"]
+
+tfd = tfp.distributions
+
+# A latent dimension is active when its posterior mean varies over the data by more than this (Burda
+# et al., 2016).
+ACTIVE_VARIANCE = 0.01
+# Number of posteriors under which all codes are judged at once.
+DENSITIES_AT_ONCE = 100
+
+
+def mutual_information(
+    vae: VAE,
+    x: np.ndarray | dict,
+    *,
+    num_examples: int = 2000,
+    batch_size: int = 500,
+    seed: int = 0,
+) -> float:
+    """Estimate the mutual information of x and z under q(z|x), in nats: what a code tells about its
+    example.
+
+    It is the mean of log q(z|x) - log q(z), where q(z) is the mean of q(z|x) over the examples. If
+    the posterior has collapsed, it is 0 up to the error of the draws, and maybe below; it is at most
+    the logarithm of the number of examples.
+
+    Reference: Hoffman & Johnson, 2016, ELBO surgery; He et al., 2019, Lagging inference networks,
+        arXiv:1901.05534.
+
+    Args:
+        vae: a built VAE.
+        x: `[num_examples, *event_shape]`, or a dict of such arrays.
+        num_examples: how many examples are used, the first ones.
+        batch_size: examples held in memory at once.
+        seed: of the draws, one for each example.
+
+    Raises:
+        ValueError: if the posterior has no density, or latents that depend on each other, as a
+            hierarchy has.
+    """
+    if vae.encodes_to_points:
+        raise ValueError("A Deterministic posterior has no density, so no finite information.")
+    if has_dependent_parts(vae.some_posterior):
+        raise ValueError(
+            "The latents of this posterior depend on each other, so that its density at the codes of "
+            "other examples is not computed. Use a posterior of one latent, or of groups."
+        )
+    number = as_count(num_examples, "num_examples")
+    x = tf.nest.map_structure(lambda values: values[:number], x)
+    seeds = sampling.row_seeds(len(tf.nest.flatten(x)[0]), seed)
+    drawn = over_batches(vae.compile_once(_draws), (x, seeds), batch_size)
+    z = vae.z.whole({name: tf.constant(drawn[name]) for name in vae.z.shapes})
+
+    def densities(batch, start):
+        # Of each code under the posteriors of a batch: [batch, num_examples].
+        return {"log_q": tf.transpose(vae.compile_once(_densities)(batch, z))}
+
+    log_q = over_batches(densities, x, min(batch_size, DENSITIES_AT_ONCE))["log_q"]
+    log_q = log_q.astype("float64")
+    log_aggregate = tf.reduce_logsumexp(log_q, axis=0) - np.log(len(log_q))
+    return float(np.mean(np.diagonal(log_q) - log_aggregate))
+
+
+def _draws(vae: VAE, batch_and_seeds, start: tf.Tensor) -> dict[str, tf.Tensor]:
+    batch, seeds = batch_and_seeds
+    return vae.z.parts(sampling.sample_rows(vae.encode(batch), seeds))
+
+
+def _densities(vae: VAE, batch, z) -> tf.Tensor:
+    """Return log q(z|x) of all z under the posterior of each x, `[num_codes, batch]`."""
+    spread = tf.nest.map_structure(lambda part: part[:, tf.newaxis], z)
+    return sampling.log_density(vae.encode(batch), spread)
+
+
+def active_units(
+    vae: VAE, x: np.ndarray | dict, *, threshold: float = ACTIVE_VARIANCE, batch_size: int = 500
+) -> int:
+    """Count the latent dimensions whose posterior mean varies over the data by more than
+    `threshold`.
+
+    Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519, section 5.1.
+    """
+    return count_active(posterior_means(vae, x, batch_size=batch_size), threshold)
+
+
+def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
+    """Return the mean of q(z|x) for each example, `[num_examples, latent]`.
+
+    Several latents are concatenated.
+    """
+    return over_batches(vae.compile_once(means_of), x, batch_size)["mean"]
+
+
+def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
+    """Return the integer codes of a `layers.VectorQuantized` posterior for each example,
+    `[num_examples, num_vectors]`.
+
+    Raises:
+        ValueError: if the posterior is of another kind.
+    """
+    return over_batches(vae.compile_once(_codes), x, batch_size)["codes"]
+
+
+def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> float:
+    """Return the perplexity: the effective number of codes in use.
+
+    It is the exponential of the entropy of the codes' frequencies over the data and all positions.
+
+    It is 1 if only one code is used, and the number of codes if all are used equally often.
+
+    Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937.
+    """
+    counts = np.unique(codes(vae, x, batch_size=batch_size), return_counts=True)[1]
+    return float(np.exp(tfd.Categorical(probs=counts / counts.sum()).entropy()))
+
+
+def means_of(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"mean": objectives.as_vectors(sampling.point(vae.encode(batch)))}
+
+
+def _codes(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
+    posterior = vae.encode(batch)
+    if not is_quantized(posterior):
+        raise ValueError(
+            f"The posterior {type(posterior).__name__} has no integer codes. End the encoder in "
+            "tfp_vae.layers.VectorQuantized."
+        )
+    return {"codes": posterior.codes}
+
+
+def count_active(means: np.ndarray, threshold: float) -> int:
+    return int((means.var(axis=0, dtype="float64") > threshold).sum())
