@@ -286,11 +286,24 @@ def evaluate(
     condition: ConditionName = None,
     num_samples: NumSamples = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples held in memory at once.")] = 500,
+    annealed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Steps of annealed importance sampling of the first 100 examples; 0 leaves it out.",
+        ),
+    ] = 0,
     seed: Seed = 0,
 ) -> None:
     """Judge a model on its test data: -ELBO, log-likelihood, KL, NLL and active units."""
     _cli().evaluate(
-        model, dataset, condition, num_samples=num_samples, batch_size=batch_size, seed=seed
+        model,
+        dataset,
+        condition,
+        num_samples=num_samples,
+        batch_size=batch_size,
+        annealed=annealed,
+        seed=seed,
     )
 
 

@@ -100,6 +100,22 @@ class LatentVariableModel(ProbabilisticModel):
 
     def estimate_log_prob(self, x, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
         """Estimate log p(x) as `log_prob` does, with draws from a stateless seed, int32 `[2]`."""
+        flat, lead = self._importance_data(x)
+        return tf.reshape(self.compile_once(_log_prob)(flat, tf.constant(num_samples), seed), lead)
+
+    def effective_samples(self, x, num_samples: int, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the result of `estimate_log_prob` as `log_prob`, and as `effective_samples` how many
+        equal weights would say as much as those of its draws: (sum of w)^2 / sum of w^2.
+        """
+        flat, lead = self._importance_data(x)
+        log_sum, log_squares = self.compile_once(_log_sums)(flat, tf.constant(num_samples), seed)
+        log_number = tf.math.log(tf.cast(num_samples, log_sum.dtype))
+        return {
+            "log_prob": tf.reshape(log_sum - log_number, lead),
+            "effective_samples": tf.reshape(tf.exp(2.0 * log_sum - log_squares), lead),
+        }
+
+    def _importance_data(self, x) -> tuple[dict, tf.Tensor]:
         data = self.as_batch(x)
         if self.encodes_to_points:
             raise ValueError(
@@ -107,8 +123,7 @@ class LatentVariableModel(ProbabilisticModel):
                 "needs one that has a density. Judge the model by its log_likelihood, or give it "
                 "another posterior."
             )
-        flat, lead = self._as_numbers(data)
-        return tf.reshape(self.compile_once(_log_prob)(flat, tf.constant(num_samples), seed), lead)
+        return self._as_numbers(data)
 
     def _as_numbers(self, data: dict) -> tuple[dict, tf.Tensor]:
         """Flatten the leading axes into one, and make numbers of masks, as gradients need them."""
@@ -178,11 +193,23 @@ def _reconstruct(model: LatentVariableModel, data: dict):
 def _log_prob(
     model: LatentVariableModel, data: dict, num_samples: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    rows = tf.nest.flatten(data)[0].shape[0] or ROWS_PER_DRAW
-    draws = max(1, ROWS_PER_DRAW // rows)
-
     def one_pass(leaves):
         with model.frozen():
             return model.one_pass(leaves, seed)
 
-    return objectives.log_prob_by_recomputation(one_pass, data, num_samples, draws_per_step=draws)
+    return objectives.log_prob_by_recomputation(
+        one_pass, data, num_samples, draws_per_step=_draws_per_step(data)
+    )
+
+
+def _log_sums(
+    model: LatentVariableModel, data: dict, num_samples: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    with model.frozen():
+        one_pass = model.one_pass(data, seed)
+        return objectives.log_sums_of_weights(one_pass, num_samples, _draws_per_step(data))
+
+
+def _draws_per_step(data: dict) -> int:
+    rows = tf.nest.flatten(data)[0].shape[0] or ROWS_PER_DRAW
+    return max(1, ROWS_PER_DRAW // rows)

@@ -24,6 +24,8 @@ class Stream(enum.IntEnum):
     RESTARTED_CODES = 12
     EXPORTED_REQUESTS = 13
     IMPUTATION = 14
+    ANNEALING = 15
+    SIMULATION = 16
 
 
 def seed_of(stream: Stream, seed: int = 0) -> tf.Tensor:

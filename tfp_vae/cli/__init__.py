@@ -19,12 +19,14 @@ from tfp_vae.cli.migrate import migrate
 from tfp_vae.cli.names import parse_condition, parse_likelihood
 from tfp_vae.cli.report import (
     card,
+    caution,
     console,
     draw,
     expect_new,
     find,
     is_served,
     judge,
+    judge_annealed,
     load_data,
     relative,
     table,
@@ -46,6 +48,7 @@ def evaluate(
     *,
     num_samples: int,
     batch_size: int,
+    annealed: int,
     seed: int,
 ) -> None:
     """Evaluate a model and print the table; a run's own metrics go to `evaluation.json` too."""
@@ -56,7 +59,11 @@ def evaluate(
     vae = open_vae(path)
     splits = load_data(vae, run, path, dataset, condition)
     metrics = judge(vae, splits, num_samples, batch_size, seed)
+    if annealed:
+        metrics |= judge_annealed(vae, splits, annealed, seed)
     console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
+    if sentence := caution(metrics):
+        console.print(sentence)
     if run and dataset is None:
         run.write("evaluation", metrics)
 

@@ -13,17 +13,23 @@ from pathlib import Path
 import numpy as np
 import rich.console
 import rich.table
+import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tfp_vae import datasets, evaluation, plots, serving
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.runs import Run, written_whole
 from tfp_vae.cli.texts import texts
+from tfp_vae.evaluation.errors import mean_of
 from tfp_vae.layers.joint import names_of
 from tfp_vae.vae import VAE
 
 # Largest number of rows in a picture of samples, one condition for each row.
 MAX_CONDITIONS = 10
+# Number of test examples of annealed importance sampling, which takes a tenth of a second each.
+NUM_ANNEALED = 100
+# Fewer effective samples than these make the NLL too large by a nat or more.
+FEW_SAMPLES = 10
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
 errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
@@ -87,6 +93,27 @@ def judge(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: int, 
         vae, splits.test, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
     )
     return {"dataset": splits.name, **numbers}
+
+
+def judge_annealed(vae: VAE, splits: datasets.Splits, num_steps: int, seed: int) -> dict:
+    """Return the numbers of annealed importance sampling of the first test examples, and, if the
+    model can simulate data, how far its two bounds are from each other.
+    """
+    x = tf.nest.map_structure(lambda values: values[:NUM_ANNEALED], splits.test)
+    verbose = 1 if console.is_terminal else 0
+    found = evaluation.annealed_log_prob(vae, x, num_steps=num_steps, seed=seed, verbose=verbose)
+    mean, error = mean_of(-found["log_prob"])
+    numbers = {
+        "annealed_nll": mean,
+        "annealed_nll_error": error,
+        "annealed_steps": num_steps,
+        "annealed_examples": len(found["log_prob"]),
+        "annealed_acceptance": float(found["acceptance"].mean()),
+    }
+    if not vae.is_conditional:
+        bounds = evaluation.bounds_on_simulated_data(vae, num_steps=num_steps, seed=seed)
+        numbers["annealed_gap"], numbers["annealed_gap_error"] = bounds["gap"]
+    return numbers
 
 
 def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
@@ -161,17 +188,27 @@ def table(metrics: dict, title: str) -> rich.table.Table:
     table.add_column("quantity")
     table.add_column("value", justify="right")
     kind = "analytic" if metrics["kl_is_analytic"] else "Monte Carlo"
+    bound = "<= " if "nll_is_bound" in metrics else ""
     rows = {
-        "-ELBO (nats)": f"{metrics['negative_elbo']:.3f}",
-        "log-likelihood (nats)": f"{metrics['log_likelihood']:.3f}",
-        f"KL, {kind} (nats)": f"{metrics['kl']:.3f}",
-        f"NLL, {metrics['num_samples']} samples (nats)": f"{'<= ' * ('nll_is_bound' in metrics)}{metrics['nll']:.3f}",
+        "-ELBO (nats)": _with_error(metrics, "negative_elbo"),
+        "log-likelihood (nats)": _with_error(metrics, "log_likelihood"),
+        f"KL, {kind} (nats)": _with_error(metrics, "kl"),
+        f"NLL, {metrics['num_samples']} samples (nats)": bound + _with_error(metrics, "nll"),
     }
     if math.isnan(metrics["nll"]):
         rows = {
-            "log-likelihood at the code (nats)": f"{metrics['log_likelihood']:.3f}",
+            "log-likelihood at the code (nats)": _with_error(metrics, "log_likelihood"),
             "ELBO, KL, NLL": "not defined: codes are points",
         }
+    if "bits_per_dim" in metrics:
+        rows["NLL (bits per dimension)"] = f"{metrics['bits_per_dim']:.4f}"
+    if "effective_samples" in metrics:
+        rows["effective samples of the NLL"] = f"{metrics['effective_samples']:.1f}"
+    if "annealed_nll" in metrics:
+        what = f"NLL, {metrics['annealed_steps']} annealed steps, first {metrics['annealed_examples']} (nats)"
+        rows[what] = _with_error(metrics, "annealed_nll")
+    if "annealed_gap" in metrics:
+        rows["gap of its bounds, simulated data (nats)"] = _with_error(metrics, "annealed_gap")
     rows["active units"] = f"{metrics['active_units']} of {metrics['latent_units']}"
     if "nll_per_token" in metrics:
         rows["NLL per token (nats)"] = f"{metrics['nll_per_token']:.4f}"
@@ -185,6 +222,22 @@ def table(metrics: dict, title: str) -> rich.table.Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def caution(metrics: dict) -> str:
+    """Return a sentence on an NLL that is not to be trusted; empty if it is, or another is there."""
+    if "annealed_nll" in metrics or metrics.get("effective_samples", FEW_SAMPLES) >= FEW_SAMPLES:
+        return ""
+    return (
+        "Few effective samples: -log p(x) is smaller than this NLL, maybe by nats. "
+        "--annealed 200 comes nearer."
+    )
+
+
+def _with_error(metrics: dict, name: str) -> str:
+    """Write a number with its standard error, which runs of earlier versions do not have."""
+    error = metrics.get(f"{name}_error")
+    return f"{metrics[name]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
 
 
 def program(name: str) -> str:

@@ -7,6 +7,7 @@ from tfp_vae import objectives
 from tfp_vae.batch import by_name, num_examples
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation.batches import over_batches
+from tfp_vae.evaluation.errors import mean_of
 from tfp_vae.evaluation.latents import (
     ACTIVE_VARIANCE,
     count_active,
@@ -20,7 +21,7 @@ from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
 
-__all__ = ["elbo", "evaluate", "nll"]
+__all__ = ["elbo", "evaluate", "importance_sampling", "nll"]
 
 
 def evaluate(
@@ -44,7 +45,10 @@ def evaluate(
         verbose: 1 shows a progress bar.
 
     Returns: `negative_elbo`, `log_likelihood` (its first term, log p(x|z)), `kl`, `nll` (importance
-        sampling), in nats per example; `active_units` of `latent_units`; `kl_is_analytic`;
+        sampling), in nats per example, each with its standard error over the examples, such as
+        `nll_error`; `effective_samples`, the median over the examples: if it is small, `nll` is too
+        large, see `importance_sampling`; `bits_per_dim`, the `nll` in bits for each number of x;
+        `active_units` of `latent_units`; `kl_is_analytic`;
         `num_examples`, `num_samples`; for a `layers.VectorQuantized` posterior also `perplexity`
         and `nll_is_bound`: all draws of such a posterior are the same point, so `nll` is an upper
         bound of the negative log-likelihood for any number of draws. For a `layers.Deterministic`
@@ -62,35 +66,44 @@ def evaluate(
     >>> decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)])
     >>> numbers = evaluate(VAE(encoder, decoder), np.zeros([8, 3], "float32"), num_samples=10)
     >>> sorted(numbers)[:3], numbers["latent_units"]
-    (['active_units', 'kl', 'kl_is_analytic'], 2)
+    (['active_units', 'bits_per_dim', 'effective_samples'], 2)
     """
     vae.check_data(x)
     terms = over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
-    has_codes = is_quantized(vae.some_posterior)
-    nll_of = {
-        "num_samples": num_samples,
-        "batch_size": batch_size,
-        "seed": seed,
-        "verbose": verbose,
-    }
-    in_nats = np.nan if vae.encodes_to_points else nll(vae, x, **nll_of)
-    return {
-        "negative_elbo": -float(terms["elbo"].mean(dtype="float64")),
-        "log_likelihood": float(terms["log_likelihood"].mean(dtype="float64")),
-        "kl": float(terms["kl"].mean(dtype="float64")),
-        "nll": in_nats,
+    numbers = {
+        **_with_error("negative_elbo", -terms["elbo"]),
+        **_with_error("log_likelihood", terms["log_likelihood"]),
+        **_with_error("kl", terms["kl"]),
+        **_nll(vae, x, num_samples, batch_size, seed, verbose),
         "active_units": count_active(terms["mean"], ACTIVE_VARIANCE),
         "latent_units": vae.z.size,
         "kl_is_analytic": kl_is_analytic(vae, x),
         "num_examples": num_examples(x),
         "num_samples": num_samples,
-        **(
-            {"perplexity": perplexity(vae, x, batch_size=batch_size), "nll_is_bound": True}
-            if has_codes
-            else {}
-        ),
-        **_of_sequences(vae, x, in_nats, batch_size),
     }
+    if is_quantized(vae.some_posterior):
+        numbers["perplexity"] = perplexity(vae, x, batch_size=batch_size)
+        numbers["nll_is_bound"] = True
+    return {**numbers, **_of_sequences(vae, x, numbers["nll"], batch_size)}
+
+
+def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
+    mean, error = mean_of(values)
+    return {name: mean, f"{name}_error": error}
+
+
+def _nll(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int) -> dict:
+    """Return the negative log-likelihood, what it is in bits, and how far to trust it."""
+    if vae.encodes_to_points:
+        return {"nll": np.nan}
+    found = importance_sampling(
+        vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
+    )
+    numbers = _with_error("nll", -found["log_prob"])
+    numbers["effective_samples"] = float(np.median(found["effective_samples"]))
+    if not vae.x.has_parts:
+        numbers["bits_per_dim"] = numbers["nll"] / (vae.x.size * np.log(2.0))
+    return numbers
 
 
 def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
@@ -127,15 +140,52 @@ def nll(
     """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per
     example.
     """
+    found = importance_sampling(
+        vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
+    )
+    return -mean_of(found["log_prob"]).mean
+
+
+def importance_sampling(
+    vae: VAE,
+    x: np.ndarray | dict,
+    *,
+    num_samples: int = 1000,
+    batch_size: int = 500,
+    seed: int = 0,
+    verbose: int = 0,
+) -> dict[str, np.ndarray]:
+    """Estimate log p(x) of each example by importance sampling, in nats, and say how far to trust
+    it.
+
+    The expectation of the estimate is a lower bound. Few effective samples mean that it is far below
+    log p(x): a few draws have almost all of the weight. Then take more draws, or
+    `annealed_log_prob`. Memory does not grow with the number of draws.
+
+    Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519; Kong, 1992, A
+        note on importance sampling using standardized weights.
+
+    Args:
+        vae: a built VAE.
+        x: `[num_examples, *event_shape]`, or a dict as in `evaluate`.
+        num_samples: draws for each example.
+        batch_size: examples held in memory at once.
+        seed: of the draws.
+        verbose: 1 shows a progress bar.
+
+    Returns: `log_prob`, and `effective_samples` from 1 to `num_samples`: (sum of w)^2 / sum of w^2
+        of the weights w, each `[num_examples]`.
+
+    Raises:
+        ValueError: if the posterior is a `layers.Deterministic`, or a number below 1.
+    """
     num_samples = as_count(num_samples, "num_samples")
     first = seed_of(Stream.LOG_PROB, as_seed(seed))
 
-    def log_prob(batch, start):
-        return {
-            "log_prob": vae.estimate_log_prob(batch, num_samples, tf.random.fold_in(first, start))
-        }
+    def weigh(batch, start):
+        return vae.effective_samples(batch, num_samples, tf.random.fold_in(first, start))
 
-    return -float(over_batches(log_prob, x, batch_size, verbose)["log_prob"].mean(dtype="float64"))
+    return over_batches(weigh, x, batch_size, verbose)
 
 
 def kl_is_analytic(vae: VAE, x) -> bool:

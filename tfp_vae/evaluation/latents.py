@@ -7,11 +7,19 @@ import tensorflow_probability as tfp
 from tfp_vae import objectives, sampling
 from tfp_vae.checks import as_count
 from tfp_vae.evaluation.batches import over_batches
+from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.parts import has_dependent_parts
 from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.vae import VAE
 
-__all__ = ["active_units", "codes", "mutual_information", "perplexity", "posterior_means"]
+__all__ = [
+    "active_units",
+    "aggregate_kl",
+    "codes",
+    "mutual_information",
+    "perplexity",
+    "posterior_means",
+]
 
 tfd = tfp.distributions
 
@@ -35,7 +43,7 @@ def mutual_information(
 
     It is the mean of log q(z|x) - log q(z), where q(z) is the mean of q(z|x) over the examples. If
     the posterior has collapsed, it is 0 up to the error of the draws, and maybe below; it is at most
-    the logarithm of the number of examples.
+    the logarithm of the number of examples, so below that of all data if codes tell more.
 
     Reference: Hoffman & Johnson, 2016, ELBO surgery; He et al., 2019, Lagging inference networks,
         arXiv:1901.05534.
@@ -51,6 +59,50 @@ def mutual_information(
         ValueError: if the posterior has no density, or latents that depend on each other, as a
             hierarchy has.
     """
+    _, log_q = _densities_of_codes(vae, x, num_examples, batch_size, seed)
+    return float(np.mean(np.diagonal(log_q) - _log_aggregate(log_q)))
+
+
+def aggregate_kl(
+    vae: VAE,
+    x: np.ndarray | dict,
+    *,
+    num_examples: int = 2000,
+    batch_size: int = 500,
+    seed: int = 0,
+) -> float:
+    """Estimate KL(q(z) || p(z)), in nats: how far the codes of all examples together are from the
+    prior.
+
+    The mean of KL(q(z|x) || p(z)) over examples is the sum of this and of `mutual_information`. As
+    q(z) is the mean of q(z|x) over finitely many examples, with its own x among them, the estimate
+    is above that of all data, by as much as `mutual_information` is below.
+
+    Reference: Hoffman & Johnson, 2016, ELBO surgery.
+
+    Args:
+        vae: a built VAE.
+        x: `[num_examples, *event_shape]`, or a dict of such arrays.
+        num_examples: how many examples are used, the first ones.
+        batch_size: examples held in memory at once.
+        seed: of the draws, one for each example.
+
+    Raises:
+        ValueError: if `mutual_information` is not defined, or the prior depends on a condition.
+    """
+    if "condition" in named_inputs(vae.prior):
+        raise ValueError(
+            "The prior depends on the condition, so there is no one prior of all codes."
+        )
+    z, log_q = _densities_of_codes(vae, x, num_examples, batch_size, seed)
+    log_prior = sampling.log_density(vae.prior_distribution(), z)
+    return float(np.mean(_log_aggregate(log_q) - log_prior))
+
+
+def _densities_of_codes(vae: VAE, x, num_examples: int, batch_size: int, seed: int):
+    """Return a code for each example, and the log densities of all of them under the posterior of
+    each, `[num_examples, num_codes]`.
+    """
     if vae.encodes_to_points:
         raise ValueError("A Deterministic posterior has no density, so no finite information.")
     if has_dependent_parts(vae.some_posterior):
@@ -65,13 +117,15 @@ def mutual_information(
     z = vae.z.whole({name: tf.constant(drawn[name]) for name in vae.z.shapes})
 
     def densities(batch, start):
-        # Of each code under the posteriors of a batch: [batch, num_examples].
         return {"log_q": tf.transpose(vae.compile_once(_densities)(batch, z))}
 
     log_q = over_batches(densities, x, min(batch_size, DENSITIES_AT_ONCE))["log_q"]
-    log_q = log_q.astype("float64")
-    log_aggregate = tf.reduce_logsumexp(log_q, axis=0) - np.log(len(log_q))
-    return float(np.mean(np.diagonal(log_q) - log_aggregate))
+    return z, log_q.astype("float64")
+
+
+def _log_aggregate(log_q: np.ndarray) -> np.ndarray:
+    """Return log q(z) of each code, the mean of its densities under all posteriors."""
+    return tf.reduce_logsumexp(log_q, axis=0).numpy() - np.log(len(log_q))
 
 
 def _draws(vae: VAE, batch_and_seeds, start: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -45,6 +45,8 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
     # The roles in which the layer can be chosen by name: "posterior", "sole posterior" (of a whole
     # z, not of one of its parts), "likelihood". Each subclass sets one, several or none.
     roles: tuple[str, ...] = ()
+    # Whether a draw can be any vector, so that Hamiltonian Monte Carlo can move it.
+    covers_space = False
     # The name of the only prior that goes with it, if there is only one.
     only_prior: str | None = None
     # How 8-bit pixels become values of a likelihood: their "levels", random "bits", "scaled" to [0,

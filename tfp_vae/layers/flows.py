@@ -305,6 +305,7 @@ class FlowPosterior(DistributionLayer):
     """
 
     roles = ()
+    covers_space = True
 
     def __init__(self, flow: Flow, convert_to_tensor_fn="sample", validate_args=False, **kwargs):
         flow = expect_kind(

@@ -61,6 +61,7 @@ class MultivariateNormalDiag(DistributionLayer):
     """
 
     roles = ("posterior",)
+    covers_space = True
 
     def __init__(
         self, event_size: int, convert_to_tensor_fn="sample", validate_args=False, **kwargs
@@ -123,6 +124,7 @@ class MultivariateNormalTriL(DistributionLayer):
     """
 
     roles = ("posterior",)
+    covers_space = True
 
     def __init__(
         self,
@@ -202,6 +204,7 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
     """
 
     roles = ("posterior",)
+    covers_space = True
 
     def __init__(
         self,
@@ -261,5 +264,6 @@ class IndependentNormal(OfOneClass):
     """
 
     roles = ("likelihood",)
+    covers_space = True
     pixels = "unit"
     base = tfd.Normal

@@ -23,6 +23,7 @@ __all__ = [
     "Renyi",
     "importance_sampled_log_prob",
     "log_prob_by_recomputation",
+    "log_sums_of_weights",
 ]
 
 tfd = tfp.distributions
@@ -319,16 +320,35 @@ def importance_sampled_log_prob(
         draw: function (posterior, number, seed) -> z, `[number, batch, latent]`; None takes
             `sampling.sample`.
     """
+    log_sum, _ = log_sums_of_weights(one_pass, num_samples, draws_per_step, draw)
+    return log_sum - tf.math.log(tf.cast(num_samples, log_sum.dtype))
 
-    def add_draws(step, log_sum):
+
+def log_sums_of_weights(
+    one_pass: OnePass,
+    num_samples: int | tf.Tensor,
+    draws_per_step: int = 1,
+    draw: Callable | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the logs of the sum of w = p(x|z) p(z) / q(z|x) and of the sum of its squares over
+    draws of z, each `[batch]`, in memory that does not grow with the number of draws.
+    """
+
+    def add_draws(step, log_sum, log_squares):
         log_weights = log_weights_of_step(one_pass, step, num_samples, draws_per_step, draw)
-        return step + 1, tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_weights], 0), 0)
+        return step + 1, _log_add(log_sum, log_weights), _log_add(log_squares, 2.0 * log_weights)
 
     x = tf.nest.flatten(one_pass.x)[0]
     nothing = tf.fill([tf.shape(x)[0]], tf.constant(-np.inf, x.dtype))
     steps = -(-num_samples // draws_per_step)
-    _, log_sum = tf.while_loop(lambda step, _: step < steps, add_draws, (tf.constant(0), nothing))
-    return log_sum - tf.math.log(tf.cast(num_samples, log_sum.dtype))
+    return tf.while_loop(
+        lambda step, *_: step < steps, add_draws, (tf.constant(0), nothing, nothing)
+    )[1:]
+
+
+def _log_add(log_sum: tf.Tensor, log_values: tf.Tensor) -> tf.Tensor:
+    """Add the exponentials of `[number, batch]` to a sum `[batch]`, both as logs."""
+    return tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_values], 0), 0)
 
 
 def log_prob_by_recomputation(
