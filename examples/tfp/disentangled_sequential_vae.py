@@ -134,7 +134,7 @@ def train(model: keras.Model, x: np.ndarray, steps: int, batch_size: int) -> Non
     """Maximize the ELBO."""
     data = tf.data.Dataset.from_tensor_slices((x, x)).shuffle(len(x), seed=0).repeat()
     model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps)),
         loss=lambda x, rv_x: -rv_x.log_prob(x),
         steps_per_execution=20,
     )
@@ -170,7 +170,7 @@ def draw(rows: dict[str, np.ndarray]) -> Figure:
 
 
 def main(
-    picture: str | None = None, steps: int = 6_000, num_test: int = 160, batch_size: int = 64
+    picture: str | None = None, steps: int = 5_000, num_test: int = 160, batch_size: int = 64
 ) -> dict[str, float]:
     """Train, and measure on videos that were held out; bounds are in nats per video."""
     keras.utils.set_random_seed(0)
