@@ -93,7 +93,7 @@ def draw(x: np.ndarray, log_p: np.ndarray) -> Figure:
         image.set_axis_off()
         line.boxplot(np.exp(log_p[:, row]), positions=range(NUM_CLASSES), sym=".")
         line.set(ylim=(-0.05, 1.05), yticks=[0, 1])
-    axes[0, 1].set_title("probability of each class, by draws of the weights")
+    axes[0, 1].set_title("probabilities, by draws of the weights")
     return figure
 
 

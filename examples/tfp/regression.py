@@ -135,7 +135,7 @@ def negative_bound(y, process):
     return process.variational_loss(y) / NUM_EXAMPLES - 0.5
 
 
-def train(name: str, x: np.ndarray, y: np.ndarray, steps: int = 3000) -> keras.Model:
+def train(name: str, x: np.ndarray, y: np.ndarray, steps: int) -> keras.Model:
     """Maximize the log-likelihood, or its lower bound where something is random, on all data at once."""
     model = keras.Sequential([keras.Input((1,)), *MODELS[name]()])
     is_process = name == "Gaussian process"
@@ -187,50 +187,52 @@ def exact_process(x: np.ndarray, y: np.ndarray) -> GaussianProcessRegressor:
     return GaussianProcessRegressor(kernel, n_restarts_optimizer=5, random_state=0).fit(x, y)
 
 
-def draw_functions(model: keras.Model, x: np.ndarray, number: int) -> list[tuple]:
-    """Return means and scales of y at x, for draws of what is random."""
-    if isinstance(model.layers[-1], tfpl.VariationalGaussianProcess):
-        scale = np.sqrt(tf.math.softplus(model.layers[-1].noise))
-        return [(mean, scale) for mean in model(x).sample(number).numpy()]
-    return [(rv_y.mean().numpy(), rv_y.stddev().numpy()) for rv_y in map(model, [x] * number)]
-
-
 def draw(models: dict[str, keras.Model], x: np.ndarray, y: np.ndarray) -> Figure:
-    """Draw each model's mean and two standard deviations, several times where something is random."""
+    """Draw each model's mean and two standard deviations, several times where it is random, or functions."""
     line = np.linspace(*RANGE, 200, dtype="float32")[:, np.newaxis]
     figure = Figure(figsize=(15, 3), layout="constrained")
     axes = figure.subplots(1, len(models), sharey=True)
     for axis, (name, model) in zip(axes, models.items(), strict=True):
-        axis.scatter(x, y, s=6, color="tab:blue")
-        is_random = name not in ("no uncertainty", "aleatoric")
-        for mean, scale in draw_functions(model, line, 25 if is_random else 1):
-            axis.plot(line, mean, color="tab:red", linewidth=0.5 if is_random else 1.5)
-            for bound in (mean - 2.0 * scale, mean + 2.0 * scale):
-                axis.plot(line, bound, color="tab:green", linewidth=0.3 if is_random else 1.0)
+        axis.scatter(x, y, s=6, color="tab:blue", zorder=3)
         axis.set(title=name, xlabel="x", ylim=(-5.0, 25.0))
+        if name == "Gaussian process":
+            axis.plot(line, model(line).sample(25)[..., 0].numpy().T, "tab:red", linewidth=0.3)
+        else:
+            draw_lines(axis, model, line, 25 if name in ("epistemic", "both") else 1)
     axes[0].set_ylabel("y")
     return figure
 
 
-def main(picture: str | None = None) -> dict[str, tuple[float, float]]:
+def draw_lines(axis, model: keras.Model, line: np.ndarray, number: int) -> None:
+    """Draw means of y, with two standard deviations around them."""
+    thin = 0.5 if number > 1 else 1.5
+    for _ in range(number):
+        rv_y = model(line)
+        mean, scale = rv_y.mean(), rv_y.stddev()
+        axis.plot(line, mean, "tab:red", linewidth=thin)
+        for bound in (mean - 2.0 * scale, mean + 2.0 * scale):
+            axis.plot(line, bound, "tab:green", linewidth=0.6 * thin)
+
+
+def main(picture: str | None = None, steps: int = 3000) -> dict[str, tuple[float, float]]:
     """Train all five, compare with what should come out, and draw."""
     keras.utils.set_random_seed(0)
     x, y = make_data()
-    models = {name: train(name, x, y) for name in MODELS}
+    models = {name: train(name, x, y, steps) for name in MODELS}
     (slope, intercept), scales = least_squares(x, y), exact_mean_field_scales(x)
     q = models["epistemic"].layers[0].posterior(x)
     losses = {
         name: np.mean([model.evaluate(x, y, NUM_EXAMPLES, verbose=0) for _ in range(20)])
         for name, model in models.items()
     }
-    left, right = x[x[:, 0] < 0.0], x[x[:, 0] > 40.0]
+    left, right = x[x[:, 0] < 20.0], x[x[:, 0] > 20.0]
     exact = exact_process(x, y[:, 0] - y.mean())
     rows = {
         "1 slope": (models["no uncertainty"].get_weights()[0].item(), slope),
         "1 intercept": (models["no uncertainty"].get_weights()[1].item(), intercept),
         "2 -log p(y|x)": (losses["aleatoric"], best_aleatoric_loss(x, y)),
-        "2 scale at the left": scales_around_line(models["aleatoric"](left), left),
-        "2 scale at the right": scales_around_line(models["aleatoric"](right), right),
+        "2 scale, left half": scales_around_line(models["aleatoric"](left), left),
+        "2 scale, right half": scales_around_line(models["aleatoric"](right), right),
         "3 mean of the slope": (q.mean()[0].numpy(), slope),
         "3 mean of the intercept": (q.mean()[1].numpy(), intercept),
         "3 scale of the slope": (q.stddev()[0].numpy(), scales[0]),
