@@ -29,7 +29,7 @@ from tfp_vae import layers as tfpl
 
 tfd = tfp.distributions
 NUM_FRAMES, SIZE, SHAPE_SIZE = 8, 16, 5
-STATIC_SIZE, DYNAMIC_SIZE, HIDDEN_UNITS = 8, 4, 128
+STATIC_SIZE, DYNAMIC_SIZE, HIDDEN_UNITS = 8, 3, 128
 # Row and column of a step.
 DIRECTIONS = np.array([[0, 1], [0, -1], [1, 0], [-1, 0]])
 
@@ -170,7 +170,7 @@ def draw(rows: dict[str, np.ndarray]) -> Figure:
 
 
 def main(
-    picture: str | None = None, steps: int = 5_000, num_test: int = 160, batch_size: int = 64
+    picture: str | None = None, steps: int = 10_000, num_test: int = 160, batch_size: int = 64
 ) -> dict[str, float]:
     """Train, and measure on videos that were held out; bounds are in nats per video."""
     keras.utils.set_random_seed(0)
