@@ -39,7 +39,7 @@ def test_logistic_regression(picture):
 @pytest.mark.slow
 def test_keras_bayesian_network(picture):
     """Only with noise do intervals hold what they promise; the error is near that of a linear model."""
-    results = run("keras_bayesian_network", picture, steps=1000, num_draws=50)
+    results = run("keras_bayesian_network", picture, steps=1000, num_draws=20)
     both, ridge = results["random weights and noise"], results["Bayesian ridge"]
     assert both["RMSE"] < ridge["RMSE"] + 0.1
     assert both["log-likelihood"] > ridge["log-likelihood"] - 0.1
@@ -50,7 +50,7 @@ def test_keras_bayesian_network(picture):
 @pytest.mark.slow
 def test_masked_autoregressive_flow(picture):
     results = run(
-        "masked_autoregressive_flow", picture, epochs=20, num_examples=5_000, num_transforms=4
+        "masked_autoregressive_flow", picture, epochs=15, num_examples=5_000, num_transforms=4
     )
     flow, normal = results["-log p(x), flow"], results["-log p(x), one normal"]
     assert results["entropy"] < flow < normal - 0.2
@@ -64,7 +64,7 @@ def test_regression(picture):
     for name in ("3 scale of the slope", "3 scale of the intercept", "5 scale of the noise"):
         assert found[name] == pytest.approx(expected[name], rel=0.15), name
     for name in ("2 scale, left half", "2 scale, right half"):
-        assert found[name] == pytest.approx(expected[name], rel=0.25), name
+        assert found[name] == pytest.approx(expected[name], rel=0.35), name
     best = expected["2 -log p(y|x)"]
     assert best - 1e-3 < found["2 -log p(y|x)"] < best + 0.02
     assert best < found["4 -ELBO, above 2"] < best + 0.15
@@ -75,7 +75,7 @@ def test_regression(picture):
 @pytest.mark.slow
 def test_disentangled_sequential_vae(picture):
     """The shape is in f; the direction is in z more than in f; no bound is below the entropy."""
-    results = run("disentangled_sequential_vae", picture, steps=200)
+    results = run("disentangled_sequential_vae", picture, steps=100)
     assert results["-ELBO, training"] > results["entropy, training"]
     assert results["shape from f"] > 0.8
     assert results["direction from z"] > results["direction from f"] + 0.2
@@ -126,7 +126,7 @@ def test_convolutional_bayesian_network(picture):
 @pytest.mark.mnist
 def test_vae(picture):
     """The layers reach the bound that `VAE` reaches, and importance sampling tightens it."""
-    results = run("vae", picture, epochs=5, num_examples=1_000, num_test=500, batch_size=50)
+    results = run("vae", picture, epochs=4, num_examples=1_000, num_test=500, batch_size=50)
     assert results["-ELBO"] == pytest.approx(results["-ELBO of tfp_vae.VAE"], abs=10.0)
     assert results["-log p(x), 100 samples, 500 images"] < results["-ELBO, 500 images"] < 260.0
 

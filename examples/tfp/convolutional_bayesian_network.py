@@ -125,7 +125,7 @@ def draw(accuracy: np.ndarray, information: np.ndarray) -> Figure:
 
 def main(
     picture: str | None = None,
-    epochs: int = 5,
+    epochs: int = 3,
     num_examples: int = 60_000,
     num_test: int = 10_000,
     num_draws: int = 20,

@@ -92,7 +92,7 @@ class Dynamics(keras.layers.Layer):
 
     def call(self, q):
         z = tf.convert_to_tensor(q)
-        self.add_loss(tf.reduce_mean(tfd.kl_divergence(q.tensor_distribution, self.prior(z))))
+        self.add_loss(tf.reduce_mean(tfd.kl_divergence(q, self.prior(z))))
         return z
 
     def compute_output_shape(self, input_shape):

@@ -5,8 +5,8 @@
 3. Random weights and a learned scale of the noise: what cannot be known of y, too.
 
 The table is scikit-learn's of diabetes (442 patients, 10 features, y standardized). Intervals should hold 95 % of the
-test examples: those of 2 are of the function alone, and are too narrow; those of 3 are not. Its Bayesian ridge
-regression is the number to compare with: so few patients leave no more to find than a line.
+test examples: those of 2 are of the function alone, and are too narrow; those of 3 are not. scikit-learn's Bayesian
+ridge regression is the model to compare with: so few patients leave little more to find than a line.
 
 Reference: Blundell et al., 2015, Weight Uncertainty in Neural Networks, arXiv:1505.05424. After the example
 "Probabilistic Bayesian Neural Networks" of keras.io, which predicts the quality of wine.
@@ -55,12 +55,12 @@ def prior(kernel_size: int, bias_size: int, dtype) -> keras.Model:
 def posterior(kernel_size: int, bias_size: int, dtype) -> keras.Model:
     """Make q(w): a normal distribution with a full covariance, narrow at first."""
     size = kernel_size + bias_size
-    scale = tfp.math.fill_triangular_inverse(START * np.eye(size, dtype="float32")).numpy()
+    triangle = tfp.math.fill_triangular_inverse(START * np.eye(size, dtype="float32")).numpy()
     initializer = tfpl.BlockwiseInitializer(
-        [keras.initializers.RandomNormal(stddev=0.3), keras.initializers.Constant(scale)],
-        [size, len(scale)],
+        [keras.initializers.RandomNormal(stddev=0.3), keras.initializers.Constant(triangle)],
+        [size, len(triangle)],
     )
-    weights = tfpl.VariableLayer(size + len(scale), dtype=dtype, initializer=initializer)
+    weights = tfpl.VariableLayer(size + len(triangle), dtype=dtype, initializer=initializer)
     return keras.Sequential([weights, tfpl.MultivariateNormalTriL(size)])
 
 
@@ -73,14 +73,8 @@ def make_models(num_features: int, num_examples: int) -> dict[str, keras.Model]:
         )
 
     networks = {
-        "point": [
-            keras.layers.Dense(HIDDEN_UNITS, "tanh"),
-            keras.layers.Dense(1),
-        ],
-        "random weights": [
-            uncertain(HIDDEN_UNITS, "tanh"),
-            uncertain(1),
-        ],
+        "point": [keras.layers.Dense(HIDDEN_UNITS, "tanh"), keras.layers.Dense(1)],
+        "random weights": [uncertain(HIDDEN_UNITS, "tanh"), uncertain(1)],
         "random weights and noise": [
             uncertain(HIDDEN_UNITS, "tanh"),
             uncertain(2),

@@ -94,7 +94,7 @@ def chosen_pairs(encoder: keras.Model, x: np.ndarray) -> np.ndarray:
 
 def log_likelihoods(encoder, decoder, x: np.ndarray) -> np.ndarray:
     """Return log p(x|z) of each image and each pair of codes."""
-    rv_x = decoder(encoder.layers[-1].vectors(PAIRS)).tensor_distribution
+    rv_x = decoder(encoder.layers[-1].vectors(PAIRS))
     return np.stack([rv_x.log_prob(image) for image in x])
 
 
