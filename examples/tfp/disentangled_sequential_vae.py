@@ -49,11 +49,11 @@ def render(shape: int, direction: int, along: int, across: int) -> np.ndarray:
     step = DIRECTIONS[direction]
     start = np.where(step == 0, across, along)
     start = np.where(step < 0, SIZE - SHAPE_SIZE - start, start)
+    places = start + step * np.arange(NUM_FRAMES)[:, np.newaxis]
+    pixels = make_shapes()[shape]
     video = np.zeros([NUM_FRAMES, SIZE, SIZE, 1], "float32")
-    for frame, (row, column) in zip(
-        video, start + step * np.arange(NUM_FRAMES)[:, np.newaxis], strict=True
-    ):
-        frame[row : row + SHAPE_SIZE, column : column + SHAPE_SIZE, 0] = make_shapes()[shape]
+    for frame, (row, column) in zip(video, places, strict=True):
+        frame[row : row + SHAPE_SIZE, column : column + SHAPE_SIZE, 0] = pixels
     return video
 
 
@@ -68,7 +68,7 @@ def make_data() -> tuple[np.ndarray, np.ndarray]:
 
 
 def normals(params) -> tfd.Distribution:
-    """Make a normal distribution of each z_t, from locations and unconstrained scales."""
+    """Make the normal distributions of z, one for each z_t, from locations and unconstrained scales."""
     loc, scale = tf.split(params, 2, -1)
     return tfd.Independent(tfd.Normal(loc, 1e-3 + tf.nn.softplus(scale)), 2)
 
