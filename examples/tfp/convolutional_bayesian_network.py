@@ -112,13 +112,13 @@ def disagreement(p: np.ndarray) -> np.ndarray:
     return entr(p.mean(0)).sum(-1) - entr(p).sum(-1).mean(0)
 
 
-def draw(accuracy: np.ndarray, information: np.ndarray) -> Figure:
+def draw(correct: np.ndarray, information: np.ndarray) -> Figure:
     """Draw the accuracy on the images of which the network is surest, against their share."""
     order = information.argsort()
     number = np.arange(1, len(order) + 1)
     figure = Figure(figsize=(4, 3), layout="constrained")
     axis = figure.subplots()
-    axis.plot(number / len(order), np.cumsum(accuracy[order]) / number)
+    axis.plot(number / len(order), np.cumsum(correct[order]) / number)
     axis.set(xlabel="share of the images, surest first", ylabel="accuracy", ylim=(0.8, 1.01))
     return figure
 

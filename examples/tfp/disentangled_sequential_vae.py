@@ -3,7 +3,8 @@
 f says what all frames share, z_t what is in frame t; the prior of z_t is an LSTM over the frames before. Nothing names
 the two, but a shape costs nats in every z_t and only once in f. The videos are shapes that move along a line, rendered
 here, so all is known: with f of one video and z of another, the decoder should draw the first shape on the second path,
-a video that can be rendered too. Linear probes find the shape in f alone, the direction in z alone.
+a video that can be rendered too. Linear probes find the shape in f and the direction in z, and less of each in the
+other.
 
 Reference: Li & Mandt, 2018, Disentangled Sequential Autoencoder, arXiv:1803.02991 (the factorized posterior). After
 TFP's example of the same name.
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from keras import layers
 from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
@@ -73,13 +75,13 @@ def normals(params) -> tfd.Distribution:
     return tfd.Independent(tfd.Normal(loc, 1e-3 + tf.nn.softplus(scale)), 2)
 
 
-class Dynamics(keras.layers.Layer):
+class Dynamics(layers.Layer):
     """The prior of z: it passes on the draw of q(z|x), and adds KL(q(z_t|x_t) || p(z_t|z_<t)) to the loss."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.past = keras.layers.LSTM(HIDDEN_UNITS, return_sequences=True)
-        self.params = keras.layers.Dense(2 * DYNAMIC_SIZE)
+        self.past = layers.LSTM(HIDDEN_UNITS, return_sequences=True)
+        self.params = layers.Dense(2 * DYNAMIC_SIZE)
 
     def build(self, input_shape):
         self.past.build(input_shape)
@@ -106,28 +108,29 @@ class Dynamics(keras.layers.Layer):
         return tf.constant(z)
 
 
-def make_models() -> tuple[keras.Model, keras.Model, keras.Model]:
-    """Make the encoder of f and z, the decoder p(x_t|f, z_t), and the autoencoder of both."""
-    layers = keras.layers
+def make_encoder() -> keras.Model:
+    """Make q(f|x), of all frames, and q(z|x), where each z_t sees one frame."""
     x = keras.Input((NUM_FRAMES, SIZE, SIZE, 1))
     frames = layers.Dense(HIDDEN_UNITS, "relu")(layers.Reshape((NUM_FRAMES, -1))(x))
-    summary = layers.Bidirectional(layers.LSTM(HIDDEN_UNITS // 2))(frames)
     prior = tfd.MultivariateNormalDiag(tf.zeros(STATIC_SIZE))
-    f = tfpl.MultivariateNormalDiag(
-        STATIC_SIZE, activity_regularizer=tfpl.KLDivergenceRegularizer(prior, use_exact_kl=True)
-    )(layers.Dense(tfpl.MultivariateNormalDiag.params_size(STATIC_SIZE))(summary))
-    z = tfpl.DistributionLambda(normals)(
-        layers.Dense(2 * DYNAMIC_SIZE)(layers.Dense(HIDDEN_UNITS, "relu")(frames))
-    )
-    encoder = keras.Model(x, [f, z])
+    regularizer = tfpl.KLDivergenceRegularizer(prior, use_exact_kl=True)
+    f = layers.Bidirectional(layers.LSTM(HIDDEN_UNITS // 2))(frames)
+    f = layers.Dense(tfpl.MultivariateNormalDiag.params_size(STATIC_SIZE))(f)
+    f = tfpl.MultivariateNormalDiag(STATIC_SIZE, activity_regularizer=regularizer)(f)
+    z = layers.Dense(HIDDEN_UNITS, "relu")(frames)
+    z = tfpl.DistributionLambda(normals)(layers.Dense(2 * DYNAMIC_SIZE)(z))
+    return keras.Model(x, [f, z])
 
-    code = keras.Input((STATIC_SIZE,)), keras.Input((NUM_FRAMES, DYNAMIC_SIZE))
-    hidden = layers.Concatenate()([layers.RepeatVector(NUM_FRAMES)(code[0]), code[1]])
+
+def make_decoder() -> keras.Model:
+    """Make p(x_t|f, z_t) of each frame."""
+    f, z = keras.Input((STATIC_SIZE,)), keras.Input((NUM_FRAMES, DYNAMIC_SIZE))
+    hidden = layers.Concatenate()([layers.RepeatVector(NUM_FRAMES)(f), z])
     for _ in range(2):
         hidden = layers.Dense(HIDDEN_UNITS, "relu")(hidden)
     logits = layers.Flatten()(layers.Dense(SIZE * SIZE)(hidden))
-    decoder = keras.Model(code, tfpl.IndependentBernoulli(x.shape[1:])(logits))
-    return encoder, decoder, keras.Model(x, decoder([f, Dynamics(name="dynamics")(z)]))
+    x = tfpl.IndependentBernoulli((NUM_FRAMES, SIZE, SIZE, 1))(logits)
+    return keras.Model([f, z], x)
 
 
 def train(model: keras.Model, x: np.ndarray, steps: int, batch_size: int) -> None:
@@ -176,7 +179,9 @@ def main(
     keras.utils.set_random_seed(0)
     videos, factors = make_data()
     x, x_test, of_test = videos[num_test:], videos[:num_test], factors[:num_test]
-    encoder, decoder, model = make_models()
+    encoder, dynamics, decoder = make_encoder(), Dynamics(), make_decoder()
+    q_f, q_z = encoder.outputs
+    model = keras.Model(encoder.inputs[0], decoder([q_f, dynamics(q_z)]))
     start = time.perf_counter()
     train(model, x, steps, batch_size)
     seconds = time.perf_counter() - start
@@ -200,7 +205,7 @@ def main(
     for name, value in results.items():
         print(f"{name:24}{value:9.3f}")
     if picture:
-        new = decoder([tf.random.normal([2, STATIC_SIZE]), model.get_layer("dynamics").sample(2)])
+        new = decoder([tf.random.normal([2, STATIC_SIZE]), dynamics.sample(2)])
         rows = {"f of": x_test[0], "z of": x_test[1], "both": x_swapped[0]}
         rows |= {f"new {i + 1}": video for i, video in enumerate(new.mean().numpy())}
         draw(rows).savefig(picture)
