@@ -26,7 +26,7 @@ from tfp_vae import layers as tfpl
 tfd = tfp.distributions
 NUM_CLASSES = 10
 # Of softplus(scale): where it starts, and its largest value.
-FIRST_SCALE, LARGEST_SCALE = -5.0, np.log(np.expm1(0.2))
+FIRST_SCALE, LARGEST_SCALE = -9.0, np.log(np.expm1(0.2))
 # Share of the training in which the divergence rises.
 RISE = 0.5
 
