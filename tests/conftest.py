@@ -45,14 +45,13 @@ def pytest_runtest_setup(item):
 
 
 def pytest_collection_modifyitems(items):
-    if os.environ.get("TFDS_DATA_DIR") and os.path.isdir(
-        os.path.join(os.environ["TFDS_DATA_DIR"], "mnist")
-    ):
-        return
-    skip = pytest.mark.skip(reason="needs MNIST: prepare it with TFDS and set TFDS_DATA_DIR")
-    for item in items:
-        if "mnist" in item.keywords:
-            item.add_marker(skip)
+    folder = os.environ.get("TFDS_DATA_DIR", "")
+    for name in ("mnist", "fashion_mnist"):
+        if not os.path.isdir(os.path.join(folder, name)):
+            reason = f"needs {name}: prepare it with TFDS and set TFDS_DATA_DIR"
+            for item in items:
+                if name in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def mostly_slow(rows, *fast: str):
