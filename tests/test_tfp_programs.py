@@ -58,9 +58,9 @@ def test_masked_autoregressive_flow(picture):
 
 @pytest.mark.slow
 def test_regression(picture):
-    found, expected = split(run("regression", picture, steps=1000))
+    found, expected = split(run("regression", picture))
     for name in ("1 slope", "1 intercept", "3 mean of the slope", "3 mean of the intercept"):
-        assert found[name] == pytest.approx(expected[name], rel=0.02), name
+        assert found[name] == pytest.approx(expected[name], rel=0.01), name
     for name in ("3 scale of the slope", "3 scale of the intercept", "5 scale of the noise"):
         assert found[name] == pytest.approx(expected[name], rel=0.15), name
     for name in ("2 scale, left half", "2 scale, right half"):
@@ -69,16 +69,16 @@ def test_regression(picture):
     assert best - 1e-3 < found["2 -log p(y|x)"] < best + 0.02
     assert best < found["4 -ELBO, above 2"] < best + 0.15
     exact = expected["5 -ELBO, -log p(y|x)"]
-    assert exact < found["5 -ELBO, -log p(y|x)"] < exact + 0.2
+    assert exact < found["5 -ELBO, -log p(y|x)"] < exact + 0.05
 
 
 @pytest.mark.slow
 def test_disentangled_sequential_vae(picture):
     """The shape is in f; the direction is in z more than in f; no bound is below the entropy."""
-    results = run("disentangled_sequential_vae", picture, steps=100)
+    results = run("disentangled_sequential_vae", picture, steps=300)
     assert results["-ELBO, training"] > results["entropy, training"]
     assert results["shape from f"] > 0.6
-    assert results["direction from z"] > results["direction from f"] + 0.2
+    assert results["direction from z"] > results["direction from f"] + 0.1
 
 
 def check_classifier(results, least_accuracy):
