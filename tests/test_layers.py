@@ -47,6 +47,7 @@ ELSEWHERE |= {
 ELSEWHERE |= {"AutoregressiveCategorical", "AutoregressiveNetwork", "AutoregressiveTransform"}
 ELSEWHERE |= {"Joint", "ProductOfNormals", "VariationalGaussianProcess", "WeightNorm"}
 ELSEWHERE |= {
+    "KLPerExample",
     "RandomWeights",
     "default_loc_scale_fn",
     "default_mean_field_normal_fn",

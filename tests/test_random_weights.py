@@ -232,16 +232,11 @@ def test_equal_seeds_draw_equally(case):
     assert abs(first(x) - draws[0]).numpy().max() > 1e-4, "each call draws anew"
 
 
-@keras.saving.register_keras_serializable(package="test_random_weights")
-def kl_of_a_share(q, p, draw):
-    return tfd.kl_divergence(q, p) / 100.0
-
-
 def model_of(case, **kwargs):
     return keras.Sequential(
         [
             keras.Input(case.shape),
-            case.make(kernel_divergence_fn=kl_of_a_share, name="random", **kwargs),
+            case.make(kernel_divergence_fn=tfpl.KLPerExample(100), name="random", **kwargs),
             keras.layers.Flatten(),
             tfpl.DenseFlipout(2, seed=5),
             tfpl.IndependentNormal(1),
@@ -286,7 +281,7 @@ def test_a_model_trains_saves_and_is_served(case, policy, tmp_path):
         for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
             close(one, other, rtol=0, atol=0)
         again = loaded.get_layer("random")
-        assert again.kernel_divergence_fn is kl_of_a_share
+        assert again.kernel_divergence_fn.num_examples == 100
         again(x), layer(x)
         close(again.losses[0], layer.losses[0])
         model.export(tmp_path / "served", verbose=False)

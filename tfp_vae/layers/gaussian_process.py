@@ -24,7 +24,9 @@ class VariationalGaussianProcess(DistributionLayer):
 
     Use it for a function of few dimensions with an uncertainty that grows away from the data. Its
     distribution is that of a whole batch at once: train it by
-    `loss=lambda y, process: process.variational_loss(y, kl_weight=batch_size / num_examples)`.
+    `loss=lambda y, process: process.variational_loss(y, kl_weight=batch_size / num_examples)`. With
+    close points, the decompositions of matrices need float64: `kernel_provider` with
+    `dtype="float64"`.
 
     Reference: Titsias, 2009, Variational Learning of Inducing Variables in Sparse Gaussian
         Processes; Hensman et al., 2013, Gaussian Processes for Big Data, arXiv:1309.6835.

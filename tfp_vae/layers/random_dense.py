@@ -78,7 +78,8 @@ class DenseReparameterization(_Dense):
             registered with Keras.
 
     Example:
-    >>> layer = DenseReparameterization(2, kernel_divergence_fn=lambda q, p, _: q.kl_divergence(p) / 100)
+    >>> from tfp_vae.layers import KLPerExample
+    >>> layer = DenseReparameterization(2, kernel_divergence_fn=KLPerExample(100))
     >>> layer(keras.ops.ones([5, 3])).shape, [weight.name for weight in layer.trainable_weights]
     (TensorShape([5, 2]), ['kernel_posterior_loc', 'kernel_posterior_untransformed_scale', 'bias_posterior_loc'])
     >>> len(layer.losses)
@@ -117,7 +118,8 @@ class DenseLocalReparameterization(_Dense):
         TypeError: if the kernel's posterior is not a `tfd.Independent(tfd.Normal)`.
 
     Example:
-    >>> layer = DenseLocalReparameterization(2, kernel_divergence_fn=lambda q, p, _: q.kl_divergence(p) / 100)
+    >>> from tfp_vae.layers import KLPerExample
+    >>> layer = DenseLocalReparameterization(2, kernel_divergence_fn=KLPerExample(100))
     >>> layer(keras.ops.ones([5, 3])).shape, [weight.name for weight in layer.trainable_weights]
     (TensorShape([5, 2]), ['kernel_posterior_loc', 'kernel_posterior_untransformed_scale', 'bias_posterior_loc'])
     >>> len(layer.losses)
@@ -156,7 +158,8 @@ class DenseFlipout(_Dense):
         TypeError: if the kernel's posterior is not a `tfd.Independent(tfd.Normal)`.
 
     Example:
-    >>> layer = DenseFlipout(2, kernel_divergence_fn=lambda q, p, _: q.kl_divergence(p) / 100)
+    >>> from tfp_vae.layers import KLPerExample
+    >>> layer = DenseFlipout(2, kernel_divergence_fn=KLPerExample(100))
     >>> layer(keras.ops.ones([5, 3])).shape, [weight.name for weight in layer.trainable_weights]
     (TensorShape([5, 2]), ['kernel_posterior_loc', 'kernel_posterior_untransformed_scale', 'bias_posterior_loc'])
     >>> len(layer.losses)

@@ -13,11 +13,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.checks import whole_number
 from tfp_vae.layers.arguments import as_function, rebuild, store, stored
 from tfp_vae.layers.mean_field import default_mean_field_normal_fn, default_multivariate_normal_fn
 from tfp_vae.layers.tensor_like import DRAW_SHAPED, is_a
 
-__all__ = ["RandomWeights"]
+__all__ = ["KLPerExample", "RandomWeights"]
 
 tfd = tfp.distributions
 
@@ -36,6 +37,44 @@ def kl_to_prior(posterior, prior, draw) -> tf.Tensor:
     np.float32(0.5)
     """
     return tfd.kl_divergence(posterior, prior)
+
+
+@keras.saving.register_keras_serializable(package="tfp_vae")
+class KLPerExample:
+    """The divergence of weights divided by the number of examples: what a loss that is a mean over a
+    batch needs to be -ELBO per example.
+
+    Use it as `kernel_divergence_fn` and `bias_divergence_fn`; unlike a lambda, it is saved with the
+    model.
+
+    Args:
+        num_examples: number of examples of the whole training data.
+
+    Call arguments:
+        posterior, prior: the distributions.
+        draw: ignored.
+
+    Output: `KL(posterior || prior) / num_examples` in TFP's closed form, in nats per example.
+
+    Example:
+    >>> KLPerExample(10)(tfd.Normal(1., 1.), tfd.Normal(0., 1.)).numpy()
+    np.float32(0.05)
+    """
+
+    def __init__(self, num_examples: int):
+        self.num_examples = whole_number(
+            num_examples, "num_examples must be a whole number of at least 1", 1
+        )
+
+    def __call__(self, posterior, prior, draw=None) -> tf.Tensor:
+        return kl_to_prior(posterior, prior, draw) / self.num_examples
+
+    def get_config(self) -> dict:
+        return {"num_examples": self.num_examples}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**config)
 
 
 def reparameterization(layer: "RandomWeights", inputs: tf.Tensor) -> tf.Tensor:
@@ -77,7 +116,7 @@ class RandomWeights(keras.layers.Layer, abc.ABC):
 
     The divergences of kernel and bias from their priors, in nats, are added to the model's loss as
     they are: once for all examples, so that the loss of a mean over a batch needs them divided by
-    the number of examples of the whole data (by `kernel_divergence_fn`).
+    the number of examples of the whole data: `kernel_divergence_fn=KLPerExample(num_examples)`.
 
     Args:
         activation: function of the output, or its name in Keras.
