@@ -94,7 +94,7 @@ class Options:
     dataset: Annotated[
         str,
         typer.Option(
-            help="digits, a TFDS image data set such as mnist, an .npy file, or an .npz file: one array x "
+            help="digits, shapes, a TFDS image data set such as mnist, an .npy file, or an .npz file: one array x "
             "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the "
             "arrays that --likelihood names; or a .txt, .smi or .selfies file of texts, one a line."
         ),

@@ -28,6 +28,7 @@ ROOMS = [
     "batch",
     "surface",
     "kinds",
+    "shapes",
     "sources",
     "datasets",
     "missing",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import files, layers, sources, text
+from tfp_vae import layers, sources, text
 from tfp_vae.batch import BESIDE_X, num_examples
 from tfp_vae.checks import as_seed
 from tfp_vae.kinds import (
@@ -31,6 +31,7 @@ from tfp_vae.kinds import (
 )
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.sources import labels
 from tfp_vae.text import Vocabulary
 
 SPLITS = ("train", "validation", "test")
@@ -212,6 +213,7 @@ def load(
     | source | data | likelihood unless chosen |
     |---|---|---|
     | `"digits"` | scikit-learn's 1,797 handwritten 8x8 digits, counts 0 to 16 | IndependentBinomial, 16 trials |
+    | `"shapes"` | 10,000 images of 32x32, drawn from known factors, see `tfp_vae.shapes` | IndependentBernoulli |
     | a TFDS name such as `"mnist"` | its feature `image`, in memory | as 8-bit images |
     | path of `.npy` | its array | by its values, as below |
     | path of `.npz` | `x_train`, `x_test` and perhaps `x_validation`, or one array | by its values, as below |
@@ -237,9 +239,9 @@ random, anew in each epoch, white with the probability of its brightness | Indep
 
     Args:
         source: name, path of an `.npz` or `.npy` file, or array `[num_examples, *event_shape]`.
-        condition: what x is conditional on: "label" of the digits, a feature of a TFDS data set, or
-            the name of other arrays in the source: `x` and `label` in an `.npz` file, or `x_train`,
-            `label_train`, `x_test` and `label_test`.
+        condition: what x is conditional on: "label" of the digits, a factor of the shapes, a
+            feature of a TFDS data set, or the name of other arrays in the source: `x` and `label`
+            in an `.npz` file, or `x_train`, `label_train`, `x_test` and `label_test`.
         likelihood: name of a class in `tfp_vae.layers` to use instead. For a table, a dict from the
             names of its arrays to such names, or to None for the automatic choice. Use
             `IndependentCategorical` for labels 0, 1, ....
@@ -278,22 +280,9 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     wanted = {part: part for part in chosen} | (
         {} if condition is None else {"condition": condition}
     )
-    if isinstance(source, (np.ndarray, Mapping)):
-        arrays = source if isinstance(source, Mapping) else {"x": source}
-        name = "array"
-        _check_all(name, arrays, chosen, missing)
-        parts = sources.from_arrays(name, arrays, wanted)
-    elif (name := str(source)) == "digits":
-        parts = sources.from_arrays(name, sources.load_digits(), wanted)
-    elif Path(source).suffix in (".npz", ".npy") or Path(source).is_file():
-        arrays = files.load_file(Path(source))
-        _check_all(str(source), arrays, chosen, missing)
-        name = Path(source).stem
-        parts = sources.from_arrays(str(source), arrays, wanted)
-    else:
-        features = {**wanted, "x": "image"} if "x" in wanted else wanted
-        name = str(source).replace("/", "-").replace(":", "-")
-        parts = sources.load_tfds(str(source), features)
+    name, parts = sources.read(
+        source, wanted, lambda name, arrays: _check_all(name, arrays, chosen, missing)
+    )
     is_table = isinstance(likelihood, Mapping)
     for part, key in itertools.product(parts, chosen):
         called, least_ndim = (f"{name}, {key}", 1) if is_table else (name, 2)
@@ -468,4 +457,4 @@ def _check_all(name: str, arrays: Mapping[str, np.ndarray], chosen: Mapping, mis
             sources.expect_numbers(called, np.asarray(values), missing=missing, least_ndim=1)
 
 
-__all__ = ["Splits", "binarize", "dequantize", "load"]
+__all__ = ["Splits", "binarize", "dequantize", "labels", "load"]

@@ -9,21 +9,24 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from tfp_vae import shapes
 from tfp_vae.batch import BESIDE_X
 from tfp_vae.checks import needs
-from tfp_vae.files import expect_no_folder, is_number
+from tfp_vae.files import expect_no_folder, is_number, load_file
 from tfp_vae.kinds import USUAL, kind_of
-from tfp_vae.text import SPLITS, Vocabulary, read_lines
+from tfp_vae.text import SPLITS, Vocabulary, is_text, read_lines
 
 # Seconds to wait for an answer before a download counts as impossible.
 NETWORK_TIMEOUT = 10
 # Largest number of different whole numbers in a column for which categories are proposed.
 MANY_CATEGORIES = 20
+# Number of images in the data set shapes.
+NUM_SHAPES = 10_000
 # Size of the vocabulary of texts split into words, at most.
 MOST_WORDS = 10_000
 
@@ -36,6 +39,43 @@ def load_digits() -> dict[str, np.ndarray]:
         raise needs("The data set digits", "data", error) from error
     digits = load()
     return {"x": digits.images[..., np.newaxis].astype("int32"), "label": digits.target}
+
+
+def load_shapes() -> dict[str, np.ndarray]:
+    """Return images of shapes, `x` of 32x32 zeros and ones, and each of their factors by name."""
+    factors = shapes.draw_factors(NUM_SHAPES)
+    return {"x": shapes.render(factors), **dict(zip(shapes.FACTORS, factors.T, strict=True))}
+
+
+# Data sets that need no file and no network.
+OWN = {"digits": load_digits, "shapes": load_shapes}
+
+
+def read(
+    source: str | os.PathLike | np.ndarray | Mapping,
+    wanted: Mapping[str, str],
+    check: Callable[[str, Mapping], None] = lambda name, arrays: None,
+) -> tuple[str, list[dict[str, np.ndarray]]]:
+    """Return the name of some data, without folders, and their train, validation and test rows.
+
+    Args:
+        source: one of `OWN`, arrays, a file of arrays, or a name of TFDS; see `datasets.load`.
+        wanted: what to return by name: the name that it has in the source.
+        check: function of name and arrays that may refuse them before they are split.
+    """
+    if isinstance(source, (np.ndarray, Mapping)):
+        arrays = source if isinstance(source, Mapping) else {"x": source}
+        check("array", arrays)
+        return "array", from_arrays("array", arrays, wanted)
+    name = str(source)
+    if name in OWN:
+        return name, from_arrays(name, OWN[name](), wanted)
+    if Path(source).suffix in (".npz", ".npy") or Path(source).is_file():
+        arrays = load_file(Path(source))
+        check(name, arrays)
+        return Path(source).stem, from_arrays(name, arrays, wanted)
+    features = {**wanted, "x": "image"} if "x" in wanted else wanted
+    return name.replace("/", "-").replace(":", "-"), load_tfds(name, features)
 
 
 def expect_numbers(
@@ -90,6 +130,33 @@ def _refuse_text(name: str, values: np.ndarray, *, for_x: bool) -> None:
         "numpy.unique(values, return_inverse=True)[1] "
         f"does{', in an array of their own, and take IndependentCategorical for what is a category' if for_x else ''}."
     )
+
+
+def labels(source: str | os.PathLike | Mapping, *names: str) -> list[np.ndarray]:
+    """Return what is known beside x, such as labels or factors: train, validation and test rows.
+
+    They are whole numbers, `[num_examples, len(names)]`, in the order of the x of `datasets.load`.
+
+    Args:
+        source: as in `datasets.load`, but not texts, beside which nothing is known.
+        *names: of arrays or of features, as the `condition` of `datasets.load`.
+
+    Raises:
+        ValueError: if the source has no such labels, or they are not whole numbers.
+
+    >>> [len(rows) for rows in labels("shapes", "shape", "pos_x")]
+    [8000, 1000, 1000]
+    """
+    if is_text(source):
+        raise ValueError(f"{source} holds texts alone, no {' and no '.join(names)}.")
+    parts = read(source, {name: name for name in names})[1]
+    for name, values in parts[0].items():
+        if values.ndim != 1 or (values != np.round(values)).any():
+            raise ValueError(
+                f"Labels must be one whole number for each example; {name} of {source} has shape "
+                f"{values.shape} and type {values.dtype}."
+            )
+    return [np.stack([*part.values()], axis=-1).astype("int64") for part in parts]
 
 
 def from_arrays(
@@ -254,8 +321,8 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
     if name.split("/")[0].split(":")[0] not in known:
         expect_no_folder(name)
         near = (
-            ", ".join(difflib.get_close_matches(name, ["digits", *known], 3))
-            or "digits, mnist, fashion_mnist"
+            ", ".join(difflib.get_close_matches(name, [*OWN, *known], 3))
+            or f"{', '.join(OWN)}, mnist, fashion_mnist"
         )
         raise ValueError(
             f"There is no data set {name!r}. Did you mean: {near}? Or give the path of an .npz or "
