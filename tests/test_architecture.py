@@ -57,6 +57,7 @@ PUBLIC = [
         tfp_vae.text,
         tfp_vae.hierarchy,
         tfp_vae.datasets,
+        tfp_vae.evaluation,
         tfp_vae.serving,
     )
     for name in module.__all__

@@ -1,5 +1,7 @@
 """Checks of arguments: counts, seeds, and objects of a certain class."""
 
+import importlib
+
 
 def needs(what: str, extra: str, error: ImportError) -> ImportError:
     """Return the error for a library that only one use needs, with the line that installs it.
@@ -70,3 +72,15 @@ def whole_number(value, expected: str, least: int) -> int:
     if number != value or not least <= number < 2**31:
         raise ValueError(f"{expected}, received {value!r}.")
     return number
+
+
+def imported(module: str, what: str, extra: str):
+    """Import a library that only one use needs.
+
+    Raises:
+        ImportError: if it is not installed, with the line that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise needs(what, extra, error) from error

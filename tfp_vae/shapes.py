@@ -104,7 +104,8 @@ def _draw(factors: np.ndarray, size: int) -> np.ndarray:
     # In the coordinates of the shape, upright and of radius 1.
     u = (right * np.cos(angle) - down * np.sin(angle)) / radius
     v = -(right * np.sin(angle) + down * np.cos(angle)) / radius
-    return np.select([shape == 0, shape == 1], [_square(u, v), _ellipse(u, v)], _heart(u, v))
+    is_white = np.select([shape == 0, shape == 1], [_square(u, v), _ellipse(u, v)], _heart(u, v))
+    return is_white.astype("uint8")
 
 
 def _place(position: np.ndarray) -> np.ndarray:
@@ -113,13 +114,13 @@ def _place(position: np.ndarray) -> np.ndarray:
 
 
 def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.uint8(np.maximum(abs(u), abs(v)) < 0.7)
+    return np.maximum(abs(u), abs(v)) < 0.7
 
 
 def _ellipse(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.uint8(u**2 + (2.0 * v) ** 2 < 1.0)
+    return u**2 + (2.0 * v) ** 2 < 1.0
 
 
 def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     a, b = 1.35 * u, 1.35 * v + 0.1
-    return np.uint8((a**2 + b**2 - 1.0) ** 3 < a**2 * b**3)
+    return (a**2 + b**2 - 1.0) ** 3 < a**2 * b**3
