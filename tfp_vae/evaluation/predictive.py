@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import missing, sampling
+from tfp_vae import sampling
 from tfp_vae.batch import by_name, num_examples
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation.batches import over_batches
@@ -52,15 +52,20 @@ def reconstruction_errors(
     }
 
     def errors(batch, start):
-        data = by_name(batch)
-        observed = (
-            missing.observed_examples(data["x"], data.get("mask")) if vae.missing else data["x"]
-        )
-        parts = vae.x.parts(tf.nest.map_structure(np.asarray, observed))
-        means = vae.x.parts(vae.reconstruct(batch))
+        parts, means = vae.x.parts(_with_gaps(batch)), vae.x.parts(vae.reconstruct(batch))
         return {name: _error(parts[name], means[name], has_names[name]) for name in parts}
 
     return over_batches(errors, x, batch_size)
+
+
+def _with_gaps(batch):
+    """Return x with NaN for each value that its mask says is missing."""
+    data = tf.nest.map_structure(np.asarray, by_name(batch))
+    if "mask" not in data:
+        return data["x"]
+    return tf.nest.map_structure(
+        lambda values, seen: np.where(seen, values, np.nan), data["x"], data["mask"]
+    )
 
 
 def _error(x: np.ndarray, reconstruction: np.ndarray, has_names: bool) -> np.ndarray:
