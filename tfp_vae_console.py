@@ -293,9 +293,48 @@ def evaluate(
             help="Steps of annealed importance sampling of the first 100 examples; 0 leaves it out.",
         ),
     ] = 0,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="What codes are probed for: label, another feature, or the name of arrays of an .npz file."
+        ),
+    ] = None,
+    factors: Annotated[
+        str | None,
+        typer.Option(
+            help="Factors of the data, with commas between them, for scores of disentanglement; one that "
+            "--labels names too has values that are names, not numbers."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Other data, as in --dataset, that the model should tell from its own."),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=10, help="How many draws are compared with data, in features of a classifier."
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help=".keras file of that classifier; default: a small one that learns --labels here."
+        ),
+    ] = None,
+    checks: Annotated[
+        bool,
+        typer.Option(
+            "--checks",
+            help="Add reconstruction errors, collapsed dimensions, and p-values of predictive checks.",
+        ),
+    ] = False,
     seed: Seed = 0,
 ) -> None:
-    """Judge a model on its test data: -ELBO, log-likelihood, KL, NLL and active units."""
+    """Judge a model on its test data: -ELBO, log-likelihood, KL, NLL and active units.
+
+    On request: probes, disentanglement, outliers, quality of samples, predictive checks.
+    """
     _cli().evaluate(
         model,
         dataset,
@@ -304,6 +343,12 @@ def evaluate(
         batch_size=batch_size,
         annealed=annealed,
         seed=seed,
+        labels=labels,
+        factors=factors,
+        against=against,
+        samples=samples,
+        features=features,
+        checks=checks,
     )
 
 

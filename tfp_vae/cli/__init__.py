@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfp_vae import datasets, files, plots, serving
 from tfp_vae.batch import num_examples
 from tfp_vae.checks import one_of
-from tfp_vae.cli import served
+from tfp_vae.cli import judging, served
 from tfp_vae.cli.build import build
 from tfp_vae.cli.catalogue import members
 from tfp_vae.cli.migrate import migrate
@@ -21,6 +21,7 @@ from tfp_vae.cli.report import (
     card,
     caution,
     console,
+    dataset_of,
     draw,
     expect_new,
     find,
@@ -50,22 +51,38 @@ def evaluate(
     batch_size: int,
     annealed: int,
     seed: int,
+    **further,
 ) -> None:
-    """Evaluate a model and print the table; a run's own metrics go to `evaluation.json` too."""
+    """Evaluate a model and print the table; a run's own metrics go to `evaluation.json` too.
+
+    Further options are those of `judging.Wishes`.
+    """
+    wishes = judging.Wishes(**further)
     if model is not None and is_served(model):
+        if wishes:
+            raise ValueError(
+                f"{model} is a SavedModel, of which no more is computed than the table. Give its run "
+                "folder or .keras file."
+            )
         console.print(served.evaluate(model, dataset, condition, batch_size))
         return
     path, run = find(model)
     vae = open_vae(path)
     splits = load_data(vae, run, path, dataset, condition)
+    source = dataset or dataset_of(run, path)
+    other = load_data(vae, run, path, wishes.against, condition) if wishes.against else None
     metrics = judge(vae, splits, num_samples, batch_size, seed)
+    more = judging.Judge(vae, splits, source, batch_size, num_samples, seed).numbers(wishes, other)
     if annealed:
         metrics |= judge_annealed(vae, splits, annealed, seed)
-    console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
+    shown = table(metrics, f"{splits.name}: {metrics['num_examples']} test examples")
+    for row in judging.rows(more):
+        shown.add_row(*row)
+    console.print(shown)
     if sentence := caution(metrics):
         console.print(sentence)
     if run and dataset is None:
-        run.write("evaluation", metrics)
+        run.write("evaluation", {**metrics, **judging.for_json(more)})
 
 
 def sample(

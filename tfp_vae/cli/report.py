@@ -61,7 +61,7 @@ def load_data(
             f"{path} holds a conditional VAE outside a run folder, so what its condition is is "
             "unknown. Name it with --condition, as in training."
         )
-    source = dataset or _dataset_of(run, path)
+    source = dataset or dataset_of(run, path)
     likelihood = names_of(vae.decoder.layers[-1])
     splits = datasets.load(
         source,
@@ -78,7 +78,8 @@ def load_data(
     )
 
 
-def _dataset_of(run: Run | None, path: Path) -> str:
+def dataset_of(run: Run | None, path: Path) -> str:
+    """Return the name or file of a run's data."""
     if run is None:
         raise ValueError(
             f"{path} lies outside a run folder, so its data are unknown. Name them with --dataset."
