@@ -71,8 +71,8 @@ def evaluate(
     splits = load_data(vae, run, path, dataset, condition)
     source = dataset or dataset_of(run, path)
     other = load_data(vae, run, path, wishes.against, condition) if wishes.against else None
-    metrics = judge(vae, splits, num_samples, batch_size, seed)
     more = judging.Judge(vae, splits, source, batch_size, num_samples, seed).numbers(wishes, other)
+    metrics = judge(vae, splits, num_samples, batch_size, seed)
     if annealed:
         metrics |= judge_annealed(vae, splits, annealed, seed)
     shown = table(metrics, f"{splits.name}: {metrics['num_examples']} test examples")

@@ -1,7 +1,6 @@
 """What `tfp-vae evaluate` adds on request: probes, disentanglement, outliers, samples and checks."""
 
 import dataclasses
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,7 +214,7 @@ def _features_of(path: Path, x: np.ndarray) -> evaluation.Features:
     Raises:
         ValueError: if it is no classifier of such examples.
     """
-    if not path.is_file() or not zipfile.is_zipfile(path):
+    if not path.is_file() or path.suffix != ".keras":
         raise ValueError(f"--features must be a .keras file of a classifier, received {path}.")
     classifier = keras.models.load_model(path)
     shape = getattr(classifier, "input_shape", None)
