@@ -26,7 +26,9 @@ def test_the_python_example_runs(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["catalogue.md", "pipelines.md", "sequences.md", "tour.md"])
+@pytest.mark.parametrize(
+    "page", ["catalogue.md", "evaluation.md", "pipelines.md", "sequences.md", "tour.md"]
+)
 def test_the_pages_run(page, tmp_path):
     code = "".join(
         re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)

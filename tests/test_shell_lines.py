@@ -60,6 +60,7 @@ def here(tmp_path, monkeypatch):
         "job": np.arange(80) % 3 * 1.0,
     }
     digits = sources.load_digits()["x"].astype("float32")
+    np.savez(tmp_path / "noise.npz", digits[:, ::-1].astype("int32"))
     digits[:, 2] = np.nan
     np.savez(tmp_path / "people.npz", **people)
     np.savez(tmp_path / "data.npz", x=digits[:60])

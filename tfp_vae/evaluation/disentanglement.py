@@ -41,7 +41,7 @@ def mutual_information_gap(
     difference.
 
     Reference: Chen et al., 2018, Isolating sources of disentanglement in variational autoencoders,
-        arXiv:1802.04942, equation 6; bins as in Locatello et al., 2019, arXiv:1811.12359.
+        arXiv:1802.04942; bins as in Locatello et al., 2019, arXiv:1811.12359.
 
     Args:
         codes: `[num_examples, latent]`, at least two dimensions.
@@ -82,7 +82,7 @@ def sap(
     as an orientation does, scores low although it may be told apart.
 
     Reference: Kumar et al., 2018, Variational inference of disentangled latent concepts from
-        unlabeled observations, arXiv:1711.00848, section 3.
+        unlabeled observations, arXiv:1711.00848.
 
     Args:
         codes: `[num_examples, latent]`, at least two dimensions.
@@ -188,7 +188,7 @@ def factor_vae_score(
     other half. Chance is 1 / num_factors; a rotation of independent factors of one distribution
     scores so, but one dimension that holds several factors can score high.
 
-    Reference: Kim & Mnih, 2018, Disentangling by factorising, arXiv:1802.05983, section 3.1.
+    Reference: Kim & Mnih, 2018, Disentangling by factorising, arXiv:1802.05983.
 
     Args:
         codes: `[num_examples, latent]`, at least two dimensions; constant ones never vote.
@@ -232,8 +232,7 @@ def beta_vae_score(
     groups. Chance is 1 / num_factors. The mildest of the scores: dimensions that hold several
     factors in different proportions can score 1.
 
-    Reference: Higgins et al., 2017, beta-VAE (ICLR), https://openreview.net/forum?id=Sy2fzU9gl,
-        section 3.
+    Reference: Higgins et al., 2017, beta-VAE (ICLR), https://openreview.net/forum?id=Sy2fzU9gl.
 
     Args:
         codes: `[num_examples, latent]`, at least two dimensions.

@@ -54,7 +54,7 @@ def typicality(scores: np.ndarray, training_scores: np.ndarray) -> np.ndarray:
     Larger is more unusual: an example that is too likely counts as much as one that is too unlikely.
 
     Reference: Nalisnick et al., 2019, Detecting out-of-distribution inputs to deep generative models
-        using typicality, arXiv:1906.02994, equation 4, for a batch of one example.
+        using typicality, arXiv:1906.02994, for batches of one example.
 
     Args:
         scores: `negative_log_prob` or `negative_elbo`, `[num_examples]`.

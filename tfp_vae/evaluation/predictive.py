@@ -79,7 +79,7 @@ def kl_by_dimension(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) ->
     In nats, at least 0. A dimension near 0 has collapsed: it says nothing about x. Together they
     sum to the KL of the ELBO. Neither large nor small is better.
 
-    Reference: Lucas et al., 2019, Don't blame the ELBO! arXiv:1911.02469, section 5.
+    Reference: Lucas et al., 2019, Don't blame the ELBO! arXiv:1911.02469.
 
     Raises:
         ValueError: if posterior or prior do not factorize over dimensions of one vector, as with a

@@ -176,8 +176,8 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray, *, seed: int = 0) 
     the number of examples, so compare only values of equally many; with fewer examples than ten
     times the features it is mostly that amount. It looks at means and covariances alone.
 
-    Reference: Heusel et al., 2017, GANs trained by a two time-scale update rule, arXiv:1706.08500,
-        equation 6; with Inception's features it is the FID.
+    Reference: Heusel et al., 2017, GANs trained by a two time-scale update rule, arXiv:1706.08500;
+        with Inception's features it is the FID.
 
     Args:
         real: `[num_real, num_features]`.
