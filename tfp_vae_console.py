@@ -313,7 +313,8 @@ def evaluate(
     samples: Annotated[
         int | None,
         typer.Option(
-            min=10, help="How many draws are compared with data, in features of a classifier."
+            min=5,
+            help="How many draws are compared with as many test examples, in features of a classifier.",
         ),
     ] = None,
     features: Annotated[

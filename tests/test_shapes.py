@@ -99,7 +99,13 @@ def test_the_data_set_and_its_labels_agree():
     ("source", "names", "words"),
     [
         ("digits", ["colour"], "no 'colour'"),
-        ("digits", ["x"], r"one whole number for each example; x of digits has shape"),
+        ("digits", ["x"], r"one whole number for each example; x has shape"),
+        ("digits", ["label", "label"], "may be given once"),
+        (
+            {"x": np.zeros([20, 3]), "y": np.array(["a", "b"] * 10)},
+            ["y"],
+            r"Number them, as numpy.unique",
+        ),
         ({"x": np.zeros([20, 3]), "y": np.linspace(0, 1, 20)}, ["y"], "one whole number"),
         ("lines.txt", ["label"], "holds texts alone, no label"),
     ],

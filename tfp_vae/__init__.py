@@ -24,6 +24,7 @@ from tfp_vae import (
     priors,
     sequences,
     serving,
+    shapes,
 )
 from tfp_vae.aggregate_prior import fit_aggregate_prior
 from tfp_vae.serving import client, load
@@ -54,4 +55,5 @@ __all__ = [
     "priors",
     "sequences",
     "serving",
+    "shapes",
 ]

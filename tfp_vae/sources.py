@@ -149,12 +149,18 @@ def labels(source: str | os.PathLike | Mapping, *names: str) -> list[np.ndarray]
     """
     if is_text(source):
         raise ValueError(f"{source} holds texts alone, no {' and no '.join(names)}.")
+    if len({*names}) < len(names):
+        raise ValueError(f"Each name may be given once, received {', '.join(names)}.")
     parts = read(source, {name: name for name in names})[1]
     for name, values in parts[0].items():
-        if values.ndim != 1 or (values != np.round(values)).any():
+        is_whole = values.dtype.kind in "biu" or (
+            values.dtype.kind == "f" and (values == np.round(values)).all()
+        )
+        if values.ndim != 1 or not is_whole:
             raise ValueError(
-                f"Labels must be one whole number for each example; {name} of {source} has shape "
-                f"{values.shape} and type {values.dtype}."
+                f"Labels must be one whole number for each example; {name} has shape {values.shape} "
+                f"and type {values.dtype}. Number them, as numpy.unique(values, "
+                "return_inverse=True)[1] does."
             )
     return [np.stack([*part.values()], axis=-1).astype("int64") for part in parts]
 

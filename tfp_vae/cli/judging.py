@@ -23,7 +23,7 @@ SPELLINGS = {
     "elbo": "ELBO",
     "frechet": "Frechet",
     "knn": "kNN",
-    "mmd": "MMD",
+    "mmd": "squared MMD",
     "nll": "NLL",
     "sap": "SAP",
     "vae": "VAE",

@@ -136,28 +136,31 @@ def sample_quality(
     """Return `frechet_distance`, `precision`, `recall` and `mmd` of draws of a VAE from p(x).
 
     They are draws from p(x|z), not its means, since the data are draws too; those of a conditional
-    model are made under the conditions of x.
+    model are made under the conditions of x. Equally many are compared, as the numbers depend on
+    how many there are.
 
     Args:
         vae: a built VAE of an x without parts.
-        x: test data, of which the first `num_samples` are used.
+        x: test data, `num_samples` examples or more.
         features: in which the examples are compared.
         training: training data, whose distance from x is returned too, as
             `frechet_distance_of_training`: what a perfect model would be about to reach.
-        num_samples: draws, and examples of x and of training at most.
+        num_samples: draws, examples of x, and of training data.
         seed: of the draws.
 
     Raises:
-        ValueError: if x has several parts.
+        ValueError: if x has several parts, or fewer than `num_samples` examples.
     """
     if vae.x.has_parts:
         raise ValueError("Samples of a table have no features: x must be one array.")
     number = as_count(num_samples, "num_samples", at_least=2)
+    if number > num_examples(x):
+        raise ValueError(
+            f"{number} samples are compared with equally many examples, but there are "
+            f"{num_examples(x)} only. Take at most so many samples."
+        )
     data = by_name(cut(x, None, number))
-    given = {}
-    if vae.is_conditional:
-        rows = np.resize(np.arange(num_examples(data)), number)
-        given = {"condition": np.asarray(data["condition"])[rows]}
+    given = {"condition": data["condition"]} if vae.is_conditional else {}
     drawn = features(vae.generate(number, seed=seed, draws=True, **given))
     real = features(data["x"])
     numbers = {"frechet_distance": frechet_distance(real, drawn, seed=seed)}
