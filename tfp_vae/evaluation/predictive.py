@@ -83,7 +83,8 @@ def kl_by_dimension(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) ->
 
     Raises:
         ValueError: if posterior or prior do not factorize over dimensions of one vector, as with a
-            mixture, a flow or groups; or if the KL of a dimension has no closed form.
+            mixture, a flow or groups; if the posterior is a point; or if the KL of a dimension has no
+            closed form.
 
     Example:
     >>> import keras
@@ -93,6 +94,8 @@ def kl_by_dimension(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) ->
     >>> kl_by_dimension(VAE(encoder, decoder), np.zeros([8, 3], "float32")).shape
     (2,)
     """
+    if vae.encodes_to_points:
+        raise ValueError("A Deterministic posterior has no density, so its KL is infinite.")
     kl = over_batches(vae.compile_once(_kl_of_dimensions), x, batch_size)["kl"]
     return kl.mean(axis=0, dtype="float64")
 
