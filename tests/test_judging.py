@@ -55,7 +55,7 @@ def test_probes_outliers_samples_and_checks_of_a_run(folder):
         "run", "--labels", "label", "--against", "noise.npz", "--samples", 100, "--checks"
     )
     assert found["linear_probe_of_label"] > 0.3 > found["commonest_label"]
-    assert f"kNN of label │ {found['knn_of_label']:.3f} +-" in " ".join(found["out"].split())
+    assert f"kNN of label │ {found['knn_of_label']:.3f} ±" in " ".join(found["out"].split())
     assert found["auroc_of_negative_elbo"] > 0.7
     assert found["against"] == "noise, 180 test examples"
     assert "not Inception" in found["features"]

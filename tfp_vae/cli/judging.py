@@ -10,7 +10,7 @@ import numpy as np
 
 from tfp_vae import datasets, evaluation
 from tfp_vae.batch import by_name, cut, num_examples
-from tfp_vae.evaluation.estimates import Estimate, mean_of
+from tfp_vae.evaluation.errors import Estimate, mean_of
 from tfp_vae.vae import VAE
 
 # Number of training examples whose codes are used, and that train a classifier, at most; and number
@@ -58,7 +58,7 @@ class Wishes:
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """What all numbers are made of.
+    """Computes the numbers that were asked for.
 
     Args:
         vae: the model.
@@ -230,7 +230,7 @@ def rows(numbers: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the rows of numbers in a table; lists are for files only.
 
     >>> [*rows({"knn_of_label": Estimate(0.5, 0.1), "sap": 0.25, "features": "mine", "kl": [1.0]})]
-    [('kNN of label', '0.500 +- 0.100'), ('SAP', '0.250'), ('features', 'mine')]
+    [('kNN of label', '0.500 ± 0.100'), ('SAP', '0.250'), ('features', 'mine')]
     """
     for name, value in numbers.items():
         if not isinstance(value, list):

@@ -143,7 +143,7 @@ def nll(
     found = importance_sampling(
         vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
     )
-    return -mean_of(found["log_prob"]).mean
+    return -mean_of(found["log_prob"]).value
 
 
 def importance_sampling(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfp_vae.checks import as_count, as_seed, imported
-from tfp_vae.evaluation.estimates import Estimate, bootstrapped, mean_of
+from tfp_vae.evaluation.errors import Estimate, bootstrapped, mean_of
 
 __all__ = [
     "DCI",
@@ -200,7 +200,7 @@ def factor_vae_score(
     Example:
     >>> factors = np.random.default_rng(0).integers(10, size=(5000, 2))
     >>> print(factor_vae_score(factors * [2.0, -1.0], factors))
-    1.000 +- 0.000
+    1.000 ± 0.000
     """
     codes, factors = _expect_codes(codes, factors, least_factors=2)
     deviations = codes.std(axis=0)
@@ -244,7 +244,7 @@ def beta_vae_score(
     Example:
     >>> factors = np.random.default_rng(0).integers(10, size=(5000, 2))
     >>> print(beta_vae_score(factors * [2.0, -1.0], factors))
-    1.000 +- 0.000
+    1.000 ± 0.000
     """
     linear = imported("sklearn.linear_model", "The beta-VAE score", "data")
     preprocessing = imported("sklearn.preprocessing", "The beta-VAE score", "data")

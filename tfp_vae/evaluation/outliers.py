@@ -6,13 +6,10 @@ case.
 """
 
 import numpy as np
-import tensorflow as tf
 
-from tfp_vae.checks import as_count, as_seed, imported
+from tfp_vae.checks import as_seed, imported
 from tfp_vae.evaluation import bounds
-from tfp_vae.evaluation.batches import over_batches
-from tfp_vae.evaluation.estimates import Estimate, bootstrapped
-from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.evaluation.errors import Estimate, bootstrapped
 from tfp_vae.vae import VAE
 
 __all__ = ["auroc", "negative_elbo", "negative_log_prob", "typicality"]
@@ -36,16 +33,12 @@ def negative_log_prob(
 ) -> np.ndarray:
     """Return the score -log p(x) of each example, `[num_examples]`, in nats; larger is more unusual.
 
-    It is estimated by importance sampling, see `VAE.log_prob`, and too large by an amount that falls
+    It is estimated by `importance_sampling`, and too large by an amount that falls
     with the number of samples. Examples far from the training data have the poorest estimates.
     """
-    number = as_count(num_samples, "num_samples")
-    first = seed_of(Stream.LOG_PROB, as_seed(seed))
-
-    def score(batch, start):
-        return {"score": -vae.estimate_log_prob(batch, number, tf.random.fold_in(first, start))}
-
-    return over_batches(score, x, batch_size)["score"]
+    return -bounds.importance_sampling(
+        vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed
+    )["log_prob"]
 
 
 def typicality(scores: np.ndarray, training_scores: np.ndarray) -> np.ndarray:

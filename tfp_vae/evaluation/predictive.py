@@ -152,9 +152,9 @@ def predictive_check(
 ) -> dict[str, PredictiveCheck]:
     """Compare statistics of data with those of as many examples that the model draws, many times.
 
-    The p-values are no smaller than 2 / (num_replications + 1), and few are small by chance:
-    look at many statistics, and a twentieth of them is below 0.05 for the true model. A large one
-    does not show that a model is right, only that it is right in this statistic.
+    The p-values are no smaller than 2 / (num_replications + 1). Even of the true model a twentieth
+    of them is below 0.05, so some of many statistics are. A large one does not show that a model is
+    right, only that it is right in this statistic.
 
     Reference: Gelman, Meng & Stern, 1996, Posterior predictive assessment of model fitness via
         realized discrepancies (Statistica Sinica 6).
@@ -162,8 +162,8 @@ def predictive_check(
     Args:
         vae: a built VAE.
         x: data that it was not trained on, without missing values, `[num_examples,
-            *event_shape]`, or a dict of such arrays. Hundreds suffice: the more examples, the
-            smaller the differences that are found.
+            *event_shape]`, or a dict of such arrays; the more examples, the smaller the differences
+            that are found.
         statistics: functions of `[num_examples, *event_shape]` by name; None takes `STATISTICS`.
         num_replications: how many sets of data are drawn.
         from_posterior: whether z of each example is drawn from q(z|x) rather than from the prior:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfp_vae.checks import as_count, imported
-from tfp_vae.evaluation.estimates import Estimate, mean_of
+from tfp_vae.evaluation.errors import Estimate, mean_of
 
 __all__ = ["knn", "linear_probe"]
 

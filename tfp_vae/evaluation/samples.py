@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfp_vae.batch import by_name, cut, num_examples
 from tfp_vae.checks import as_count, as_seed, imported
-from tfp_vae.evaluation.estimates import Estimate, bootstrapped, mean_of
+from tfp_vae.evaluation.errors import Estimate, bootstrapped, mean_of
 from tfp_vae.vae import VAE
 
 __all__ = [
