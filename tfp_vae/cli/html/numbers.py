@@ -1,0 +1,281 @@
+"""The numbers of runs: what each means in a sentence, its standard error, and the best of several."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_vae import datasets
+from tfp_vae.cli.html.blocks import Block, Cell, table
+from tfp_vae.cli.html.subject import DRAWS_FOR_ERRORS, Subject
+
+NATS_PER_BIT = math.log(2.0)
+# Facts about the evaluation, which sentences tell; they are not numbers of their own.
+FACTS = (
+    "dataset data kl_is_analytic latent_units nll_is_bound num_examples num_samples epochs"
+).split()
+# Endings of names under which an evaluation may state the error of another number.
+ERRORS = ("_standard_error", "_error")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Number:
+    """A number that the report knows.
+
+    Args:
+        title: what it is called, with its unit.
+        meaning: a sentence, in which the facts of the run stand in braces.
+        better: -1 if less is better, 1 if more is, 0 if neither is by itself.
+        values: the same for each test example, from `Subject.values`; or None if it is no mean.
+        of: the number, from those of the run, if it is not there under its own name.
+        form: how it is written.
+    """
+
+    title: str
+    meaning: str
+    better: int = 0
+    values: Callable[[Subject], np.ndarray] | None = None
+    of: Callable[[Subject], float | None] | None = None
+    form: str = ".3f"
+
+
+def _bits(subject: Subject) -> float | None:
+    nll = subject.numbers.get("nll")
+    return nll / _nats_of_a_bit(subject) if nll is not None and subject.medium.is_image else None
+
+
+def _nats_of_a_bit(subject: Subject) -> float:
+    """Return the nats in one bit for each value of an example."""
+    return NATS_PER_BIT * subject.vae.x.size
+
+
+NUMBERS = {
+    "nll": Number(
+        title="NLL (nats)",
+        meaning="-log p(x), estimated by importance sampling with {num_samples} draws: what an example "
+        "costs under the model. Less is better.",
+        better=-1,
+        values=lambda subject: -subject.values["log_prob"],
+    ),
+    "bits_per_dimension": Number(
+        title="NLL (bits per dimension)",
+        meaning="The same for each of the {dimensions} values of an image: NLL / ({dimensions} ln 2).",
+        better=-1,
+        of=_bits,
+        values=lambda subject: -subject.values["log_prob"] / _nats_of_a_bit(subject),
+    ),
+    "negative_elbo": Number(
+        title="-ELBO (nats)",
+        meaning="The bound on the NLL that training makes small; the gap to it is the price of an "
+        "approximate posterior. Less is better.",
+        better=-1,
+        values=lambda subject: -subject.values["elbo"],
+    ),
+    "log_likelihood": Number(
+        title="log-likelihood (nats)",
+        meaning="log p(x|z) at the codes of x: how well the decoder explains an example whose code it "
+        "knows.",
+        values=lambda subject: subject.values["log_likelihood"],
+    ),
+    "kl": Number(
+        title="KL (nats)",
+        meaning="KL(q(z|x) || p(z)), {kl_kind}: what the code of an example costs. Near 0 the codes "
+        "say nothing.",
+        values=lambda subject: subject.values["kl"],
+    ),
+    "active_units": Number(
+        title="active units",
+        meaning="Of {latent_units} latent dimensions, those whose posterior mean varies over the data: "
+        "the others are not used.",
+        form=".0f",
+    ),
+    "perplexity": Number(
+        title="perplexity of the codes",
+        meaning="The effective number of codes in use: 1 if all examples share one.",
+        form=".1f",
+    ),
+    "nll_per_token": Number(
+        title="NLL per token (nats)",
+        meaning="The NLL over the mean number of tokens of a text; its exponential is the perplexity.",
+        better=-1,
+        form=".4f",
+    ),
+    "tokens_per_example": Number(
+        title="tokens per text", meaning="Their mean number, with the end.", form=".2f"
+    ),
+    "mutual_information": Number(
+        title="mutual information of x and z (nats)",
+        meaning="What a code tells about its example, at most the logarithm of the number of examples.",
+    ),
+    "seconds": Number(title="training seconds", meaning="Time in training steps.", form=",.1f"),
+    "examples_per_second": Number(
+        title="examples per second", meaning="Speed of training, without compilation.", form=",.0f"
+    ),
+}
+
+
+def numbers(subjects: list[Subject]) -> list[Block]:
+    """Return the table of all numbers of some runs: known ones first, then all others."""
+    comparable = have_same_test_data(subjects)
+    rows = []
+    for name, known in {**NUMBERS, **_others(subjects)}.items():
+        values = [_value(subject, name, known) for subject in subjects]
+        if all(value is None for value in values):
+            continue
+        best = _best(values, known) if comparable and len(subjects) > 1 else None
+        title = Cell(known.title, known.meaning.format(**_facts(subjects[0])))
+        cells = [
+            _cell(subjects, place, name, known, values, best) for place in range(len(subjects))
+        ]
+        rows.append([title, *cells])
+    blocks = [table(["", *(subject.name for subject in subjects)], rows, _about_errors(subjects))]
+    return [*blocks, *_remarks(subjects, comparable)]
+
+
+def headline(subject: Subject) -> str:
+    """Return the first sentence about a run."""
+    for name in ("nll", "negative_elbo", "log_likelihood"):
+        value = _value(subject, name, NUMBERS[name])
+        if value is not None:
+            error = _error(subject, name, NUMBERS[name])
+            title = NUMBERS[name].title.removesuffix(" (nats)")
+            spread = "" if error is None else f" ± {error:.2f}"
+            active = f"{subject.numbers['active_units']} of {subject.numbers['latent_units']}"
+            return f"{title} {value:.2f}{spread} nats per example; {active} latent dimensions are active."
+    return "No likelihood is defined for this model."
+
+
+def have_same_test_data(subjects: list[Subject]) -> bool:
+    """Return whether all runs were judged on the same examples."""
+    first = tf.nest.flatten(datasets.x_of(subjects[0].test))
+    return all(
+        len(others := tf.nest.flatten(datasets.x_of(subject.test))) == len(first)
+        and all(
+            np.array_equal(one, other, equal_nan=True)
+            for one, other in zip(first, others, strict=True)
+        )
+        for subject in subjects[1:]
+    )
+
+
+def _others(subjects: list[Subject]) -> dict[str, Number]:
+    """Return the numbers that this version does not know, under their own names."""
+    names = [name for subject in subjects for name in subject.numbers]
+    unknown = [name for name in dict.fromkeys(names) if name not in (*NUMBERS, *FACTS)]
+    errors = {name + ending for name in names for ending in ERRORS}
+    return {
+        name: Number(title=name.replace("_", " "), meaning="", form=".4g")
+        for name in unknown
+        if name not in errors
+    }
+
+
+def _value(subject: Subject, name: str, known: Number) -> float | None:
+    value = known.of(subject) if known.of else subject.numbers.get(name)
+    number, _ = _estimate(value)
+    return number
+
+
+def _estimate(value: Any) -> tuple[float | None, float | None]:
+    """Return a number and its error, as json may hold them: alone, as a pair, or by name."""
+    if isinstance(value, Mapping):
+        value = [value.get("value"), value.get("error")]
+    pair = value if isinstance(value, list) and len(value) == 2 else [value, None]
+    number, error = (
+        part if isinstance(part, (int, float)) and math.isfinite(part) else None for part in pair
+    )
+    return number, error
+
+
+def _error(subject: Subject, name: str, known: Number) -> float | None:
+    """Return the standard error of a number over the test examples, or None."""
+    if known.values is not None:
+        return _error_of_mean(known.values(subject))
+    _, told = _estimate(subject.numbers.get(name))
+    beside = [_estimate(subject.numbers.get(name + ending))[0] for ending in ERRORS]
+    return next((error for error in (told, *beside) if error is not None), None)
+
+
+def _error_of_mean(values: np.ndarray) -> float | None:
+    if len(values) < 2 or not np.isfinite(values).all():
+        return None
+    return float(values.std(ddof=1, dtype="float64") / math.sqrt(len(values)))
+
+
+def _best(values: list[float | None], known: Number) -> int | None:
+    """Return the place of the best value, if one is better than another."""
+    known_values = [value for value in values if value is not None]
+    if not known.better or len(known_values) < 2:
+        return None
+    return values.index(max(known_values, key=lambda value: known.better * value))
+
+
+def _cell(subjects, place: int, name: str, known: Number, values: list, best: int | None) -> Cell:
+    subject = subjects[place]
+    value = values[place]
+    if value is None:
+        return Cell("not defined")
+    bound = "<= " if name in ("nll", "bits_per_dimension") and _is_bound(subject) else ""
+    error = _error(subject, name, known)
+    text = f"{bound}{value:{known.form}}" + ("" if error is None else f" ± {error:.2g}")
+    if best is None or place == best:
+        return Cell(text, "best" if place == best else "", is_best=place == best)
+    difference = f"{value - values[best]:+{known.form}}"
+    if known.values is not None:
+        paired = _error_of_mean(known.values(subject) - known.values(subjects[best]))
+        difference += "" if paired is None else f" ± {paired:.2g}"
+    return Cell(text, f"{difference} to the best")
+
+
+def _is_bound(subject: Subject) -> bool:
+    return bool(subject.numbers.get("nll_is_bound"))
+
+
+def _facts(subject: Subject) -> dict[str, Any]:
+    analytic = subject.numbers.get("kl_is_analytic")
+    return {
+        **{name: subject.numbers.get(name) for name in FACTS},
+        "dimensions": subject.vae.x.size,
+        "kl_kind": "in closed form" if analytic else "estimated by Monte Carlo",
+    }
+
+
+def _about_errors(subjects: list[Subject]) -> str:
+    number = subjects[0].num_test
+    if number < 2:
+        return "One test example has no standard error."
+    text = f"± is the standard error of the mean over the {number:,} test examples"
+    if len(subjects) > 1:
+        text += "; that of a difference is taken example by example"
+    if any(not subject.vae.encodes_to_points for subject in subjects):
+        text += f". Errors of the NLL come from {DRAWS_FOR_ERRORS} draws for each example"
+    return text + "."
+
+
+def _remarks(subjects: list[Subject], comparable: bool) -> list[Block]:
+    """Return the sentences without which the table would be misread."""
+    remarks = {
+        f"{subject.name}: its codes are points, so that ELBO, KL and NLL are not defined."
+        for subject in subjects
+        if subject.vae.encodes_to_points
+    } | {
+        f"{subject.name}: its training has not come to its end: {subject.num_epochs} of "
+        f"{subject.options.epochs} epochs. The numbers are those of the model so far."
+        for subject in subjects
+        if not subject.is_finished
+    }
+    if not comparable:
+        remarks.add(
+            "The runs were judged on different test data, or on data prepared for different "
+            "likelihoods: their numbers do not compare, and none is marked as the best."
+        )
+    draws = {subject.numbers.get("num_samples") for subject in subjects}
+    if len(draws) > 1:
+        remarks.add(
+            f"The NLLs come from {', '.join(map(str, sorted(draws)))} draws: fewer draws give larger "
+            "ones. Judge all runs alike by tfp-vae evaluate --num-samples."
+        )
+    return [Block(sentence=text, is_aside=True) for text in sorted(remarks)]
