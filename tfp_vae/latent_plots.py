@@ -5,6 +5,7 @@ Each function returns a `matplotlib.figure.Figure` to show or to save.
 
 import importlib.util
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -98,15 +99,19 @@ def latent_map(codes: np.ndarray, labels: np.ndarray | None = None, *, seed: int
     ('principal component 1', 3)
     """
     points, names = _in_the_plane(np.asarray(codes, "float64"), as_seed(seed))
-    figure = Figure(figsize=(7.5, 6), layout="constrained")
+    figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    style = {"s": float(np.clip(4000 / len(points), 4, 40)), "linewidths": 0, "alpha": 0.8}
+    style: dict[str, Any] = {
+        "s": float(np.clip(4000 / len(points), 4, 40)),
+        "linewidths": 0,
+        "alpha": 0.8,
+    }
     if labels is None:
-        axes.scatter(*points.T, **style)
+        axes.scatter(points[:, 0], points[:, 1], **style)
     elif labels.dtype.kind in "iu" and len(np.unique(labels)) <= MOST_COLOURS:
         _by_label(axes, points, labels, style)
     else:
-        figure.colorbar(axes.scatter(*points.T, c=labels, **style), ax=axes)
+        figure.colorbar(axes.scatter(points[:, 0], points[:, 1], c=labels, **style), ax=axes)
     axes.set(xlabel=names[0], ylabel=names[1])
     axes.set_aspect("equal", adjustable="datalim")
     return figure
@@ -114,13 +119,15 @@ def latent_map(codes: np.ndarray, labels: np.ndarray | None = None, *, seed: int
 
 def _by_label(axes: Axes, points: np.ndarray, labels: np.ndarray, style: dict) -> None:
     known = np.unique(labels)
-    colours = matplotlib.colormaps["tab10" if len(known) <= 10 else "tab20"].colors
-    for label, colour in zip(known, colours, strict=False):
-        axes.scatter(*points[labels == label].T, color=colour, label=str(label), **style)
+    colours = matplotlib.colormaps["tab10" if len(known) <= 10 else "tab20"]
+    for place, label in enumerate(known):
+        colour = colours(place)
+        own = points[labels == label]
+        axes.scatter(own[:, 0], own[:, 1], color=colour, label=str(label), **style)
         # Also for those who cannot tell the colours apart.
         axes.annotate(
             str(label),
-            np.median(points[labels == label], axis=0),
+            np.median(own, axis=0),
             ha="center",
             va="center",
             fontsize="large",
@@ -171,8 +178,13 @@ def kl_bars(kl: Mapping[str, float], active: Mapping[str, bool]) -> Figure:
     axes = figure.subplots()
     groups = {"active": [name for name in names if active[name]]}
     groups["not active"] = [name for name in names if not active[name]]
-    filled = {"active": {"color": "C0"}, "not active": {"edgecolor": "C0", "facecolor": "none"}}
+    filled: dict[str, dict] = {
+        "active": {"color": "C0"},
+        "not active": {"edgecolor": "C0", "facecolor": "none"},
+    }
     for label, group in groups.items():
+        if not group:
+            continue
         places = [names.index(name) for name in group]
         axes.bar(
             places, [kl[name] for name in group], label=f"{label} ({len(group)})", **filled[label]

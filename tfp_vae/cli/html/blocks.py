@@ -41,6 +41,7 @@ class Block:
         sentence: text by itself.
         is_aside: whether the sentence only says what is left out.
         picture: data URI of an image.
+        is_chart: whether the picture has text that must stay legible on a small screen.
         alt: the same in words, for those who do not see it.
         header: titles of the columns of a table.
         rows: cells of a table, a row each; the first of a row is its title.
@@ -51,6 +52,7 @@ class Block:
     sentence: str = ""
     is_aside: bool = False
     picture: str = ""
+    is_chart: bool = False
     alt: str = ""
     header: tuple[str, ...] = ()
     rows: tuple[tuple[Cell, ...], ...] = ()
@@ -67,10 +69,14 @@ def picture(figure: Figure, alt: str, caption: str, *, kind: str = "png") -> Blo
     """Embed a figure; kind "svg" suits lines and bars, "png" many points and images."""
     file = io.BytesIO()
     # Without a date, the same run gives the same picture.
-    figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+    metadata = {"Date": None} if kind == "svg" else None
+    figure.savefig(
+        file, format=kind, dpi=130, metadata=metadata, bbox_inches="tight", pad_inches=0.05
+    )
     mime = {"png": "image/png", "svg": "image/svg+xml"}[kind]
     content = base64.b64encode(file.getvalue()).decode()
-    return Block(picture=f"data:{mime};base64,{content}", alt=alt, caption=caption)
+    uri = f"data:{mime};base64,{content}"
+    return Block(picture=uri, is_chart=kind == "svg", alt=alt, caption=caption)
 
 
 def table(header: list[str], rows: list[list], caption: str = "") -> Block:

@@ -18,6 +18,7 @@ class Medium(abc.ABC):
         noun: what the examples are called.
         rows_and_columns: how many samples are shown.
         is_image: whether they are images.
+        limits: values shown black and white; None if there are no pictures.
         num_dims: latent dimensions in the traversals.
         shows_draws: whether samples are draws from p(x|z), not its means.
         distance: what `nearest` measures, in words.
@@ -29,6 +30,7 @@ class Medium(abc.ABC):
     shows_draws: bool
     distance: str
     is_image = False
+    limits: tuple[float, float] | None = None
 
     def __init__(self, vae: VAE, splits: datasets.Splits):
         self.vae = vae

@@ -15,8 +15,15 @@ from tfp_vae.cli.html.subject import DRAWS_FOR_ERRORS, Subject
 NATS_PER_BIT = math.log(2.0)
 # Facts about the evaluation, which sentences tell; they are not numbers of their own.
 FACTS = (
-    "dataset data kl_is_analytic latent_units nll_is_bound num_examples num_samples epochs"
-).split()
+    "data",
+    "dataset",
+    "epochs",
+    "kl_is_analytic",
+    "latent_units",
+    "nll_is_bound",
+    "num_examples",
+    "num_samples",
+)
 # Endings of names under which an evaluation may state the error of another number.
 ERRORS = ("_standard_error", "_error")
 
@@ -31,7 +38,8 @@ class Number:
         better: -1 if less is better, 1 if more is, 0 if neither is by itself.
         values: the same for each test example, from `Subject.values`; or None if it is no mean.
         of: the number, from those of the run, if it is not there under its own name.
-        form: how it is written.
+        out_of: the name of the number of which it is a part.
+        form: how it is written if it has no error.
     """
 
     title: str
@@ -39,6 +47,7 @@ class Number:
     better: int = 0
     values: Callable[[Subject], np.ndarray] | None = None
     of: Callable[[Subject], float | None] | None = None
+    out_of: str = ""
     form: str = ".3f"
 
 
@@ -88,8 +97,9 @@ NUMBERS = {
     ),
     "active_units": Number(
         title="active units",
-        meaning="Of {latent_units} latent dimensions, those whose posterior mean varies over the data: "
-        "the others are not used.",
+        meaning="The latent dimensions whose posterior mean varies over the data. The others are not "
+        "used.",
+        out_of="latent_units",
         form=".0f",
     ),
     "perplexity": Number(
@@ -126,26 +136,45 @@ def numbers(subjects: list[Subject]) -> list[Block]:
         if all(value is None for value in values):
             continue
         best = _best(values, known) if comparable and len(subjects) > 1 else None
-        title = Cell(known.title, known.meaning.format(**_facts(subjects[0])))
+        title = Cell(known.title, known.meaning.format(**_facts(subjects)))
         cells = [
             _cell(subjects, place, name, known, values, best) for place in range(len(subjects))
         ]
         rows.append([title, *cells])
-    blocks = [table(["", *(subject.name for subject in subjects)], rows, _about_errors(subjects))]
-    return [*blocks, *_remarks(subjects, comparable)]
+    return [
+        table(["", *titles(subjects)], rows, _about_errors(subjects)),
+        *_remarks(subjects, comparable),
+    ]
+
+
+def titles(subjects: list[Subject]) -> list[str]:
+    """Return the titles of columns, one for each run."""
+    return [subject.name for subject in subjects] if len(subjects) > 1 else ["value"]
 
 
 def headline(subject: Subject) -> str:
     """Return the first sentence about a run."""
     for name in ("nll", "negative_elbo", "log_likelihood"):
-        value = _value(subject, name, NUMBERS[name])
-        if value is not None:
-            error = _error(subject, name, NUMBERS[name])
-            title = NUMBERS[name].title.removesuffix(" (nats)")
-            spread = "" if error is None else f" ± {error:.2f}"
-            active = f"{subject.numbers['active_units']} of {subject.numbers['latent_units']}"
-            return f"{title} {value:.2f}{spread} nats per example; {active} latent dimensions are active."
+        known = NUMBERS[name]
+        if (value := _value(subject, name, known)) is not None:
+            title = known.title.removesuffix(" (nats)")
+            active = _written(subject, "active_units", NUMBERS["active_units"])
+            number = rounded(value, _error(subject, name, known), known.form)
+            return f"{title} {number} nats per example; {active} latent dimensions are active."
     return "No likelihood is defined for this model."
+
+
+def rounded(value: float, error: float | None, form: str) -> str:
+    """Return a number with its error, to two digits of the error.
+
+    >>> rounded(106.5193, 0.977, ".3f"), rounded(30.9441, 0.3, ".3f"), rounded(2.0, None, ".3f")
+    ('106.52 ± 0.98', '30.94 ± 0.30', '2.000')
+    """
+    if not error:
+        return f"{value:{form}}"
+    digits = min(6, max(0, 1 - math.floor(math.log10(error))))
+    sign = form[0] if form.startswith("+") else ""
+    return f"{value:{sign},.{digits}f} ± {error:.{digits}f}"
 
 
 def have_same_test_data(subjects: list[Subject]) -> bool:
@@ -214,33 +243,41 @@ def _best(values: list[float | None], known: Number) -> int | None:
 
 
 def _cell(subjects, place: int, name: str, known: Number, values: list, best: int | None) -> Cell:
-    subject = subjects[place]
-    value = values[place]
-    if value is None:
+    if values[place] is None:
         return Cell("not defined")
-    bound = "<= " if name in ("nll", "bits_per_dimension") and _is_bound(subject) else ""
-    error = _error(subject, name, known)
-    text = f"{bound}{value:{known.form}}" + ("" if error is None else f" ± {error:.2g}")
-    if best is None or place == best:
-        return Cell(text, "best" if place == best else "", is_best=place == best)
-    difference = f"{value - values[best]:+{known.form}}"
+    text = _written(subjects[place], name, known)
+    if best is None:
+        return Cell(text)
+    if place == best:
+        return Cell(text, "best", is_best=True)
+    error = None
     if known.values is not None:
-        paired = _error_of_mean(known.values(subject) - known.values(subjects[best]))
-        difference += "" if paired is None else f" ± {paired:.2g}"
+        error = _error_of_mean(known.values(subjects[place]) - known.values(subjects[best]))
+    difference = rounded(values[place] - values[best], error, f"+{known.form}")
     return Cell(text, f"{difference} to the best")
+
+
+def _written(subject: Subject, name: str, known: Number) -> str:
+    value = _value(subject, name, known)
+    assert value is not None
+    bound = "<= " if name in ("nll", "bits_per_dimension") and _is_bound(subject) else ""
+    whole = f" of {subject.numbers[known.out_of]}" if known.out_of else ""
+    return bound + rounded(value, _error(subject, name, known), known.form) + whole
 
 
 def _is_bound(subject: Subject) -> bool:
     return bool(subject.numbers.get("nll_is_bound"))
 
 
-def _facts(subject: Subject) -> dict[str, Any]:
-    analytic = subject.numbers.get("kl_is_analytic")
-    return {
-        **{name: subject.numbers.get(name) for name in FACTS},
-        "dimensions": subject.vae.x.size,
-        "kl_kind": "in closed form" if analytic else "estimated by Monte Carlo",
+def _facts(subjects: list[Subject]) -> dict[str, str]:
+    """Return what the sentences need; where runs differ, what is so of any of them."""
+    kinds = {True: "in closed form", False: "estimated by Monte Carlo"}
+    facts: dict[str, list] = {
+        "dimensions": [subject.vae.x.size for subject in subjects],
+        "kl_kind": [kinds[bool(subject.numbers.get("kl_is_analytic"))] for subject in subjects],
+        "num_samples": [subject.numbers.get("num_samples") for subject in subjects],
     }
+    return {name: " or ".join(dict.fromkeys(map(str, told))) for name, told in facts.items()}
 
 
 def _about_errors(subjects: list[Subject]) -> str:
@@ -272,7 +309,7 @@ def _remarks(subjects: list[Subject], comparable: bool) -> list[Block]:
             "The runs were judged on different test data, or on data prepared for different "
             "likelihoods: their numbers do not compare, and none is marked as the best."
         )
-    draws = {subject.numbers.get("num_samples") for subject in subjects}
+    draws = {subject.numbers["num_samples"] for subject in subjects}
     if len(draws) > 1:
         remarks.add(
             f"The NLLs come from {', '.join(map(str, sorted(draws)))} draws: fewer draws give larger "

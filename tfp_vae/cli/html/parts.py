@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from tfp_vae import datasets, evaluation, latent_plots, plots, sampling
 from tfp_vae.batch import cut, num_examples
 from tfp_vae.cli.html.blocks import Block, Cell, LeftOut, picture, table
-from tfp_vae.cli.html.numbers import numbers
+from tfp_vae.cli.html.numbers import numbers, titles
 from tfp_vae.cli.html.subject import Subject, at
 from tfp_vae.cli.report import quote
 from tfp_vae.evaluation.latents import ACTIVE_VARIANCE
@@ -34,6 +35,7 @@ LIBRARIES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
 def reconstructions(subject: Subject) -> list[Block]:
+    """Show test examples and what the model makes of their codes."""
     shown = cut(subject.test, 0, NUM_SHOWN)
     rows = [
         ("original", datasets.x_of(shown)),
@@ -47,6 +49,7 @@ def reconstructions(subject: Subject) -> list[Block]:
 
 
 def samples(subject: Subject) -> list[Block]:
+    """Show new examples; of a table how its columns are distributed, too."""
     noun = subject.medium.noun
     what = "draws from" if subject.medium.shows_draws else "means of"
     caption = f"New {noun}: {what} p(x|z) for z from the prior, seed {subject.seed}."
@@ -61,8 +64,10 @@ def samples(subject: Subject) -> list[Block]:
 
 
 def nearest(subject: Subject) -> list[Block]:
+    """Show whether samples are copies of training examples."""
     training = subject.splits.training_values(subject.seed)
-    x = np.concatenate([np.asarray(values) for _, values in subject.samples])
+    rows = [values for _, values in subject.samples]
+    x = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *rows)
     places, distances = subject.medium.nearest(x, training)
     compared = datasets.x_of(cut(subject.test, 0, NUM_COMPARED))
     test_distances = subject.medium.nearest(_known(compared), training)[1]
@@ -85,6 +90,7 @@ def _known(x: np.ndarray) -> np.ndarray:
 
 
 def extremes(subject: Subject) -> list[Block]:
+    """Show the test examples that the model explains best and worst."""
     name = "log_likelihood" if subject.vae.encodes_to_points else "elbo"
     score = subject.values[name]
     title = {"elbo": "-ELBO", "log_likelihood": "-log-likelihood"}[name]
@@ -108,6 +114,7 @@ def extremes(subject: Subject) -> list[Block]:
 
 
 def codes(subject: Subject) -> list[Block]:
+    """Show the codes of the test set in the plane."""
     size = subject.codes.shape[1]
     if size < 2:
         raise LeftOut("z has one dimension, and a map has two.")
@@ -124,10 +131,11 @@ def codes(subject: Subject) -> list[Block]:
 
 
 def manifold(subject: Subject) -> list[Block]:
+    """Show what a latent of two dimensions decodes to, place by place."""
     vae = subject.vae
     if vae.z.shape != (2,):
         raise LeftOut(f"it needs one z of two dimensions, and here z has {vae.z.size}.")
-    if subject.splits.num_tokens or vae.x.has_parts:
+    if subject.medium.limits is None:
         raise LeftOut(f"it shows images, and the examples are {subject.medium.noun}.")
     codes = subject.codes if vae.encodes_to_points else None
     condition = _first(subject.conditions)
@@ -142,6 +150,7 @@ def manifold(subject: Subject) -> list[Block]:
 
 
 def traversals(subject: Subject) -> list[Block]:
+    """Show what each latent dimension does."""
     vae = subject.vae
     if is_quantized(vae.some_posterior):
         raise LeftOut("z consists of vectors from a code book, and between these is nothing.")
@@ -165,6 +174,7 @@ def traversals(subject: Subject) -> list[Block]:
 
 
 def kl(subject: Subject) -> list[Block]:
+    """Show what each latent dimension costs, and which ones are used."""
     if subject.vae.encodes_to_points:
         raise LeftOut("codes are points, which have no KL divergence.")
     groups = evaluation.kl_by_dimension(subject.vae, subject.test)
@@ -190,13 +200,14 @@ def kl(subject: Subject) -> list[Block]:
     caption = (
         f"KL(q(z|x) || p(z)) of each dimension, {total:.2f} nats in all. A dimension is active if "
         f"its posterior mean varies over the test set by more than {ACTIVE_VARIANCE} "
-        "(Burda et al., 2016); the others do not carry information."
+        "(Burda et al., 2016); the others carry next to nothing."
     )
     alt = f"Bars of KL by latent dimension; {sum(active.values())} of {len(active)} are active."
     return [picture(latent_plots.kl_bars(values, active), alt, caption, kind="svg")]
 
 
 def curves(subjects: list[Subject]) -> list[Block]:
+    """Show the course of the training."""
     known = {subject.name: subject.history for subject in subjects if subject.num_epochs}
     if not known:
         raise LeftOut("no epoch has been finished yet.")
@@ -210,6 +221,7 @@ def curves(subjects: list[Subject]) -> list[Block]:
 
 
 def configuration(subjects: list[Subject]) -> list[Block]:
+    """Show the options of train, and how large the networks are."""
     usual = {field.name: field.default for field in dataclasses.fields(Options)}
     rows = []
     for name, default in usual.items():
@@ -222,10 +234,11 @@ def configuration(subjects: list[Subject]) -> list[Block]:
     for part in ("encoder", "decoder", "prior"):
         counts = [f"{subject.vae.parts[part].count_params():,}" for subject in subjects]
         rows.append([f"weights of the {part}", *counts])
-    return [table(["", *(subject.name for subject in subjects)], rows)]
+    return [table(["", *titles(subjects)], rows)]
 
 
 def repeat(subject: Subject) -> list[Block]:
+    """Show the commands and the versions that give these numbers again."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
     sizes = ", ".join(
         f"{num_examples(getattr(subject.splits, split)):,} {split}" for split in datasets.SPLITS

@@ -64,6 +64,14 @@ class Subject:
         """Whether the training has come to its end."""
         return bool(self.run.metrics())
 
+    @property
+    def description(self) -> str:
+        """A sentence on data and training."""
+        return (
+            f"{self.splits.name}: {num_examples(self.splits.train):,} training and "
+            f"{self.num_test:,} test {self.medium.noun}, {self.num_epochs} epochs."
+        )
+
     @functools.cached_property
     def numbers(self) -> dict[str, Any]:
         """The numbers of `metrics.json`, and of `evaluation.json` if it is newer; of a run that has
