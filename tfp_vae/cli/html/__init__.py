@@ -28,12 +28,12 @@ def write_report(folders: Sequence[Path], output: Path | None, seed: int) -> Non
         SystemExit: with code 1 if a part could not be made; the report then says so in its place.
     """
     known = {folder.resolve(): folder for folder in folders}  # each run once
-    chosen = [*known.values()] or [Run.newest().folder]
+    runs = [Run.open(folder) for folder in known.values()] or [Run.newest()]
     if output is None:
-        output = (chosen[0] if len(chosen) == 1 else Path()) / "report.html"
+        output = (runs[0].folder if len(runs) == 1 else Path()) / "report.html"
     is_there = _expect_replaceable(output)
     failures: list[str] = []
-    subjects = [Subject(folder, seed) for folder in chosen]
+    subjects = [Subject(run, seed) for run in runs]
     page = _render(subjects, failures)
     with written_whole(output) as aside:
         aside.write_text(page, encoding="utf-8")

@@ -1,7 +1,6 @@
 """A run as a report sees it: model, data and numbers, each computed once, when a part asks for it."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,17 +25,17 @@ class Subject:
     """A run, its model, its data, and what is computed from them.
 
     Args:
-        folder: the run's.
+        run: a run with a model.
         seed: of all draws.
     """
 
-    def __init__(self, folder: Path, seed: int):
-        self.run = Run.open(folder)
+    def __init__(self, run: Run, seed: int):
+        self.run = run
         self.seed = seed
-        self.name = str(folder)
-        self.options = self.run.options
-        self.vae = open_vae(self.run.model)
-        self.splits = load_data(self.vae, self.run, folder, None)
+        self.name = str(run.folder)
+        self.options = run.options
+        self.vae = open_vae(run.model)
+        self.splits = load_data(self.vae, run, run.folder, None)
         self.medium: Medium = medium_of(self.vae, self.splits)
 
     @property
