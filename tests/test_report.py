@@ -141,7 +141,7 @@ def test_a_page_can_be_found_ones_way_in(name, request):
 
 
 def test_the_parts_of_a_run(page, runs):
-    assert len(page.all("img")) == 8  # all parts with pictures but the manifold
+    assert len(page.all("img")) == 9  # all parts with pictures but the manifold
     assert "one z of two dimensions, and here z has 4" in page.section("manifold")
     assert "Left out" not in page.text.replace(page.section("manifold"), "")
     numbers = json.loads((runs / "one" / "metrics.json").read_text())
@@ -180,7 +180,7 @@ def test_runs_stand_side_by_side(several):
     assert "frechet distance error" not in table
     assert several.section("curves").count("validation") == 1
     assert "differs between the runs" in several.section("configuration")
-    assert len(several.all("img")) == 2 * 7 + 1
+    assert len(several.all("img")) == 2 * 8 + 1
     assert several.source.count("<h3>") == 2 * len([part for part in PARTS if not part.of_all])
 
 
@@ -341,3 +341,74 @@ def test_a_browser_shows_all_of_it(name, width, is_dark, request, tmp_path):
     assert seen["wide"] <= 0, "the page is wider than the window"
     assert (seen["broken"], seen["images"]) == (0, len(page.all("img")))
     assert seen["paper"] == ("rgb(20, 22, 24)" if is_dark else "rgb(255, 255, 255)")
+
+
+def _table(random):
+    return {"age": random.normal(size=60), "kind": np.arange(60) % 3 * 1.0}
+
+
+JOINT = ["--likelihood", "Joint(age='IndependentNormal',kind='IndependentCategorical')"]
+# Options of train, the data beside them, and what the report says of the parts that it leaves out.
+KINDS = {
+    "two dimensions": (["--latent-size", 2], None, []),
+    "conditional": (["--condition", "label"], None, ["manifold"]),
+    "autoencoder": (
+        ["--posterior", "Deterministic", "--objective", "Reconstruction()"],
+        None,
+        ["manifold", "kl"],
+    ),
+    "codes": (
+        ["--posterior", "VectorQuantized(num_codes=8)", "--prior", "Codes", "--latent-size", 4],
+        None,
+        ["manifold", "traversals", "kl"],
+    ),
+    "hierarchy": (["--posterior", "ladder"], None, ["manifold"]),
+    "mixture": (["--prior", "NormalMixture(num_components=2)"], None, ["manifold", "kl"]),
+    "groups": (
+        [
+            *("--posterior", "Joint(a='MultivariateNormalDiag',b='PowerSpherical')"),
+            *("--prior", "Joint(a='NormalMixture(num_components=2)',b='HypersphericalUniform')"),
+        ],
+        None,
+        ["manifold"],
+    ),
+    "colour": ([], lambda r: {"x": r.integers(0, 256, (60, 4, 4, 3), "uint8")}, ["manifold"]),
+    "missing": (
+        ["--missing"],
+        lambda r: {"x": np.where(r.uniform(size=(60, 4, 4, 1)) < 0.2, np.nan, 0.5)},
+        ["manifold"],
+    ),
+    "vectors of one dimension": (
+        ["--latent-size", 1],
+        lambda r: {"x": r.normal(size=(60, 5))},
+        ["codes", "manifold"],
+    ),
+    "one test example": (
+        [],
+        lambda r: {"x_train": r.normal(size=(30, 5)), "x_test": r.normal(size=(1, 5))},
+        ["codes", "manifold"],
+    ),
+    "table": (JOINT, _table, ["nearest", "manifold"]),
+    "texts": ([], lambda r: "a cat\na dog\nno cat\n" * 20, ["manifold"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_kinds_of_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options, make, left_out = KINDS[name]
+    if make is not None:
+        data = make(np.random.default_rng(0))
+        if isinstance(data, str):
+            Path("data.txt").write_text(data)
+        else:
+            np.savez("data.npz", **data)
+        options = ["--dataset", next(Path().glob("data.*")), *options]
+    small = ["--epochs", 1, "--num-samples", 2, "--hidden-size", 8, "--run", "run"]
+    size = [] if "--latent-size" in options else ["--latent-size", 3]
+    assert invoke("train", *options, *small, *size)[::2] == (0, "")
+    code, _, err = invoke("report", "run")
+    assert (code, err) == (0, "")
+    page = Page(Path("run/report.html"))
+    assert [part.name for part in PARTS if "Left out:" in page.section(part.name)] == left_out

@@ -192,7 +192,7 @@ def kl_bars(kl: Mapping[str, float], active: Mapping[str, bool]) -> Figure:
     if len(names) <= MOST_NAMES:
         axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 12 else 0)
     axes.set(xlabel="latent dimension", ylabel="nats per example")
-    axes.legend()
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
     return figure
 
 

@@ -1,7 +1,7 @@
 """`tfp-vae report`: all about one run or several as one HTML file, without scripts and links out."""
 
 import importlib.resources
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import rich.progress
@@ -33,7 +33,7 @@ def write_report(folders: Sequence[Path], output: Path | None, seed: int) -> Non
         output = (runs[0].folder if len(runs) == 1 else Path()) / "report.html"
     is_there = _expect_replaceable(output)
     failures: list[str] = []
-    subjects = [Subject(run, seed) for run in runs]
+    subjects = [Subject(run, seed) for run in _tracked(runs, "Reading the runs")]
     page = _render(subjects, failures)
     with written_whole(output) as aside:
         aside.write_text(page, encoding="utf-8")
@@ -66,15 +66,18 @@ def _render(subjects: list[Subject], failures: list[str]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    parts = rich.progress.track(
-        PARTS, "Making the report", console=console, disable=not console.is_terminal
-    )
+    parts = _tracked(PARTS, "Making the parts")
     sections = [(part, _columns(part, subjects, failures)) for part in parts]
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         subjects=subjects,
         headlines=[_headline(subject) for subject in subjects],
         sections=sections,
     )
+
+
+def _tracked(steps: Sequence, title: str) -> Iterable:
+    """Return the steps, with a bar of progress in a terminal."""
+    return rich.progress.track(steps, title, console=console, disable=not console.is_terminal)
 
 
 def _headline(subject: Subject) -> str:

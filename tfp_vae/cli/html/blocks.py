@@ -44,7 +44,8 @@ class Block:
         is_chart: whether the picture has text that must stay legible on a small screen.
         alt: the same in words, for those who do not see it.
         header: titles of the columns of a table.
-        rows: cells of a table, a row each; the first of a row is its title.
+        rows: cells of a table, a row each.
+        has_titles: whether the first cell of a row is its title.
         lines: a program or a command, as it is typed.
         caption: sentence below the picture or the table.
     """
@@ -56,6 +57,7 @@ class Block:
     alt: str = ""
     header: tuple[str, ...] = ()
     rows: tuple[tuple[Cell, ...], ...] = ()
+    has_titles: bool = True
     lines: str = ""
     caption: str = ""
 
@@ -79,9 +81,11 @@ def picture(figure: Figure, alt: str, caption: str, *, kind: str = "png") -> Blo
     return Block(picture=uri, is_chart=kind == "svg", alt=alt, caption=caption)
 
 
-def table(header: list[str], rows: list[list], caption: str = "") -> Block:
+def table(
+    header: list[str], rows: list[list], caption: str = "", *, has_titles: bool = True
+) -> Block:
     """Return a table of texts and cells."""
     cells = (
         tuple(cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in row) for row in rows
     )
-    return Block(header=tuple(header), rows=tuple(cells), caption=caption)
+    return Block(header=tuple(header), rows=tuple(cells), has_titles=has_titles, caption=caption)

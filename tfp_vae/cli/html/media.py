@@ -17,6 +17,7 @@ class Medium(abc.ABC):
     Attributes:
         noun: what the examples are called.
         rows_and_columns: how many samples are shown.
+        num_shown: how many test examples are.
         is_image: whether they are images.
         limits: values shown black and white; None if there are no pictures.
         num_dims: latent dimensions in the traversals.
@@ -26,6 +27,7 @@ class Medium(abc.ABC):
 
     noun: str
     rows_and_columns: tuple[int, int]
+    num_shown = 10
     num_dims: int
     shows_draws: bool
     distance: str
@@ -37,9 +39,11 @@ class Medium(abc.ABC):
         self.splits = splits
 
     @abc.abstractmethod
-    def show(self, rows: list[tuple[str, Any]], alt: str, caption: str) -> Block:
-        """Show rows of equally many examples, which belong together column by column, each row
-        with its label.
+    def show(
+        self, rows: list[tuple[str, Any]], alt: str, caption: str, *, paired: bool = True
+    ) -> Block:
+        """Show rows of equally many examples, each row with its label; `paired` rows belong
+        together column by column.
         """
 
     @abc.abstractmethod
@@ -68,7 +72,7 @@ class Pictures(Medium):
         self.is_image = x.ndim == 3 or (x.ndim == 4 and x.shape[-1] in (1, 3))
         self.noun = "images" if self.is_image else "examples"
 
-    def show(self, rows, alt, caption):
+    def show(self, rows, alt, caption, *, paired=True):
         labels = [label for label, _ in rows]
         x = np.stack([np.asarray(x) for _, x in rows])
         figure = plots.grid(x, "", labels if any(labels) else None, self.limits)
@@ -87,10 +91,11 @@ class Texts(Medium):
     shows_draws = True
     distance = "share of the places whose tokens differ"
 
-    def show(self, rows, alt, caption):
-        columns = [lines_of(self.vae, x) for _, x in rows]
+    def show(self, rows, alt, caption, *, paired=True):
+        columns = [[line or "(empty)" for line in lines_of(self.vae, x)] for _, x in rows]
         header = [label or "new texts" for label, _ in rows]
-        return table(header, [*map(list, zip(*columns, strict=True))], caption)
+        lines = [*map(list, zip(*columns, strict=True))]
+        return table(header, lines, caption, has_titles=False)
 
     def nearest(self, x, among):
         differing = np.stack([(among != one).mean(axis=1) for one in np.asarray(x)])
@@ -102,19 +107,25 @@ class Tables(Medium):
 
     noun = "rows"
     rows_and_columns = (1, 10)
+    num_shown = 5
     num_dims = 3
     shows_draws = True
     distance = "none"
 
-    def show(self, rows, alt, caption):
-        shown = []
+    def show(self, rows, alt, caption, *, paired=True):
         columns = [(label, _columns(self.vae, x)) for label, x in rows]
         names = [*columns[0][1]]
-        for place in range(len(columns[0][1][names[0]])):
-            for label, values in columns:
-                cells = [_number(values[name][place]) for name in names]
-                shown.append([f"{label} {place + 1}".strip(), *cells])
-        return table(["", *names], shown, caption)
+        shown = [
+            (
+                place,
+                [f"{label} {place + 1}".strip(), *(_number(values[name][place]) for name in names)],
+            )
+            for label, values in columns
+            for place in range(len(values[names[0]]))
+        ]
+        if paired:
+            shown.sort(key=lambda place_and_cells: place_and_cells[0])
+        return table(["", *names], [cells for _, cells in shown], caption)
 
     def nearest(self, x, among):
         raise LeftOut(

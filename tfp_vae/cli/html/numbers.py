@@ -53,7 +53,10 @@ class Number:
 
 def _bits(subject: Subject) -> float | None:
     nll = subject.numbers.get("nll")
-    return nll / _nats_of_a_bit(subject) if nll is not None and subject.medium.is_image else None
+    # Of incomplete examples, the NLL is that of the values that are there.
+    if nll is None or not subject.medium.is_image or subject.vae.missing:
+        return None
+    return nll / _nats_of_a_bit(subject)
 
 
 def _nats_of_a_bit(subject: Subject) -> float:

@@ -22,7 +22,7 @@ from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.version import __version__
 from tfp_vae_console import Options
 
-# Examples in a row.
+# Samples whose nearest training examples are shown.
 NUM_SHOWN = 10
 # Test examples whose distances to the training data are compared with those of samples.
 NUM_COMPARED = 200
@@ -36,7 +36,7 @@ LIBRARIES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 def reconstructions(subject: Subject) -> list[Block]:
     """Show test examples and what the model makes of their codes."""
-    shown = cut(subject.test, 0, NUM_SHOWN)
+    shown = cut(subject.test, 0, subject.medium.num_shown)
     rows = [
         ("original", datasets.x_of(shown)),
         ("reconstruction", subject.vae.reconstruct(shown)),
@@ -95,22 +95,23 @@ def extremes(subject: Subject) -> list[Block]:
     score = subject.values[name]
     title = {"elbo": "-ELBO", "log_likelihood": "-log-likelihood"}[name]
     order = np.argsort(-score, kind="stable")
-    number = min(NUM_SHOWN, max(1, len(score) // 2))
+    number = min(subject.medium.num_shown, max(1, len(score) // 2))
     groups = {"best": order[:number]}
     if len(score) > 1:
         groups["worst"] = order[::-1][:number]
-    rows = []
-    ranges = []
+    noun = subject.medium.noun
+    blocks = []
     for label, places in groups.items():
         chosen = at(subject.test, places)
-        rows += [
+        rows = [
             (label, datasets.x_of(chosen)),
             ("reconstruction", subject.vae.reconstruct(chosen)),
         ]
-        ranges.append(f"the {label} from {-score[places[0]]:.2f} to {-score[places[-1]]:.2f}")
-    noun = subject.medium.noun
-    caption = f"Test {noun} by {title} in nats: {', '.join(ranges)}."
-    return [subject.medium.show(rows, f"Best and worst test {noun}.", caption)]
+        first, last = -score[places[0]], -score[places[-1]]
+        caption = f"The {label} test {noun}: {title} from {first:.2f} to {last:.2f} nats."
+        alt = f"The {label} test {noun} and their reconstructions."
+        blocks.append(subject.medium.show(rows, alt, caption))
+    return blocks
 
 
 def codes(subject: Subject) -> list[Block]:
@@ -170,7 +171,8 @@ def traversals(subject: Subject) -> list[Block]:
         f"Means of p(x|z) while one dimension of z goes from {-EXTENT:g} to {EXTENT:g} and all "
         "others are 0; the most active dimensions first."
     )
-    return [subject.medium.show(rows, "What each latent dimension does.", caption)]
+    alt = "What each latent dimension does."
+    return [subject.medium.show(rows, alt, caption, paired=False)]
 
 
 def kl(subject: Subject) -> list[Block]:
