@@ -34,12 +34,15 @@ class Page(html.parser.HTMLParser):
         self.elements: list[tuple[str, dict]] = []
         self.open: list[str] = []
         self.words: list[str] = []
+        self.sections: dict[str, list[str]] = {}
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
+        if tag == "section":
+            self.sections[dict(attrs)["id"]] = []
         if tag not in VOID:
             self.open.append(tag)
 
@@ -49,6 +52,8 @@ class Page(html.parser.HTMLParser):
     def handle_data(self, data):
         if "style" not in self.open:
             self.words.append(data)
+        if "section" in self.open:
+            [*self.sections.values()][-1].append(data)
 
     def all(self, tag):
         return [attributes for name, attributes in self.elements if name == tag]
@@ -59,10 +64,7 @@ class Page(html.parser.HTMLParser):
 
     def section(self, name):
         """The words of a part."""
-        title = {part.name: part.title for part in PARTS}
-        after = self.text.split(f" {title[name]} ")[-1]
-        later = [part.title for part in PARTS][[*title].index(name) + 1 :]
-        return after.split(f" {later[0]} ")[0] if later else after
+        return " ".join(" ".join(self.sections[name]).split())
 
 
 @pytest.fixture(scope="module")

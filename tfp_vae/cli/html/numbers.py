@@ -248,7 +248,10 @@ def _best(values: list[float | None], known: Number) -> int | None:
 def _cell(subjects, place: int, name: str, known: Number, values: list, best: int | None) -> Cell:
     if values[place] is None:
         return Cell("not defined")
-    text = _written(subjects[place], name, known)
+    # A number and its error stay in one line.
+    text = _written(subjects[place], name, known).replace(
+        " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+    )
     if best is None:
         return Cell(text)
     if place == best:
