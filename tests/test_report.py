@@ -5,6 +5,7 @@ import html.parser
 import importlib.util
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -220,6 +221,33 @@ def test_a_part_that_fails_leaves_the_others(runs, monkeypatch):
     page = Page(output)
     assert f"This part failed: out of {EVIL}" in page.text
     assert len(page.all("img")) == 1
+
+
+def test_a_run_in_training_is_judged_as_it_is(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.html, "PARTS", [part for part in PARTS if part.name == "numbers"])
+    shutil.copytree(runs / "one", tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert invoke("report", tmp_path / "run")[::2] == (0, "")
+    page = Page(tmp_path / "run" / "report.html")
+    assert "2 of 2 epochs. The numbers are those of the model so far." in page.text
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+def test_an_evaluation_from_before_the_last_training_does_not_count(tmp_path):
+    run = cli.Run(tmp_path, cli.Options(name="data"))
+    assert run.evaluation() == {}
+    for name, at in {"metrics": 100, "evaluation": 200}.items():
+        os.utime(run.write(name, {"nll": at}), (at, at))
+    assert run.evaluation() == {"nll": 200}
+    os.utime(tmp_path / "metrics.json", (300, 300))
+    assert run.evaluation() == {}
+
+
+def test_without_jinja_it_says_what_to_install(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    code, out, err = invoke("report", runs / "one")
+    assert (code, out) == (2, "")
+    assert "tfp-vae report needs jinja2: pip install 'tfp_vae[cli]'." in err
 
 
 def test_one_test_example_has_no_errors():

@@ -31,10 +31,11 @@ def write_report(folders: Sequence[Path], output: Path | None, seed: int) -> Non
     runs = [Run.open(folder) for folder in known.values()] or [Run.newest()]
     if output is None:
         output = (runs[0].folder if len(runs) == 1 else Path()) / "report.html"
+    template = _template()
     is_there = _expect_replaceable(output)
     failures: list[str] = []
     subjects = [Subject(run, seed) for run in _tracked(runs, "Reading the runs")]
-    page = _render(subjects, failures)
+    page = _render(template, subjects, failures)
     with written_whole(output) as aside:
         aside.write_text(page, encoding="utf-8")
     console.print(f"Wrote {escape(str(output))}{', over an earlier report' * is_there}")
@@ -56,19 +57,24 @@ def _expect_replaceable(output: Path) -> bool:
     raise FileExistsError(f"{output} exists already, and is no report. Choose another --output.")
 
 
-def _render(subjects: list[Subject], failures: list[str]) -> str:
-    """Return the page; what goes wrong in a part is told in its place, and added to the failures."""
+def _template():
+    """Return the page without its content; what it is given is text, never markup."""
     try:
         import jinja2
     except ImportError as error:
         raise needs("tfp-vae report", "cli", error) from error
-    template = importlib.resources.files(__package__) / "report.html.j2"
+    source = importlib.resources.files(__package__) / "report.html.j2"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    return environment.from_string(source.read_text(encoding="utf-8"))
+
+
+def _render(template, subjects: list[Subject], failures: list[str]) -> str:
+    """Return the page; what goes wrong in a part is told in its place, and added to the failures."""
     parts = _tracked(PARTS, "Making the parts")
     sections = [(part, _columns(part, subjects, failures)) for part in parts]
-    return environment.from_string(template.read_text(encoding="utf-8")).render(
+    return template.render(
         subjects=subjects,
         headlines=[_headline(subject) for subject in subjects],
         sections=sections,

@@ -161,8 +161,8 @@ def headline(subject: Subject) -> str:
         known = NUMBERS[name]
         if (value := _value(subject, name, known)) is not None:
             title = known.title.removesuffix(" (nats)")
-            active = _written(subject, "active_units", NUMBERS["active_units"])
-            number = rounded(value, _error(subject, name, known), known.form)
+            number = _written(subject, name, known, value)
+            active = f"{subject.numbers.get('active_units')} of {subject.vae.z.size}"
             return f"{title} {number} nats per example; {active} latent dimensions are active."
     return "No likelihood is defined for this model."
 
@@ -248,10 +248,8 @@ def _best(values: list[float | None], known: Number) -> int | None:
 def _cell(subjects, place: int, name: str, known: Number, values: list, best: int | None) -> Cell:
     if values[place] is None:
         return Cell("not defined")
-    # A number and its error stay in one line.
-    text = _written(subjects[place], name, known).replace(
-        " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
-    )
+    text = _written(subjects[place], name, known, values[place])
+    text = text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
     if best is None:
         return Cell(text)
     if place == best:
@@ -263,11 +261,9 @@ def _cell(subjects, place: int, name: str, known: Number, values: list, best: in
     return Cell(text, f"{difference} to the best")
 
 
-def _written(subject: Subject, name: str, known: Number) -> str:
-    value = _value(subject, name, known)
-    assert value is not None
+def _written(subject: Subject, name: str, known: Number, value: float) -> str:
     bound = "<= " if name in ("nll", "bits_per_dimension") and _is_bound(subject) else ""
-    whole = f" of {subject.numbers[known.out_of]}" if known.out_of else ""
+    whole = f" of {subject.numbers.get(known.out_of)}" if known.out_of else ""
     return bound + rounded(value, _error(subject, name, known), known.form) + whole
 
 
