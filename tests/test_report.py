@@ -250,6 +250,24 @@ def test_without_jinja_it_says_what_to_install(runs, monkeypatch):
     assert "tfp-vae report needs jinja2: pip install 'tfp_vae[cli]'." in err
 
 
+def test_only_numbers_about_the_same_are_compared():
+    def subject(likelihood, x, condition=None):
+        vae = make_vae((3,), 2, likelihood)
+        return types.SimpleNamespace(
+            vae=vae, test=x, options=cli.Options(name="data", condition=condition)
+        )
+
+    x = np.array([[0.0, 1.0, np.nan]])
+    normal, bits = tfpl.IndependentNormal, tfpl.IndependentBernoulli
+    compared = cli.html.numbers.are_comparable
+    assert compared([subject(normal, x), subject(tfpl.IndependentStudentT, x.copy())])
+    assert compared([subject(bits, x), subject(tfpl.IndependentPoisson, x)])
+    assert not compared([subject(normal, x), subject(normal, x), subject(normal, x + 1)])
+    assert not compared([subject(normal, x), subject(bits, x)])
+    assert not compared([subject(normal, x), subject(normal, x, "label")])
+    assert not compared([subject(normal, x), subject(normal, {"a": x, "b": x})])
+
+
 def test_one_test_example_has_no_errors():
     assert cli.html.numbers._error_of_mean(np.ones(1)) is None
 

@@ -282,7 +282,7 @@ def _curves(lines_of: Callable[[str], dict[str, list[float]]]) -> Figure:
             high = max(later)
             axes.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
         axes.set(title=title, xlabel="epoch", ylabel="nats per example")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if lines:
             axes.legend()
     return figure

@@ -11,6 +11,8 @@ import tensorflow as tf
 from tfp_vae import datasets
 from tfp_vae.cli.html.blocks import Block, Cell, table
 from tfp_vae.cli.html.subject import DRAWS_FOR_ERRORS, Subject
+from tfp_vae.layers.parts import innermost, parts_of
+from tfp_vae.layers.values import values_of
 
 NATS_PER_BIT = math.log(2.0)
 # Facts about the evaluation, which sentences tell; they are not numbers of their own.
@@ -132,7 +134,7 @@ NUMBERS = {
 
 def numbers(subjects: list[Subject]) -> list[Block]:
     """Return the table of all numbers of some runs: known ones first, then all others."""
-    comparable = have_same_test_data(subjects)
+    comparable = are_comparable(subjects)
     rows = []
     for name, known in {**NUMBERS, **_others(subjects)}.items():
         values = [_value(subject, name, known) for subject in subjects]
@@ -180,17 +182,31 @@ def rounded(value: float, error: float | None, form: str) -> str:
     return f"{value:{sign},.{digits}f} ± {error:.{digits}f}"
 
 
-def have_same_test_data(subjects: list[Subject]) -> bool:
-    """Return whether all runs were judged on the same examples."""
-    first = tf.nest.flatten(datasets.x_of(subjects[0].test))
+def are_comparable(subjects: list[Subject]) -> bool:
+    """Return whether the numbers of all runs are about the same: the same test examples, given the
+    same condition, and densities of them, or probabilities of them.
+    """
+    first, *others = ([_what_is_known(subject), _leaves(subject.test)] for subject in subjects)
     return all(
-        len(others := tf.nest.flatten(datasets.x_of(subject.test))) == len(first)
-        and all(
-            np.array_equal(one, other, equal_nan=True)
-            for one, other in zip(first, others, strict=True)
-        )
-        for subject in subjects[1:]
+        known == first[0]
+        and len(leaves) == len(first[1])
+        and all(map(_are_equal, leaves, first[1]))
+        for known, leaves in others
     )
+
+
+def _what_is_known(subject: Subject) -> tuple:
+    parts = parts_of(subject.vae.some_likelihood).values()
+    have_density = [values_of(innermost(part)).interval is not None for part in parts]
+    return subject.options.condition, have_density
+
+
+def _leaves(data) -> list[np.ndarray]:
+    return tf.nest.flatten(datasets.x_of(data))
+
+
+def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.array_equal(one, other, equal_nan=True)
 
 
 def _others(subjects: list[Subject]) -> dict[str, Number]:
@@ -308,8 +324,8 @@ def _remarks(subjects: list[Subject], comparable: bool) -> list[Block]:
     }
     if not comparable:
         remarks.add(
-            "The runs were judged on different test data, or on data prepared for different "
-            "likelihoods: their numbers do not compare, and none is marked as the best."
+            "The runs were judged on different test data, under different conditions, or by densities "
+            "and by probabilities: their numbers do not compare, and none is marked as the best."
         )
     draws = {subject.numbers["num_samples"] for subject in subjects}
     if len(draws) > 1:

@@ -68,7 +68,7 @@ class Subject:
         """A sentence on data and training."""
         return (
             f"{self.splits.name}: {num_examples(self.splits.train):,} training and "
-            f"{self.num_test:,} test {self.medium.noun}, {self.num_epochs} epochs."
+            f"{self.num_test:,} test {self.medium.noun}, {self.num_epochs} epoch{'s' * (self.num_epochs != 1)}."
         )
 
     @functools.cached_property
