@@ -443,6 +443,30 @@ def plot(
     _cli().plot(model, dataset, condition, output, seed)
 
 
+@app.command(short_help="Write all about one run or several as one HTML file.")
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Run folders, which are shown side by side; default: the newest run under runs/."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="The .html file; default: report.html in the run folder, or of several runs in the "
+            "current one. An earlier report is replaced, any other file is not."
+        ),
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Write numbers, pictures, curves and the configuration of runs as one HTML file.
+
+    It needs no network and no other file.
+    """
+    _cli().write_report(runs or [], output, seed)
+
+
 @app.command("list", short_help="List what the options of train can name.")
 def list_members(
     kind: Annotated[

@@ -41,6 +41,7 @@ ROOMS = [
     "aggregate_prior",
     "sklearn",
     "plots",
+    "latent_plots",
     "serving",
     "migration",
     "cli",

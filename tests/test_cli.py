@@ -466,7 +466,7 @@ def test_help_needs_no_tensorflow():
     code = "import sys, tfp_vae_console; assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert invoke("--help")[0] == 0
-    for name in ("train", "evaluate", "sample", "export", "plot", "migrate"):
+    for name in ("train", "evaluate", "sample", "export", "plot", "report", "migrate"):
         assert invoke(name, "--help")[0] == 0
 
 

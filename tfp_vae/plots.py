@@ -230,25 +230,61 @@ def learning_curves(history: dict[str, list[float]]) -> Figure:
     Args:
         history: the attribute `history` of what `fit` returns.
     """
+    labels = {"": "training", "val_": "validation"}
+    return _curves(
+        lambda name: {
+            label: history[start + name]
+            for start, label in labels.items()
+            if start + name in history
+        }
+    )
+
+
+def compared_curves(histories: Mapping[str, dict[str, list[float]]]) -> Figure:
+    """Show the validation ELBO and its two terms of several models, in nats per example.
+
+    Of a model without validation data, its curves of training are shown.
+
+    Args:
+        histories: the attribute `history` of what each `fit` returned, by the name of the model.
+
+    >>> one, other = {"elbo": [-9.0, -5.0, -4.0]}, {"val_elbo": [-7.0, -6.0]}
+    >>> [line.get_label() for line in compared_curves({"a": one, "b": other}).axes[0].lines]
+    ['a', 'b']
+    """
+    return _curves(
+        lambda name: {
+            model: history.get(f"val_{name}", history.get(name, []))
+            for model, history in histories.items()
+        }
+    )
+
+
+def _curves(lines_of: Callable[[str], dict[str, list[float]]]) -> Figure:
+    """Draw the ELBO and its two terms in three panels; `lines_of` gives the curves of each."""
     figure = Figure(figsize=(11, 3.5), layout="constrained")
     panels = figure.subplots(1, 3)
     titles = {"elbo": "ELBO", "log_likelihood": "log-likelihood", "kl": "KL divergence"}
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
-        for key, label in ((name, "training"), (f"val_{name}", "validation")):
-            if key in history:
-                axes.plot(range(1, len(history[key]) + 1), history[key], label=label)
-        later = [
-            value
-            for key in (name, f"val_{name}")
-            for value in history.get(key, [])[len(history[name]) // 10 :]
-        ]
+        lines = lines_of(name)
+        for label, values in lines.items():
+            # A sole epoch makes no line.
+            axes.plot(
+                range(1, len(values) + 1),
+                np.asarray(values, "float64"),
+                label=label,
+                marker="o" if len(values) == 1 else None,
+            )
+        later = [value for values in lines.values() for value in values[len(values) // 10 :]]
         later = [value for value in later if value is not None and np.isfinite(value)]
         if len(later) > 2:  # the first epochs are far off and would flatten the rest
             low = min(later)
             high = max(later)
             axes.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
         axes.set(title=title, xlabel="epoch", ylabel="nats per example")
-        axes.legend()
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if lines:
+            axes.legend()
     return figure
 
 
@@ -334,4 +370,12 @@ def _part(x, part: str | None):
     return x
 
 
-__all__ = ["grid", "latent_traversal", "learning_curves", "marginals", "reconstructions", "samples"]
+__all__ = [
+    "compared_curves",
+    "grid",
+    "latent_traversal",
+    "learning_curves",
+    "marginals",
+    "reconstructions",
+    "samples",
+]

@@ -15,6 +15,7 @@ from tfp_vae.checks import one_of
 from tfp_vae.cli import judging, served
 from tfp_vae.cli.build import build
 from tfp_vae.cli.catalogue import members
+from tfp_vae.cli.html import write_report
 from tfp_vae.cli.migrate import migrate
 from tfp_vae.cli.names import parse_condition, parse_likelihood
 from tfp_vae.cli.report import (
@@ -293,4 +294,5 @@ __all__ = [
     "resume",
     "sample",
     "train",
+    "write_report",
 ]

@@ -194,7 +194,8 @@ class Judge:
             f"reconstruction_error_of_{part}": mean_of(values) for part, values in errors.items()
         }
         try:
-            kl = evaluation.kl_by_dimension(self.vae, x, batch_size=self.batch_size)
+            groups = evaluation.kl_by_dimension(self.vae, x, batch_size=self.batch_size)
+            kl = np.concatenate([*groups.values()])
             numbers["kl_by_dimension"] = kl.tolist()
             numbers["collapsed_dimensions"] = f"{np.sum(kl < COLLAPSED)} of {len(kl)}"
         except ValueError as error:  # not defined for this model; the rest is

@@ -120,7 +120,7 @@ def judge_annealed(vae: VAE, splits: datasets.Splits, num_steps: int, seed: int)
 def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
     """Draw all pictures of a model; if one fails, the others are still written."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows, first = _conditions_to_draw(splits)
+    rows, first = conditions_to_draw(splits)
     pictures: dict[str, Callable[[], Figure | str]]
     if splits.num_tokens:
         pictures = {**texts(vae, splits, seed)}
@@ -171,7 +171,7 @@ def _noted(figure: Figure, note: str) -> Figure:
     return figure
 
 
-def _conditions_to_draw(splits: datasets.Splits) -> tuple:
+def conditions_to_draw(splits: datasets.Splits) -> tuple:
     """Return some conditions (all labels if there are few), and the first of them."""
     if splits.conditions is None:
         return None, None

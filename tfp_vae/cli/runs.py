@@ -138,6 +138,14 @@ class Run:
         """The metrics at the end of the run; empty before."""
         return self._read("metrics")
 
+    def evaluation(self) -> dict:
+        """The metrics of the last `tfp-vae evaluate`; empty if the model has been trained since."""
+        written = [self.folder / f"{name}.json" for name in ("metrics", "evaluation")]
+        if not all(path.is_file() for path in written):
+            return {}
+        metrics_at, evaluation_at = (path.stat().st_mtime for path in written)
+        return self._read("evaluation") if evaluation_at >= metrics_at else {}
+
     def _read(self, name: str) -> dict:
         path = self.folder / f"{name}.json"
         try:

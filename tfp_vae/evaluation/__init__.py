@@ -6,6 +6,7 @@ from tfp_vae.evaluation.annealing import (
     rate_distortion,
 )
 from tfp_vae.evaluation.bounds import elbo, evaluate, importance_sampling, nll
+from tfp_vae.evaluation.dimensions import kl_by_dimension
 from tfp_vae.evaluation.disentanglement import (
     DCI,
     beta_vae_score,
@@ -23,10 +24,10 @@ from tfp_vae.evaluation.latents import (
     perplexity,
     posterior_means,
 )
+from tfp_vae.evaluation.neighbours import nearest
 from tfp_vae.evaluation.outliers import auroc, negative_elbo, negative_log_prob, typicality
 from tfp_vae.evaluation.predictive import (
     PredictiveCheck,
-    kl_by_dimension,
     predictive_check,
     reconstruction_errors,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "mmd",
     "mutual_information",
     "mutual_information_gap",
+    "nearest",
     "negative_elbo",
     "negative_log_prob",
     "nll",

@@ -14,14 +14,11 @@ from tfp_vae.batch import by_name, num_examples
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation.batches import over_batches
 from tfp_vae.layers.parts import innermost, parts_of
-from tfp_vae.objectives.one_pass import factors
-from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
 
 __all__ = [
     "STATISTICS",
     "PredictiveCheck",
-    "kl_by_dimension",
     "predictive_check",
     "reconstruction_errors",
 ]
@@ -71,47 +68,6 @@ def _with_gaps(batch):
 def _error(x: np.ndarray, reconstruction: np.ndarray, has_names: bool) -> np.ndarray:
     error = (x != reconstruction) * 1.0 if has_names else (x - reconstruction) ** 2.0
     return np.nanmean(np.where(np.isnan(x), np.nan, error).reshape(len(x), -1), axis=1)
-
-
-def kl_by_dimension(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
-    """Return the mean over the examples of KL(q(z_j|x) || p(z_j)) of each dimension, `[latent]`.
-
-    In nats, at least 0. A dimension near 0 has collapsed: it says nothing about x. Together they
-    sum to the KL of the ELBO. Neither large nor small is better.
-
-    Reference: Lucas et al., 2019, Don't blame the ELBO! arXiv:1911.02469.
-
-    Raises:
-        ValueError: if posterior or prior do not factorize over dimensions of one vector, as with a
-            mixture, a flow or groups; if the posterior is a point; or if the KL of a dimension has no
-            closed form.
-
-    Example:
-    >>> import keras
-    >>> from tfp_vae import layers as tfpl
-    >>> encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)])
-    >>> decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6), tfpl.IndependentNormal(3)])
-    >>> kl_by_dimension(VAE(encoder, decoder), np.zeros([8, 3], "float32")).shape
-    (2,)
-    """
-    if vae.encodes_to_points:
-        raise ValueError("A Deterministic posterior has no density, so its KL is infinite.")
-    kl = over_batches(vae.compile_once(_kl_of_dimensions), x, batch_size)["kl"]
-    return kl.mean(axis=0, dtype="float64")
-
-
-def _kl_of_dimensions(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
-    one_pass = vae.one_pass(batch, seed_of(Stream.EVALUATION))
-    posterior, prior = (
-        factors(part, "kl_by_dimension") for part in (one_pass.posterior, one_pass.prior)
-    )
-    try:
-        return {"kl": tfd.kl_divergence(posterior, prior)}
-    except NotImplementedError as error:
-        raise ValueError(
-            f"The KL of a dimension has no closed form for {type(posterior).__name__} and "
-            f"{type(prior).__name__}."
-        ) from error
 
 
 class PredictiveCheck(NamedTuple):
