@@ -223,6 +223,20 @@ def test_a_part_that_fails_leaves_the_others(runs, monkeypatch):
     assert len(page.all("img")) == 1
 
 
+def test_numbers_that_fail_leave_the_others(runs, monkeypatch):
+    def fail(*args, **kwargs):
+        raise MemoryError("Unable to allocate 7.45 GiB for an array")
+
+    monkeypatch.setattr(evaluation, "elbo", fail)
+    few = [part for part in PARTS if part.name in ("numbers", "reconstructions")]
+    monkeypatch.setattr(cli.html, "PARTS", few)
+    with pytest.raises(SystemExit, match="1"):
+        cli.write_report([runs / "one"], runs / "numberless.html", 0)
+    page = Page(runs / "numberless.html")
+    assert "This part failed: There is not enough memory" in page.section("numbers")
+    assert len(page.all("img")) == 1
+
+
 def test_a_run_in_training_is_judged_as_it_is(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(cli.html, "PARTS", [part for part in PARTS if part.name == "numbers"])
     shutil.copytree(runs / "one", tmp_path / "run")

@@ -88,7 +88,10 @@ def _tracked(steps: Sequence, title: str) -> Iterable:
 
 def _headline(subject: Subject) -> str:
     with_end = "" if subject.is_finished else " Training has not come to its end."
-    return headline(subject) + with_end
+    try:
+        return headline(subject) + with_end
+    except Exception:  # the part of numbers tells what has failed
+        return f"No numbers.{with_end}"
 
 
 def _columns(part: Part, subjects: list[Subject], failures: list[str]) -> list[tuple]:

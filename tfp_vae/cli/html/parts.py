@@ -54,7 +54,7 @@ def samples(subject: Subject) -> list[Block]:
     what = "draws from" if subject.medium.shows_draws else "means of"
     caption = f"New {noun}: {what} p(x|z) for z from the prior, seed {subject.seed}."
     if subject.conditions is not None:
-        caption += f" A row for each {subject.options.condition}; a column has one seed."
+        caption += f" Those of each {subject.options.condition} are drawn from the same seeds."
     shown = [subject.medium.show(subject.samples, f"Samples from {subject.name}.", caption)]
     if not subject.splits.is_table:
         return shown
