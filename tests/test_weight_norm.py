@@ -82,6 +82,71 @@ def test_a_model_trains_saves_and_is_served(jit_compile, tmp_path):
     np.testing.assert_allclose(served.serve(ROWS[:3]), model(ROWS[:3]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
+def test_other_dtypes(policy):
+    layer = tfpl.WeightNorm(keras.layers.Dense(2, dtype=policy))
+    outputs = np.asarray(layer(ROWS), "float32")
+    assert layer.g.dtype == layer.v.dtype == layer.layer.variable_dtype
+    np.testing.assert_allclose(outputs.mean(0), 0.0, atol=0.05)
+    np.testing.assert_allclose(outputs.std(0), 1.0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "x", [np.ones([4, 3]), ROWS[:1], ROWS[:0]], ids=["constant", "one example", "empty"]
+)
+def test_a_first_batch_that_says_nothing_changes_nothing(x):
+    inner = keras.layers.Dense(2)
+    layer = tfpl.WeightNorm(inner)
+    layer(x.astype("float32"))
+    np.testing.assert_allclose(layer.g, np.linalg.norm(layer.v, axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(layer.bias, np.zeros(2))
+    assert layer.initialized.numpy() == bool(len(x)), "an empty batch is not the first one"
+
+
+@pytest.mark.parametrize(
+    ("inner", "shape"),
+    [
+        (keras.layers.Conv1DTranspose(5, 3), (4, 6, 3)),
+        (keras.layers.Conv3DTranspose(5, 2), (2, 3, 3, 3, 2)),
+        (keras.layers.EinsumDense("ab,bc->ac", 5), (4, 3)),
+    ],
+    ids=["1D transposed", "3D transposed", "einsum"],
+)
+def test_other_layers_begin_with_variance_1(inner, shape):
+    x = RNG.normal(size=shape).astype("float32")
+    outputs = np.asarray(tfpl.WeightNorm(inner)(x))
+    np.testing.assert_allclose(outputs.reshape(-1, 5).std(0), 1.0, rtol=1e-3)
+
+
+@keras.saving.register_keras_serializable(package="test_weight_norm")
+class Dropped(keras.layers.Dense):
+    """A dense layer with dropout and without an activation of its own."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(units, activity_regularizer="l2", kernel_regularizer="l2", **kwargs)
+        self.dropout = keras.layers.Dropout(0.5, seed=0)
+
+    def call(self, inputs, training=None):
+        return self.dropout(super().call(inputs), training=True)
+
+
+def test_what_the_layer_changes_and_loses_stays():
+    layer = tfpl.WeightNorm(Dropped(8))
+    first = layer(ROWS)
+    assert len(layer.losses) == 2
+    assert abs(layer(ROWS) - first).numpy().max() > 0, "another mask in each call"
+
+
+def test_without_data_it_is_the_layer_itself_before_any_call():
+    inner = keras.layers.Dense(2)
+    layer = tfpl.WeightNorm(inner, data_init=False)
+    layer.build((None, 3))
+    outputs, _ = layer.stateless_call(
+        layer.trainable_variables, layer.non_trainable_variables, ROWS
+    )
+    np.testing.assert_allclose(outputs, ROWS @ np.asarray(inner.kernel), rtol=1e-4, atol=1e-5)
+
+
 def test_inside_a_scope_with_other_weights():
     """`stateless_call` sees the values of its scope, the bias's too."""
     layer = tfpl.WeightNorm(keras.layers.Dense(2))
@@ -98,6 +163,14 @@ ERRORS = {
     "no layer": (
         lambda: tfpl.WeightNorm("dense"),
         r"needs a Keras layer to wrap, received 'dense'",
+    ),
+    "biases of their own": (
+        lambda: tfpl.WeightNorm(keras.layers.DepthwiseConv2D(3))(IMAGES),
+        r"needs a bias for each of the 1 lengths .* use_bias=False",
+    ),
+    "more outputs than lengths": (
+        lambda: tfpl.WeightNorm(keras.layers.DepthwiseConv2D(3, use_bias=False))(IMAGES),
+        r"finds 3 outputs for 1 lengths .* data_init=False",
     ),
     "no kernel": (
         lambda: tfpl.WeightNorm(keras.layers.Flatten())(ROWS),

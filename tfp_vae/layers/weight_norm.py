@@ -3,9 +3,17 @@
 import keras
 import tensorflow as tf
 
-from tfp_vae.layers.internals import in_stateless_scope
+from tfp_vae.layers.internals import in_stateless_scope, without_autocast
 
 __all__ = ["WeightNorm"]
+
+TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+# A smaller variance of outputs is that of a constant: it says nothing about their scale.
+LEAST_VARIANCE = 1e-8
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -19,8 +27,8 @@ class WeightNorm(keras.layers.Wrapper):
 
     Args:
         layer: a Keras layer with a `kernel`, such as `Dense`, `Conv2D` or `Conv2DTranspose`.
-        data_init: whether the first batch sets the initial values; otherwise g is the length of the
-            kernel's initial value.
+        data_init: whether the first batch sets the initial values; until then, and without it, g is
+            the length of the kernel. Outputs that are constant in this batch stay as they are.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -29,7 +37,8 @@ class WeightNorm(keras.layers.Wrapper):
     Output: that of the layer.
 
     Raises:
-        ValueError: if `layer` is no Keras layer, or has no kernel.
+        ValueError: if `layer` is no Keras layer, has no kernel, or has another number of biases than
+            of lengths.
 
     Example:
     >>> layer = WeightNorm(keras.layers.Dense(2))
@@ -41,13 +50,9 @@ class WeightNorm(keras.layers.Wrapper):
     def __init__(self, layer: keras.layers.Layer, data_init: bool = True, **kwargs):
         if not isinstance(layer, keras.layers.Layer):
             raise ValueError(f"WeightNorm needs a Keras layer to wrap, received {layer!r}.")
+        kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
         self.data_init = data_init
-
-    @property
-    def filter_axis(self) -> int:
-        """The axis of the kernel that holds the outputs."""
-        return -2 if isinstance(self.layer, keras.layers.Conv2DTranspose) else -1
 
     def build(self, input_shape=None):
         if not self.layer.built:
@@ -56,63 +61,100 @@ class WeightNorm(keras.layers.Wrapper):
         if self.v is None:
             raise ValueError(f"WeightNorm needs a layer with a kernel, received {self.layer!r}.")
         rank = len(self.v.shape)
-        self.kernel_norm_axes = [axis for axis in range(rank) if axis != rank + self.filter_axis]
+        filter_axis = rank - (2 if isinstance(self.layer, TRANSPOSED) else 1)
+        self.kernel_norm_axes = [axis for axis in range(rank) if axis != filter_axis]
+        size = self.v.shape[filter_axis]
         self.g = self.add_weight(
-            name="g", shape=(self.v.shape[self.filter_axis],), initializer="ones", autocast=False
+            name="g",
+            shape=(size,),
+            initializer=lambda shape, dtype: tf.reshape(self._length(), shape),
+            autocast=False,
         )
         self.bias = getattr(self.layer, "bias", None)
+        if self.bias is not None and tuple(self.bias.shape) != (size,):
+            raise ValueError(
+                f"WeightNorm needs a bias for each of the {size} lengths of the kernel, received one "
+                f"of shape {tuple(self.bias.shape)} in {self.layer!r}. Pass use_bias=False to it."
+            )
         self.initialized = self.add_weight(
             name="initialized", shape=(), initializer="zeros", dtype="bool", trainable=False
         )
 
     def call(self, inputs):
-        if not in_stateless_scope():  # where nothing can be assigned
-            tf.cond(
-                tf.convert_to_tensor(self.initialized), tf.no_op, lambda: self._initialize(inputs)
-            )
-        return self._layer_with({id(self.v): self._kernel()}, inputs)
+        with without_autocast():
+            if not in_stateless_scope():  # where nothing can be assigned
+                initialized = tf.convert_to_tensor(self.initialized)
+                tf.cond(initialized, tf.no_op, lambda: self._initialize(inputs))
+            direction = self.v / self._length()
+            broadcast = [
+                1 if axis in self.kernel_norm_axes else -1 for axis in range(direction.ndim)
+            ]
+            kernel = direction * tf.reshape(tf.convert_to_tensor(self.g), broadcast)
+        outputs, mapping, scope = self._layer_with({id(self.v): kernel}, inputs)
+        for loss in scope.losses:
+            self.add_loss(loss)
+        for weight, value in mapping:
+            now = scope.get_current_value(weight)
+            if now is not value:  # the state of a seed, for example
+                weight.assign(now)
+        return outputs
 
-    def _kernel(self) -> tf.Tensor:
-        """Return the layer's kernel, `g * v / |v|`."""
-        direction = tf.nn.l2_normalize(tf.convert_to_tensor(self.v), self.kernel_norm_axes)
-        return direction * self._along_filters(self.g)
-
-    def _along_filters(self, values) -> tf.Tensor:
-        values = tf.convert_to_tensor(values)
-        return values if self.filter_axis == -1 else values[:, tf.newaxis]
+    def _length(self) -> tf.Tensor:
+        """Return the length of the kernel for each output, in the rank of the kernel."""
+        squares = tf.square(tf.convert_to_tensor(self.v))
+        return tf.sqrt(tf.reduce_sum(squares, self.kernel_norm_axes, keepdims=True))
 
     def _layer_with(self, values: dict[int, tf.Tensor], inputs):
-        """Call the layer with other values for some of its weights, by their identities."""
-        mapping = [
-            (weight, values.get(id(weight), tf.convert_to_tensor(weight)))
-            for weight in self.layer.weights
-        ]
-        with keras.StatelessScope(state_mapping=mapping):
-            return self.layer(inputs)
+        """Call the layer with other values for some of its weights, by their identities.
+
+        Returns: its outputs, the weights with their values before, and the scope of the call.
+        """
+        with without_autocast():
+            mapping = [
+                (w, values.get(id(w), tf.convert_to_tensor(w))) for w in self.layer.variables
+            ]
+        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+        mapping = [(weight, scope.get_current_value(weight)) for weight, _ in mapping]
+        with scope:
+            return self.layer(inputs), mapping, scope
 
     def _initialize(self, inputs) -> tf.Operation:
-        """Set g, and the bias, from the first batch."""
-        if self.data_init:
-            outputs = self._linear(inputs)
-            mean, variance = tf.nn.moments(outputs, [*range(outputs.shape.rank - 1)])
-            scale = tf.math.rsqrt(variance + 1e-10)
-            self.g.assign(self.g * scale)
-            if self.bias is not None:
-                self.bias.assign(-mean * scale)
-        else:
-            squares = tf.square(tf.convert_to_tensor(self.v))
-            self.g.assign(tf.sqrt(tf.reduce_sum(squares, self.kernel_norm_axes)))
-        self.initialized.assign(True)
+        """Set g, and the bias, from the first batch that is not empty."""
+        if not self.data_init:
+            self.g.assign(tf.reshape(self._length(), [-1]))
+            self.initialized.assign(True)
+            return tf.no_op()
+        outputs = tf.cast(self._linear(inputs), self.variable_dtype)
+        is_first = getattr(self.layer, "data_format", None) == "channels_first"
+        channel = 1 if is_first else outputs.shape.rank - 1
+        if outputs.shape[channel] != self.g.shape[0]:
+            raise ValueError(
+                f"WeightNorm finds {outputs.shape[channel]} outputs for {self.g.shape[0]} lengths of "
+                f"the kernel of {self.layer!r}. Pass data_init=False."
+            )
+        axes = [axis for axis in range(outputs.shape.rank) if axis != channel]
+        mean, variance = tf.nn.moments(outputs, axes)
+        varies = variance > LEAST_VARIANCE
+        scale = tf.where(varies, tf.math.rsqrt(variance + 1e-10), tf.convert_to_tensor(self.g))
+        self.g.assign(scale)
+        if self.bias is not None:
+            self.bias.assign(tf.where(varies, -mean * scale, tf.convert_to_tensor(self.bias)))
+        self.initialized.assign(tf.size(outputs) > 0)
         return tf.no_op()
 
     def _linear(self, inputs) -> tf.Tensor:
-        """Return what the layer makes of inputs without its bias and activation."""
-        values = {id(self.v): self._kernel()}
+        """Return what the layer makes of inputs with the kernel `v / |v|`, without bias and
+        activation.
+        """
+        values = {id(self.v): self.v / self._length()}
         if self.bias is not None:
             values[id(self.bias)] = tf.zeros_like(tf.convert_to_tensor(self.bias))
-        activation, self.layer.activation = self.layer.activation, None
+        activation = getattr(self.layer, "activation", None)
+        if activation is None:
+            return self._layer_with(values, inputs)[0]
+        self.layer.activation = None
         try:
-            return self._layer_with(values, inputs)
+            return self._layer_with(values, inputs)[0]
         finally:
             self.layer.activation = activation
 
