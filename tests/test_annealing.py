@@ -162,6 +162,18 @@ def test_errors(make, arguments, message, digits):
         evaluation.annealed_log_prob(make(), digits.test[:2], **arguments)
 
 
-def test_rate_distortion_wants_positive_betas(vae, x):
+@pytest.mark.parametrize("betas", [(0.0,), (), -1.0])
+def test_rate_distortion_wants_positive_betas(vae, x, betas):
     with pytest.raises(ValueError, match="betas must be positive"):
-        evaluation.rate_distortion(vae, x, (0.0,))
+        evaluation.rate_distortion(vae, x, betas)
+
+
+def test_float64(digits):
+    keras.config.set_dtype_policy("float64")
+    model = make_vae()
+    x = digits.test[:3].astype("float64")
+    found = evaluation.annealed_log_prob(model, x, num_steps=3, num_chains=2)
+    assert found["log_prob"].dtype == np.float64
+    assert np.isfinite(found["log_prob"]).all()
+    evaluation.bounds_on_simulated_data(model, 3, num_steps=3)
+    evaluation.rate_distortion(model, x, 1.0, num_steps=3)

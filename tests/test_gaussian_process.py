@@ -107,6 +107,13 @@ def test_at_its_optimum_it_is_the_exact_process():
     np.testing.assert_allclose(layer(x).variational_loss(y)[0] - 7 / 2, -exact, rtol=1e-5)
 
 
+def test_errors():
+    with pytest.raises(TypeError, match="kernel_provider must be a Keras layer with a property"):
+        tfpl.VariationalGaussianProcess(4, 3)
+    with pytest.raises(ValueError, match="event_shape must have one axis"):
+        tfpl.VariationalGaussianProcess(4, RBF(), event_shape=(2, 2))
+
+
 def loss(y, process):
     return process.variational_loss(y, kl_weight=0.5)
 

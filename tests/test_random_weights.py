@@ -385,9 +385,9 @@ def test_functions_get_what_tfp_gives_them(case):
     layer(case.x())
     kernel = layer.kernel_shape(case.shape[-1])
     assert made == {
-        "kernel_posterior": (tf.float32, kernel, False),
-        "kernel_prior": (tf.float32, kernel, False),
-        "bias_posterior": (tf.float32, kernel[-1:], False),
+        "kernel_posterior": (tf.float32, kernel, True),
+        "kernel_prior": (tf.float32, kernel, True),
+        "bias_posterior": (tf.float32, kernel[-1:], True),
     }
     posterior, prior, draw = divergence.arguments
     assert posterior is layer.kernel_posterior
@@ -397,6 +397,23 @@ def test_functions_get_what_tfp_gives_them(case):
     assert [float(loss) for loss in layer.losses] == [3.0]
     assert len(layer.weights) == 3
     assert not layer.trainable_weights
+
+
+def test_what_was_frozen_can_be_trained_again():
+    layer = tfpl.DenseFlipout(1, trainable=False)
+    layer.build((None, 3))
+    assert not layer.trainable_weights
+    layer.trainable = True
+    assert len(layer.trainable_weights) == 3
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
+@pytest.mark.parametrize("case", CASES[:3], ids=str)
+def test_dtypes_and_large_inputs(case, policy):
+    layer = case.make(dtype=policy)
+    outputs = layer(300.0 * case.x())
+    assert outputs.dtype == keras.DTypePolicy(policy).compute_dtype
+    assert np.isfinite(np.asarray(outputs, "float32")).all()
 
 
 def test_an_example_of_zeros_has_finite_gradients():

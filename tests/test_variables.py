@@ -1,5 +1,6 @@
 """Priors made of `tf.Variable`s: they train, save and are served as Keras weights, as in tfp.layers."""
 
+import functools
 import warnings
 
 import keras
@@ -36,6 +37,14 @@ PRIORS = {
         lambda: tfd.MultivariateNormalDiag(variable(2), positive([1.0, 2.0], trainable=False)),
         1,
         1,
+    ),
+    "nested bijectors": (
+        lambda: tfd.MultivariateNormalDiag(
+            tf.zeros(2),
+            positive(tf.ones(2), tfb.Chain([tfb.Shift(tf.Variable(0.1)), tfb.Softplus()])),
+        ),
+        2,
+        0,
     ),
     "full": (
         lambda: tfd.MultivariateNormalTriL(variable(2), positive(tf.eye(2), tfb.FillScaleTriL())),
@@ -77,7 +86,7 @@ def loss(y, distribution):
     return -distribution.log_prob(y)
 
 
-@pytest.mark.parametrize("name", mostly_slow(PRIORS, "diagonal", "one variable twice"))
+@pytest.mark.parametrize("name", mostly_slow(PRIORS, "nested bijectors", "one variable twice"))
 @pytest.mark.parametrize("as_layer", mostly_slow([False, True], False))
 def test_variables_train_save_and_train_on(name, as_layer, tmp_path):
     make, trained, fixed = PRIORS[name]
@@ -199,6 +208,51 @@ def test_what_a_function_captures():
     assert [w.trainable for w in found if w.shape == (3,)] == [False]
     assert any(w is own for w in found)
     assert variables.captured_by(tf.nn.relu) == []
+
+
+class Module(tf.Module):
+    def __init__(self):
+        self.loc = variable(2)
+
+    def make(self, t):
+        return tfd.Normal(t + self.loc, 1.0)
+
+
+SETTINGS = {1: 2, "a": 3.0}
+loc = variable()  # an unrelated name, of which functions read the attribute only
+
+
+def later(t):
+    return tfd.Normal(t, not_there_yet)  # noqa: F821
+
+
+def test_variables_are_found_wherever_a_function_reads_them_by_name():
+    v = variable()
+
+    def nested(t):
+        return t + v
+
+    for function in (
+        Module().make,
+        functools.partial(lambda t, v: tfd.Normal(t, v), v=v),
+        lambda t: tfd.Normal(nested(t), 1.0),
+        lambda t, v=v: tfd.Normal(t, v),
+    ):
+        assert len(tfpl.DistributionLambda(function).trainable_weights) == 1
+    for function in (
+        lambda t: tfd.Normal(t, SETTINGS["a"]),
+        lambda t: tfd.Normal(tfd.Normal(t, 1.0).loc, 1.0),
+        later,
+    ):
+        assert not tfpl.DistributionLambda(function).weights
+
+
+def test_constraints_of_variables_hold():
+    location = tf.Variable(tf.ones(2), constraint=tf.nn.relu)
+    model = model_of(tfd.MultivariateNormalDiag(location), as_layer=False)
+    model.compile(keras.optimizers.SGD(100.0), loss)
+    model.fit(X, X[:, :2], verbose=0)
+    assert (location.numpy() >= 0.0).all()
 
 
 def test_a_scope_with_other_values_is_heard():

@@ -187,7 +187,8 @@ class DistributionLambda(DistributionLayer):
 
     Args:
         make_distribution_fn: function of the layer's input that returns a `tfd.Distribution`.
-            Variables that it reads from around it are trained and saved with the layer.
+            Variables that it reads from around it by their names, or by those of distributions
+            made of them, are trained and saved with the layer; those of other layers are not.
         convert_to_tensor_fn: see `DistributionLayer`.
         **kwargs: arguments of `keras.layers.Layer`.
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.checks import expect_kind
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.shapes import as_event_shape, as_event_size
 
@@ -35,7 +36,8 @@ class VariationalGaussianProcess(DistributionLayer):
         num_inducing_points: number of points at which the process is learned.
         kernel_provider: Keras layer with a property `kernel` that builds a
             `tfp.math.psd_kernels.PositiveSemidefiniteKernel` out of its weights.
-        event_shape: shape of the function's value at one point: so many independent processes.
+        event_shape: shape of the function's value at one point, with one axis: so many independent
+            processes.
         inducing_index_points_initializer: Keras initializer of the inducing points,
             `[*event_shape, num_inducing_points, *features]`. Points near the data train best.
         unconstrained_observation_noise_variance_initializer: Keras initializer of the number whose
@@ -59,7 +61,9 @@ class VariationalGaussianProcess(DistributionLayer):
         example, for TFP counts the noise once more.
 
     Raises:
-        ValueError: when saving, if `kernel_provider` or `mean_fn` is not registered with Keras.
+        TypeError: if `kernel_provider` is no layer.
+        ValueError: if `event_shape` has not one axis; when saving, if `kernel_provider` or
+            `mean_fn` is not registered with Keras.
 
     Example:
     >>> class RBF(keras.layers.Layer):
@@ -89,6 +93,16 @@ class VariationalGaussianProcess(DistributionLayer):
         validate_args: bool = False,
         **kwargs,
     ):
+        expect_kind(
+            "kernel_provider",
+            kernel_provider,
+            keras.layers.Layer,
+            "a Keras layer with a property `kernel`",
+        )
+        if len(as_event_shape(event_shape)) != 1:
+            raise ValueError(
+                f"event_shape must have one axis, such as (1,), received {event_shape}. Reshape y."
+            )
         arguments = {
             "num_inducing_points": as_event_size(num_inducing_points),
             "kernel_provider": kernel_provider,

@@ -131,6 +131,7 @@ def adopted(variable: tf.Variable) -> keras.Variable:
         name=variable.name.partition(":")[0].replace("/", "_"),
     )
     weight._value, weight._shape = variable, tuple(variable.shape)
+    weight.constraint = variable.constraint
     return weight
 
 

@@ -5,6 +5,7 @@ trainable, add_variable_fn)`.
 from collections.abc import Callable
 
 import keras
+import ml_dtypes
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -161,7 +162,7 @@ def default_multivariate_normal_fn(dtype, shape, name, trainable, add_variable_f
 
 
 def _above_zero(unconstrained: tf.Tensor) -> tf.Tensor:
-    return np.finfo(unconstrained.dtype.as_numpy_dtype).eps + tf.nn.softplus(unconstrained)
+    return ml_dtypes.finfo(unconstrained.dtype.as_numpy_dtype).eps + tf.nn.softplus(unconstrained)
 
 
 def _afresh(initializer):

@@ -9,7 +9,7 @@ import abc
 from collections.abc import Callable
 
 import keras
-import numpy as np
+import ml_dtypes
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -88,9 +88,11 @@ def reparameterization(layer: "RandomWeights", inputs: tf.Tensor) -> tf.Tensor:
 def local_reparameterization(layer: "RandomWeights", inputs: tf.Tensor) -> tf.Tensor:
     """Draw the outputs instead of the kernel, independently for each example."""
     kernel = layer.normal_kernel()
+    # Squares are too large or too small for float16.
+    inputs = tf.cast(inputs, layer.variable_dtype)
     variance = layer.linear(tf.square(inputs), tf.square(kernel.stddev()))
     # An example of zeros has no variance: the root's slope must stay finite there.
-    scale = tf.sqrt(variance + np.finfo(variance.dtype.as_numpy_dtype).tiny)
+    scale = tf.sqrt(variance + ml_dtypes.finfo(variance.dtype.as_numpy_dtype).tiny)
     layer.kernel_posterior_affine = tfd.Normal(layer.linear(inputs, kernel.mean()), scale)
     layer.kernel_posterior_affine_tensor = layer.draw(
         layer.kernel_posterior_affine, layer.kernel_posterior_tensor_fn
@@ -136,6 +138,11 @@ class RandomWeights(keras.layers.Layer, abc.ABC):
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
+    # What `call` leaves: tensors of the last call, of its graph if it was traced.
+    kernel_posterior_tensor: tf.Tensor | None = None
+    kernel_posterior_affine: tfd.Distribution | None = None
+    kernel_posterior_affine_tensor: tf.Tensor | None = None
+    bias_posterior_tensor: tf.Tensor | None = None
     # The estimator: one of the functions above.
     estimate: Callable
     # Number of axes between the batch and the channels, over which a kernel slides.
@@ -170,8 +177,6 @@ class RandomWeights(keras.layers.Layer, abc.ABC):
         self.activation = keras.activations.get(activation)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.kernel_posterior_tensor = self.bias_posterior_tensor = None
-        self.kernel_posterior_affine = self.kernel_posterior_affine_tensor = None
 
     @property
     @abc.abstractmethod
@@ -211,7 +216,8 @@ class RandomWeights(keras.layers.Layer, abc.ABC):
         dtype = tf.as_dtype(self.variable_dtype)
         # What a distribution holds must outlive the graph in which the layer is first called.
         with tf.init_scope():
-            return make(dtype, shape, name, self.trainable, self.add_variable)
+            # Keras itself leaves out the weights of a frozen layer, which may be trained again.
+            return make(dtype, shape, name, True, self.add_variable)
 
     def add_variable(self, name, shape, dtype=None, initializer=None, **kwargs):
         """Add a weight, and return a tensor-like object that reads it each time it is used."""
@@ -241,6 +247,7 @@ class RandomWeights(keras.layers.Layer, abc.ABC):
             self.bias_prior,
             self.bias_posterior_tensor,
         )
+        outputs = tf.cast(outputs, self.compute_dtype)
         return self.activation(self.channels_back(outputs))
 
     def _add_divergence(self, divergence_fn, posterior, prior, draw) -> None:

@@ -1,6 +1,7 @@
 """Variables of TensorFlow as weights of Keras: those of a `tfd.Distribution`, or of a function."""
 
-import inspect
+import dis
+import functools
 import types
 import weakref
 from collections.abc import Callable
@@ -69,25 +70,77 @@ def layer_of(distribution: tfd.Distribution) -> "DistributionOfVariables":
 
 
 def captured_by(function: Callable) -> list[keras.Variable]:
-    """Return weights for the variables that a Python function reads from around it: variables, and
-    those inside distributions, bijectors and other modules.
+    """Return weights for the variables that a Python function reads by name from around it:
+    variables, and those inside distributions, bijectors and other modules, also in lists and dicts.
+
+    It looks into nested functions, methods, partials and default arguments, but not into Keras
+    layers, whose weights belong to the model that has these layers, nor into other objects.
 
     >>> shift = tf.Variable(1.)
     >>> [weight.shape for weight in captured_by(lambda t: tfd.Normal(t + shift, 1.))]
     [TensorShape([])]
     """
-    if not isinstance(function, types.FunctionType):
-        return []
-    around = inspect.getclosurevars(function)
-    weights = {}
-    for value in tf.nest.flatten([*around.nonlocals.values(), *around.globals.values()]):
+    weights: dict[int, keras.Variable] = {}
+    seen: set[int] = set()
+    pending: list = _around(function)
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
         if isinstance(value, keras.Variable):
             weights[id(value)] = value
         elif isinstance(value, tf.Variable):
             weights[id(value)] = weight_of(value)
         elif isinstance(value, tf.Module) and not isinstance(value, keras.layers.Layer):
-            weights |= {id(variable): weight_of(variable) for variable in value.variables}
-    return [*weights.values()]
+            pending += value.variables
+        else:
+            pending += _around(value)
+    return [*reversed(weights.values())]
+
+
+@functools.singledispatch
+def _around(value) -> list:
+    """Return the values that an object reads, of the kinds that `captured_by` looks into."""
+    return []
+
+
+@_around.register
+def _(value: list | tuple | set) -> list:
+    return [*value]
+
+
+@_around.register
+def _(value: dict) -> list:
+    return [*value.values()]
+
+
+@_around.register
+def _(value: functools.partial) -> list:
+    return [value.func, *value.args, *value.keywords.values()]
+
+
+@_around.register
+def _(value: types.MethodType) -> list:
+    return [value.__func__, value.__self__]
+
+
+@_around.register
+def _(value: types.FunctionType) -> list:
+    cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+    loaded = {one.argval for one in dis.get_instructions(value) if one.opname == "LOAD_GLOBAL"}
+    named = [value.__globals__[name] for name in loaded if name in value.__globals__]
+    # Other functions of a module may be those of a library.
+    named = [one for one in named if not isinstance(one, types.FunctionType)]
+    return [*cells, *named, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 def _parts(distribution: tfd.Distribution) -> list:
@@ -101,10 +154,12 @@ class DistributionOfVariables(keras.layers.Layer):
     """A `tfd.Distribution` as a layer whose weights are the distribution's variables.
 
     Training changes the variables themselves. A reloaded layer has variables of its own, under the
-    same constraints (bijectors of a `tfp.util.TransformedVariable`).
+    same bijectors of a `tfp.util.TransformedVariable`; a variable that two distributions share is
+    then two.
 
     Args:
         distribution: a composite tensor, as almost all distributions of TFP are.
+        variables: its variables in the order of the weights; None is the order of their parts.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -124,21 +179,28 @@ class DistributionOfVariables(keras.layers.Layer):
     (2, np.float32(1.0))
     """
 
-    def __init__(self, distribution: tfd.Distribution, **kwargs):
+    def __init__(self, distribution: tfd.Distribution, variables: list | None = None, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.distribution = distribution
-        self.adopted_weights = [weight_of(variable) for variable in variables_of(distribution)]
+        variables = variables_of(distribution) if variables is None else variables
+        self.adopted_weights = [weight_of(variable) for variable in variables]
         self.built = True
 
     def call(self, inputs=None):
         return TensorLike(rebuilt(self.distribution))
 
     def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "distribution": object_to_config(self.distribution, "distribution"),
-        }
+        numbers: dict[int, int] = {}
+        distribution = object_to_config(self.distribution, "distribution", numbers)
+        # Parts that are built anew may come in another order.
+        order = [numbers[id(weight.value)] for weight in self.adopted_weights]
+        return {**super().get_config(), "distribution": distribution, "order": order}
 
     @classmethod
     def from_config(cls, config: dict):
-        return cls(**{**config, "distribution": object_from_config(config["distribution"])})
+        variables: dict[int, tf.Variable] = {}
+        distribution = object_from_config(config["distribution"], variables)
+        others = {
+            name: value for name, value in config.items() if name not in ("distribution", "order")
+        }
+        return cls(distribution, [variables[number] for number in config["order"]], **others)

@@ -106,10 +106,12 @@ def regularizer(calls: Calls, call: cst.Call) -> None:
     """Double the weight, as `tfp.layers` counts the divergence twice."""
     calls.ask(
         call,
-        "2.0 keeps the numbers of tfp.layers, which counts this divergence twice; take it out for "
-        "the negative ELBO.",
+        "A weight of 2.0 keeps the numbers of tfp.layers, which counts this divergence twice; take "
+        "it out for the negative ELBO.",
         "KLDivergenceRegularizer",
     )
+    if any(one.star for one in call.args):
+        return  # perhaps with a weight: the comment tells of it
     given = argument(call, "weight", 4)
     if given is None or m.matches(given.value, m.Name("None")):
         calls.set_arguments(

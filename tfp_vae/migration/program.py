@@ -157,7 +157,10 @@ class Program:
         """Put a comment above the statement of a node, unless it is there."""
         statement = self.statement(node)
         comment = f"{MARK}{text} {PAGE.format(section)}"
-        present = [line.comment.value for line in statement.leading_lines if line.comment]
+        lines = [*statement.leading_lines]
+        if self.module.body and statement is self.module.body[0]:
+            lines += self.module.header  # where the comments of the first statement are
+        present = [line.comment.value for line in lines if line.comment]
         if comment not in (*present, *self.comments[statement]):
             self.comments[statement].append(comment)
 
