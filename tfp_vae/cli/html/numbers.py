@@ -17,6 +17,10 @@ from tfp_vae.layers.values import values_of
 NATS_PER_BIT = math.log(2.0)
 # Facts about the evaluation, which sentences tell; they are not numbers of their own.
 FACTS = (
+    "annealed_acceptance",
+    "annealed_examples",
+    "annealed_steps",
+    "bits_per_dim",
     "data",
     "dataset",
     "epochs",
@@ -80,6 +84,22 @@ NUMBERS = {
         better=-1,
         of=_bits,
         values=lambda subject: -subject.values["log_prob"] / _nats_of_a_bit(subject),
+    ),
+    "effective_samples": Number(
+        title="effective samples of the NLL",
+        meaning="How many draws count, in the median example. With few, -log p(x) is smaller than this "
+        "NLL, maybe by nats.",
+        form=".1f",
+    ),
+    "annealed_nll": Number(
+        title="NLL by annealing (nats)",
+        meaning="-log p(x) of the first test examples by annealed importance sampling, mostly nearer to "
+        "the truth. Less is better.",
+        better=-1,
+    ),
+    "annealed_gap": Number(
+        title="gap of annealing (nats)",
+        meaning="How far its bounds from both sides are apart, on data drawn from the model.",
     ),
     "negative_elbo": Number(
         title="-ELBO (nats)",
