@@ -1,0 +1,99 @@
+"""Training in stages: however often it is interrupted, it ends in the same bits.
+
+The draws of z follow the optimizer's step, and the batches of `Splits.batches` the number of the epoch. So a `.keras`
+file, which holds the weights and the optimizer, is all that a later call needs. `keras.callbacks.BackupAndRestore` is no
+way to do this here: it finds out where to go on when `fit` has got its batches already.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+from matplotlib.figure import Figure
+
+import tfp_vae
+
+
+def fit(
+    vae: tfp_vae.VAE,
+    splits: tfp_vae.datasets.Splits,
+    folder: Path,
+    options: dict,
+    judge: Callable[[tfp_vae.VAE], dict[str, float]],
+    *,
+    hours: float = math.inf,
+) -> tuple[tfp_vae.VAE, list[dict[str, float]]]:
+    """Train to the end, or until the hours are over; go on where the folder's last stage ended.
+
+    Args:
+        vae: a VAE as it is before its first step, compiled.
+        splits: the data, in training drawn anew in each epoch.
+        folder: of `model.keras`, `options.json` and `curve.json`.
+        options: what the folder's run depends on: `epochs`, `batch_size`, `every` (epochs of a
+            stage), `seed`, and others.
+        judge: called after each stage; its numbers are a row of the curve.
+        hours: how long this call may take, up to a stage.
+
+    Returns: the VAE, and the rows of the curve: `epoch`, `seconds` of training, what `judge` said.
+
+    Raises:
+        ValueError: if the folder's run has had other options.
+    """
+    epochs, every, batch_size = (options[name] for name in ("epochs", "every", "batch_size"))
+    begin, curve = time.time(), _begun(folder, options)
+    if curve:
+        vae = keras.models.load_model(folder / "model.keras")
+    while len(curve) * every < epochs and time.time() < begin + 3600 * hours:
+        done, start = len(curve) * every, time.perf_counter()
+        until = min(done + every, epochs)
+        vae.fit(
+            splits.batches(batch_size, seed=options["seed"], first_epoch=done, epochs=until),
+            steps_per_epoch=splits.steps_per_epoch(batch_size),
+            initial_epoch=done,
+            epochs=until,
+            verbose=0,
+        )
+        seconds = time.perf_counter() - start + (curve[-1]["seconds"] if curve else 0.0)
+        curve.append({"epoch": until, "seconds": seconds, **judge(vae)})
+        print("  ".join(f"{name} {value:.2f}" for name, value in curve[-1].items()), flush=True)
+        vae.save(folder / "next.keras")
+        (folder / "next.keras").replace(folder / "model.keras")
+        write(folder / "curve.json", curve)
+    return vae, curve
+
+
+def _begun(folder: Path, options: dict) -> list[dict[str, float]]:
+    """Return the rows of the stages that a folder holds already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = folder / "options.json"
+    if known.is_file() and json.loads(known.read_text()) != options:
+        raise ValueError(
+            f"{folder} holds a run with other options: {known.read_text()}, received {options}. "
+            "Choose another --output, or the same options to go on."
+        )
+    write(known, options)
+    if not (folder / "model.keras").is_file():
+        return []
+    return json.loads((folder / "curve.json").read_text())
+
+
+def write(path: Path, content) -> None:
+    """Write a json file, whole or not at all."""
+    aside = path.with_suffix(".next")
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    aside.replace(path)
+
+
+def draw(path: Path, curves: dict[str, list[dict[str, float]]], name: str, label: str) -> None:
+    """Draw a number of the curves against the epoch."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for title, rows in curves.items():
+        axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], ".-", label=title)
+    axes.set(xlabel="epochs", ylabel=label, xscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path, dpi=80)
