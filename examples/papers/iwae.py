@@ -5,9 +5,9 @@ Reproduced: the NLL of MNIST's 10,000 test images by 5,000 draws each, and the n
 likelihood whose bias begins at the logit of the clipped training mean; all 60,000 training images, binarized anew in
 each epoch.
 
-Changed: batches of 100 and Adam from 1e-3 by a cosine to 0 over `--epochs`, for batches of 20 and eight stages of falling
-rates over 3,280 epochs; the KL divergence of the VAE is analytic; test images are binarized once, by a seed; scales are
-softplus of the network's output, not exp.
+Changed: batches of 100 and Adam from 1e-3 by a cosine to 0 over `--epochs`, for batches of 20 and eight stages of
+falling rates over 3,280 epochs; the KL divergence of the VAE is analytic; test images are binarized once, by a seed;
+scales are softplus of the network's output, not exp.
 
 Run: python examples/papers/iwae.py --k 1 --epochs 1200 --output papers/iwae-1
 The same command goes on after an interruption, or after `--hours`, as if there had been none. The folder then holds

@@ -1,8 +1,8 @@
 """Training in stages: however often it is interrupted, it ends in the same bits.
 
 The draws of z follow the optimizer's step, and the batches of `Splits.batches` the number of the epoch. So a `.keras`
-file, which holds the weights and the optimizer, is all that a later call needs. `keras.callbacks.BackupAndRestore` is no
-way to do this here: it finds out where to go on when `fit` has got its batches already.
+file, which holds the weights and the optimizer, is all that a later call needs. `keras.callbacks.BackupAndRestore` is
+no way to do this here: it finds out where to go on when `fit` has got its batches already.
 """
 
 import json
@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 from matplotlib.figure import Figure
 
 import tfp_vae
+from tfp_vae.evaluation.errors import Estimate, mean_of
 
 
 def fit(
@@ -85,6 +87,11 @@ def write(path: Path, content) -> None:
     aside = path.with_suffix(".next")
     aside.write_text(json.dumps(content, indent=1) + "\n")
     aside.replace(path)
+
+
+def summary(rows: list[dict[str, float]]) -> dict[str, Estimate]:
+    """Return the mean of each number over the seeds, with its standard error."""
+    return {name: mean_of(np.array([row[name] for row in rows])) for name in rows[0]}
 
 
 def draw(path: Path, curves: dict[str, list[dict[str, float]]], name: str, label: str) -> None:
