@@ -58,5 +58,5 @@ def test_every_file_and_target_it_names_exists():
 
 def test_every_example_is_run_by_a_test():
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
-    for example in (ROOT / "examples").glob("*.py"):
+    for example in (ROOT / "examples").rglob("*.py"):
         assert f'"{example.stem}"' in tests, f"no test runs {example.name}"

@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     given = vars(parser.parse_args(arguments))
     folder, hours, smoke = (given.pop(name) for name in ("output", "hours", "smoke"))
     if smoke:
-        given |= {"epochs": min(given["epochs"], 4), "every": 2, "num_samples": 100}
+        given |= {"epochs": min(given["epochs"], 4), "every": 2, "num_samples": 20}
     splits = load(smoke)
     steps = given["epochs"] * splits.steps_per_epoch(given["batch_size"])
     bound = objectives.IWAE(given["k"], given["estimator"])

@@ -5,8 +5,9 @@ IWAE over the observed values alone, and fills in the rest by importance samplin
 and scikit-learn's KNNImputer and IterativeImputer. The number is the root mean squared error of the missing values, in
 standard deviations of their columns.
 
-Changed: the tables are those that scikit-learn ships; others fill in by missForest, MICE and more; the network has two
-hidden layers of 64 units, and trains for some thousand steps, not half a million.
+Changed: the tables are those that scikit-learn ships, and the methods beside it are its own; the likelihood is normal
+with a learned scale for each column, not Student's t; two hidden layers of 64 units train for only 2,000
+steps.
 
 Run: python examples/papers/miwae.py --output papers/miwae (`--smoke`: one table, few steps)
 The same command goes on after an interruption: each table and seed is written down when it is done.
@@ -46,7 +47,8 @@ def make_vae(seen: np.ndarray, seed: int) -> tfp_vae.VAE:
     """Make a VAE of a table with missing values."""
     keras.utils.set_random_seed(seed)
     dim = seen.shape[1]
-    posterior, likelihood = tfpl.MultivariateNormalDiag(LATENT), tfpl.IndependentStudentT(dim)
+    posterior = tfpl.MultivariateNormalDiag(LATENT)
+    likelihood = tfpl.IndependentNormalLearnedScale(dim, scale_shape=(dim,), rate=3.0)
     to_posterior = [
         keras.layers.Dense(HIDDEN, "tanh"),
         keras.layers.Dense(HIDDEN, "tanh"),
@@ -95,9 +97,9 @@ def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--num-samples", type=int, default=5000, help="draws of an imputation")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--num-samples", type=int, default=1000, help="draws of an imputation")
     parser.add_argument("--output", type=Path, default=Path("papers/miwae"))
     parser.add_argument("--smoke", action="store_true", help="seconds, one table")
     given = parser.parse_args(arguments)

@@ -107,10 +107,10 @@ def main(arguments: list[str] | None = None) -> dict:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", default="digits", help="digits, fashion_mnist, mnist")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--hidden", type=int, default=200)
-    parser.add_argument("--num-samples", type=int, default=1000, help="draws of the NLL")
+    parser.add_argument("--num-samples", type=int, default=500, help="draws of the NLL")
     parser.add_argument("--num-images", type=int, default=10_000, help="test images, at most")
     parser.add_argument("--output", type=Path, default=Path("papers/sigma"))
     parser.add_argument("--smoke", action="store_true", help="seconds, three models")

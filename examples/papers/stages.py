@@ -37,7 +37,7 @@ def fit(
         options: what the folder's run depends on: `epochs`, `batch_size`, `every` (epochs of a
             stage), `seed`, and others.
         judge: called after each stage; its numbers are a row of the curve.
-        hours: how long this call may take, up to a stage.
+        hours: after which no further stage begins.
 
     Returns: the VAE, and the rows of the curve: `epoch`, `seconds` of training, what `judge` said.
 
@@ -45,15 +45,13 @@ def fit(
         ValueError: if the folder's run has had other options.
     """
     epochs, every, batch_size = (options[name] for name in ("epochs", "every", "batch_size"))
-    begin, curve = time.time(), _begun(folder, options)
-    if curve:
-        vae = keras.models.load_model(folder / "model.keras")
-    while len(curve) * every < epochs and time.time() < begin + 3600 * hours:
-        done, start = len(curve) * every, time.perf_counter()
-        until = min(done + every, epochs)
+    end, steps = time.time() + 3600 * hours, splits.steps_per_epoch(batch_size)
+    vae, curve = _begun(vae, folder, options, steps)
+    while (done := int(vae.optimizer.iterations) // steps) < epochs:
+        start, until = time.perf_counter(), min(done + every, epochs)
         vae.fit(
             splits.batches(batch_size, seed=options["seed"], first_epoch=done, epochs=until),
-            steps_per_epoch=splits.steps_per_epoch(batch_size),
+            steps_per_epoch=steps,
             initial_epoch=done,
             epochs=until,
             verbose=0,
@@ -61,14 +59,16 @@ def fit(
         seconds = time.perf_counter() - start + (curve[-1]["seconds"] if curve else 0.0)
         curve.append({"epoch": until, "seconds": seconds, **judge(vae)})
         print("  ".join(f"{name} {value:.2f}" for name, value in curve[-1].items()), flush=True)
+        write(folder / "curve.json", curve)
         vae.save(folder / "next.keras")
         (folder / "next.keras").replace(folder / "model.keras")
-        write(folder / "curve.json", curve)
+        if time.time() > end:
+            break
     return vae, curve
 
 
-def _begun(folder: Path, options: dict) -> list[dict[str, float]]:
-    """Return the rows of the stages that a folder holds already."""
+def _begun(vae: tfp_vae.VAE, folder: Path, options: dict, steps: int) -> tuple:
+    """Return the VAE after the stages that a folder holds already, and the rows of these."""
     folder.mkdir(parents=True, exist_ok=True)
     known = folder / "options.json"
     if known.is_file() and json.loads(known.read_text()) != options:
@@ -78,8 +78,12 @@ def _begun(folder: Path, options: dict) -> list[dict[str, float]]:
         )
     write(known, options)
     if not (folder / "model.keras").is_file():
-        return []
-    return json.loads((folder / "curve.json").read_text())
+        return vae, []
+    vae = keras.models.load_model(folder / "model.keras")
+    done = int(vae.optimizer.iterations) // steps
+    # A row may be of a stage whose model was not saved any more.
+    rows = json.loads((folder / "curve.json").read_text())
+    return vae, [row for row in rows if row["epoch"] <= done]
 
 
 def write(path: Path, content) -> None:
