@@ -104,7 +104,7 @@ def draw(path: Path, k: np.ndarray, ratios: dict[str, np.ndarray], slopes: dict)
         axes.loglog(k, start * (k / k[-1]) ** power, "k:", lw=1)
     axes.set(xlabel="draws k", ylabel="signal-to-noise ratio of the encoder's gradient")
     axes.set_title(f"slopes from k = {FIRST} on; dotted: -1/2 and 1/2", fontsize=10)
-    axes.legend()
+    axes.legend(loc="upper left")
     figure.savefig(path, dpi=80)
 
 

@@ -13,6 +13,7 @@ The same command goes on after an interruption: each model and seed is written d
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 
 import keras
@@ -65,13 +66,15 @@ def train(splits: datasets.Splits, name: str, seed: int, options: dict) -> tuple
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps * options["epochs"])
     vae.compile(keras.optimizers.Adam(schedule))
     batches = splits.batches(100, seed=seed, epochs=options["epochs"])
-    history = vae.fit(batches, steps_per_epoch=steps, epochs=options["epochs"], verbose=0).history
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The posterior has collapsed")  # with a large sigma
+        fitted = vae.fit(batches, steps_per_epoch=steps, epochs=options["epochs"], verbose=0)
     sigma = float(vae.decode(np.zeros([1, LATENT])).stddev().numpy().flat[0])
     numbers = {"sigma": sigma, **judge(vae, splits, options)}
     if name.startswith("sigma"):
         # At sigma, log p(x|z) = -D/2 log(2 pi sigma^2) - sum of squared errors / (2 sigma^2).
         dim = np.prod(shape)
-        squared = -2 * history["log_likelihood"][-1] / dim - np.log(2 * np.pi * sigma**2)
+        squared = -2 * fitted.history["log_likelihood"][-1] / dim - np.log(2 * np.pi * sigma**2)
         numbers["fitted sigma"] = float(sigma * squared**0.5)
         own = keras.Sequential([to_loc, fixed(shape, numbers["fitted sigma"])])
         calibrated = judge(tfp_vae.VAE(encoder, own, seed=seed), splits, options)
