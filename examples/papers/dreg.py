@@ -93,7 +93,7 @@ def slope(k: np.ndarray, ratios: np.ndarray) -> Estimate:
 
 def draw(path: Path, k: np.ndarray, ratios: dict[str, np.ndarray], slopes: dict) -> None:
     """Draw the ratios against k, with lines of the slopes that theory says."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for name, values in ratios.items():
         mean, error = slopes[name]
@@ -104,7 +104,7 @@ def draw(path: Path, k: np.ndarray, ratios: dict[str, np.ndarray], slopes: dict)
         axes.loglog(k, start * (k / k[-1]) ** power, "k:", lw=1)
     axes.set(xlabel="draws k", ylabel="signal-to-noise ratio of the encoder's gradient")
     axes.set_title(f"slopes from k = {FIRST} on; dotted: -1/2 and 1/2", fontsize=10)
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside lower center")
     figure.savefig(path, dpi=80)
 
 

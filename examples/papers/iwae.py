@@ -16,7 +16,6 @@ The same command goes on after an interruption, or after `--hours`, as if there 
 
 import argparse
 import dataclasses
-import json
 import math
 from pathlib import Path
 
@@ -90,23 +89,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     if curve[-1]["epoch"] < given["epochs"]:
         print(f"{curve[-1]['epoch']} of {given['epochs']} epochs: call again to go on.")
         return curve[-1]
-    return finish(vae, splits, folder, given, curve)
-
-
-def finish(vae, splits, folder: Path, options: dict, curve: list[dict]) -> dict[str, float]:
-    """Judge a trained VAE as the paper does."""
-    path = folder / "results.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    x = splits.test
-    numbers = evaluation.evaluate(vae, x, num_samples=options["num_samples"], batch_size=100)
-    results = {**curve[-1], **numbers}
-    stages.write(path, results)
-    print(
-        f"k = {options['k']}: NLL {results['nll']:.2f} +- {results['nll_error']:.2f}, "
-        f"{results['active_units']} active units of {LATENT}"
-    )
-    return results
+    return stages.judge_once(vae, splits.test, folder, curve, given["num_samples"])
 
 
 if __name__ == "__main__":

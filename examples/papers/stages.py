@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import tfp_vae
+from tfp_vae import evaluation
 from tfp_vae.evaluation.errors import Estimate, mean_of
 
 
@@ -84,6 +85,25 @@ def _begun(vae: tfp_vae.VAE, folder: Path, options: dict, steps: int) -> tuple:
     # A row may be of a stage whose model was not saved any more.
     rows = json.loads((folder / "curve.json").read_text())
     return vae, [row for row in rows if row["epoch"] <= done]
+
+
+def judge_once(
+    vae: tfp_vae.VAE, x: np.ndarray, folder: Path, curve: list[dict], num_samples: int
+) -> dict[str, float]:
+    """Return the numbers of a trained VAE beside the last row of its curve.
+
+    They are in `results.json`, and are not computed again if that is there.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        numbers = evaluation.evaluate(vae, x, num_samples=num_samples, batch_size=100)
+        write(path, {**curve[-1], **numbers})
+    results = json.loads(path.read_text())
+    print(
+        f"{folder}: NLL {results['nll']:.2f} +- {results['nll_error']:.2f}, "
+        f"{results['active_units']} active units of {results['latent_units']}"
+    )
+    return results
 
 
 def write(path: Path, content) -> None:

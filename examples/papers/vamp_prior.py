@@ -13,7 +13,6 @@ The same command goes on after an interruption, as if there had been none.
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 
@@ -76,11 +75,14 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         given |= {"epochs": 8, "warm_up": 2, "every": 4, "num_components": 50}
         given |= {"learning_rate": 2e-3, "num_samples": 20}
     splits = iwae.load(smoke)
+    x = splits.test[: given["num_images"]]
     results, curves = {}, {}
     for prior in PRIORS:
         vae, curves[prior] = train(splits, prior, folder / prior, given, hours)
         if curves[prior][-1]["epoch"] == given["epochs"]:
-            results[prior] = judge(vae, splits, folder / prior, given, curves[prior])
+            results[prior] = stages.judge_once(
+                vae, x, folder / prior, curves[prior], given["num_samples"]
+            )
     stages.draw(folder / "curve.png", curves, "-ELBO", "-ELBO of test images, nats")
     return results
 
@@ -99,23 +101,6 @@ def train(splits, prior: str, folder: Path, options: dict, hours: float):
         lambda vae: {"-ELBO": -float(evaluation.elbo(vae, splits.test)["elbo"].mean())},
         hours=hours,
     )
-
-
-def judge(vae, splits, folder: Path, options: dict, curve: list[dict]) -> dict[str, float]:
-    """Judge a trained VAE, once."""
-    path = folder / "results.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    numbers = evaluation.evaluate(
-        vae,
-        splits.test[: options["num_images"]],
-        num_samples=options["num_samples"],
-        batch_size=100,
-    )
-    results = {**curve[-1], **numbers}
-    stages.write(path, results)
-    print(f"{folder.name}: NLL {results['nll']:.2f} +- {results['nll_error']:.2f}")
-    return results
 
 
 if __name__ == "__main__":
