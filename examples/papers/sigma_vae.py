@@ -13,6 +13,7 @@ The same command goes on after an interruption: each model and seed is written d
 
 import argparse
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -56,30 +57,35 @@ def likelihoods(shape: tuple) -> dict[str, keras.layers.Layer]:
 def train(splits: datasets.Splits, name: str, seed: int, options: dict) -> tuple[dict, np.ndarray]:
     """Train a model; return its numbers, in nats per image, and samples."""
     keras.utils.set_random_seed(seed)
-    shape = splits.event_shape
-    likelihood = likelihoods(shape)[name]
-    features = networks.mlp(shape, 2 * LATENT, hidden_sizes=(options["hidden"],))
+    shape, hidden = splits.event_shape, {"hidden_sizes": (options["hidden"],)}
+    features = networks.mlp(shape, 2 * LATENT, **hidden)
     encoder = keras.Sequential([features, tfpl.MultivariateNormalDiag(LATENT)])
-    to_loc = networks.mlp((LATENT,), int(np.prod(shape)), hidden_sizes=(options["hidden"],))
-    vae = tfp_vae.VAE(encoder, keras.Sequential([to_loc, likelihood]), seed=seed)
+    to_loc = networks.mlp((LATENT,), math.prod(shape), **hidden)
+
+    def with_likelihood(likelihood):
+        return tfp_vae.VAE(encoder, keras.Sequential([to_loc, likelihood]), seed=seed)
+
+    vae, epochs = with_likelihood(likelihoods(shape)[name]), options["epochs"]
     steps = splits.steps_per_epoch(100)
-    schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps * options["epochs"])
-    vae.compile(keras.optimizers.Adam(schedule))
-    batches = splits.batches(100, seed=seed, epochs=options["epochs"])
+    vae.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps * epochs)))
+    batches = splits.batches(100, seed=seed, epochs=epochs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The posterior has collapsed")  # with a large sigma
-        fitted = vae.fit(batches, steps_per_epoch=steps, epochs=options["epochs"], verbose=0)
+        fitted = vae.fit(batches, steps_per_epoch=steps, epochs=epochs, verbose=0)
     sigma = float(vae.decode(np.zeros([1, LATENT])).stddev().numpy().flat[0])
     numbers = {"sigma": sigma, **judge(vae, splits, options)}
     if name.startswith("sigma"):
-        # At sigma, log p(x|z) = -D/2 log(2 pi sigma^2) - sum of squared errors / (2 sigma^2).
-        dim = np.prod(shape)
-        squared = -2 * fitted.history["log_likelihood"][-1] / dim - np.log(2 * np.pi * sigma**2)
-        numbers["fitted sigma"] = float(sigma * squared**0.5)
-        own = keras.Sequential([to_loc, fixed(shape, numbers["fitted sigma"])])
-        calibrated = judge(tfp_vae.VAE(encoder, own, seed=seed), splits, options)
-        numbers["nll, fitted sigma"] = calibrated["nll"]
+        error = root_mean_squared_error(
+            fitted.history["log_likelihood"][-1], sigma, math.prod(shape)
+        )
+        mended = judge(with_likelihood(fixed(shape, error)), splits, options)
+        numbers |= {"fitted sigma": error, "nll, fitted sigma": mended["nll"]}
     return numbers, vae.generate(NUM_PICTURES)
+
+
+def root_mean_squared_error(log_likelihood: float, sigma: float, dim: int) -> float:
+    """Return the error in log p(x|z) = -dim/2 (log(2 pi sigma^2) + error^2 / sigma^2)."""
+    return sigma * math.sqrt(-2 * log_likelihood / dim - math.log(2 * math.pi * sigma**2))
 
 
 def judge(vae: tfp_vae.VAE, splits: datasets.Splits, options: dict) -> dict[str, float]:
@@ -118,15 +124,15 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--output", type=Path, default=Path("papers/sigma"))
     parser.add_argument("--smoke", action="store_true", help="seconds, three models")
     given = vars(parser.parse_args(arguments))
-    folder, smoke = given.pop("output"), given.pop("smoke")
+    folder, seeds, smoke = (given.pop(name) for name in ("output", "seeds", "smoke"))
     names = [f"sigma {sigma}" for sigma in FIXED] + ["learned", "optimal"]
     if smoke:
-        given |= {"seeds": 1, "epochs": 15, "hidden": 64, "num_samples": 20}
-        names = ["sigma 1.0", "learned"]
+        given |= {"epochs": 15, "hidden": 64, "num_samples": 20}
+        names, seeds = ["sigma 1.0", "learned"], 1
     splits = load(given["dataset"])
     rows, pictures = {name: [] for name in names}, {"data": splits.test[:NUM_PICTURES]}
     for name in names:
-        for seed in range(given["seeds"]):
+        for seed in range(seeds):
             path = folder / f"{name} {seed}.json"
             known = json.loads(path.read_text()) if path.is_file() else {}
             if known.get("options") != given:
