@@ -1,0 +1,108 @@
+"""The papers' tables, each in its shortest form: what it is about shows in seconds."""
+
+import importlib
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tests.test_evaluation import ROOT
+
+
+@pytest.fixture
+def smoke(monkeypatch, tmp_path):
+    """Run a paper's file by the name of its module, in the shortest form."""
+    monkeypatch.syspath_prepend(ROOT / "examples" / "papers")
+
+    def run(name, *arguments, output=tmp_path):
+        return importlib.import_module(name).main(
+            ["--smoke", "--output", str(output), *map(str, arguments)]
+        )
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_page_has_the_command_of_each_file():
+    page = (ROOT / "docs" / "papers.md").read_text()
+    files = {path.stem for path in (ROOT / "examples" / "papers").glob("*.py")} - {"stages"}
+    commands = re.findall(r"`python examples/papers/(\w+)\.py([^`]*)`", page)
+    assert {name for name, _ in commands} == files
+    for name, rest in commands:
+        words = re.findall(r"--[a-z-]+", (ROOT / "examples" / "papers" / f"{name}.py").read_text())
+        assert {*re.findall(r"--[a-z-]+", rest)} <= {*words}, (name, rest)
+
+
+def numbers_of(folder):
+    """The curve and the results of a run, without the times."""
+    curve, results = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("curve", "results")
+    )
+    return [{name: row[name] for name in row if name != "seconds"} for row in (*curve, results)]
+
+
+def test_iwae_goes_on_as_if_there_had_been_no_interruption(smoke, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    results = smoke("iwae", "--k", 3, output=whole)
+    assert results["nll"] < results["-bound"] < results["-ELBO"]
+    first = smoke("iwae", "--k", 3, "--hours", 0, output=parts)
+    assert first["epoch"] == 2
+    assert not (parts / "results.json").exists()
+    smoke("iwae", "--k", 3, output=parts)
+    assert numbers_of(parts) == numbers_of(whole)
+    with pytest.raises(ValueError, match="other options"):
+        smoke("iwae", "--k", 2, output=parts)
+    assert (parts / "curve.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_linear_vae(smoke, tmp_path):
+    """-ELBO comes near probabilistic PCA, and a unit of small eigenvalue collapses."""
+    results = smoke("linear_vae")
+    assert results["pca"] - 0.01 < results["learned"] < results["pca"] + 2.0
+    learned, fixed = results["rows"]
+    assert learned["eigenvalues above"] == learned["active_units"] == 4
+    assert fixed["eigenvalues above"] == 3
+    assert fixed["exact"] - 0.01 < fixed["-ELBO"] < fixed["exact"] + 0.1
+    # Those of the lines 1 - noise / eigenvalue, of which the last is below 0.
+    np.testing.assert_allclose(fixed["variances"], [0.33, 0.27, 0.16, 0.0], atol=0.06)
+    assert (tmp_path / "linear_vae.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_dreg(smoke, tmp_path):
+    """With more draws the standard gradient gets worse, and the doubly reparameterized one better."""
+    slopes = smoke("dreg")["slopes"]
+    assert slopes["standard"].mean < -0.2
+    assert slopes["dreg"].mean > 0.2
+    assert (tmp_path / "dreg.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_sigma_vae(smoke, tmp_path):
+    """The learned scale beats a fixed one, also when that is mended after training."""
+    results = smoke("sigma_vae")
+    (of_one, _), (mended, _) = (results["sigma 1.0"][key] for key in ("nll", "nll, fitted sigma"))
+    assert results["learned"]["nll"].mean + 2.0 < mended < of_one - 20.0
+    assert 0.05 < results["learned"]["sigma"].mean < 0.3
+    assert smoke("sigma_vae") == results  # what is done is not done again
+    assert (tmp_path / "sigma_vae.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_miwae(smoke):
+    """A VAE that has seen half of a table fills in the rest better than the means do."""
+    results = smoke("miwae")["breast_cancer"]
+    assert results["MIWAE"].mean < 0.85 * results["mean"].mean
+    assert results["mean"].mean == pytest.approx(1.0, abs=0.1)
+    assert smoke("miwae")["breast_cancer"] == results
+
+
+@pytest.mark.slow
+def test_vamp_prior(smoke, tmp_path):
+    """At equal networks and epochs, learned pseudo-inputs give a better likelihood."""
+    results = smoke("vamp_prior")
+    assert results["vamp"]["nll"] < results["standard"]["nll"] - 0.3
+    assert np.isfinite(results["vamp"]["negative_elbo"])
+    assert (tmp_path / "curve.png").stat().st_size > 5_000
