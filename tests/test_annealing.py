@@ -44,6 +44,7 @@ def test_annealing_meets_the_exact_evidence_where_importance_sampling_does_not(e
     assert (annealed["acceptance"] <= 1.0).all()
 
 
+@pytest.mark.slow
 def test_both_bounds_close_on_simulated_data(vae):
     wide, narrow = (evaluation.bounds_on_simulated_data(vae, 64, num_steps=n) for n in (10, 300))
     assert wide["gap"].value > 0.1
@@ -55,6 +56,7 @@ def test_both_bounds_close_on_simulated_data(vae):
         )
 
 
+@pytest.mark.slow
 def test_rate_and_distortion_are_those_of_the_tempered_posterior(example, vae, x):
     """p(z) p(x|z)^beta is normal, so its divergence from the prior and its mean log-likelihood are known."""
     weights, loc, _ = (np.asarray(w, "float64") for w in vae.decoder.get_weights())
@@ -168,6 +170,7 @@ def test_rate_distortion_wants_positive_betas(vae, x, betas):
         evaluation.rate_distortion(vae, x, betas)
 
 
+@pytest.mark.slow
 def test_float64(digits):
     keras.config.set_dtype_policy("float64")
     model = make_vae()

@@ -118,7 +118,8 @@ def loss(y, process):
     return process.variational_loss(y, kl_weight=0.5)
 
 
-@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.slow
 def test_a_model_trains_saves_and_is_served(jit_compile, tmp_path):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

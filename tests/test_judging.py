@@ -50,6 +50,7 @@ def judged(run, *options) -> dict:
     return {**numbers, "out": out}
 
 
+@pytest.mark.slow
 def test_probes_outliers_samples_and_checks_of_a_run(folder):
     found = judged(
         "run", "--labels", "label", "--against", "noise.npz", "--samples", 100, "--checks"

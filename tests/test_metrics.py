@@ -350,6 +350,7 @@ def test_features_are_what_the_last_layer_is_given():
         samples.Features.of(keras.Sequential([keras.Input((4,)), keras.layers.Flatten()]))
 
 
+@pytest.mark.slow
 def test_the_classifier_trained_here_knows_digits_and_leaves_the_seeds_alone():
     x, labels = sklearn_datasets.load_digits(return_X_y=True)
     before = np.random.get_state()[1].copy()
@@ -364,6 +365,7 @@ def test_the_classifier_trained_here_knows_digits_and_leaves_the_seeds_alone():
         evaluation.Features.trained(x, 0 * labels)
 
 
+@pytest.mark.slow
 def test_sample_quality_orders_models(trained_vae, digits):
     """By all four numbers a trained model is nearer to the data than one that is not."""
     pixels = evaluation.Features(

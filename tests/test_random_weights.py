@@ -252,7 +252,7 @@ def negative_log_likelihood(y, distribution):
 @pytest.mark.parametrize(
     ("case", "policy"),
     [
-        (CASES[6], "float32"),
+        pytest.param(CASES[6], "float32", marks=pytest.mark.slow),
         (CASES[0], "mixed_float16"),
         pytest.param(CASES[6], "mixed_float16", marks=pytest.mark.slow),
         pytest.param(CASES[1], "float64", marks=pytest.mark.slow),

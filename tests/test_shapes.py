@@ -84,6 +84,7 @@ def test_bad_factors(factors, words):
         shapes.render(factors)
 
 
+@pytest.mark.slow
 def test_the_data_set_and_its_labels_agree():
     splits = datasets.load("shapes", condition="pos_x")
     assert splits.likelihood == "IndependentBernoulli"

@@ -121,7 +121,9 @@ def test_variables_train_save_and_train_on(name, as_layer, tmp_path):
     assert served.serve(X[:4]).shape == (4, 2)
 
 
-@pytest.mark.parametrize("name", ["diagonal", "full", "one variable twice", "mixture"])
+@pytest.mark.parametrize(
+    "name", mostly_slow(["diagonal", "full", "one variable twice", "mixture"], "diagonal")
+)
 def test_gradients_are_those_of_tfp(name):
     """Of KL at the mean, so that both draw the same; Keras 3 counts it once, TFP twice."""
     results = []

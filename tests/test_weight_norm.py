@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_probability.python.layers import weight_norm
 
+from tests.conftest import mostly_slow
 from tfp_vae import layers as tfpl
 
 RNG = np.random.default_rng(0)
@@ -55,7 +56,7 @@ def test_the_layer_itself_is_left_as_it_was():
 
 
 @pytest.mark.xla
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", mostly_slow([False, True], False))
 def test_a_model_trains_saves_and_is_served(jit_compile, tmp_path):
     """The first batch sets the values; neither the next, nor a reload, sets them again."""
     model = keras.Sequential(
