@@ -77,13 +77,13 @@ def gradients(vae: tfp_vae.VAE, x: np.ndarray, number: int) -> np.ndarray:
 
 
 def signal_to_noise(draws: np.ndarray) -> float:
-    """Return |mean| / standard deviation, averaged over the weights.
+    """Return the root of the squared mean over the variance, both summed over the weights.
 
     The squared mean of n draws is too large by a share 1/n of the variance, which is taken off.
     """
-    variance = draws.var(0, ddof=1)
-    signal = np.maximum(draws.mean(0) ** 2 - variance / len(draws), 0.0)
-    return float(np.sqrt(signal.mean() / variance.mean()))
+    variance = draws.var(0, ddof=1).sum()
+    signal = (draws.mean(0) ** 2).sum() - variance / len(draws)
+    return float(np.sqrt(max(signal, 0.0) / variance))
 
 
 def slope(k: np.ndarray, ratios: np.ndarray) -> Estimate:
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> dict:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--num-gradients", type=int, default=4000)
+    parser.add_argument("--num-gradients", type=int, default=6000)
     parser.add_argument("--distance", type=float, default=0.1, help="to the optimal weights")
     parser.add_argument("--output", type=Path, default=Path("papers/dreg"))
     parser.add_argument("--smoke", action="store_true", help="seconds, fewer draws")

@@ -116,7 +116,7 @@ def draw(path: Path, exact: Exact, rows: list[dict]) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     found = [row["noise"] for row in rows]
-    noises = np.geomspace(min(found) / 1.3, max(found) * 1.3, 200)
+    noises = np.geomspace(min(found) / 1.3, max(found) * 1.3, 60)
     left.plot(noises, [exact.nll(noise) for noise in noises], "C0", label="exact optimum")
     left.plot(found, [row["-ELBO"] for row in rows], "C1o", label="-ELBO of trained VAEs")
     left.axvline(exact.best_noise(), color="gray", ls=":", label="noise of the largest likelihood")
