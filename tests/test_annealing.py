@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.conftest import make_vae
 from tests.test_evaluation import load_example
-from tfp_vae import evaluation, priors
+from tfp_vae import cli, datasets, evaluation, priors
 from tfp_vae import layers as tfpl
 from tfp_vae.vae import VAE
 
@@ -180,3 +181,18 @@ def test_float64(digits):
     assert np.isfinite(found["log_prob"]).all()
     evaluation.bounds_on_simulated_data(model, 3, num_steps=3)
     evaluation.rate_distortion(model, x, 1.0, num_steps=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"condition": "label"}, {"missing": True}], ids=str)
+def test_conditions_and_missing_values(options):
+    """Not below importance sampling with many draws, by more than the noise of both."""
+    splits = datasets.load("digits", **options)
+    small = {"hidden_size": 8, "latent_size": 3, "epochs": 1}
+    model = cli.build(splits, cli.Options(name="digits", dataset="digits", **options, **small))
+    x = tf.nest.map_structure(lambda values: values[:5], splits.test)
+    if options.get("missing"):
+        x = x.astype("float32")
+        x[:, 2:4] = np.nan
+    annealed = evaluation.annealed_log_prob(model, x, num_steps=100)["log_prob"].mean()
+    assert annealed > -evaluation.nll(model, x, num_samples=2000) - 1.0

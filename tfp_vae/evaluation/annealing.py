@@ -57,7 +57,8 @@ def annealed_log_prob(
     step by step from q(z|x) to p(x, z). The expectation of the result is a lower bound. It is mostly
     nearer to log p(x) than that of plain importance sampling, at `num_steps * num_leapfrog_steps`
     gradients for each chain; `bounds_on_simulated_data` says how near. Where q(z|x) is much
-    narrower than the true posterior, chains need larger steps than these.
+    narrower than the true posterior, chains need larger steps than these; a flow's density far from
+    its draws may send them astray, so look at the bounds on simulated data first.
 
     Reference: Neal, 2001, Annealed importance sampling; Wu et al., 2017, On the quantitative
         analysis of decoder-based generative models, arXiv:1611.04273.
