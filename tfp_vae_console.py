@@ -208,27 +208,87 @@ class Options:
     data: str = ""  # how the data were changed, for readers: `datasets.Splits.note`
 
 
-def takes_options(command: Callable) -> Callable:
-    """Decorate a command that takes `**options`: add the options of `Options` before its own."""
-    own = [
-        one
-        for one in inspect.signature(command).parameters.values()
-        if one.kind is not one.VAR_KEYWORD
-    ]
-    fields = {
-        field.name: field
-        for field in dataclasses.fields(Options)
-        if typing.get_args(field.type)[1:]
-    }
-    shared = [
-        own[0].replace(name=name, annotation=one.type, default=one.default)
-        for name, one in fields.items()
-    ]
-    signature = inspect.Signature(
-        [one.replace(kind=one.KEYWORD_ONLY) for one in (own[0], *shared, *own[1:])]
-    )
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    return command
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """The options of `tfp-vae evaluate` that ask for more numbers; without any, there are none."""
+
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="What codes are probed for: label, another feature, or the name of arrays of an .npz file."
+        ),
+    ] = None
+    factors: Annotated[
+        str | None,
+        typer.Option(
+            help="Factors of the data, with commas between them, for scores of disentanglement; one that "
+            "--labels names too has values that are names, not numbers."
+        ),
+    ] = None
+    against: Annotated[
+        str | None,
+        typer.Option(help="Other data, as in --dataset, that the model should tell from its own."),
+    ] = None
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=5,
+            help="How many draws are compared with as many test examples, in features of a classifier.",
+        ),
+    ] = None
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help=".keras file of that classifier; default: a small one that learns --labels here."
+        ),
+    ] = None
+    checks: Annotated[
+        bool,
+        typer.Option(
+            "--checks",
+            help="Add reconstruction errors, collapsed dimensions, and p-values of predictive checks.",
+        ),
+    ] = False
+
+    def __post_init__(self):
+        if self.features is not None and self.samples is None:
+            raise ValueError("--features is about --samples: give how many of them, too.")
+        if self.samples is not None and self.features is None and self.labels is None:
+            raise ValueError(
+                "--samples are compared with data in the features of a classifier. Give --labels "
+                "NAME, which a small one learns here, or --features FILE.keras, any Keras classifier."
+            )
+
+    def __bool__(self) -> bool:
+        return self != Wishes()
+
+
+def takes_options(kind: type, *, first: bool) -> Callable:
+    """Return the decorator of a command that takes `**options`: it adds those of a dataclass, before
+    the command's own options or after them.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        own = [
+            one
+            for one in inspect.signature(command).parameters.values()
+            if one.kind is not one.VAR_KEYWORD
+        ]
+        fields = {
+            field.name: field
+            for field in dataclasses.fields(kind)
+            if typing.get_args(field.type)[1:]
+        }
+        shared = [
+            own[0].replace(name=name, annotation=one.type, default=one.default)
+            for name, one in fields.items()
+        ]
+        both = (own[0], *shared, *own[1:]) if first else (*own, *shared)
+        signature = inspect.Signature([one.replace(kind=one.KEYWORD_ONLY) for one in both])
+        command.__signature__ = signature  # type: ignore[attr-defined]
+        return command
+
+    return decorate
 
 
 def _take_defaults(ctx: typer.Context, config: Path | None) -> Path | None:
@@ -239,7 +299,7 @@ def _take_defaults(ctx: typer.Context, config: Path | None) -> Path | None:
 
 
 @app.command(short_help="Train a VAE, judge it, draw pictures, and export it.", epilog=EXAMPLES)
-@takes_options
+@takes_options(Options, first=True)
 def train(
     ctx: typer.Context,
     run: Annotated[
@@ -280,6 +340,7 @@ def train(
 
 
 @app.command(short_help="Judge a model on its test data.")
+@takes_options(Wishes, first=False)
 def evaluate(
     model: Model = None,
     dataset: Dataset = None,
@@ -293,44 +354,8 @@ def evaluate(
             help="Steps of annealed importance sampling of the first 100 examples; 0 leaves it out.",
         ),
     ] = 0,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="What codes are probed for: label, another feature, or the name of arrays of an .npz file."
-        ),
-    ] = None,
-    factors: Annotated[
-        str | None,
-        typer.Option(
-            help="Factors of the data, with commas between them, for scores of disentanglement; one that "
-            "--labels names too has values that are names, not numbers."
-        ),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(help="Other data, as in --dataset, that the model should tell from its own."),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=5,
-            help="How many draws are compared with as many test examples, in features of a classifier.",
-        ),
-    ] = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            help=".keras file of that classifier; default: a small one that learns --labels here."
-        ),
-    ] = None,
-    checks: Annotated[
-        bool,
-        typer.Option(
-            "--checks",
-            help="Add reconstruction errors, collapsed dimensions, and p-values of predictive checks.",
-        ),
-    ] = False,
     seed: Seed = 0,
+    **further,
 ) -> None:
     """Judge a model on its test data: -ELBO, log-likelihood, KL, NLL and active units.
 
@@ -344,12 +369,7 @@ def evaluate(
         batch_size=batch_size,
         annealed=annealed,
         seed=seed,
-        labels=labels,
-        factors=factors,
-        against=against,
-        samples=samples,
-        features=features,
-        checks=checks,
+        wishes=Wishes(**further),
     )
 
 

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import evaluation, sampling
 from tfp_vae.batch import num_examples
-from tfp_vae.checks import as_count, as_seed, needs
+from tfp_vae.checks import as_count, as_seed, imported
 from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.flows import Flow
 from tfp_vae.layers.fold import named_inputs
@@ -97,11 +97,9 @@ def fit_aggregate_prior(
         return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), batch_size, seed)
     _expect_enough(x, num_components)
     draws = next(_draw_each(vae, x, batch_size, seed))
-    try:
-        from sklearn.mixture import GaussianMixture
-    except ImportError as error:
-        raise needs("A mixture as prior", "data", error) from error
-    mixture = GaussianMixture(num_components, random_state=seed).fit(draws.astype("float64"))
+    mixtures = imported("sklearn.mixture", "A mixture as prior", "data")
+    mixture = mixtures.GaussianMixture(num_components, random_state=seed)
+    mixture.fit(draws.astype("float64"))
     dtype = draws.dtype
     components = tfd.MultivariateNormalTriL(
         mixture.means_.astype(dtype), np.linalg.cholesky(mixture.covariances_).astype(dtype)

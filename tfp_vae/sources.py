@@ -16,7 +16,7 @@ import numpy as np
 
 from tfp_vae import shapes
 from tfp_vae.batch import BESIDE_X
-from tfp_vae.checks import needs
+from tfp_vae.checks import imported
 from tfp_vae.files import expect_no_folder, is_number, load_file
 from tfp_vae.kinds import USUAL, kind_of
 from tfp_vae.text import SPLITS, Vocabulary, is_text, read_lines
@@ -33,11 +33,7 @@ MOST_WORDS = 10_000
 
 def load_digits() -> dict[str, np.ndarray]:
     """Return scikit-learn's handwritten digits: `x` of 8x8 counts from 0 to 16, and `label`."""
-    try:
-        from sklearn.datasets import load_digits as load
-    except ImportError as error:
-        raise needs("The data set digits", "data", error) from error
-    digits = load()
+    digits = imported("sklearn.datasets", "The data set digits", "data").load_digits()
     return {"x": digits.images[..., np.newaxis].astype("int32"), "label": digits.target}
 
 
@@ -319,10 +315,7 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
         ValueError: if there is no such data set or feature, or its images have several sizes.
         FileNotFoundError: if it is neither prepared nor available for download.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise needs(f"The data set {name}", "data", error) from error
+    tfds = imported("tensorflow_datasets", f"The data set {name}", "data")
     known = tfds.list_builders(with_community_datasets=False)
     if name.split("/")[0].split(":")[0] not in known:
         expect_no_folder(name)

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.progress
-import rich.table
 import tensorflow as tf
 
 from tfp_vae import datasets, files, plots, serving
@@ -32,10 +30,12 @@ from tfp_vae.cli.report import (
     load_data,
     relative,
     table,
+    tracked,
 )
 from tfp_vae.cli.runs import Options, Run, open_vae, written_whole
 from tfp_vae.cli.texts import lines_of
 from tfp_vae.cli.training import read_config, resume, train
+from tfp_vae.evaluation.errors import flat
 from tfp_vae.quantity import Quantity
 from tfp_vae.vae import VAE
 
@@ -52,13 +52,9 @@ def evaluate(
     batch_size: int,
     annealed: int,
     seed: int,
-    **further,
+    wishes: judging.Wishes,
 ) -> None:
-    """Evaluate a model and print the table; a run's own metrics go to `evaluation.json` too.
-
-    Further options are those of `judging.Wishes`.
-    """
-    wishes = judging.Wishes(**further)
+    """Evaluate a model and print the table; a run's own metrics go to `evaluation.json` too."""
     if model is not None and is_served(model):
         if wishes:
             raise ValueError(
@@ -83,7 +79,7 @@ def evaluate(
     if sentence := caution(metrics):
         console.print(sentence)
     if run and dataset is None:
-        run.write("evaluation", {**metrics, **judging.for_json(more)})
+        run.write("evaluation", {**metrics, **flat(more)})
 
 
 def sample(
@@ -218,9 +214,7 @@ def _impute(vae: VAE, examples, num_samples: int, num_draws: int | None, seed: i
     """
     filled = []
     starts = range(0, num_examples(examples), IMPUTATION_BATCH_SIZE)
-    for start in rich.progress.track(
-        starts, "Filling in", console=console, disable=not console.is_terminal
-    ):
+    for start in tracked(starts, "Filling in"):
         rows = tf.nest.map_structure(
             lambda values, at=start: values[at : at + IMPUTATION_BATCH_SIZE], examples
         )

@@ -10,8 +10,9 @@ import numpy as np
 
 from tfp_vae import datasets, evaluation
 from tfp_vae.batch import by_name, cut, num_examples
-from tfp_vae.evaluation.errors import Estimate, mean_of
+from tfp_vae.evaluation.errors import mean_of
 from tfp_vae.vae import VAE
+from tfp_vae_console import Wishes
 
 # Number of training examples whose codes are used, and that train a classifier, at most; and number
 # of test examples whose scores are compared with those of other data, or with replications.
@@ -30,30 +31,6 @@ SPELLINGS = {
 }
 # KL in nats below which a dimension counts as collapsed.
 COLLAPSED = 0.01
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """The options of `tfp-vae evaluate` that ask for more numbers; without any, there are none."""
-
-    labels: str | None = None
-    factors: str | None = None
-    against: str | None = None
-    samples: int | None = None
-    features: Path | None = None
-    checks: bool = False
-
-    def __post_init__(self):
-        if self.features is not None and self.samples is None:
-            raise ValueError("--features is about --samples: give how many of them, too.")
-        if self.samples is not None and self.features is None and self.labels is None:
-            raise ValueError(
-                "--samples are compared with data in the features of a classifier. Give --labels "
-                "NAME, which a small one learns here, or --features FILE.keras, any Keras classifier."
-            )
-
-    def __bool__(self) -> bool:
-        return self != Wishes()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +207,7 @@ def _features_of(path: Path, x: np.ndarray) -> evaluation.Features:
 def rows(numbers: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the rows of numbers in a table; lists are for files only.
 
+    >>> from tfp_vae.evaluation import Estimate
     >>> [*rows({"knn_of_label": Estimate(0.5, 0.1), "sap": 0.25, "features": "mine", "kl": [1.0]})]
     [('kNN of label', '0.500 ± 0.100'), ('SAP', '0.250'), ('features', 'mine')]
     """
@@ -237,18 +215,3 @@ def rows(numbers: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if not isinstance(value, list):
             words = " ".join(SPELLINGS.get(word, word) for word in name.split("_"))
             yield words, f"{value:.3f}" if type(value) is float else str(value)
-
-
-def for_json(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Return numbers for a json file: of an estimate also its error.
-
-    >>> for_json({"knn_of_label": Estimate(0.5, 0.1), "sap": 0.25})
-    {'knn_of_label': 0.5, 'knn_of_label_error': 0.1, 'sap': 0.25}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in numbers.items():
-        if isinstance(value, Estimate):
-            flat |= {name: value.value, f"{name}_error": value.error}
-        else:
-            flat[name] = value
-    return flat

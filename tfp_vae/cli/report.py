@@ -7,11 +7,12 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import rich.console
+import rich.progress
 import rich.table
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from tfp_vae import datasets, evaluation, plots, serving
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.runs import Run, written_whole
 from tfp_vae.cli.texts import texts
-from tfp_vae.evaluation.errors import mean_of
+from tfp_vae.evaluation.errors import Estimate, flat, mean_of
 from tfp_vae.layers.joint import names_of
 from tfp_vae.vae import VAE
 
@@ -33,6 +34,11 @@ FEW_SAMPLES = 10
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
 errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def tracked(steps: Sequence, title: str) -> Iterable:
+    """Return steps with a bar of progress, if they are shown in a terminal."""
+    return rich.progress.track(steps, title, console=console, disable=not console.is_terminal)
 
 
 def card(run: Run, metrics: dict) -> serving.ModelCard:
@@ -103,18 +109,16 @@ def judge_annealed(vae: VAE, splits: datasets.Splits, num_steps: int, seed: int)
     x = tf.nest.map_structure(lambda values: values[:NUM_ANNEALED], splits.test)
     verbose = 1 if console.is_terminal else 0
     found = evaluation.annealed_log_prob(vae, x, num_steps=num_steps, seed=seed, verbose=verbose)
-    mean, error = mean_of(-found["log_prob"])
     numbers = {
-        "annealed_nll": mean,
-        "annealed_nll_error": error,
+        "annealed_nll": mean_of(-found["log_prob"]),
         "annealed_steps": num_steps,
         "annealed_examples": len(found["log_prob"]),
         "annealed_acceptance": float(found["acceptance"].mean()),
     }
     if not vae.is_conditional:
         bounds = evaluation.bounds_on_simulated_data(vae, num_steps=num_steps, seed=seed)
-        numbers["annealed_gap"], numbers["annealed_gap_error"] = bounds["gap"]
-    return numbers
+        numbers["annealed_gap"] = bounds["gap"]
+    return flat(numbers)
 
 
 def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
@@ -238,7 +242,7 @@ def caution(metrics: dict) -> str:
 def _with_error(metrics: dict, name: str) -> str:
     """Write a number with its standard error, which runs of earlier versions do not have."""
     error = metrics.get(f"{name}_error")
-    return f"{metrics[name]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    return f"{metrics[name]:.3f}" if error is None else str(Estimate(metrics[name], error))
 
 
 def program(name: str) -> str:

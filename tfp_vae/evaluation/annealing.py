@@ -39,6 +39,15 @@ class Chain(NamedTuple):
     acceptance: tf.Tensor
 
 
+class Settings(NamedTuple):
+    """How chains move: see `annealed_log_prob`."""
+
+    num_steps: tf.Tensor
+    num_chains: int
+    step_size: tf.Tensor
+    num_leapfrog_steps: int
+
+
 def annealed_log_prob(
     vae: VAE,
     x: np.ndarray | dict,
@@ -95,7 +104,7 @@ def annealed_log_prob(
     first = seed_of(Stream.ANNEALING, as_seed(seed))
 
     def estimate(batch, start):
-        chain = vae.compile_once(_from_posterior)(batch, tf.random.fold_in(first, start), *settings)
+        chain = vae.compile_once(_from_posterior)(batch, tf.random.fold_in(first, start), settings)
         return {"log_prob": log_mean(chain.log_weights), "acceptance": chain.acceptance}
 
     return over_batches(estimate, x, batch_size, verbose)
@@ -142,8 +151,8 @@ def bounds_on_simulated_data(
     seeds = sampling.row_seeds(as_count(num_examples, "num_examples"), as_seed(seed))
     drawn = vae.compile_once(_simulated, for_any_shape=True)(seeds)
     own = seed_of(Stream.SIMULATION, seed)
-    forward = vae.compile_once(_from_posterior)(drawn["x"], own, *settings)
-    backward = vae.compile_once(_to_posterior)(drawn["x"], drawn["z"], own, *settings)
+    forward = vae.compile_once(_from_posterior)(drawn["x"], own, settings)
+    backward = vae.compile_once(_to_posterior)(drawn["x"], drawn["z"], own, settings)
     lower = log_mean(forward.log_weights).numpy()
     upper = -log_mean(backward.log_weights).numpy()
     return {"lower": mean_of(lower), "upper": mean_of(upper), "gap": mean_of(upper - lower)}
@@ -200,7 +209,7 @@ def rate_distortion(
         def point(batch, start, beta=beta):
             own = tf.random.fold_in(first, start)
             return vae.compile_once(_rate_and_distortion)(
-                batch, tf.constant(beta, tf.float32), own, *settings
+                batch, tf.constant(beta, tf.float32), own, settings
             )
 
         found = over_batches(point, x, batch_size)
@@ -215,10 +224,10 @@ def rate_distortion(
     }
 
 
-def _settings(num_steps, num_chains, step_size: float, num_leapfrog_steps) -> tuple:
+def _settings(num_steps, num_chains, step_size: float, num_leapfrog_steps) -> Settings:
     if not 0.0 < step_size < np.inf:
         raise ValueError(f"step_size must be a positive number, received {step_size}.")
-    return (
+    return Settings(
         tf.constant(as_count(num_steps, "num_steps")),
         as_count(num_chains, "num_chains"),
         tf.constant(step_size),
@@ -241,46 +250,41 @@ def _simulated(vae: VAE, seeds: tf.Tensor) -> dict[str, tf.Tensor]:
     return vae.sample_rows(seeds, draws=True)
 
 
-def _from_posterior(
-    vae: VAE, batch, seed, num_steps, num_chains: int, step_size, num_leapfrog_steps: int
-) -> Chain:
+def _from_posterior(vae: VAE, batch, seed: tf.Tensor, settings: Settings) -> Chain:
     with vae.frozen():
         one_pass = vae.one_pass(batch, seed)
-        z = sampling.sample(one_pass.posterior, num_chains, seed)
+        z = sampling.sample(one_pass.posterior, settings.num_chains, seed)
         return _anneal(
             lambda z: sampling.log_density(one_pass.posterior, z),
             lambda z: _log_joint(one_pass, z),
             z,
-            _step_sizes(one_pass, seed, step_size),
-            num_steps,
-            num_leapfrog_steps,
+            _step_sizes(one_pass, seed, settings),
+            settings,
             seed,
         )
 
 
-def _to_posterior(
-    vae: VAE, batch, z, seed, num_steps, num_chains: int, step_size, num_leapfrog_steps: int
-) -> Chain:
+def _to_posterior(vae: VAE, batch, z, seed: tf.Tensor, settings: Settings) -> Chain:
     with vae.frozen():
         one_pass = vae.one_pass(batch, seed)
         return _anneal(
             lambda z: _log_joint(one_pass, z),
             lambda z: sampling.log_density(one_pass.posterior, z),
-            tf.repeat(z[tf.newaxis], num_chains, 0),
-            _step_sizes(one_pass, seed, step_size),
-            num_steps,
-            num_leapfrog_steps,
+            tf.repeat(z[tf.newaxis], settings.num_chains, 0),
+            _step_sizes(one_pass, seed, settings),
+            settings,
             tf.random.fold_in(seed, 1),
         )
 
 
 def _rate_and_distortion(
-    vae: VAE, batch, beta, seed, num_steps, num_chains: int, step_size, num_leapfrog_steps: int
+    vae: VAE, batch, beta: tf.Tensor, seed: tf.Tensor, settings: Settings
 ) -> dict[str, tf.Tensor]:
     with vae.frozen():
         one_pass = vae.one_pass(batch, seed)
         rows = tf.shape(tf.nest.flatten(one_pass.x)[0])[0]
-        shape = [num_chains] if one_pass.prior.batch_shape.rank else [num_chains, rows]
+        chains = [settings.num_chains]
+        shape = chains if one_pass.prior.batch_shape.rank else [*chains, rows]
         beta = in_dtype(beta, vae.z.dtype)
 
         def log_start(z):
@@ -290,9 +294,8 @@ def _rate_and_distortion(
             log_start,
             lambda z: log_start(z) + beta * one_pass.log_likelihood(z),
             sampling.sample(one_pass.prior, shape, seed),
-            _step_sizes(one_pass, seed, step_size) / tf.sqrt(tf.minimum(beta, 1.0)),
-            num_steps,
-            num_leapfrog_steps,
+            _step_sizes(one_pass, seed, settings) / tf.sqrt(tf.minimum(beta, 1.0)),
+            settings,
             seed,
         )
         log_likelihood = one_pass.log_likelihood(chain.z)
@@ -306,12 +309,12 @@ def _log_joint(one_pass: objectives.OnePass, z) -> tf.Tensor:
     return one_pass.log_likelihood(z) + sampling.log_density(one_pass.prior, z)
 
 
-def _step_sizes(one_pass: objectives.OnePass, seed: tf.Tensor, step_size: tf.Tensor) -> tf.Tensor:
+def _step_sizes(one_pass: objectives.OnePass, seed: tf.Tensor, settings: Settings) -> tf.Tensor:
     """Return the leapfrog step of each number of z, `[batch, latent]`: a part of its standard
     deviation under q(z|x).
     """
     draws = sampling.sample(one_pass.posterior, NUM_OF_SCALE, tf.random.fold_in(seed, 2))
-    return in_dtype(step_size, draws.dtype) * tf.math.reduce_std(draws, 0)
+    return in_dtype(settings.step_size, draws.dtype) * tf.math.reduce_std(draws, 0)
 
 
 def _anneal(
@@ -319,8 +322,7 @@ def _anneal(
     log_end: Callable,
     z: tf.Tensor,
     step_size: tf.Tensor,
-    num_steps: tf.Tensor,
-    num_leapfrog_steps: int,
+    settings: Settings,
     seed: tf.Tensor,
 ) -> Chain:
     """Move draws from one unnormalized density to another, through their geometric means.
@@ -328,6 +330,7 @@ def _anneal(
     The kernel begins anew at each density: `tfp.mcmc.sample_annealed_importance_chain` compares a
     proposal with the density of the step before, so its weights are biased.
     """
+    num_steps = settings.num_steps
 
     def step(number, z, log_weights, accepted):
         share = in_dtype(number + 1, z.dtype) / in_dtype(num_steps, z.dtype)
@@ -335,7 +338,7 @@ def _anneal(
         kernel = tfp.mcmc.HamiltonianMonteCarlo(
             lambda z: share * log_end(z) + (1.0 - share) * log_start(z),
             step_size,
-            num_leapfrog_steps,
+            settings.num_leapfrog_steps,
         )
         own = tf.random.fold_in(seed, 3 + number)
         z, results = kernel.one_step(z, kernel.bootstrap_results(z), seed=own)

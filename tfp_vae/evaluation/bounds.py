@@ -7,7 +7,7 @@ from tfp_vae import objectives
 from tfp_vae.batch import by_name, num_examples
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation.batches import over_batches
-from tfp_vae.evaluation.errors import mean_of
+from tfp_vae.evaluation.errors import flat, mean_of
 from tfp_vae.evaluation.latents import (
     ACTIVE_VARIANCE,
     count_active,
@@ -70,10 +70,13 @@ def evaluate(
     """
     vae.check_data(x)
     terms = over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
+    means = {
+        "negative_elbo": mean_of(-terms["elbo"]),
+        "log_likelihood": mean_of(terms["log_likelihood"]),
+        "kl": mean_of(terms["kl"]),
+    }
     numbers = {
-        **_with_error("negative_elbo", -terms["elbo"]),
-        **_with_error("log_likelihood", terms["log_likelihood"]),
-        **_with_error("kl", terms["kl"]),
+        **flat(means),
         **_nll(vae, x, num_samples, batch_size, seed, verbose),
         "active_units": count_active(terms["mean"], ACTIVE_VARIANCE),
         "latent_units": vae.z.size,
@@ -87,11 +90,6 @@ def evaluate(
     return {**numbers, **_of_sequences(vae, x, numbers["nll"], batch_size)}
 
 
-def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
-    mean, error = mean_of(values)
-    return {name: mean, f"{name}_error": error}
-
-
 def _nll(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int) -> dict:
     """Return the negative log-likelihood, what it is in bits, and how far to trust it."""
     if vae.encodes_to_points:
@@ -99,7 +97,7 @@ def _nll(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int
     found = importance_sampling(
         vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
     )
-    numbers = _with_error("nll", -found["log_prob"])
+    numbers = flat({"nll": mean_of(-found["log_prob"])})
     numbers["effective_samples"] = float(np.median(found["effective_samples"]))
     if not vae.x.has_parts:
         numbers["bits_per_dim"] = numbers["nll"] / (vae.x.size * np.log(2.0))

@@ -1,7 +1,7 @@
 """Estimates with their standard errors."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,21 @@ def mean_of(values: np.ndarray) -> Estimate:
     if len(values) < 2:
         return Estimate(float(values.mean()), 0.0)
     return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+
+
+def flat(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers as a file holds them: of an estimate its value, and its error beside it.
+
+    >>> flat({"knn_of_label": Estimate(0.5, 0.1), "sap": 0.25})
+    {'knn_of_label': 0.5, 'knn_of_label_error': 0.1, 'sap': 0.25}
+    """
+    values: dict[str, Any] = {}
+    for name, number in numbers.items():
+        if isinstance(number, Estimate):
+            values |= {name: number.value, f"{name}_error": number.error}
+        else:
+            values[name] = number
+    return values
 
 
 def bootstrapped(

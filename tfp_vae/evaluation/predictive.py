@@ -1,5 +1,5 @@
-"""What a VAE predicts of its data: reconstruction errors, collapsed dimensions, and whether data that
-it draws look like those that it is given.
+"""What a VAE predicts of its data: reconstruction errors, and whether data that it draws look like
+those that it is given.
 """
 
 from collections.abc import Callable, Mapping
@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_vae import sampling
 from tfp_vae.batch import by_name, num_examples
@@ -22,8 +21,6 @@ __all__ = [
     "predictive_check",
     "reconstruction_errors",
 ]
-
-tfd = tfp.distributions
 
 
 def reconstruction_errors(

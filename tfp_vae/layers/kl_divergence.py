@@ -93,7 +93,7 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
     ):
         super().__init__(autocast=False, **kwargs)
         take_non_tensors(self)  # the input may also be a plain tfd object
-        self.captured_weights = captured_by(distribution_b)
+        self.captured_weights = captured_by(distribution_b) if callable(distribution_b) else []
         self.distribution_b = self._as_prior(distribution_b)
         self.use_exact_kl = use_exact_kl
         self.test_points_reduce_axis = test_points_reduce_axis

@@ -13,7 +13,7 @@ import ml_dtypes
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.checks import whole_number
+from tfp_vae.checks import as_count
 from tfp_vae.layers.arguments import as_function, rebuild, store, stored
 from tfp_vae.layers.mean_field import default_mean_field_normal_fn, default_multivariate_normal_fn
 from tfp_vae.layers.tensor_like import DRAW_SHAPED, is_a
@@ -62,9 +62,7 @@ class KLPerExample:
     """
 
     def __init__(self, num_examples: int):
-        self.num_examples = whole_number(
-            num_examples, "num_examples must be a whole number of at least 1", 1
-        )
+        self.num_examples = as_count(num_examples, "num_examples")
 
     def __call__(self, posterior, prior, draw=None) -> tf.Tensor:
         return kl_to_prior(posterior, prior, draw) / self.num_examples

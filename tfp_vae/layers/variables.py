@@ -30,10 +30,7 @@ def weight_of(variable: tf.Variable) -> keras.Variable:
     >>> variable.numpy(), weight_of(variable) is weight
     (np.float32(2.0), True)
     """
-    if id(variable) not in _WEIGHTS:
-        _WEIGHTS[id(variable)] = weight = adopted(variable)
-        return weight
-    return _WEIGHTS[id(variable)]
+    return _made_once(_WEIGHTS, variable, adopted)
 
 
 def variables_of(distribution: tfd.Distribution) -> list[tf.Variable]:
@@ -50,11 +47,13 @@ def rebuilt(distribution: tfd.Distribution) -> tfd.Distribution:
 
     A distribution without variables stays the same object.
     """
-    if not variables_of(distribution):
+    parts = _parts(distribution)
+    is_variable = [isinstance(part, tf.Variable) for part in parts]
+    if not any(is_variable):
         return distribution
     values = [
-        tf.convert_to_tensor(weight_of(part)) if isinstance(part, tf.Variable) else part
-        for part in _parts(distribution)
+        tf.convert_to_tensor(weight_of(part)) if is_one else part
+        for part, is_one in zip(parts, is_variable, strict=True)
     ]
     return tf.nest.pack_sequence_as(distribution, values, expand_composites=True)
 
@@ -63,10 +62,15 @@ def layer_of(distribution: tfd.Distribution) -> "DistributionOfVariables":
     """Return the layer of a distribution; the same one each time, so that it is shared after a
     reload, too.
     """
-    if id(distribution) not in _LAYERS:
-        _LAYERS[id(distribution)] = layer = DistributionOfVariables(distribution)
-        return layer
-    return _LAYERS[id(distribution)]
+    return _made_once(_LAYERS, distribution, DistributionOfVariables)
+
+
+def _made_once(known: weakref.WeakValueDictionary, source, make: Callable):
+    """Return what was made of an object; what is made holds the object, so its identity stays."""
+    made = known.get(id(source))
+    if made is None:
+        known[id(source)] = made = make(source)
+    return made
 
 
 def captured_by(function: Callable) -> list[keras.Variable]:
@@ -92,8 +96,6 @@ def captured_by(function: Callable) -> list[keras.Variable]:
             weights[id(value)] = value
         elif isinstance(value, tf.Variable):
             weights[id(value)] = weight_of(value)
-        elif isinstance(value, tf.Module) and not isinstance(value, keras.layers.Layer):
-            pending += value.variables
         else:
             pending += _around(value)
     return [*reversed(weights.values())]
@@ -102,6 +104,16 @@ def captured_by(function: Callable) -> list[keras.Variable]:
 @functools.singledispatch
 def _around(value) -> list:
     """Return the values that an object reads, of the kinds that `captured_by` looks into."""
+    return []
+
+
+@_around.register
+def _(value: tf.Module) -> list:
+    return [*value.variables]
+
+
+@_around.register
+def _(value: keras.layers.Layer) -> list:
     return []
 
 

@@ -1,19 +1,18 @@
 """`tfp-vae report`: all about one run or several as one HTML file, without scripts and links out."""
 
 import importlib.resources
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import rich.progress
 from rich.markup import escape
 
-from tfp_vae.checks import needs
+from tfp_vae.checks import imported
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.html.blocks import Block, LeftOut, style
 from tfp_vae.cli.html.numbers import headline
 from tfp_vae.cli.html.parts import PARTS, Part
 from tfp_vae.cli.html.subject import Subject
-from tfp_vae.cli.report import console, errors, expect_writable
+from tfp_vae.cli.report import console, errors, expect_writable, tracked
 from tfp_vae.cli.runs import Run, written_whole
 
 # By this a file is known as an earlier report, which a new one may replace.
@@ -34,7 +33,7 @@ def write_report(folders: Sequence[Path], output: Path | None, seed: int) -> Non
     template = _template()
     is_there = _expect_replaceable(output)
     failures: list[str] = []
-    subjects = [Subject(run, seed) for run in _tracked(runs, "Reading the runs")]
+    subjects = [Subject(run, seed) for run in tracked(runs, "Reading the runs")]
     page = _render(template, subjects, failures)
     with written_whole(output) as aside:
         aside.write_text(page, encoding="utf-8")
@@ -59,10 +58,7 @@ def _expect_replaceable(output: Path) -> bool:
 
 def _template():
     """Return the page without its content; what it is given is text, never markup."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise needs("tfp-vae report", "cli", error) from error
+    jinja2 = imported("jinja2", "tfp-vae report", "cli")
     source = importlib.resources.files(__package__) / "report.html.j2"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -72,18 +68,13 @@ def _template():
 
 def _render(template, subjects: list[Subject], failures: list[str]) -> str:
     """Return the page; what goes wrong in a part is told in its place, and added to the failures."""
-    parts = _tracked(PARTS, "Making the parts")
+    parts = tracked(PARTS, "Making the parts")
     sections = [(part, _columns(part, subjects, failures)) for part in parts]
     return template.render(
         subjects=subjects,
         headlines=[_headline(subject) for subject in subjects],
         sections=sections,
     )
-
-
-def _tracked(steps: Sequence, title: str) -> Iterable:
-    """Return the steps, with a bar of progress in a terminal."""
-    return rich.progress.track(steps, title, console=console, disable=not console.is_terminal)
 
 
 def _headline(subject: Subject) -> str:

@@ -24,6 +24,7 @@ FACTS = (
     "data",
     "dataset",
     "epochs",
+    "kl_by_dimension",
     "kl_is_analytic",
     "latent_units",
     "nll_is_bound",

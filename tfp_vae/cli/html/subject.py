@@ -11,9 +11,6 @@ from tfp_vae.batch import cut, num_examples
 from tfp_vae.cli.html.media import Medium, medium_of
 from tfp_vae.cli.report import conditions_to_draw, judge, load_data
 from tfp_vae.cli.runs import Run, open_vae
-from tfp_vae.evaluation.batches import over_batches
-from tfp_vae.layers.joint import names_of
-from tfp_vae.seeds import Stream, seed_of
 
 # Draws for each example in the errors of the NLL: an error varies little with them.
 DRAWS_FOR_ERRORS = 50
@@ -89,13 +86,14 @@ class Subject:
         terms = evaluation.elbo(self.vae, self.test, batch_size=BATCH_SIZE)
         if self.vae.encodes_to_points:
             return terms
-        seed = seed_of(Stream.LOG_PROB, self.seed)
-
-        def log_prob(batch, start):
-            own = tf.random.fold_in(seed, start)
-            return {"log_prob": self.vae.estimate_log_prob(batch, DRAWS_FOR_ERRORS, own)}
-
-        return {**terms, **over_batches(log_prob, self.test, BATCH_SIZE)}
+        weighed = evaluation.importance_sampling(
+            self.vae,
+            self.test,
+            num_samples=DRAWS_FOR_ERRORS,
+            batch_size=BATCH_SIZE,
+            seed=self.seed,
+        )
+        return {**terms, "log_prob": weighed["log_prob"]}
 
     @functools.cached_property
     def codes(self) -> np.ndarray:
@@ -124,21 +122,14 @@ class Subject:
         the data call their label.
         """
         name = self.options.condition or "label"
-        try:
-            data = self.test if self.vae.is_conditional else self._with_labels()
-        except ValueError:  # the data have none
-            return None
-        values = data["condition"]
+        if self.vae.is_conditional:
+            values = self.test["condition"]
+        else:
+            try:
+                values = datasets.labels(self.options.dataset, name)[2][:, 0]
+            except ValueError:  # the data have none
+                return None
         return (name, values) if values.ndim == 1 and len(values) == self.num_test else None
-
-    def _with_labels(self) -> dict:
-        return datasets.load(
-            self.options.dataset,
-            condition="label",
-            likelihood=names_of(self.vae.decoder.layers[-1]),
-            missing=self.vae.missing,
-            **self.vae.of_texts,
-        ).test
 
 
 def at(data, rows: np.ndarray):
