@@ -44,7 +44,16 @@ def pytest_runtest_setup(item):
     Thorough.xla, Thorough.verified = "xla" in item.keywords, "verified" in item.keywords
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    tests = {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for rows in tests.values():
+        share_out(rows, rows[0].get_closest_marker("rows"))
+    if not config.getoption("--full"):
+        config.hook.pytest_deselected(items=[one for one in items if "full" in one.keywords])
+        items[:] = [one for one in items if "full" not in one.keywords]
     folder = os.environ.get("TFDS_DATA_DIR", "")
     for name in ("mnist", "fashion_mnist"):
         if not os.path.isdir(os.path.join(folder, name)):
@@ -52,6 +61,16 @@ def pytest_collection_modifyitems(items):
             for item in items:
                 if name in item.keywords:
                     item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def share_out(rows, mark):
+    """Leave to CI all but `mark.args[0]` of the rows, and to `make test-all` all but `mark.args[1]` of CI's."""
+    for tier, number in zip(("slow", "full"), mark.args if mark else (), strict=False):
+        of_tier = [row for row in rows if (tier == "full") == ("slow" in row.keywords)]
+        kept = {i * len(of_tier) // number for i in range(number)}  # evenly over the table
+        for i, row in enumerate(of_tier):
+            if i not in kept:
+                row.add_marker(tier)
 
 
 def mostly_slow(rows, *fast: str):

@@ -32,6 +32,7 @@ def test_generate_draws_from_it(trained_vae, digits):
     assert np.abs(x - trained_vae.generate(8, seed=1)).max() > 1.0
 
 
+@pytest.mark.slow
 def test_a_flow_explains_the_codes_better_too(trained_vae, digits):
     """It draws like its density: the mean and covariance of draws are those of the codes."""
     flow = tfpl.MaskedAutoregressiveFlow(4, 2, (32,))

@@ -258,6 +258,7 @@ def test_gradient_against_finite_differences(of):
         np.testing.assert_allclose(gradient.numpy()[index], difference / 2e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_density_estimation_of_tfp_docstring():
     """x2 ~ N(0, 2), x1 ~ N(x2^2 / 4, 1): with x2 first the flow can be exact, so the loss nears the entropy."""
     random = np.random.default_rng(0)

@@ -100,6 +100,7 @@ def trained(name, digits, steps_per_execution, halves=False, jit_compile="auto")
 
 
 @pytest.mark.parametrize("name", mostly_slow(CASES, "images"))
+@pytest.mark.rows(1, 5)
 def test_blocks_train_as_stock_keras_does(name, digits, monkeypatch, full):
     with monkeypatch.context() as patch:
         patch.setattr(blocks, "engine_of", lambda vae: None)
@@ -117,6 +118,7 @@ def test_blocks_train_as_stock_keras_does(name, digits, monkeypatch, full):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_weights_count_where_data_are_too_large_for_the_device(digits, monkeypatch):
     expected, _ = trained("weights", digits, 2)
     monkeypatch.setattr(blocks, "MOST_BYTES", 0)
@@ -196,6 +198,7 @@ def test_who_trains_by_the_block(digits, monkeypatch):
     assert blocks_of(vae, x, monkeypatch) == [2, 2, 1, 1]
 
 
+@pytest.mark.slow
 def test_who_trains_step_by_step(digits, monkeypatch):
     x = digits_of(digits).astype("float32")
     vae = make_vae()
@@ -277,6 +280,7 @@ def test_iterators_of_earlier_epochs_are_deleted_in_a_thread():
     assert deleted.get(timeout=10) == ("second", False)
 
 
+@pytest.mark.slow
 def test_evaluation_takes_as_many_rows_as_keras_does(digits, monkeypatch):
     x = digits.train[:110].astype("float32")
     vae = make_vae()

@@ -128,6 +128,7 @@ def rows() -> list:
 
 
 @pytest.mark.parametrize("row", rows(), ids="/".join)
+@pytest.mark.rows(14, 60)
 def test_each_two_members_train_together(row):
     """One step: finite terms, and a gradient that reaches every weight."""
     (posterior, arguments), prior, _, objective = (

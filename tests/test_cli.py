@@ -366,6 +366,7 @@ def test_large_values_are_scaled_before_the_encoder():
 
 
 @pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
+@pytest.mark.rows(6)
 def test_members_by_name(options):
     names = [name.removeprefix("--").replace("-", "_") for name in options[::2]]
     texts = dict(zip(names, options[1::2], strict=True))
@@ -409,6 +410,7 @@ def test_the_warm_up_in_cycles(digits):
 
 
 @pytest.mark.parametrize("name", mostly_slow(["bottom_up", "ladder"], "ladder"))
+@pytest.mark.slow
 def test_a_hierarchy_by_name(name, digits):
     texts = {
         "posterior": f"{name}(latent_sizes=(4, 3, 2))",

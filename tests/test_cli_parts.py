@@ -263,6 +263,7 @@ def test_bad_input(line, runs, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.rows(0, 1)
 def test_groups_of_latents(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     posterior, prior = GROUPS[name]

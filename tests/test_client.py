@@ -55,6 +55,7 @@ def stand_in():
 # The same answers
 
 
+@pytest.mark.rows(2)
 def test_methods_answer_as_those_of_a_loaded_model(remote, local, x):
     z = np.random.default_rng(0).normal(size=[20, 16]).astype("float32")
     for ours, theirs, value in (
@@ -275,6 +276,7 @@ def test_an_unavailable_server_is_asked_again(stand_in, x, protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.rows(1)
 def test_a_server_that_still_starts_is_waited_for(protocol):
     if protocol == "grpc":
         pytest.importorskip("tensorflow_serving")

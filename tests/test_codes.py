@@ -417,6 +417,7 @@ def test_weight_decay_reaches_every_kernel(make):
     assert float(sum(network.losses)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_of_one_linear_unit_finds_the_principal_component():
     """The reconstruction of the best linear autoencoder is that of principal component analysis."""
     x = (
@@ -453,6 +454,7 @@ def test_what_a_point_does_not_have_is_refused_or_left_out(digits):
     assert numbers["negative_elbo"] == -numbers["log_likelihood"]
 
 
+@pytest.mark.slow
 def test_codes_from_n_0_i_and_from_the_fitted_prior(digits, tmp_path):
     """No warning of a collapsed posterior; the fitted prior knows where the codes are, N(0, I) does not."""
     vae = autoencoder()

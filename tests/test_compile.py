@@ -52,6 +52,7 @@ POLICIES = [
 
 @pytest.mark.parametrize(("policy", "convert"), POLICIES)
 @pytest.mark.parametrize("name", INTEGER)
+@pytest.mark.rows(6)
 def test_integer_dtypes_and_policies(name, convert, policy):
     make, y = INTEGER[name]
     keras.config.set_dtype_policy(policy)
@@ -108,6 +109,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.rows(4)
 def test_no_loss_of_all_pairs(name):
     (shape, make), weights = SHAPES[name], np.linspace(0.0, 2.0, 12)
     model, y = model_of(make, 1), np.arange(12) % 3.0
@@ -164,6 +166,7 @@ COMPILED = {
 
 
 @pytest.mark.parametrize("options", COMPILED.values(), ids=COMPILED)
+@pytest.mark.rows(2)
 def test_losses_metrics_and_weights(options):
     model, weights = normal_model(), np.linspace(0.0, 2.0, 12).astype("float32")
     y = X[:, :2] + 1.0

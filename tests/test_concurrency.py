@@ -34,6 +34,7 @@ def encode(request):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to measure memory")
+@pytest.mark.rows(0, 1)
 def test_threads_get_the_same_answers_and_leave_nothing_behind(encode, digits):
     x = np.float32(digits.train[:128])
     expected = {size: encode(x[:size]) for size in SIZES}

@@ -76,6 +76,7 @@ def trained():
 
 @pytest.mark.parametrize("name", mostly_slow(CONDITIONS, "one-hot"))
 @pytest.mark.parametrize("with_prior", [False, True])
+@pytest.mark.rows(1, 2)
 def test_every_method_takes_every_kind_of_condition(name, with_prior, tmp_path):
     make, condition = CONDITIONS[name]
     source = make()
@@ -386,6 +387,7 @@ def test_misuse_is_explained(act, message):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.rows(1)
 def test_a_label_never_seen_in_a_later_batch_has_no_number(jit_compile):
     """Where nothing can be raised, in compiled training, the loss is NaN; only the first batch is looked at before."""
     labels = LABELS.copy()

@@ -139,6 +139,7 @@ def answer(question, cls, parameters):
 
 
 @pytest.mark.parametrize("name", mostly_slow(PARAMETERS, "plain", "two batch axes", "no location"))
+@pytest.mark.rows(3, 6)
 def test_it_answers_as_tfps_own_does(name):
     for asked, question in QUESTIONS.items():
         ours = answer(question, diagonal.MultivariateNormalDiag, PARAMETERS[name])

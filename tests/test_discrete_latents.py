@@ -229,6 +229,7 @@ def vae_of(posterior, prior, latent=4, objective=None) -> tfp_vae.VAE:
 @pytest.mark.parametrize(
     "objective", [objectives.ELBO(kl="sampled"), objectives.IWAE(5)], ids=["elbo", "iwae"]
 )
+@pytest.mark.rows(0, 3)
 def test_four_clusters_are_told_apart(posterior, prior, objective):
     """Log 4 nats of code for clusters of binary data; one Bernoulli a value, without code, has far less evidence."""
     rng = np.random.default_rng(0)

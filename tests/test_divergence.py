@@ -232,6 +232,7 @@ class FixedPrior(priors.StandardNormal):
 
 
 @by
+@pytest.mark.rows(1)
 def test_same_as_vae(how):
     """-ELBO, its gradient and a step of training equal those of `VAE` with the same weights and the same draws."""
     training, evaluation = tf.random.fold_in([1, 0], 0), tf.constant([0, 0])
@@ -299,6 +300,7 @@ PRIORS = {
 
 @by
 @pytest.mark.parametrize("make_prior", PRIORS.values(), ids=PRIORS)
+@pytest.mark.rows(2)
 def test_trained_priors_are_tracked_trained_and_saved(how, make_prior, tmp_path):
     prior = make_prior()
     model = compiled(
@@ -365,6 +367,7 @@ def test_schedule_counts_the_steps_of_training(how, tmp_path):
 
 @by
 @pytest.mark.parametrize("variable", [tf.Variable, keras.Variable])
+@pytest.mark.rows(2)
 def test_variable_weight_is_read_in_every_step_and_never_trained(how, variable, tmp_path):
     weight = variable(0.5)
     model = keras.Sequential([keras.Input((4,)), *posterior(how, PRIOR, True, weight=weight)])

@@ -123,6 +123,7 @@ def test_bad_input(trained_vae, digits):
         evaluation.evaluate(trained_vae, digits.test, batch_size=0)
 
 
+@pytest.mark.slow
 def test_batches_draw_each_by_itself(trained_vae, digits):
     """The scatter over seeds of a mean over batches falls with their number, as it does for independent draws."""
     x = digits.test[:100]

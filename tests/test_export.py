@@ -162,6 +162,7 @@ OTHER_PARTS = {
 
 
 @pytest.mark.parametrize("name", OTHER_PARTS)
+@pytest.mark.rows(1)
 def test_other_distributions_are_served(tmp_path, name):
     vae, x, z = (
         small_vae(**OTHER_PARTS[name]),

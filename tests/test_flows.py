@@ -180,6 +180,7 @@ def test_shapes(name, batch_shape):
 
 
 @pytest.mark.slow
+@pytest.mark.rows(0, 1)
 def test_with_xla_and_a_batch_of_unknown_size(name):
     """Draws by Philox, densities there and elsewhere, and gradients are those without XLA."""
     flow = make(name, num_transforms=1, dtype="float32", scale=0.3)
@@ -331,6 +332,7 @@ def test_one_dimension(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["RealNVP", "InverseAutoregressiveFlow"])
+@pytest.mark.rows(0, 1)
 def test_dreg_has_the_mean_of_the_standard_gradient_and_less_variance(name):
     """By each example's parameters, context included, and by the flow's weights, of batches."""
     flow = make(name, event_size=2, num_transforms=2, hidden_units=(4,), scale=0.2)
@@ -400,6 +402,7 @@ def flow_vae(posterior_flow=None, prior_flow=None) -> tfp_vae.VAE:
 
 
 @pytest.mark.slow
+@pytest.mark.rows(0, 1)
 def test_models_train_save_and_reload(name, digits, tmp_path):
     flow = getattr(tfpl, name)
     vae = flow_vae(flow(4, 1, (16,), context_size=8), flow(4, 1, (16,)))
@@ -423,6 +426,7 @@ def test_models_train_save_and_reload(name, digits, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.xla
+@pytest.mark.full
 def test_a_model_under_xla(digits):
     """The flows that suit: one that draws fast as posterior, one whose density is fast as prior."""
     posterior_flow = tfpl.InverseAutoregressiveFlow(4, 1, (16,), context_size=8)

@@ -120,6 +120,7 @@ def loss(y, process):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.slow
+@pytest.mark.rows(0, 1)
 def test_a_model_trains_saves_and_is_served(jit_compile, tmp_path):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

@@ -143,6 +143,7 @@ FAST = ("fewer rows", "NaN", "negative scale", "twice", "elsewhere", "dripping",
 
 
 @pytest.mark.parametrize("name", mostly_slow(HOSTILE, *FAST))
+@pytest.mark.rows(7, 9)
 def test_an_answer_is_refused(name):
     answer, kind, words = HOSTILE[name]
     with rest_server(answer) as url:

@@ -41,6 +41,7 @@ def statistic(distribution, name):
 
 @pytest.mark.parametrize("leading", [(), (2, 3), (1, 2, 3)], ids=str)
 @pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.rows(15)
 def test_leading_axes_change_nothing(name, leading):
     flat, p = likelihood_of(name, (6,)), likelihood_of(name, leading)
     assert (p.batch_shape, p.event_shape) == (leading, IMAGE)
@@ -72,6 +73,7 @@ FAST = ("MixtureQuantizedLogistic-colour", "IndependentBernoulli-grey")
 @pytest.mark.parametrize(
     "row", mostly_slow([f"{name}-{shape}" for name in LIKELIHOODS for shape in SHAPES], *FAST)
 )
+@pytest.mark.rows(1, 8)
 def test_every_likelihood_goes_to_the_end(row, tmp_path):
     """Training, every number, every picture."""
     name, kind = row.split("-")

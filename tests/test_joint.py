@@ -135,6 +135,7 @@ def structure(request):
 
 
 @pytest.mark.parametrize("name", mostly_slow(OBJECTIVES, "elbo"))
+@pytest.mark.rows(3)
 def test_every_structure_trains_with_every_kind_of_objective(structure, name):
     make, data = structure
     vae = make(objective=type(OBJECTIVES[name]).from_config(OBJECTIVES[name].get_config()))

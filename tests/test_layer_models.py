@@ -32,6 +32,7 @@ class Subclassed(keras.Model):
 
 
 @rows(is_first)
+@pytest.mark.rows(15)
 def test_every_place_in_a_model(case):
     params = case.params(4).astype("float32")
     several = case.make(lambda p: p.sample(5))
@@ -50,6 +51,7 @@ def test_every_place_in_a_model(case):
 
 
 @rows(lambda case: case.likelihood and is_first(case))
+@pytest.mark.rows(10)
 def test_training(case):
     """One step of the stock loop, with sample weights; what Keras reports is what the densities say."""
     model = case.model()
@@ -103,6 +105,7 @@ def check_one_step(vae, weights, x):
 
 
 @rows(lambda case: case.likelihood and case.event_shape == (2,))
+@pytest.mark.rows(12)
 def test_likelihood_of_a_vae(case):
     decoder = keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(case.params_size), case.make()]
@@ -112,6 +115,7 @@ def test_likelihood_of_a_vae(case):
 
 
 @rows(lambda case: len(case.event_shape) == 1)
+@pytest.mark.rows(15)
 def test_posterior_of_a_vae(case):
     """The VAE takes it, with a trained prior of the same family, or refuses it: never a silently wrong gradient."""
     size = case.event_shape[0]

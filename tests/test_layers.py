@@ -148,6 +148,7 @@ def test_density_sums_to_one(case):
 
 
 @rows(lambda case: case.layer not in EXACT)
+@pytest.mark.rows(20)
 def test_moments_are_those_of_the_density(case):
     params, distribution = case.params(3), case.make(dtype="float64")(case.params(3))
     mean = case.expectation(lambda x: x, params)
@@ -273,6 +274,7 @@ def test_config_round_trip(case):
 
 
 @rows()
+@pytest.mark.rows(20)
 def test_mixed_precision(case):
     """Networks compute in half precision, densities in float32. Nothing casts: half of 70001 would be infinite."""
     params = (70001.0 if case.extreme == 1e4 else 1.0) * case.params(2).astype("float32")

@@ -39,6 +39,7 @@ def test_programs_become_what_is_expected(name):
 
 
 @pytest.mark.parametrize("name", RUNNING)
+@pytest.mark.rows(5)
 def test_programs_run(name, tmp_path, monkeypatch):
     if not is_complete(name):
         pytest.skip(f"needs {PROGRAMS[name].needs}")

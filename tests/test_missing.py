@@ -110,6 +110,7 @@ def test_rows_are_imputed_independently_of_their_neighbours():
     np.testing.assert_allclose(vae.impute(x, 50)[3:5], vae.impute(x[3:5], 50), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_on_incomplete_data_finds_the_scale_and_saves(tmp_path):
     keras.utils.set_random_seed(0)
     x, _ = data(2000)

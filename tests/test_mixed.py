@@ -193,6 +193,7 @@ def test_every_method_speaks_the_names(jit_compile, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
+@pytest.mark.rows(1)
 def test_precision(policy):
     """A count of 2049 stays one: half precision has none."""
     keras.config.set_dtype_policy(policy)

@@ -77,6 +77,7 @@ def test_conv_decoder_gives_all_values_of_one_parameter_first():
     np.testing.assert_allclose(normal.stddev(), np.log1p(np.exp(-2.0)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_convolutional_vae_learns(digits):
     posterior, likelihood = tfpl.MultivariateNormalDiag, tfpl.IndependentBinomial
     shape = digits.event_shape

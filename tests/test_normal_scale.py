@@ -154,6 +154,7 @@ def test_the_scale_is_saved_and_served(digits, tmp_path):
         (tfpl.MixtureQuantizedLogistic, {"num_components": 3}),
     ],
 )
+@pytest.mark.rows(1)
 def test_other_new_likelihoods_are_served(likelihood, arguments, digits, tmp_path):
     size = (3 * 3 if arguments.get("num_components") else 1) * 64
     decoder = [

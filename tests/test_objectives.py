@@ -111,6 +111,7 @@ def test_shapes_config_and_xla(objective):
 
 
 @pytest.mark.parametrize("objective", EACH_THIRD)
+@pytest.mark.rows(3)
 def test_keras_file_round_trip_and_one_training_step(objective, digits, tmp_path):
     posterior = tfpl.Deterministic if objective.takes_points else tfpl.MultivariateNormalDiag
     vae = make_vae(
@@ -467,6 +468,7 @@ def test_max_mean_discrepancy_is_the_unbiased_estimate_of_its_kernel():
     assert objectives.max_mean_discrepancy(x, y).numpy() == pytest.approx(sum(within) - 2 * between)
 
 
+@pytest.mark.slow
 def test_factor_vae_learns_the_total_correlation():
     """Of a normal with correlation rho it is -log(1 - rho^2) / 2; the discriminator's mean logit comes near."""
     rho = 0.8

@@ -212,6 +212,7 @@ PROGRAMS = {"surrogate": fit_surrogate, "minimize": find_code, "mcmc": walk}
     "name",
     mostly_slow(("normal", "flow posterior", "coupling prior", "conditional"), "coupling prior"),
 )
+@pytest.mark.rows(1)
 def test_optimizers_of_tfp_leave_the_model_alone(name, program, jit):
     vae = make(name)
     before = [np.array(weight) for weight in vae.weights]

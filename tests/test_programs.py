@@ -190,6 +190,7 @@ def test_variational_inference_finds_the_exact_posterior(divergence, use_exact_k
 
 
 @pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.rows(1)
 def test_stochastic_encoders(name, digits):
     """An encoder for an autoencoder: drawn, decoded, it must beat the best constant."""
     layer, x = ENCODERS[name], digits.train / 16.0

@@ -145,6 +145,7 @@ def test_weights_are_those_of_tfp_in_name_shape_and_order(case):
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if "activation" not in c.arguments], ids=str)
+@pytest.mark.rows(4)
 def test_moments_of_outputs(case):
     """Of many draws: the mean and the variance of a linear map with independent weights; TFP's, too."""
     theirs, ours = case.pair()

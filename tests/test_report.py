@@ -110,6 +110,7 @@ def several(runs):
 
 
 @pytest.mark.parametrize("name", ["page", "several"])
+@pytest.mark.rows(1)
 def test_a_page_needs_nothing_else(name, request):
     page = request.getfixturevalue(name)
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.elements}

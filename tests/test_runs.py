@@ -242,6 +242,7 @@ def test_numbers_that_failed_are_made_good_for_without_training_again(here, monk
     assert (code, "is finished: it has its 3 epochs" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_only_a_run_with_patience_can_have_more_of_it(here, unserved):
     assert train("--epochs", 1, "--run", "run")[0] == 0
     code, _, err = invoke("train", "--resume", "run", "--epochs", 3, "--patience", 1)
@@ -249,6 +250,7 @@ def test_only_a_run_with_patience_can_have_more_of_it(here, unserved):
     assert (here / "run" / "metrics.json").is_file()
 
 
+@pytest.mark.slow
 def test_tensorboard_writes_events_into_the_run(here, unserved):
     assert train("--epochs", 1, "--tensorboard", "--run", "run")[0] == 0
     assert list((here / "run" / "tensorboard").rglob("events*"))

@@ -37,6 +37,7 @@ def pass_at(vae, x, step):
 
 @SCHEDULES
 @pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.rows(2)
 def test_beta_follows_the_schedule_in_training_alone(schedule, jit_compile, digits):
     vae, x = make_vae(objective=objectives.ELBO(schedule)), digits.train[:10]
 
@@ -72,6 +73,7 @@ def test_free_bits_follow_the_schedule(schedule, digits):
 
 
 @SCHEDULES
+@pytest.mark.rows(1)
 def test_training_reads_the_step_and_the_schedule_is_saved(schedule, digits, tmp_path):
     x = digits.train[:60]
     vae = make_vae(objective=objectives.ELBO(schedule))

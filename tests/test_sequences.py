@@ -213,6 +213,7 @@ def test_wrong_networks_are_refused(wrong):
 
 
 @pytest.mark.parametrize("kind", ["causal conv", "independent"])
+@pytest.mark.rows(1)
 def test_a_token_that_no_text_has_is_never_drawn(kind):
     closed, open_ = (
         make_vae(kind, num_tokens=4, vocabulary=Vocabulary(["a", "b"], takes_unknown=takes))
@@ -337,6 +338,7 @@ def test_gradients_flow_to_z_but_not_to_weights(kind):
 
 @pytest.mark.verified
 @pytest.mark.parametrize("kind", mostly_slow(["causal conv", "gru", "independent"], "causal conv"))
+@pytest.mark.slow
 def test_served_models_answer_as_live_ones(kind, tmp_path):
     tokens = Vocabulary(["a", "b"])
     vae = make_vae(kind, num_tokens=len(tokens), vocabulary=tokens)
@@ -367,6 +369,7 @@ def test_served_models_answer_as_live_ones(kind, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")
+@pytest.mark.slow
 def test_a_conditional_model_of_sequences():
     keras.utils.set_random_seed(0)
     inputs = {"z": (SIZE,), "condition": tfp_vae.networks.one_hot(3)}
@@ -402,6 +405,7 @@ def test_mutual_information_is_that_of_two_normals():
     assert evaluation.mutual_information(vae, apart) == pytest.approx(np.log(50.0), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_information_of_latents_that_depend_on_each_other_is_not_defined():
     features = ENCODERS["conv"](LENGTH, NUM_TOKENS, 8, units=8)
     encoder, prior = tfp_vae.hierarchy.ladder(features, latent_sizes=(SIZE, 1), hidden_size=8)

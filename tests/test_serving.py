@@ -325,6 +325,7 @@ def test_plain_tensorflow_gives_the_same(all_served, tmp_path):
         assert_all_close(dict(np.load(tmp_path / name / "outputs.npz")), answers)
 
 
+@pytest.mark.slow
 def test_saved_model_cli_gives_the_same(all_served, tmp_path):
     served = all_served["binomial"]
     np.save(tmp_path / "x.npy", served.inputs["x"])

@@ -96,6 +96,7 @@ def test_docker_lines_name_what_is_there():
     assert set(re.findall(r"--\w+", yaml)) == set(re.findall(r"--\w+", SHELL[1]))
 
 
+@pytest.mark.rows(1)
 def test_the_client_block_runs(server, x):
     local = tfp_vae.load(BASE)
     for line in (CLIENT, CLIENT.replace("grpc://localhost:8500", REST)):

@@ -28,6 +28,7 @@ def wine():
     return load_wine(return_X_y=True)
 
 
+@pytest.mark.slow
 def test_features_separate_classes_and_go_back(wine):
     x, y = wine
     pipeline = make_pipeline(Encoder(latent_size=4, epochs=30), KNeighborsClassifier())

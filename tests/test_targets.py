@@ -90,6 +90,7 @@ def test_openvino_reads_the_saved_model_itself(requests):
 
 
 @pytest.mark.parametrize("name", mostly_slow(PARTS, "TriL and normal"))
+@pytest.mark.slow
 def test_other_distributions_are_exported_too(tmp_path, target, name):
     vae = small_vae(*PARTS[name])
     if (target, name) == ("openvino", "TriL and normal"):  # it has no diagonals of matrices
@@ -126,6 +127,7 @@ def test_a_conditional_model_is_exported_too(tmp_path, target):
     )
 
 
+@pytest.mark.slow
 def test_missing_values_and_parts_of_any_name_are_exported_too(tmp_path, target):
     x = {"Age": np.float32([[1.0], [np.nan]]), "job": np.float32([[np.nan, 1.0], [0.0, 1.0]])}
     inputs = {name: networks.observed(part, name) for name, part in x.items()}

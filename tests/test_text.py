@@ -193,6 +193,7 @@ NETWORKS = {
 @pytest.mark.parametrize(
     "name", ["causal-conv", *(pytest.param(n, marks=pytest.mark.slow) for n in [*NETWORKS][1:])]
 )
+@pytest.mark.slow
 def test_the_command_line_trains_on_texts(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("lines.txt").write_text("\n".join(LINES))

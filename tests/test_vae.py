@@ -462,6 +462,7 @@ def test_a_bernoulli_given_bytes_says_how_to_scale():
         vae.fit(np.arange(64, dtype="uint8").reshape(1, 8, 8, 1) % 2 * 255, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_collapsed_posterior_warns(digits):
     vae = make_vae(objective=objectives.ELBO(beta=100.0))
     vae.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
@@ -569,6 +570,7 @@ def diagonal_normal(params):
     return tfd.MultivariateNormalDiag(params[0], tf.nn.softplus(params[1]))
 
 
+@pytest.mark.slow
 def test_a_prior_made_of_layers_is_trained_saved_and_served(digits, tmp_path):
     prior = sequential(tfpl.VariableLayer([2, 4]), tfpl.DistributionLambda(diagonal_normal))
     vae = make_vae(prior=prior)
@@ -640,6 +642,7 @@ def test_the_gradient_of_log_prob_is_that_of_all_draws_at_once(trained_vae, digi
 
 
 @pytest.mark.xla
+@pytest.mark.slow
 def test_log_prob_has_a_gradient_under_xla(trained_vae, digits):
     """The gradient of the estimate, against finite differences along a random direction on the same draws."""
     x, direction = (

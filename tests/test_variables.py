@@ -88,6 +88,7 @@ def loss(y, distribution):
 
 @pytest.mark.parametrize("name", mostly_slow(PRIORS, "nested bijectors", "one variable twice"))
 @pytest.mark.parametrize("as_layer", mostly_slow([False, True], False))
+@pytest.mark.rows(1)
 def test_variables_train_save_and_train_on(name, as_layer, tmp_path):
     make, trained, fixed = PRIORS[name]
     prior = make()

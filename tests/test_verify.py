@@ -181,6 +181,7 @@ def test_a_warm_up_request_that_fails_is_found(tmp_path):
 
 
 @pytest.mark.verified
+@pytest.mark.slow
 def test_coarser_numbers_may_differ_more(tmp_path, monkeypatch):
     keras.config.set_dtype_policy("mixed_float16")
     vae = small_vae()
@@ -214,6 +215,7 @@ def test_a_version_that_differs_is_not_published(tmp_path):
     assert os.listdir(tmp_path / "vae") == []
 
 
+@pytest.mark.slow
 def test_warm_up_requests_are_what_tensorflow_serving_reads(tmp_path):
     """Read by the messages of tensorflow-serving-api, which this package does without."""
     prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")

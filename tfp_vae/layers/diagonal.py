@@ -129,15 +129,21 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
             return static.as_list()
         return tf.broadcast_dynamic_shape(tf.shape(self._loc), tf.shape(self._scale_diag))
 
+    def _broadcast(self, parameter: tf.Tensor) -> tf.Tensor:
+        shape = tf.broadcast_static_shape(self._loc.shape, self._scale_diag.shape)
+        if shape.is_fully_defined() and parameter.shape == shape:
+            return parameter
+        return tf.broadcast_to(parameter, self._whole_shape())
+
     def _mean(self):
         if not self._is_plain:
             return super()._mean()
-        return tf.broadcast_to(self._loc, self._whole_shape())
+        return self._broadcast(self._loc)
 
     def _stddev(self):
         if not self._is_plain:
             return super()._stddev()
-        return tf.broadcast_to(tf.abs(self._scale_diag), self._whole_shape())
+        return self._broadcast(tf.abs(self._scale_diag))
 
     def _variance(self):
         return tf.square(self._stddev()) if self._is_plain else super()._variance()
