@@ -1,5 +1,6 @@
 """How a `.keras` file holds a `tfd.Distribution`: the name of its class, and its arguments."""
 
+import functools
 import inspect
 
 import keras
@@ -25,35 +26,11 @@ def object_to_config(value, argument: str, numbers: dict[int, int] | None = None
     Raises:
         ValueError: if `argument` holds something else, such as a function or a linear operator.
     """
-    numbers = {} if numbers is None else numbers
-    if isinstance(value, (list, tuple)):
-        return [object_to_config(item, argument, numbers) for item in value]
-    if isinstance(value, dict):
-        return {
-            "dict": {
-                name: object_to_config(item, argument, numbers) for name, item in value.items()
-            }
-        }
-    if type(value) in (type(None), bool, int, float, str):
-        return value
-    if isinstance(value, tf.DType):
-        return {"dtype": value.name}
-    if isinstance(value, tf.Variable):
-        return {
-            "variable": numbers.setdefault(id(value), len(numbers)),
-            "value": keras.saving.serialize_keras_object(tf.convert_to_tensor(value)),
-            "trainable": value.trainable,
-        }
-    if isinstance(value, tfp.util.DeferredTensor):
-        return {
-            "deferred": object_to_config(value.pretransformed_input, argument, numbers),
-            # A bijector's `forward`, unless it is a function.
-            "bijector": object_to_config(
-                getattr(value.transform_fn, "__self__", value.transform_fn), argument, numbers
-            ),
-        }
-    if tf.is_tensor(value) or isinstance(value, (np.ndarray, np.generic)):
-        return keras.saving.serialize_keras_object(tf.convert_to_tensor(value))
+    return _plain(value, argument, {} if numbers is None else numbers)
+
+
+@functools.singledispatch
+def _plain(value, argument: str, numbers: dict[int, int]):
     library, cls = _public_class(value)
     if cls is None:
         raise ValueError(
@@ -66,8 +43,52 @@ def object_to_config(value, argument: str, numbers: dict[int, int] | None = None
     given = {
         name: item for name, item in value.parameters.items() if item is not defaults.get(name)
     }
-    arguments = {name: object_to_config(item, argument, numbers) for name, item in given.items()}
+    arguments = {name: _plain(item, argument, numbers) for name, item in given.items()}
     return {"tfp": library, "class": cls.__name__, "arguments": arguments}
+
+
+@_plain.register(type(None) | bool | int | float | str)
+def _itself(value, argument: str, numbers: dict[int, int]):
+    return value
+
+
+@_plain.register(list | tuple)
+def _list(value, argument: str, numbers: dict[int, int]) -> list:
+    return [_plain(item, argument, numbers) for item in value]
+
+
+@_plain.register(dict)
+def _dict(value, argument: str, numbers: dict[int, int]) -> dict:
+    return {"dict": {name: _plain(item, argument, numbers) for name, item in value.items()}}
+
+
+@_plain.register(tf.DType)
+def _dtype(value, argument: str, numbers: dict[int, int]) -> dict:
+    return {"dtype": value.name}
+
+
+@_plain.register(tf.Tensor | np.ndarray | np.generic)
+def _tensor(value, argument: str, numbers: dict[int, int]) -> dict:
+    return keras.saving.serialize_keras_object(tf.convert_to_tensor(value))
+
+
+@_plain.register(tf.Variable)
+def _variable(value, argument: str, numbers: dict[int, int]) -> dict:
+    return {
+        "variable": numbers.setdefault(id(value), len(numbers)),
+        "value": keras.saving.serialize_keras_object(tf.convert_to_tensor(value)),
+        "trainable": value.trainable,
+    }
+
+
+@_plain.register(tfp.util.DeferredTensor)
+def _deferred(value, argument: str, numbers: dict[int, int]) -> dict:
+    # A bijector's `forward`, unless it is a function.
+    bijector = getattr(value.transform_fn, "__self__", value.transform_fn)
+    return {
+        "deferred": _plain(value.pretransformed_input, argument, numbers),
+        "bijector": _plain(bijector, argument, numbers),
+    }
 
 
 def _public_class(value) -> tuple[str, type | None]:
