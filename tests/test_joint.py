@@ -135,7 +135,7 @@ def structure(request):
 
 
 @pytest.mark.parametrize("name", mostly_slow(OBJECTIVES, "elbo"))
-@pytest.mark.rows(3)
+@pytest.mark.rows(3, 6)
 def test_every_structure_trains_with_every_kind_of_objective(structure, name):
     make, data = structure
     vae = make(objective=type(OBJECTIVES[name]).from_config(OBJECTIVES[name].get_config()))
@@ -152,6 +152,7 @@ def test_every_structure_trains_with_every_kind_of_objective(structure, name):
 @pytest.mark.parametrize("name", STRUCTURES)
 # The data are noise, there is little to encode.
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")
+@pytest.mark.rows(0, 1)
 def test_saving_xla_and_what_is_computed_from_a_model(name, tmp_path):
     make, data = STRUCTURES[name]
     vae = make()

@@ -116,12 +116,14 @@ SMALLEST = ["--epochs", 1, "--latent-size", 2, "--hidden-size", 8, "--batch-size
         ),
     ],
 )
+@pytest.mark.rows(0, 1)
 def test_other_models(name, training, judging, expected):
     assert invoke("train", "--run", name, *training, *SMALLEST, *FEW)[0] == 0
     assert expected <= judged(name, *judging).keys()
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_disentanglement_of_shapes():
     assert invoke("train", "--run", "shapes", "--dataset", "shapes", *SMALLEST[:-2], *FEW)[0] == 0
     factors = "shape,scale,orientation,pos_x,pos_y"

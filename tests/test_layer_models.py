@@ -76,6 +76,7 @@ def test_training(case):
 
 @pytest.mark.slow
 @rows(is_first)
+@pytest.mark.rows(0, 8)
 def test_saved_models_give_the_same_values(case, tmp_path):
     model = case.model()
     expected = model(X).numpy()

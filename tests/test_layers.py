@@ -102,6 +102,7 @@ def test_shapes(case):
 
 @pytest.mark.slow
 @rows()
+@pytest.mark.rows(0, 10)
 def test_batch_of_unknown_size_with_xla(case):
     """Without XLA where the layer says so; each class is compiled once."""
     layer, params = case.make("sample"), case.params(2, 3)

@@ -80,6 +80,7 @@ def test_layers_and_models_need_tensorflow_keras_and_tfp_only(tmp_path):
 @pytest.mark.parametrize(
     "name", ["command line", *(pytest.param(n, marks=pytest.mark.slow) for n in [*USES][:-1])]
 )
+@pytest.mark.rows(0, 2)
 def test_other_uses_say_what_to_install(name, tmp_path):
     code, message = USES[name]
     result = run(code, tmp_path)

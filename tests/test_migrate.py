@@ -54,6 +54,7 @@ def test_the_share_of_programs_that_run():
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_the_originals_run_on_tf_keras(tmp_path):
     code = "import warnings; warnings.simplefilter('ignore')\n" + "\n".join(
         f"exec(compile({program.text!r}, {name!r}, 'exec'), {{'__name__': '__main__'}})"

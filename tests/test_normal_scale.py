@@ -118,6 +118,7 @@ def test_a_vae_knows_when_it_trains(digits):
     ],
     ids=["elbo", "dreg", "stl"],
 )
+@pytest.mark.rows(0, 2)
 def test_after_training_the_scale_is_that_of_the_errors(digits, objective, jit_compile):
     vae, x = (
         sigma_vae(type(objective).from_config(objective.get_config()), jit_compile=jit_compile),

@@ -91,6 +91,7 @@ def fresh(objective):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ROWS)
+@pytest.mark.rows(0, 8)
 def test_shapes_config_and_xla(objective):
     def terms(objective):
         return objective.terms(
@@ -111,7 +112,7 @@ def test_shapes_config_and_xla(objective):
 
 
 @pytest.mark.parametrize("objective", EACH_THIRD)
-@pytest.mark.rows(3)
+@pytest.mark.rows(3, 4)
 def test_keras_file_round_trip_and_one_training_step(objective, digits, tmp_path):
     posterior = tfpl.Deterministic if objective.takes_points else tfpl.MultivariateNormalDiag
     vae = make_vae(

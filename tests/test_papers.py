@@ -81,6 +81,7 @@ def test_dreg(smoke, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_sigma_vae(smoke, tmp_path):
     """The learned scale beats a fixed one, also when that is mended after training."""
     results = smoke("sigma_vae")
@@ -101,6 +102,7 @@ def test_miwae(smoke):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_vamp_prior(smoke, tmp_path):
     """At equal networks and epochs, learned pseudo-inputs give a better likelihood."""
     results = smoke("vamp_prior")

@@ -111,6 +111,7 @@ XLA = pytest.param("xla", marks=[pytest.mark.xla, pytest.mark.slow])
 
 @pytest.mark.parametrize("mode", ["eager", "function", XLA])
 @pytest.mark.parametrize("name", mostly_slow(MODELS, "flow posterior"))
+@pytest.mark.rows(2, 5)
 def test_no_tape_sees_weights_and_gradients_reach_x(name, mode):
     vae = make(name)
     x = tf.constant(X)
@@ -212,7 +213,7 @@ PROGRAMS = {"surrogate": fit_surrogate, "minimize": find_code, "mcmc": walk}
     "name",
     mostly_slow(("normal", "flow posterior", "coupling prior", "conditional"), "coupling prior"),
 )
-@pytest.mark.rows(1)
+@pytest.mark.rows(1, 4)
 def test_optimizers_of_tfp_leave_the_model_alone(name, program, jit):
     vae = make(name)
     before = [np.array(weight) for weight in vae.weights]

@@ -167,7 +167,7 @@ def test_draws_follow_the_density(case):
 @pytest.mark.parametrize(
     "case", mostly_slow(CASES, "StandardNormal", "NormalMixture", "Codes"), indirect=True
 )
-@pytest.mark.rows(2)
+@pytest.mark.rows(2, 4)
 def test_training_saving_and_serving(case, digits, tmp_path):
     vae, num_weights = case
     networks_weights = len(vae.encoder.trainable_weights) + len(vae.decoder.trainable_weights)

@@ -140,6 +140,7 @@ def exact_cardioid_log_prob(x, y):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CARDIOID)
+@pytest.mark.rows(0, 1)
 def test_mixture_density_networks(name, random):
     layer, params_size = CARDIOID[name]
     x, y = cardioid(random)
@@ -169,6 +170,7 @@ DIVERGENCES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("divergence", "use_exact_kl"), DIVERGENCES.values(), ids=DIVERGENCES)
+@pytest.mark.rows(0, 1)
 def test_variational_inference_finds_the_exact_posterior(divergence, use_exact_kl, random):
     """Known model z ~ N(0, 1), x|z ~ N(2 z, 0.5): then -ELBO at the optimum is -log p(x), and q(z|x) is p(z|x)."""
     x = 2.0 * random.normal(size=(2000, 1)) + 0.5 * random.normal(size=(2000, 1))

@@ -260,6 +260,7 @@ def negative_log_likelihood(y, distribution):
     ],
     ids=str,
 )
+@pytest.mark.rows(1, 1)
 def test_a_model_trains_saves_and_is_served(case, policy, tmp_path):
     keras.utils.set_random_seed(0)
     x, dtype = case.x(64), keras.DTypePolicy(policy)

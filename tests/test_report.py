@@ -456,15 +456,10 @@ KINDS = {
 }
 
 
-# The rows that CI runs.
-SHORT = ("two dimensions", "codes", "table", "texts")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-def test_kinds_of_runs(name, tmp_path, monkeypatch, full):
-    if not (full or name in SHORT):
-        pytest.skip("one of many rows: in `make test-all`")
+@pytest.mark.rows(0, 3)
+def test_kinds_of_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options, make, left_out = KINDS[name]
     if make is not None:

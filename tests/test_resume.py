@@ -51,7 +51,7 @@ CASES = {
 @pytest.mark.parametrize(
     "name", mostly_slow(CASES, "plain", "a condition", "running means of codes")
 )
-@pytest.mark.rows(2)
+@pytest.mark.rows(2, 4)
 def test_interrupted_equals_uninterrupted_bit_for_bit(name, digits, tmp_path):
     def fit(vae, first, last):
         vae.fit(data, batch_size=20, shuffle=False, initial_epoch=first, epochs=last, verbose=0)

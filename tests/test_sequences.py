@@ -298,6 +298,7 @@ def test_log_prob_is_that_of_quadrature():
 @pytest.mark.xla
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 @pytest.mark.parametrize("pair", mostly_slow(PAIRS, "conv, causal conv"))
+@pytest.mark.rows(1, 1)
 def test_training_learns_and_is_saved(pair, tmp_path):
     encoder, kind = pair.split(", ")
     vae = make_vae(kind, encoder)
@@ -339,6 +340,7 @@ def test_gradients_flow_to_z_but_not_to_weights(kind):
 @pytest.mark.verified
 @pytest.mark.parametrize("kind", mostly_slow(["causal conv", "gru", "independent"], "causal conv"))
 @pytest.mark.slow
+@pytest.mark.rows(0, 2)
 def test_served_models_answer_as_live_ones(kind, tmp_path):
     tokens = Vocabulary(["a", "b"])
     vae = make_vae(kind, num_tokens=len(tokens), vocabulary=tokens)

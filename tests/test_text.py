@@ -194,6 +194,7 @@ NETWORKS = {
     "name", ["causal-conv", *(pytest.param(n, marks=pytest.mark.slow) for n in [*NETWORKS][1:])]
 )
 @pytest.mark.slow
+@pytest.mark.rows(0, 1)
 def test_the_command_line_trains_on_texts(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("lines.txt").write_text("\n".join(LINES))

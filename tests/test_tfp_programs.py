@@ -75,6 +75,7 @@ def test_regression(picture, full):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_disentangled_sequential_vae(picture):
     """The shape is in f; the direction is in z more than in f; no bound is below the entropy."""
     results = run("disentangled_sequential_vae", picture, steps=300)
@@ -109,6 +110,7 @@ def test_bayesian_neural_network(picture):
 
 @pytest.mark.slow
 @pytest.mark.fashion_mnist
+@pytest.mark.full
 def test_convolutional_bayesian_network(picture):
     """Where draws of the weights disagree, the network is wrong more often."""
     results = run(
