@@ -24,11 +24,9 @@ def test_variational_autoencoder(tmp_path):
     assert (tmp_path / "vae.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.mnist
-def test_variational_autoencoder_on_mnist(full):
-    if not full:
-        pytest.skip("a minute of convolutions: in `make test-all`")
+def test_variational_autoencoder_on_mnist():
     results = load_example("variational_autoencoder").main("mnist", epochs=1, batch_size=200)
     check_images(results, gain=50.0)
 

@@ -56,10 +56,8 @@ def test_masked_autoregressive_flow(picture):
     assert results["entropy"] < flow < normal - 0.2
 
 
-@pytest.mark.slow
-def test_regression(picture, full):
-    if not full:
-        pytest.skip("its lines need all steps, a minute: in `make test-all`")
+@pytest.mark.full
+def test_regression(picture):
     found, expected = split(run("regression", picture))
     for name in ("1 slope", "1 intercept", "3 mean of the slope", "3 mean of the intercept"):
         assert found[name] == pytest.approx(expected[name], rel=0.01), name
