@@ -86,7 +86,8 @@ def test_missing_pixels(tmp_path, full):
     results = load_example("missing_pixels").main(
         "digits", tmp_path / "rows.png", num_samples=100, **lengths
     )
-    assert results["NLL, trained on halves"] < results["NLL, trained on whole images"] + 20.0
+    gap = results["NLL, trained on halves"] - results["NLL, trained on whole images"]
+    assert gap < (20.0 if full else 40.0)
     errors = [
         results[f"RMSE, {name}"]
         for name in ("impute", "mean of the pixel", "sample from the prior")
@@ -97,6 +98,7 @@ def test_missing_pixels(tmp_path, full):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 def test_number_words(full):
     example = load_example("number_words")
     for number, words in (
