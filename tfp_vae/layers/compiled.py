@@ -71,7 +71,16 @@ class CompiledDistribution:
         # A layer takes no symbolic tensors, or tensors do not determine the distribution.
         except Exception:
             return self.function
-        return lambda data: with_parameters(made[-1], compiled(data))
+        graphs: dict[tuple, Callable] = {}
+
+        def made_by(data):
+            # To find the graph of these shapes takes TensorFlow as long as to run a small one.
+            shapes = tuple(leaf.shape for leaf in tf.nest.flatten(data))
+            if shapes not in graphs:
+                graphs[shapes] = compiled.get_concrete_function(data)
+            return with_parameters(made[-1], graphs[shapes](data))
+
+        return made_by
 
 
 def parameters_of(distribution: tfd.Distribution) -> dict[str, Any]:

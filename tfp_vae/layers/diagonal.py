@@ -47,7 +47,8 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
     ):
         parameters = dict(locals())
         del parameters["self"]
-        self._arguments = parameters
+        # TensorFlow would wrap a plain attribute to track it, as long as the rest takes.
+        self._arguments = self._no_dependency(parameters)
         self._graph = current_graph()
         self._is_plain = not (validate_args or experimental_use_kahan_sum) and _are_plain(
             loc, scale_diag

@@ -169,7 +169,7 @@ def _expect_possible(likelihood: tfd.Distribution, x) -> None:
     if x is None:
         return  # no value of it is observed
     x = np.asarray(x)
-    event_shape = tuple(likelihood.event_shape)
+    event_shape = _event_shape(likelihood)
     if not x.size:
         raise ValueError(
             f"The data set is empty: x has shape {x.shape}. Expected at least one example."
@@ -198,6 +198,12 @@ def _expect_possible(likelihood: tfd.Distribution, x) -> None:
             f"[{x.min():g}, {x.max():g}]{between}. {values.advice}, or choose another likelihood. "
             f"Row {_first(values.include, x)} is the first such example."
         )
+
+
+@functools.lru_cache(maxsize=8)
+def _event_shape(likelihood: tfd.Distribution) -> tuple[int, ...]:
+    """Return an event shape, kept for the few likelihoods that are asked in each call."""
+    return tuple(likelihood.event_shape)
 
 
 def _first(is_good: Callable, x: np.ndarray) -> int:
