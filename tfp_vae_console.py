@@ -487,6 +487,38 @@ def report(
     _cli().write_report(runs or [], output, seed)
 
 
+@app.command(short_help="Explore a model in the browser.")
+def explore(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Run folder, .keras file, SavedModel, or the address of a model on a server, such as "
+            "http://localhost:8501/v1/models/digits or grpc://localhost:8500/digits; default: the "
+            "newest run under runs/."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Data to use; default: the run's own, and of a SavedModel or a server draws from the model."
+        ),
+    ] = None,
+    condition: ConditionName = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Whether to open the page.")
+    ] = True,
+    seed: Seed = 0,
+) -> None:
+    """Explore a model in the browser: sliders, a map of the test set, paths, your own examples.
+
+    Only this computer can open the page. Ctrl-C ends it.
+    """
+    _cli().explore(model, dataset, condition, port=port, browser=browser, seed=seed)
+
+
 @app.command("list", short_help="List what the options of train can name.")
 def list_members(
     kind: Annotated[

@@ -13,6 +13,7 @@ from tfp_vae.checks import one_of
 from tfp_vae.cli import judging, served
 from tfp_vae.cli.build import build
 from tfp_vae.cli.catalogue import members
+from tfp_vae.cli.explore import explore
 from tfp_vae.cli.html import write_report
 from tfp_vae.cli.migrate import migrate
 from tfp_vae.cli.names import parse_condition, parse_likelihood
@@ -276,6 +277,7 @@ __all__ = [
     "Run",
     "build",
     "evaluate",
+    "explore",
     "export",
     "impute",
     "list_members",

@@ -18,6 +18,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from tfp_vae import datasets, evaluation, plots, serving
+from tfp_vae.batch import num_examples
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.runs import Run, written_whole
 from tfp_vae.cli.texts import texts
@@ -185,6 +186,23 @@ def conditions_to_draw(splits: datasets.Splits) -> tuple:
         else splits.conditions[:6]
     )
     return rows, rows[0]
+
+
+def labels_of(
+    splits: datasets.Splits, source: str, condition: str | None
+) -> tuple[str, np.ndarray] | None:
+    """Return the name and the values of the label of each test example, if there is one: the
+    condition, or else what the data call their label.
+    """
+    name = condition or "label"
+    if splits.conditions is not None:
+        values = splits.test["condition"]
+    else:
+        try:
+            values = datasets.labels(source, name)[2][:, 0]
+        except ValueError:  # the data have none
+            return None
+    return (name, values) if values.ndim == 1 and len(values) == num_examples(splits.test) else None
 
 
 def table(metrics: dict, title: str) -> rich.table.Table:

@@ -22,27 +22,7 @@ def evaluate(
         ValueError: if the data or their condition are not named, or do not suit the model.
     """
     served = serving.load(model)
-    if dataset is None:
-        raise ValueError(
-            f"{model} is a SavedModel, which does not know its data. Name them with --dataset."
-        )
-    if served.condition is not None and condition is None:
-        raise ValueError(
-            f"{model} is conditional. Name what it is conditional on with --condition, as in "
-            "training."
-        )
-    if served.condition is None and condition is not None:
-        raise ValueError(f"{model} is not conditional. Leave out --condition.")
-    told = served.description
-    # It is None in older versions; then the likelihood is the one that suits the data.
-    likelihood = told.get("likelihood_layer")
-    splits = datasets.load(
-        dataset,
-        condition=condition,
-        likelihood=likelihood,
-        missing=told.get("missing", False),
-        **served.of_texts,
-    )
+    splits = load_data(served, str(model), dataset, condition)
     number = num_examples(splits.test)
     table = rich.table.Table(title=f"{splits.name}: {number} test examples, answers of {model}")
     table.add_column("quantity")
@@ -50,6 +30,37 @@ def evaluate(
     for quantity, value in _quantities(served, splits.test, batch_size).items():
         table.add_row(quantity, value)
     return table
+
+
+def load_data(
+    served: serving.ServedVAE, source: str, dataset: str | None, condition: str | None
+) -> datasets.Splits:
+    """Load data that a served model takes.
+
+    Raises:
+        ValueError: if the data or their condition are not named, or do not suit the model.
+    """
+    if dataset is None:
+        raise ValueError(
+            f"{source} is a SavedModel, which does not know its data. Name them with --dataset."
+        )
+    if served.condition is not None and condition is None:
+        raise ValueError(
+            f"{source} is conditional. Name what it is conditional on with --condition, as in "
+            "training."
+        )
+    if served.condition is None and condition is not None:
+        raise ValueError(f"{source} is not conditional. Leave out --condition.")
+    told = served.description
+    # It is None in older versions; then the likelihood is the one that suits the data.
+    likelihood = told.get("likelihood_layer")
+    return datasets.load(
+        dataset,
+        condition=condition,
+        likelihood=likelihood,
+        missing=told.get("missing", False),
+        **served.of_texts,
+    )
 
 
 def _quantities(served: serving.ServedVAE, x: Any, batch_size: int) -> dict[str, str]:

@@ -118,7 +118,7 @@ class ServedVAE(Surface):
     @tf.autograph.experimental.do_not_convert
     def reconstruction(self, x):
         """Return the results of `reconstruct` as tensors."""
-        return self._statistic("mean", self.x, self._of_rows("reconstruct", x))
+        return self.statistic("mean", self.x, self._of_rows("reconstruct", x))
 
     def rows_of_samples(
         self, seeds: tf.Tensor, condition, prior: tfd.Distribution | None, draws: bool
@@ -213,7 +213,8 @@ class ServedVAE(Surface):
             "condition", tuple(shape), tf.as_dtype(dtype), self.description.get("num_labels")
         )
 
-    def _statistic(self, name: str, variable: Quantity, outputs: Mapping):
+    def statistic(self, name: str, variable: Quantity, outputs: Mapping):
+        """Return a statistic, such as "mean", of x or z from the outputs of a signature."""
         prefix = "{}_" if variable.has_parts else ""
         return variable.whole(
             {part: outputs[prefix.format(part) + name] for part in variable.shapes}
@@ -299,7 +300,7 @@ class AskedDistribution(tfd.Distribution):
     def _mean(self):
         signature = {"posterior": "encode", "likelihood": "decode"}[self._role]
         outputs = self._served.ask(signature, **self._data)
-        mean = self._served._statistic("mean", self._quantity, outputs)
+        mean = self._served.statistic("mean", self._quantity, outputs)
         return self._with_axes(self._quantity.parts(mean), self._lead)
 
     def greedy(self) -> tf.Tensor:

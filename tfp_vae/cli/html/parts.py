@@ -19,6 +19,7 @@ from tfp_vae.cli.html.subject import Subject, at
 from tfp_vae.cli.report import quote
 from tfp_vae.evaluation.latents import ACTIVE_VARIANCE
 from tfp_vae.layers.vector_quantized import is_quantized
+from tfp_vae.surface import Surface
 from tfp_vae.version import __version__
 from tfp_vae_console import Options
 
@@ -283,7 +284,7 @@ def train_command(options: Options) -> str:
     return shlex.join(words)
 
 
-def dimension_names(vae) -> list[str]:
+def dimension_names(vae: Surface) -> list[str]:
     """Return the names of all dimensions of z, as they are concatenated in codes."""
     return [
         f"{name} {place}" if vae.z.has_parts else f"{name}{place}"
@@ -292,7 +293,7 @@ def dimension_names(vae) -> list[str]:
     ]
 
 
-def _sizes(vae) -> dict[str, int]:
+def _sizes(vae: Surface) -> dict[str, int]:
     return {name: int(np.prod(shape)) for name, shape in vae.z.shapes.items()}
 
 

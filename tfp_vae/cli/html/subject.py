@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import datasets, evaluation
+from tfp_vae import evaluation
 from tfp_vae.batch import cut, num_examples
 from tfp_vae.cli.html.media import Medium, medium_of
-from tfp_vae.cli.report import conditions_to_draw, judge, load_data
+from tfp_vae.cli.report import conditions_to_draw, judge, labels_of, load_data
 from tfp_vae.cli.runs import Run, open_vae
 
 # Draws for each example in the errors of the NLL: an error varies little with them.
@@ -121,15 +121,7 @@ class Subject:
         """The name and the values of the label of each test example: the condition, or else what
         the data call their label.
         """
-        name = self.options.condition or "label"
-        if self.vae.is_conditional:
-            values = self.test["condition"]
-        else:
-            try:
-                values = datasets.labels(self.options.dataset, name)[2][:, 0]
-            except ValueError:  # the data have none
-                return None
-        return (name, values) if values.ndim == 1 and len(values) == self.num_test else None
+        return labels_of(self.splits, self.options.dataset, self.options.condition)
 
 
 def at(data, rows: np.ndarray):

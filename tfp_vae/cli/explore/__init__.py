@@ -1,0 +1,48 @@
+"""`tfp-vae explore`: a page in the browser to turn the latents of a model and see what happens.
+
+The page is plain HTML on the standard library's server. Panel and Gradio bring dozens of packages
+and their own widgets, none of which draws on an image of 8 x 8 values, drags between two points or
+is loaded from nowhere but this process without being rebuilt; what is left to write by hand here is
+a few hundred lines that the browser has known for years.
+"""
+
+import threading
+import webbrowser
+
+from rich.markup import escape
+
+from tfp_vae.cli.explore.models import open_explorer
+from tfp_vae.cli.explore.server import Server
+from tfp_vae.cli.report import console
+
+
+def explore(
+    model: str | None,
+    dataset: str | None,
+    condition: str | None,
+    *,
+    port: int,
+    browser: bool,
+    seed: int,
+) -> None:
+    """Serve the page of a model until Ctrl-C, and open it in the browser.
+
+    Raises:
+        ValueError: if the model, its data or the port cannot be used.
+    """
+    explorer = open_explorer(model, dataset, condition, seed)
+    with Server(explorer, port) as server:
+        console.print(
+            f"Explore {escape(explorer.name)} at {escape(server.address)}\n"
+            "Only this computer can open it. Ctrl-C ends it."
+        )
+        if browser:
+            # In a thread, as a browser in the terminal would keep this one.
+            threading.Thread(target=webbrowser.open, args=[server.address], daemon=True).start()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.print("\nEnded.")
+
+
+__all__ = ["explore"]

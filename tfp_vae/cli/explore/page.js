@@ -1,0 +1,689 @@
+"use strict";
+// The page of `tfp-vae explore`: it asks the server that it comes from, and nobody else.
+
+const $ = (id) => document.getElementById(id);
+const COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"];
+const FEW_SLIDERS = 8;
+const STEPS = 9;
+const NEAR = 18; // pixels from a point that still mean this point
+const HOLE = [176, 196, 222]; // colour of missing pixels
+
+let model; // what the server says of the model
+let x = []; // what is edited, a value for each view
+let editors = []; // a function for each view that shows a value in its editor
+let z = []; // where the sliders stand
+let posterior = null; // mean and standard deviation of q(z|x)
+let condition = null;
+let place = 0; // the chosen example; null if x is none of them
+let ends = null; // codes of the two ends of the path
+let draw = 0; // seed of the next draw from the prior
+
+// Small helpers
+
+function make(tag, properties = {}, ...children) {
+  const { attributes = {}, ...own } = properties;
+  const element = Object.assign(document.createElement(tag), own);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const shown = (value) => (value === null ? "missing" : String(Number(value.toPrecision(4))));
+const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+const textOf = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+
+async function ask(name, question) {
+  const start = performance.now();
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) };
+  let answer;
+  try {
+    answer = await fetch(name, question === undefined ? {} : options);
+  } catch {
+    throw new Error("The program that serves this page has ended. Start tfp-vae explore again.");
+  }
+  const content = await answer.json();
+  if (!answer.ok) throw new Error(content.error);
+  $("time").textContent = `Answered in ${(performance.now() - start).toFixed(0)} ms.`;
+  return content;
+}
+
+// One question of a kind at a time; of those that come meanwhile, the last one is asked.
+function latest(run) {
+  let isBusy = false;
+  let waiting = null;
+  return async function call(...given) {
+    if (isBusy) {
+      waiting = given;
+      return;
+    }
+    isBusy = true;
+    try {
+      await run(...given);
+      $("error").hidden = true;
+    } catch (error) {
+      $("error").textContent = error.message;
+      $("error").hidden = false;
+    }
+    isBusy = false;
+    if (waiting) {
+      const next = waiting;
+      waiting = null;
+      await call(...next);
+    }
+  };
+}
+
+// Views: how a value is shown, edited, and shown in steps
+
+function paint(canvas, view, value) {
+  canvas.width = view.width;
+  canvas.height = view.height;
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(view.width, view.height);
+  const pixels = bytesOf(value.pixels);
+  for (let place = 0; place < view.width * view.height; place++) {
+    for (let channel = 0; channel < 3; channel++) {
+      image.data[4 * place + channel] = pixels[view.channels * place + (view.channels === 3 ? channel : 0)];
+    }
+    image.data[4 * place + 3] = 255;
+  }
+  for (const hole of value.holes || []) image.data.set(HOLE, 4 * Math.floor(hole / view.channels));
+  context.putImageData(image, 0, 0);
+}
+
+const PictureView = {
+  show(view, value, label) {
+    const canvas = make("canvas", { attributes: { role: "img", "aria-label": label } });
+    paint(canvas, view, value);
+    return make("div", { className: "picture" }, canvas);
+  },
+
+  edit(view, change) {
+    const label = `Drawing of ${view.height} by ${view.width} pixels`;
+    const attributes = { role: "application", "aria-label": label, "aria-describedby": "edit-help", tabindex: "0" };
+    const canvas = make("canvas", { attributes });
+    const cursor = make("div", { className: "cursor" });
+    let pixels = new Uint8Array(view.height * view.width * view.channels);
+    let row = Math.floor(view.height / 2);
+    let column = Math.floor(view.width / 2);
+    let last = null;
+
+    const show = (value) => {
+      if (last) return; // a drawing goes on
+      pixels = bytesOf(value.pixels);
+      paint(canvas, view, value);
+    };
+    const send = () => {
+      const value = { pixels: textOf(pixels) };
+      paint(canvas, view, value);
+      change(value);
+    };
+    const ink = () => {
+      if (view.channels === 1) return [Number($("ink").value)];
+      return [1, 3, 5].map((start) => parseInt($("colour").value.slice(start, start + 2), 16));
+    };
+    const dab = (y, x, radius, colour) => {
+      for (let i = Math.max(0, Math.floor(y - radius - 1)); i <= Math.min(view.height - 1, y + radius + 1); i++) {
+        for (let j = Math.max(0, Math.floor(x - radius - 1)); j <= Math.min(view.width - 1, x + radius + 1); j++) {
+          const weight = clamp(radius + 0.5 - Math.hypot(i + 0.5 - y, j + 0.5 - x), 0, 1);
+          for (let channel = 0; channel < view.channels; channel++) {
+            const at = (i * view.width + j) * view.channels + channel;
+            pixels[at] = Math.round(pixels[at] + (colour[channel] - pixels[at]) * weight);
+          }
+        }
+      }
+    };
+    const where = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return [((event.clientY - box.top) / box.height) * view.height, ((event.clientX - box.left) / box.width) * view.width];
+    };
+    const move = (event) => {
+      const [y, x] = where(event);
+      const [fromY, fromX] = last.length ? last : [y, x];
+      const steps = Math.ceil(2 * Math.hypot(y - fromY, x - fromX)) + 1;
+      for (let step = 1; step <= steps; step++) {
+        const share = step / steps;
+        dab(fromY + share * (y - fromY), fromX + share * (x - fromX), Number($("brush").value), ink());
+      }
+      last = [y, x];
+      send();
+    };
+    const stop = () => {
+      if (last) send();
+      last = null;
+    };
+    const mark = () => {
+      Object.assign(cursor.style, {
+        left: `${(100 * column) / view.width}%`, top: `${(100 * row) / view.height}%`,
+        width: `${100 / view.width}%`, height: `${100 / view.height}%`,
+      });
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture?.(event.pointerId);
+      last = [];
+      move(event);
+    });
+    canvas.addEventListener("pointermove", (event) => last && move(event));
+    canvas.addEventListener("pointerup", stop);
+    canvas.addEventListener("pointercancel", stop);
+    canvas.addEventListener("keydown", (event) => {
+      const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+      const is = (...keys) => keys.includes(event.key);
+      if (!(event.key in moves) && !is(" ", "Enter", "Delete", "Backspace")) return;
+      event.preventDefault();
+      if (event.key in moves) {
+        row = clamp(row + moves[event.key][0], 0, view.height - 1);
+        column = clamp(column + moves[event.key][1], 0, view.width - 1);
+        mark();
+        $("status").textContent = `Row ${row + 1}, column ${column + 1}: ${pixels[(row * view.width + column) * view.channels]} of 255.`;
+        return;
+      }
+      const colour = is(" ", "Enter") ? ink() : Array(view.channels).fill(0);
+      pixels.set(colour, (row * view.width + column) * view.channels);
+      send();
+    });
+    mark();
+    return { element: make("div", { className: "picture editable" }, canvas, cursor), show };
+  },
+
+  steps(view, values, labels) {
+    const figures = values.map((value, step) =>
+      make("figure", {}, PictureView.show(view, value, `${view.name}, ${labels[step]}`), make("figcaption", { textContent: labels[step] })));
+    return make("div", { className: "steps" }, ...figures);
+  },
+
+  help: "Draw with the pointer. With the keyboard, arrows move, the space bar paints, Delete erases.",
+};
+
+const TextView = {
+  show: (view, value) => make("p", { className: "text", textContent: value || "(empty)" }),
+
+  edit(view, change) {
+    const attributes = { "aria-label": "Text to encode", "aria-describedby": "edit-help" };
+    const area = make("textarea", { spellcheck: false, attributes });
+    area.addEventListener("input", () => change(area.value));
+    const show = (value) => {
+      if (document.activeElement !== area) area.value = value;
+    };
+    return { element: area, show };
+  },
+
+  steps: (view, values) => make("ol", { className: "lines" }, ...values.map((value) => make("li", { textContent: value || "(empty)" }))),
+
+  help: "Change the text to see what becomes of it; only tokens that the model knows are taken.",
+};
+
+const NumbersView = {
+  show(view, values) {
+    const rows = view.fields.map((field, at) =>
+      make("tr", {}, make("th", { scope: "row", textContent: field.title }), make("td", { textContent: shown(values[at]) })));
+    return make("table", {}, make("tbody", {}, ...rows));
+  },
+
+  edit(view, change) {
+    const inputs = view.fields.map((field) => {
+      const input = make("input", { type: "number", step: field.whole ? "1" : "any", placeholder: view.missing ? "missing" : "" });
+      input.setAttribute("aria-label", `${field.title}, from ${field.low} to ${field.high} in the examples`);
+      return input;
+    });
+    const read = () => inputs.map((input) => (input.value === "" ? null : Number(input.value)));
+    const rows = inputs.map((input, at) => {
+      input.addEventListener("input", () => {
+        const values = read();
+        if (view.missing || !values.includes(null)) change(values);
+      });
+      return make("tr", {}, make("th", { scope: "row", textContent: view.fields[at].title }), make("td", {}, input));
+    });
+    const show = (values) => {
+      inputs.forEach((input, at) => {
+        if (document.activeElement !== input) input.value = values[at] ?? "";
+      });
+    };
+    return { element: make("table", {}, make("tbody", {}, ...rows)), show };
+  },
+
+  steps(view, values, labels) {
+    const head = make("tr", {}, make("td"), ...labels.map((label) => make("th", { scope: "col", textContent: label })));
+    const rows = view.fields.map((field, at) =>
+      make("tr", {}, make("th", { scope: "row", textContent: field.title }), ...values.map((value) => make("td", { textContent: shown(value[at]) }))));
+    return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
+  },
+
+  help: "Change the numbers to see what becomes of them.",
+};
+
+const CurveView = {
+  show(view, values, label) {
+    const low = Math.min(...view.fields.map((field) => field.low));
+    const high = Math.max(...view.fields.map((field) => field.high));
+    const name = "http://www.w3.org/2000/svg";
+    const svg = document.createElementNS(name, "svg");
+    const path = document.createElementNS(name, "path");
+    const up = (value) => 97 - (94 * (value - low)) / (high - low || 1);
+    const known = values.map((value, at) => [(100 * at) / (values.length - 1), value]).filter(([, value]) => value !== null);
+    path.setAttribute("d", known.map(([at, value], first) => `${first ? "L" : "M"}${at.toFixed(2)} ${up(value).toFixed(2)}`).join(" "));
+    for (const [key, value] of Object.entries({ class: "curve", viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": label })) {
+      svg.setAttribute(key, value);
+    }
+    svg.append(path);
+    return svg;
+  },
+  edit(view) {
+    const holder = make("div");
+    return { element: holder, show: (values) => holder.replaceChildren(CurveView.show(view, values, "x")) };
+  },
+  steps(view, values, labels) {
+    const figures = values.map((value, step) => make("figure", {}, CurveView.show(view, value, labels[step]), make("figcaption", { textContent: labels[step] })));
+    return make("div", { className: "steps" }, ...figures);
+  },
+  help: "",
+};
+
+const kindOf = (view) => (view.is_curve ? CurveView : { picture: PictureView, text: TextView, numbers: NumbersView }[view.kind]);
+
+function showIn(holder, values, label) {
+  holder.replaceChildren(...model.views.map((view, at) => kindOf(view).show(view, values[at], label)));
+}
+
+// What the server is asked, and where its answers go
+
+const chooseExample = latest(async (number) => {
+  place = clamp(Math.round(number) || 0, 0, model.points.length - 1);
+  $("place").value = place;
+  const seen = await ask("example", { place });
+  takeSeen(seen);
+  const label = model.labels ? `, ${model.label} ${shown(model.labels[place])}` : "";
+  say(`Example ${place}${label}`, seen);
+});
+
+const encode = latest(async () => {
+  place = null;
+  const seen = await ask("encode", { x, condition });
+  takeSeen(seen);
+  say("Your own x", seen);
+});
+
+const decode = latest(async () => {
+  showIn($("decoded"), (await ask("decode", { z: [z], condition })).x[0], "p(x|z) at the sliders");
+});
+
+const drawFromPrior = latest(async () => {
+  const drawn = await ask("sample", { seed: draw, condition });
+  draw += 1;
+  moveTo(drawn.z);
+  $("status").textContent = "The sliders stand at a draw from the prior.";
+});
+
+const choosePath = latest(async () => {
+  const [from, to] = await Promise.all(["from", "to"].map((id) => ask("example", { place: Number($(id).value) })));
+  ends = { from: from.z, to: to.z, condition: from.condition };
+  const steps = Array.from({ length: STEPS }, (_, step) => between(step / (STEPS - 1)));
+  const decoded = (await ask("decode", { z: steps, condition: from.condition })).x;
+  const labels = steps.map((_, step) => (step === 0 ? "from" : step === STEPS - 1 ? "to" : `${step} of ${STEPS - 1}`));
+  const rows = model.views.map((view, at) => kindOf(view).steps(view, decoded.map((values) => values[at]), labels));
+  $("path").replaceChildren(...rows);
+  drawMap();
+});
+
+function takeSeen(seen) {
+  x = seen.x;
+  x.forEach((value, at) => editors[at].show(value));
+  if (seen.condition) setCondition(seen.condition);
+  showIn($("reconstruction"), seen.reconstruction, "Reconstruction");
+  showIn($("decoded"), seen.reconstruction, "p(x|z) at the sliders");
+  posterior = { mean: seen.z, stddev: seen.stddev };
+  z = [...seen.z];
+  showScore(seen);
+  showSliders();
+  drawMap();
+}
+
+function showScore(seen) {
+  const titles = { elbo: "-ELBO", log_likelihood: "-log-likelihood", kl: "KL" };
+  const rows = Object.entries(titles).filter(([name]) => name in seen.score).map(([name, title]) => {
+    const value = seen.score[name];
+    return [title, value === null ? "infinite" : `${(name === "kl" ? value : -value).toFixed(2)} nats`];
+  });
+  $("score").replaceChildren(...rows.map(([title, value]) => make("div", {}, make("dt", { textContent: title }), make("dd", { textContent: value }))));
+}
+
+function say(what, seen) {
+  const [title, value] = $("score").firstChild.children;
+  const share = `better than ${(100 * seen.better_than).toFixed(0)}% of the examples`;
+  $("status").textContent = `${what}: ${title.textContent} ${value.textContent}, ${share}.`;
+}
+
+function moveTo(code) {
+  z = [...code];
+  showSliders();
+  drawMap();
+  decode();
+}
+
+const between = (share) => ends.from.map((value, at) => value + share * (ends.to[at] - value));
+
+// Sliders
+
+function makeSliders() {
+  const rows = model.order.map((dim, rank) => {
+    const input = make("input", { type: "range", id: `z-${dim}`, min: -model.extent, max: model.extent, step: 0.05 });
+    const size = model.importance[dim].toFixed(2);
+    const told = model.ordered_by === "KL" ? `${size} nats` : `variance ${size}`;
+    const label = make("label", { htmlFor: input.id, textContent: model.latents[dim] }, make("small", { textContent: told }));
+    const output = make("output", { htmlFor: input.id });
+    const bar = make("div", { className: "posterior", attributes: { "aria-hidden": "true" } }, make("div"));
+    input.addEventListener("input", () => {
+      z[dim] = Number(input.value);
+      showSlider(dim);
+      drawMap();
+      decode();
+    });
+    const row = make("div", { className: "slider" }, label, input, output, bar);
+    row.hidden = rank >= FEW_SLIDERS;
+    return row;
+  });
+  $("sliders").replaceChildren(...rows);
+  const by = model.ordered_by === "KL" ? "KL divergence from the prior" : "variance of the codes";
+  $("latents-help").textContent = `Ordered by ${by}. The bar below a slider is q(z|x): its mean, one standard deviation to each side.`;
+  $("more").hidden = rows.length <= FEW_SLIDERS;
+  $("more").textContent = `Show all ${rows.length}`;
+}
+
+function showSlider(dim) {
+  const input = $(`z-${dim}`);
+  if (Number(input.value) !== z[dim]) input.value = z[dim];
+  const around = posterior ? `; q(z|x) ${posterior.mean[dim].toFixed(2)}${posterior.stddev ? ` ± ${shown(posterior.stddev[dim])}` : ""}` : "";
+  input.setAttribute("aria-valuetext", z[dim].toFixed(2) + around);
+  input.parentElement.querySelector("output").textContent = z[dim].toFixed(2);
+  const bar = input.parentElement.querySelector(".posterior div");
+  const share = (value) => 50 + (50 * value) / model.extent;
+  const spread = posterior.stddev?.[dim] ?? 0;
+  bar.style.left = `${share(posterior.mean[dim] - spread)}%`;
+  bar.style.width = `${(100 * spread) / model.extent}%`;
+}
+
+const showSliders = () => model.order.forEach(showSlider);
+
+// The condition
+
+function makeCondition() {
+  if (!model.condition) return;
+  const holder = $("condition-label");
+  holder.hidden = false;
+  const change = () => {
+    const values = [...holder.querySelectorAll("select, input")].map((field) => Number(field.value));
+    condition = values;
+    encode();
+  };
+  const labels = model.condition.labels;
+  const fields = Array.from({ length: model.condition.size }, () => {
+    const field = labels === null
+      ? make("input", { type: "number", step: "any", value: 0 })
+      : make("select", {}, ...Array.from({ length: labels }, (_, at) => make("option", { textContent: at, value: at })));
+    field.addEventListener("change", change);
+    return field;
+  });
+  holder.replaceChildren("Condition ", ...fields);
+}
+
+function setCondition(values) {
+  condition = values;
+  [...$("condition-label").querySelectorAll("select, input")].forEach((field, at) => (field.value = values[at]));
+}
+
+// The map
+
+let toPixels = (point) => point;
+let toPoint = (pixel) => pixel;
+let drag = null;
+
+const project = (code) => model.components.map((row) => row.reduce((sum, value, at) => sum + value * (code[at] - model.mean[at]), 0));
+
+function colourOf(at) {
+  if (!model.labels) return COLOURS[0];
+  const known = knownLabels();
+  if (known) return COLOURS[known.indexOf(model.labels[at]) % COLOURS.length];
+  const low = Math.min(...model.labels);
+  const share = (model.labels[at] - low) / (Math.max(...model.labels) - low || 1);
+  return `hsl(${240 - 200 * share} 75% 50%)`;
+}
+
+// The values of the label, if each can have a colour.
+function knownLabels() {
+  const known = [...new Set(model.labels)].sort((a, b) => a - b);
+  return known.length <= COLOURS.length ? known : null;
+}
+
+function fitMap() {
+  const canvas = $("map");
+  const scale = window.devicePixelRatio || 1;
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  canvas.getContext("2d").setTransform(scale, 0, 0, scale, 0, 0);
+  const ends = [0, 1].map((axis) => {
+    const values = model.points.map((point) => point[axis]);
+    return [Math.min(...values), Math.max(...values)];
+  });
+  const size = ends.map(([low, high]) => high - low || 1);
+  const zoom = Math.min((width - 40) / size[0], (height - 40) / size[1]);
+  const centre = ends.map(([low, high]) => (low + high) / 2);
+  toPixels = ([a, b]) => [width / 2 + zoom * (a - centre[0]), height / 2 - zoom * (b - centre[1])];
+  toPoint = ([a, b]) => [centre[0] + (a - width / 2) / zoom, centre[1] - (b - height / 2) / zoom];
+  drawMap();
+}
+
+function drawMap() {
+  const canvas = $("map");
+  const pen = canvas.getContext("2d");
+  const style = getComputedStyle(document.documentElement);
+  const ink = style.getPropertyValue("--ink");
+  const circle = (point, radius) => {
+    pen.beginPath();
+    pen.arc(...toPixels(point), radius, 0, 2 * Math.PI);
+  };
+  pen.clearRect(0, 0, canvas.width, canvas.height);
+  pen.globalAlpha = 0.75;
+  model.points.forEach((point, at) => {
+    pen.fillStyle = colourOf(at);
+    circle(point, model.points.length > 500 ? 3 : 4);
+    pen.fill();
+  });
+  pen.globalAlpha = 1;
+  drawNames(pen, style);
+  const line = drag?.to ? [toPixels(model.points[drag.from]), drag.to] : ends && [toPixels(project(ends.from)), toPixels(project(ends.to))];
+  pen.strokeStyle = pen.fillStyle = ink;
+  pen.lineWidth = 2;
+  if (line) {
+    pen.setLineDash([5, 4]);
+    pen.beginPath();
+    pen.moveTo(...line[0]);
+    pen.lineTo(...line[1]);
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+  if (place !== null) {
+    circle(model.points[place], 8);
+    pen.stroke();
+  }
+  if (z.length) {
+    const [a, b] = toPixels(project(z));
+    pen.beginPath();
+    pen.moveTo(a - 7, b);
+    pen.lineTo(a + 7, b);
+    pen.moveTo(a, b - 7);
+    pen.lineTo(a, b + 7);
+    pen.stroke();
+  }
+}
+
+// The name of each label at the middle of its points, also for those who cannot tell colours apart.
+function drawNames(pen, style) {
+  const known = model.labels && knownLabels();
+  if (!known || known.length < 2) return;
+  pen.font = "bold 15px system-ui, sans-serif";
+  pen.textAlign = "center";
+  pen.textBaseline = "middle";
+  pen.lineWidth = 4;
+  for (const label of known) {
+    const own = model.points.filter((_, at) => model.labels[at] === label);
+    const middle = [0, 1].map((axis) => own.map((point) => point[axis]).sort((a, b) => a - b)[Math.floor(own.length / 2)]);
+    pen.strokeStyle = style.getPropertyValue("--paper");
+    pen.fillStyle = style.getPropertyValue("--ink");
+    pen.strokeText(label, ...toPixels(middle));
+    pen.fillText(label, ...toPixels(middle));
+  }
+}
+
+function nearest(pixel) {
+  let best = null;
+  model.points.forEach((point, at) => {
+    const [a, b] = toPixels(point);
+    const distance = Math.hypot(a - pixel[0], b - pixel[1]);
+    if (distance <= NEAR && (!best || distance < best.distance)) best = { at, distance };
+  });
+  return best && best.at;
+}
+
+function makeMap() {
+  const canvas = $("map");
+  const where = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture?.(event.pointerId);
+    drag = { from: nearest(where(event)), start: where(event), to: null };
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!drag || drag.from === null) return;
+    const at = where(event);
+    if (Math.hypot(at[0] - drag.start[0], at[1] - drag.start[1]) > 8) drag.to = at;
+    drawMap();
+  });
+  canvas.addEventListener("pointercancel", () => (drag = null));
+  canvas.addEventListener("pointerup", (event) => {
+    if (!drag) return;
+    const { from, to } = drag;
+    drag = null;
+    const at = where(event);
+    const end = nearest(at);
+    if (to && end !== null && end !== from) {
+      $("from").value = from;
+      $("to").value = end;
+      $("way").value = 0;
+      choosePath();
+    } else if (!to && from !== null) {
+      chooseExample(from);
+    } else if (!to) {
+      decodePlace(toPoint(at));
+    }
+    drawMap();
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const direction = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
+    if (!direction) return;
+    event.preventDefault();
+    const [a, b] = toPixels(place === null ? project(z) : model.points[place]);
+    let best = null;
+    model.points.forEach((point, at) => {
+      const [c, d] = toPixels(point);
+      const ahead = (c - a) * direction[0] + (d - b) * direction[1];
+      const aside = Math.abs((c - a) * direction[1]) + Math.abs((d - b) * direction[0]);
+      if (at === place || ahead <= 0 || aside > ahead) return;
+      if (!best || ahead + aside < best.far) best = { at, far: ahead + aside };
+    });
+    if (best) chooseExample(best.at);
+  });
+  $("axes").textContent = `Across: ${model.axes[0]}.${model.axes[1] ? ` Up: ${model.axes[1]}.` : ""} The cross is where the sliders stand.`;
+  const known = model.labels && knownLabels();
+  $("legend").hidden = !known;
+  $("legend").replaceChildren(...(known || []).map((value, at) => {
+    const dot = make("span", { className: "dot" });
+    dot.style.background = COLOURS[at % COLOURS.length];
+    return make("li", {}, dot, `${model.label} ${shown(value)}`);
+  }));
+  new ResizeObserver(fitMap).observe(canvas);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawMap);
+}
+
+// Move z in the plane of the map to a point, and leave it as it is across the plane.
+function decodePlace(point) {
+  const now = project(z);
+  moveTo(z.map((value, at) => value + model.components.reduce((sum, row, axis) => sum + (point[axis] - now[axis]) * row[at], 0)));
+  $("status").textContent = "The sliders stand at the place on the map.";
+}
+
+// Start
+
+function makeEditors() {
+  const made = model.views.map((view, at) => kindOf(view).edit(view, (value) => {
+    x[at] = value;
+    encode();
+  }));
+  editors = made;
+  $("x").replaceChildren(...made.map((one) => one.element));
+  $("edit-help").textContent = [...new Set(model.views.map((view) => kindOf(view).help))].join(" ");
+  const pictures = model.views.filter((view) => view.kind === "picture");
+  if (model.views.every((view) => view.is_curve)) $("x-title").textContent = "x";
+  $("tools").hidden = !pictures.length;
+  $("ink-label").hidden = !pictures.some((view) => view.channels === 1);
+  $("colour-label").hidden = !pictures.some((view) => view.channels === 3);
+  const side = Math.min(...pictures.map((view) => Math.min(view.height, view.width)));
+  if (pictures.length) $("brush").value = clamp(side / 20, 0.5, 3);
+}
+
+function listen() {
+  const last = model.points.length - 1;
+  for (const id of ["place", "from", "to"]) $(id).max = last;
+  $("place").addEventListener("change", () => chooseExample(Number($("place").value)));
+  $("previous").addEventListener("click", () => chooseExample(place ? place - 1 : last));
+  $("next").addEventListener("click", () => chooseExample(place === null || place === last ? 0 : place + 1));
+  $("sample").addEventListener("click", drawFromPrior);
+  $("clear").addEventListener("click", () => {
+    model.views.forEach((view, at) => {
+      if (view.kind !== "picture") return;
+      x[at] = { pixels: textOf(new Uint8Array(view.height * view.width * view.channels)) };
+      editors[at].show(x[at]);
+    });
+    encode();
+  });
+  $("back").addEventListener("click", () => moveTo(posterior.mean));
+  $("zero").addEventListener("click", () => moveTo(z.map(() => 0)));
+  $("more").addEventListener("click", () => {
+    const isShort = $("more").getAttribute("aria-expanded") === "false";
+    [...$("sliders").children].forEach((row, rank) => (row.hidden = !isShort && rank >= FEW_SLIDERS));
+    $("more").setAttribute("aria-expanded", String(isShort));
+    $("more").textContent = isShort ? `Show the first ${FEW_SLIDERS}` : `Show all ${model.order.length}`;
+  });
+  for (const id of ["from", "to"]) $(id).addEventListener("change", choosePath);
+  $("way").addEventListener("input", () => {
+    if (!ends) return;
+    if (ends.condition) setCondition(ends.condition);
+    moveTo(between(Number($("way").value)));
+    $("way").setAttribute("aria-valuetext", `${Math.round(100 * $("way").value)}% of the way`);
+  });
+}
+
+async function start() {
+  model = await ask("model");
+  document.title = `${model.name}: tfp-vae explore`;
+  $("name").textContent = model.name;
+  $("note").textContent = model.note;
+  $("main").hidden = false;
+  makeEditors();
+  makeSliders();
+  makeCondition();
+  makeMap();
+  listen();
+  $("to").value = Math.min(1, model.points.length - 1);
+  fitMap();
+  await chooseExample(0);
+  await choosePath();
+}
+
+start().catch((error) => {
+  $("error").textContent = error.message;
+  $("error").hidden = false;
+});

@@ -1,0 +1,249 @@
+"""How the page sees the parts of an example: as pictures, texts and numbers; and how it sends them."""
+
+import abc
+import base64
+import binascii
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfp_vae.quantity import Quantity
+from tfp_vae.text import Vocabulary
+
+# Numbers that have a field each; more of them are shown as a curve, which cannot be edited.
+MOST_FIELDS = 64
+# Digits that are sent of a number.
+DIGITS = 5
+LARGEST = float(np.finfo("float32").max)
+
+
+class View(abc.ABC):
+    """Base of the ways to show parts of an x.
+
+    Args:
+        names: the parts.
+        shapes: of all parts of x, by name.
+        examples: values of all parts, `[num_examples, *shape]`, by name.
+
+    Attributes:
+        kind: what the page calls it.
+    """
+
+    kind: str
+
+    def __init__(self, names: list[str], shapes: Mapping[str, tuple], examples: Mapping):
+        self.names = names
+        self.shapes = {name: shapes[name] for name in names}
+        self.examples = {name: np.asarray(examples[name]) for name in names}
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what the page must know of the view besides its kind."""
+
+    @abc.abstractmethod
+    def to_page(self, parts: Mapping[str, np.ndarray]) -> list:
+        """Return what is sent of each row of the parts."""
+
+    @abc.abstractmethod
+    def from_page(self, sent) -> dict[str, np.ndarray]:
+        """Return the parts of one example, `[*shape]`.
+
+        Raises:
+            ValueError: if the page cannot have sent this.
+        """
+
+
+class Picture(View):
+    """An image, whose values are sent as bytes from 0 to 255."""
+
+    kind = "picture"
+
+    @functools.cached_property
+    def limits(self) -> tuple[float, float]:
+        """The values that are shown black and white."""
+        (values,) = self.examples.values()
+        known = values[np.isfinite(values)]
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+        return low, high if high > low else low + 1.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the values are whole numbers, so that a drawing is rounded to such."""
+        (values,) = self.examples.values()
+        return _are_whole(values)
+
+    def describe(self):
+        ((name, shape),) = self.shapes.items()
+        return {"name": name, "height": shape[0], "width": shape[1], "channels": self.channels}
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        (shape,) = self.shapes.values()
+        return shape[2] if len(shape) == 3 else 1
+
+    def to_page(self, parts):
+        low, high = self.limits
+        values = np.asarray(parts[self.names[0]], "float64").reshape(-1, self._size)
+        holes = np.isnan(values)
+        scaled = np.clip((np.where(holes, low, values) - low) / (high - low), 0.0, 1.0)
+        pixels = np.round(255.0 * scaled).astype("uint8")
+        return [
+            {
+                "pixels": base64.b64encode(row.tobytes()).decode(),
+                "holes": np.flatnonzero(hole).tolist(),
+            }
+            for row, hole in zip(pixels, holes, strict=True)
+        ]
+
+    def from_page(self, sent):
+        try:
+            pixels = np.frombuffer(base64.b64decode(sent["pixels"], validate=True), "uint8")
+        except (TypeError, KeyError, binascii.Error, ValueError) as error:
+            raise ValueError('A picture must be {"pixels": bytes in base64}.') from error
+        if pixels.size != self._size:
+            raise ValueError(f"A picture has {self._size} values, received {pixels.size}.")
+        low, high = self.limits
+        values = low + (high - low) * pixels / 255.0
+        values = np.round(values) if self.is_whole else values
+        ((name, shape),) = self.shapes.items()
+        return {name: values.reshape(shape).astype("float32")}
+
+    @property
+    def _size(self) -> int:
+        (shape,) = self.shapes.values()
+        return math.prod(shape)
+
+
+class Text(View):
+    """A sequence of tokens that have names."""
+
+    kind = "text"
+
+    def __init__(self, names, shapes, examples, vocabulary: Vocabulary):
+        super().__init__(names, shapes, examples)
+        self.vocabulary = vocabulary
+
+    def describe(self):
+        ((name, (length,)),) = self.shapes.items()
+        return {"name": name, "length": length, "split": self.vocabulary.split}
+
+    def to_page(self, parts):
+        return self.vocabulary.decode(parts[self.names[0]])
+
+    def from_page(self, sent):
+        ((name, (length,)),) = self.shapes.items()
+        if not isinstance(sent, str) or not sent.strip() or "\n" in sent:
+            raise ValueError("Write one line of text, not an empty one.")
+        return {name: self.vocabulary.encode([sent], length)[0].astype("float32")}
+
+
+class Numbers(View):
+    """All parts that are neither pictures nor texts, as one list of numbers; None where missing."""
+
+    kind = "numbers"
+
+    def __init__(self, names, shapes, examples, *, missing: bool):
+        super().__init__(names, shapes, examples)
+        self.missing = missing
+        self.sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        self.size = sum(self.sizes.values())
+
+    def describe(self):
+        titles = [
+            f"{name} {place}" if size > 1 else name
+            for name, size in self.sizes.items()
+            for place in range(size)
+        ]
+        fields = [
+            {"title": title, **_range(column)}
+            for title, column in zip(titles, self._flat(self.examples).T, strict=True)
+        ]
+        is_curve = self.size > MOST_FIELDS
+        return {"fields": fields, "is_curve": is_curve, "missing": self.missing}
+
+    def to_page(self, parts):
+        return [[number(value) for value in row] for row in self._flat(parts)]
+
+    def from_page(self, sent):
+        values = numbers_of(sent, "x", self.size, missing=self.missing)
+        pieces = np.split(values, np.cumsum([*self.sizes.values()])[:-1])
+        return {
+            name: piece.reshape(shape)
+            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
+
+    def _flat(self, parts: Mapping) -> np.ndarray:
+        rows = [np.asarray(parts[name]) for name in self.names]
+        return np.concatenate([part.reshape(len(part), -1) for part in rows], axis=1)
+
+
+def views_of(
+    x: Quantity, vocabulary: Vocabulary | None, examples: Mapping, *, missing: bool
+) -> list[View]:
+    """Return the views that show all parts of x.
+
+    >>> x = Quantity("x", {"age": (), "face": (8, 8, 1)}, "float32")
+    >>> examples = {"age": np.zeros([2]), "face": np.zeros([2, 8, 8, 1])}
+    >>> [(view.kind, view.names) for view in views_of(x, None, examples, missing=False)]
+    [('picture', ['face']), ('numbers', ['age'])]
+    """
+    shapes = x.shapes
+    if vocabulary is not None:
+        return [Text([*shapes], shapes, examples, vocabulary)]
+    pictures = [name for name, shape in shapes.items() if _is_picture(shape)]
+    views: list[View] = [Picture([name], shapes, examples) for name in pictures]
+    if others := [name for name in shapes if name not in pictures]:
+        views.append(Numbers(others, shapes, examples, missing=missing))
+    return views
+
+
+def number(value) -> float | None:
+    """Return a number as it is sent; None if it is missing or infinite, which JSON cannot hold.
+
+    >>> number(np.float32(0.1234567)), number(float("nan"))
+    (0.12346, None)
+    """
+    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+
+
+def numbers_of(sent, name: str, size: int, *, missing: bool = False) -> np.ndarray:
+    """Return numbers that the page has sent, float32 `[size]`, with NaN where one may be missing.
+
+    Raises:
+        ValueError: if they are not so many finite numbers.
+
+    >>> numbers_of([1, 2.5], "z", 2)
+    array([1. , 2.5], dtype=float32)
+    """
+    kinds = (int, float, type(None)) if missing else (int, float)
+    if (
+        not isinstance(sent, list)
+        or len(sent) != size
+        or not all(isinstance(one, kinds) and not isinstance(one, bool) for one in sent)
+        or not all(one is None or -LARGEST <= one <= LARGEST for one in sent)
+    ):
+        raise ValueError(f"{name} must be a list of {size} finite number{'s' * (size != 1)}.")
+    return np.array([math.nan if one is None else one for one in sent], "float32")
+
+
+def _is_picture(shape: tuple) -> bool:
+    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    known = values[np.isfinite(values)]
+    return bool((known == np.round(known)).all())
+
+
+def _range(column: np.ndarray) -> dict:
+    """Return the least and the largest value of a column, and whether its values are whole."""
+    known = column[np.isfinite(column)]
+    ends = (known.min(), known.max()) if known.size else (0.0, 0.0)
+    return {"low": number(ends[0]), "high": number(ends[1]), "whole": _are_whole(column)}
+
+
+__all__ = ["View", "number", "numbers_of", "views_of"]
