@@ -468,7 +468,7 @@ def test_help_needs_no_tensorflow():
     code = "import sys, tfp_vae_console; assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert invoke("--help")[0] == 0
-    for name in ("train", "evaluate", "sample", "export", "plot", "report", "migrate"):
+    for name in ("train", "evaluate", "sample", "export", "plot", "report", "explore", "migrate"):
         assert invoke(name, "--help")[0] == 0
 
 

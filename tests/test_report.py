@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.browser import look
 from tests.conftest import make_vae
 from tests.test_cli import SMALL, invoke
 from tfp_vae import cli, evaluation, latent_plots, objectives
@@ -24,7 +24,6 @@ from tfp_vae.cli.html.parts import PARTS
 
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "img", "br", "link", "hr", "input"}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 class Page(html.parser.HTMLParser):
@@ -362,19 +361,6 @@ def test_a_manifold_stands_at_the_quantiles_of_the_prior():
         latent_plots.manifold(make_vae((4, 4), 3, tfpl.IndependentNormal))
 
 
-def _browser():
-    """The browser to look with: one on PATH, or that of playwright."""
-    if found := next(filter(None, map(shutil.which, BROWSERS)), None):
-        return found
-    if not importlib.util.find_spec("playwright"):
-        return None
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        path = playwright.chromium.executable_path
-    return path if Path(path).is_file() else None
-
-
 LOOK = """<script>
 addEventListener("load", () => document.title = JSON.stringify({
   wide: document.documentElement.scrollWidth - innerWidth,
@@ -389,18 +375,10 @@ addEventListener("load", () => document.title = JSON.stringify({
 @pytest.mark.parametrize("width", [500, 1300])
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_all_of_it(name, width, is_dark, request, tmp_path):
-    if (browser := _browser()) is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} on PATH, and no playwright")
     page = request.getfixturevalue(name)
     copy = tmp_path / "page.html"
     copy.write_text(page.source.replace("</body>", LOOK + "</body>"), encoding="utf-8")
-    dark = ["--blink-settings=preferredColorScheme=0"] if is_dark else []
-    line = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/u"]
-    line += [*dark, f"--window-size={width},900", "--virtual-time-budget=2000", "--dump-dom"]
-    shown = subprocess.run(
-        [*line, copy.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
-    seen = json.loads(html.unescape(re.search("<title>(.*?)</title>", shown)[1]))
+    seen = look(copy.as_uri(), tmp_path, width=width, is_dark=is_dark)
     assert seen["wide"] <= 0, "the page is wider than the window"
     assert (seen["broken"], seen["images"]) == (0, len(page.all("img")))
     assert seen["paper"] == ("rgb(20, 22, 24)" if is_dark else "rgb(255, 255, 255)")

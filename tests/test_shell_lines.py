@@ -4,6 +4,8 @@ import itertools
 import os
 import re
 import shlex
+import webbrowser
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,9 @@ def here(tmp_path, monkeypatch):
         return [{key: values[:FEW] for key, values in part.items()} for part in load(name, wanted)]
 
     monkeypatch.setattr(sources, "load_tfds", few)
+    # Pages are neither opened nor served.
+    monkeypatch.setattr(webbrowser, "open", lambda address: None)
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", lambda self: None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -90,6 +95,8 @@ def test_every_line_ends_in_what_it_promises(page, here, full):
     assert lines
     for words in lines:
         if "mnist" in words and not has_mnist:
+            continue
+        if any("://" in word for word in words):  # a server that is not there
             continue
         if words[1:3] == ["train", "--resume"]:
             (Run.newest().folder / "metrics.json").unlink()

@@ -1,9 +1,7 @@
 """`tfp-vae explore`: a page in the browser to turn the latents of a model and see what happens.
 
-The page is plain HTML on the standard library's server. Panel and Gradio bring dozens of packages
-and their own widgets, none of which draws on an image of 8 x 8 values, drags between two points or
-is loaded from nowhere but this process without being rebuilt; what is left to write by hand here is
-a few hundred lines that the browser has known for years.
+The page is plain HTML on the standard library's server. Panel and Gradio would bring dozens of packages
+and still leave the map and the drawing, its two main parts, to be written by hand.
 """
 
 import threading

@@ -10,6 +10,7 @@ const HOLE = [176, 196, 222]; // colour of missing pixels
 
 let model; // what the server says of the model
 let x = []; // what is edited, a value for each view
+let edits = 0; // how often it has been edited
 let editors = []; // a function for each view that shows a value in its editor
 let z = []; // where the sliders stand
 let posterior = null; // mean and standard deviation of q(z|x)
@@ -299,8 +300,9 @@ const chooseExample = latest(async (number) => {
 
 const encode = latest(async () => {
   place = null;
+  const own = edits;
   const seen = await ask("encode", { x, condition });
-  takeSeen(seen);
+  takeSeen(seen, own === edits);
   say("Your own x", seen);
 });
 
@@ -326,10 +328,13 @@ const choosePath = latest(async () => {
   drawMap();
 });
 
-function takeSeen(seen) {
-  x = seen.x;
-  x.forEach((value, at) => editors[at].show(value));
-  if (seen.condition) setCondition(seen.condition);
+// An answer to an earlier edit leaves the later one as it is.
+function takeSeen(seen, isNewest = true) {
+  if (isNewest) {
+    x = seen.x;
+    x.forEach((value, at) => editors[at].show(value));
+    if (seen.condition) setCondition(seen.condition);
+  }
   showIn($("reconstruction"), seen.reconstruction, "Reconstruction");
   showIn($("decoded"), seen.reconstruction, "p(x|z) at the sliders");
   posterior = { mean: seen.z, stddev: seen.stddev };
@@ -414,6 +419,7 @@ function makeCondition() {
   const change = () => {
     const values = [...holder.querySelectorAll("select, input")].map((field) => Number(field.value));
     condition = values;
+    edits += 1;
     encode();
   };
   const labels = model.condition.labels;
@@ -620,6 +626,7 @@ function decodePlace(point) {
 function makeEditors() {
   const made = model.views.map((view, at) => kindOf(view).edit(view, (value) => {
     x[at] = value;
+    edits += 1;
     encode();
   }));
   editors = made;
@@ -647,6 +654,7 @@ function listen() {
       x[at] = { pixels: textOf(new Uint8Array(view.height * view.width * view.channels)) };
       editors[at].show(x[at]);
     });
+    edits += 1;
     encode();
   });
   $("back").addEventListener("click", () => moveTo(posterior.mean));

@@ -1,0 +1,125 @@
+// Use the explorer's page as a person does, and write what was seen to the title.
+"use strict";
+const told = { violations: [], errors: [] };
+addEventListener("securitypolicyviolation", (event) => told.violations.push(event.blockedURI));
+addEventListener("error", (event) => told.errors.push(event.message));
+addEventListener("unhandledrejection", (event) => told.errors.push(String(event.reason)));
+HTMLCanvasElement.prototype.setPointerCapture = () => {}; // pointers made by scripts cannot be captured
+
+const until = async (name, test) => {
+  for (let i = 0; i < 300; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    if (test()) return;
+  }
+  told.errors.push(`not in time: ${name}`);
+};
+const press = (element, key) => {
+  element.focus();
+  element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+};
+const pointer = (element, kind, [a, b]) => {
+  const box = element.getBoundingClientRect();
+  element.dispatchEvent(new PointerEvent(kind, { clientX: box.left + a, clientY: box.top + b, bubbles: true }));
+};
+const change = (element, kind, value) => {
+  element.value = value;
+  element.dispatchEvent(new Event(kind, { bubbles: true }));
+};
+const picture = (id) => $(id).querySelector("canvas").toDataURL();
+const status = () => $("status").textContent;
+const ready = () => until("start", () => $("path").children.length && status());
+
+async function common() {
+  await ready();
+  told.first = status();
+  const fields = [...document.querySelectorAll("input, select, textarea, button, canvas, [tabindex]")];
+  told.nameless = fields
+    .filter((one) => !one.closest("[hidden]"))
+    .filter((one) => !(one.labels?.length || one.ariaLabel || one.textContent.trim() || one.getAttribute("aria-labelledby")))
+    .map((one) => one.outerHTML);
+  told.wide = document.documentElement.scrollWidth - innerWidth;
+  told.small = fields.filter((one) => one.matches("button, textarea") && one.offsetParent && one.offsetHeight < 30).length;
+  told.paper = getComputedStyle(document.body).backgroundColor;
+}
+
+async function digits() {
+  const slider = $(`z-${model.order[0]}`);
+  const before = picture("decoded");
+  change(slider, "input", 2);
+  await until("a slider", () => picture("decoded") !== before);
+  told.valuetext = slider.getAttribute("aria-valuetext");
+
+  pointer($("map"), "pointerdown", toPixels(model.points[5]));
+  pointer($("map"), "pointerup", toPixels(model.points[5]));
+  await until("a click", () => place === nearest(toPixels(model.points[5])) && status().startsWith(`Example ${place},`));
+  told.clicked = status();
+
+  const [from, to] = [nearest(toPixels(model.points[5])), nearest(toPixels(model.points[7]))];
+  pointer($("map"), "pointerdown", toPixels(model.points[from]));
+  pointer($("map"), "pointermove", toPixels(model.points[to]));
+  pointer($("map"), "pointerup", toPixels(model.points[to]));
+  await until("a path", () => ends.to.some((value, at) => value !== 0) && Number($("from").value) === from);
+  told.path = [from === Number($("from").value), to === Number($("to").value), $("path").querySelectorAll("canvas").length];
+  await until("the codes of its ends", () => $("path").querySelectorAll("canvas").length === 9);
+  const now = z.join();
+  change($("way"), "input", 0.5);
+  told.way = z.join() !== now && z.every((value, at) => Math.abs(value - (ends.from[at] + ends.to[at]) / 2) < 1e-6);
+
+  const start = place;
+  press($("map"), "ArrowRight");
+  press($("map"), "ArrowLeft");
+  await until("an arrow", () => place !== start && status().startsWith(`Example ${place},`));
+
+  pointer($("map"), "pointerdown", [2, 2]);
+  pointer($("map"), "pointerup", [2, 2]);
+  await until("a place", () => status().startsWith("The sliders stand at the place"));
+  told.corner = toPixels(project(z)).map(Math.round);
+
+  $("clear").click();
+  await until("an empty drawing", () => status().startsWith("Your own x"));
+  const drawing = $("x").querySelector("canvas");
+  const empty = picture("reconstruction");
+  const side = drawing.clientWidth;
+  pointer(drawing, "pointerdown", [0.5 * side, 0.2 * side]);
+  for (let step = 2; step <= 8; step++) pointer(drawing, "pointermove", [0.5 * side, 0.1 * step * side]);
+  pointer(drawing, "pointerup", [0.5 * side, 0.8 * side]);
+  await until("a drawing", () => picture("reconstruction") !== empty);
+  const drawn = picture("x");
+  press(drawing, "ArrowLeft");
+  press(drawing, "ArrowLeft");
+  press(drawing, " ");
+  await until("a pixel by the keyboard", () => picture("x") !== drawn);
+  told.drawn = status();
+
+  $("sample").click();
+  await until("a draw", () => status().includes("a draw from the prior"));
+  $("next").click();
+  await until("the next", () => status().startsWith("Example 0,"));
+  change($("place"), "change", 1000);
+  await until("the last", () => status().startsWith(`Example ${model.points.length - 1},`));
+}
+
+async function table() {
+  const input = $("x").querySelector("input");
+  input.focus();
+  change(input, "input", 3);
+  await until("a number", () => status().startsWith("Your own x"));
+  told.drawn = status();
+}
+
+async function texts() {
+  const area = $("x").querySelector("textarea");
+  area.focus();
+  change(area, "input", "no dog");
+  await until("a text", () => status().startsWith("Your own x"));
+  told.drawn = status();
+  change(area, "input", "no elk");
+  await until("an error", () => !$("error").hidden);
+  told.error = $("error").textContent;
+}
+
+addEventListener("load", async () => {
+  await common();
+  await { digits, table, texts }[location.hash.slice(1)]();
+  document.title = JSON.stringify(told);
+});

@@ -1,0 +1,429 @@
+"""The explorer: what it answers, to whom, and its page in a browser."""
+
+import base64
+import contextlib
+import http.client
+import importlib
+import json
+import re
+import signal
+import threading
+import types
+import urllib.parse
+import webbrowser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.decomposition
+
+from tests.browser import look
+from tests.contract_server import serve
+from tests.servers import BASE
+from tests.test_cli import command, invoke
+from tfp_vae import cli, datasets, evaluation
+from tfp_vae.cli.explore.explorer import SIGNATURES, Explorer
+from tfp_vae.cli.explore.models import open_explorer
+from tfp_vae.cli.explore.server import Server
+from tfp_vae.cli.explore.views import number, views_of
+from tfp_vae.quantity import Quantity
+from tfp_vae.serving.in_process import in_process
+from tfp_vae.text import Vocabulary
+
+# `cli.explore` is the function of the same name.
+COMMAND = importlib.import_module("tfp_vae.cli.explore")
+
+
+def explorer_of(vae, x, name, labels=None, **given):
+    served = in_process(vae, name, only=SIGNATURES)
+    examples = {**served.x.parts(x), **given}
+    return Explorer(served, examples, name=name, note="Some examples.", labels=labels)
+
+
+@pytest.fixture(scope="module")
+def explorer(trained_vae, digits):
+    labels = datasets.labels("digits", "label")[2][:60, 0]
+    return explorer_of(trained_vae, digits.test[:60], "digits <b>", ("label", labels))
+
+
+@pytest.fixture(scope="module")
+def table():
+    random = np.random.default_rng(0)
+    data = {"age": random.normal(size=90), "job": np.arange(90) % 3 * 1.0}
+    likelihood = {"age": "IndependentNormal", "job": "IndependentCategorical"}
+    splits = datasets.load(data, likelihood=likelihood, missing=True)
+    joint = "Joint(age='IndependentNormal', job='IndependentCategorical')"
+    small = {"hidden_size": 8, "latent_size": 3, "batch_size": 10}
+    options = cli.Options(name="table", missing=True, likelihood=joint, **small)
+    return explorer_of(cli.build(splits, options), splits.test, "a table")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "lines.txt"
+    path.write_text("a cat\na dog\nno cat\n" * 20)
+    splits = datasets.load(path)
+    options = cli.Options(
+        name="texts", dataset=str(path), hidden_size=8, latent_size=2, batch_size=10
+    )
+    return explorer_of(cli.build(splits, options), splits.test, "texts")
+
+
+@contextlib.contextmanager
+def running(explorer):
+    with Server(explorer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.02])
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(explorer):
+    with running(explorer) as server:
+        yield server
+
+
+def request(server, method, path, body=None, **headers):
+    """Status, headers and content of an answer; the path starts behind the token."""
+    port = server.server_address[1]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    whole = path if path.startswith("/") else f"/{server.token}/{path}"
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    with contextlib.closing(connection):
+        connection.request(method, whole, body, given)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+
+def ask(server, name, question):
+    status, _, content = request(
+        server, "POST", name, json.dumps(question), Content_Type="application/json"
+    )
+    return status, json.loads(content)
+
+
+# Answers
+
+
+def test_an_example_is_seen_as_the_model_sees_it(explorer, trained_vae, digits):
+    x = digits.test[3:4]
+    seen = explorer.example(3)
+    posterior = trained_vae.encode(x)
+    np.testing.assert_allclose(seen["z"], posterior.mean()[0], rtol=1e-5)
+    np.testing.assert_allclose(seen["stddev"], posterior.stddev()[0], rtol=1e-4)
+    pixels = np.frombuffer(base64.b64decode(seen["reconstruction"][0]["pixels"]), "uint8")
+    means = trained_vae.reconstruct(x).ravel()
+    np.testing.assert_allclose(pixels / 255 * 16, means, atol=16 / 255)
+    kl = evaluation.elbo(trained_vae, x)["kl"][0]
+    assert seen["score"]["kl"] == pytest.approx(kl, rel=1e-3)
+    elbo = explorer.served.score(digits.test[:60])["elbo"]
+    assert seen["score"]["elbo"] == pytest.approx(elbo[3], rel=1e-4)
+    assert seen["better_than"] == pytest.approx(np.mean(elbo < elbo[3]))
+
+
+def test_a_drawing_is_the_example_again(explorer):
+    seen = explorer.example(3)
+    drawn = explorer.encode([{"pixels": seen["x"][0]["pixels"]}])
+    assert drawn["x"] == seen["x"]
+    np.testing.assert_allclose(drawn["z"], seen["z"], rtol=1e-5)
+    assert drawn["score"] == pytest.approx(seen["score"], rel=1e-4)
+
+
+def test_places_are_decoded_and_drawn(explorer, trained_vae):
+    z = [[0.5, -1.0, 0.0, 2.0], [0.0] * 4]
+    means = np.reshape(trained_vae.decode(np.float32(z)).mean(), [2, -1])
+    for sent, mean in zip(explorer.decode(z)["x"], means, strict=True):
+        pixels = np.frombuffer(base64.b64decode(sent[0]["pixels"]), "uint8")
+        np.testing.assert_allclose(pixels / 255 * 16, mean, atol=16 / 255)
+    drawn = explorer.sample(7)
+    assert drawn["x"] == explorer.decode([drawn["z"]])["x"]
+    assert drawn["z"] != explorer.sample(8)["z"]
+
+
+def test_what_the_page_is_told_first(explorer, trained_vae, digits):
+    told = explorer.model()
+    codes = evaluation.posterior_means(trained_vae, digits.test[:60])
+    kl = evaluation.kl_by_dimension(trained_vae, digits.test[:60])["z"]
+    assert told["order"] == np.argsort(-kl).tolist()
+    np.testing.assert_allclose(told["importance"], kl, rtol=1e-3)
+    points = sklearn.decomposition.PCA(2).fit_transform(codes)
+    np.testing.assert_allclose(np.abs(told["points"]), np.abs(points), rtol=1e-3, atol=1e-3)
+    placed = (codes - told["mean"]) @ np.transpose(told["components"])
+    np.testing.assert_allclose(told["points"], placed, rtol=1e-3, atol=1e-3)
+    assert told["extent"] >= np.abs(codes).max()
+    json.dumps(told, allow_nan=False)
+
+
+def test_a_table_is_a_list_of_numbers(table):
+    (view,) = table.model()["views"]
+    assert [field["title"] for field in view["fields"]] == ["age", "job"]
+    assert [field["whole"] for field in view["fields"]] == [False, True]
+    seen = table.encode([[0.5, 2]])
+    assert seen["x"] == [[0.5, 2.0]]
+    expected = table.served.encode({"age": [0.5], "job": [2.0]}).mean()[0]
+    np.testing.assert_allclose(seen["z"], expected, rtol=1e-5)
+    assert table.encode([[None, 1]])["x"] == [[None, 1.0]]
+    for wrong in ([[0.5]], [["a", 1]], [[True, 1]], [[1e300, 1]], [[0.5, 10**400]], "x", []):
+        with pytest.raises(ValueError, match="must be a list of"):
+            table.encode(wrong)
+    with pytest.raises(ValueError, match="category"):
+        table.encode([[0.5, 99]])
+
+
+def test_texts_stay_texts(texts):
+    seen = texts.encode(["a cat"])
+    assert seen["x"] == ["a cat"]
+    assert re.fullmatch("[a-z ]*", seen["reconstruction"][0])
+    assert texts.decode([seen["z"]])["x"][0] == seen["reconstruction"]
+    with pytest.raises(ValueError, match="'x', which is not in the vocabulary"):
+        texts.encode(["a x"])
+    with pytest.raises(ValueError, match="one line of text"):
+        texts.encode([" "])
+
+
+def test_views_by_shape():
+    shapes = {"age": (), "face": (4, 4, 3), "wave": (100,)}
+    x = Quantity("x", shapes, "float32")
+    examples = {name: np.zeros([2, *shape]) for name, shape in shapes.items()}
+    examples["face"][0, 0, 0] = np.nan
+    picture, numbers = views_of(x, None, examples, missing=True)
+    assert picture.describe() == {"name": "face", "height": 4, "width": 4, "channels": 3}
+    assert picture.to_page(examples)[0]["holes"] == [0, 1, 2]
+    assert numbers.describe()["is_curve"]
+    assert numbers.describe()["fields"][1]["title"] == "wave 0"
+    parts = numbers.from_page([1.0, *[None] * 100])
+    assert (parts["age"].shape, parts["wave"].shape) == ((), (100,))
+    for wrong in ({}, {"pixels": "!"}, {"pixels": "AAAA"}, {"pixels": 3}, None, "AAAA"):
+        with pytest.raises(ValueError, match="A picture"):
+            picture.from_page(wrong)
+    letters, x = Vocabulary(["a", "b"]), Quantity("x", (3,), "float32")
+    (text,) = views_of(x, letters, {"x": np.zeros([1, 3])}, missing=False)
+    assert text.from_page("ab")["x"].tolist() == [2.0, 3.0, 0.0]
+    assert number(np.float32("inf")) is None
+
+
+@pytest.mark.slow
+def test_a_conditional_model_takes_its_condition(tmp_path):
+    splits = datasets.load("digits", condition="label")
+    options = cli.Options(name="digits", condition="label", hidden_size=8, latent_size=2)
+    vae = cli.build(splits, options)
+    test = {name: values[:20] for name, values in splits.test.items()}
+    conditional = explorer_of(vae, test["x"], "digits", condition=test["condition"])
+    assert conditional.model()["condition"] == {"labels": 10, "size": 1}
+    seen = conditional.example(4)
+    assert seen["condition"] == [test["condition"][4]]
+    assert conditional.encode(seen["x"], seen["condition"])["z"] == pytest.approx(seen["z"])
+    z = [seen["z"]]
+    assert conditional.decode(z, [3])["x"] != conditional.decode(z, [4])["x"]
+    for wrong in (None, [1.5], [10], [1, 2], 3):
+        with pytest.raises(ValueError, match="condition"):
+            conditional.decode(z, wrong)
+
+
+@pytest.fixture(scope="module")
+def saved():
+    return open_explorer(str(BASE), "digits", None, 0)
+
+
+@pytest.mark.slow
+def test_a_server_answers_as_the_saved_model(saved):
+    with serve(BASE, "digits") as stand_in:
+        remote = open_explorer(f"{stand_in.rest}/v1/models/digits/versions/1", "digits", None, 0)
+        ours, theirs = (one.example(5) for one in (remote, saved))
+    assert ours["x"] == theirs["x"]
+    np.testing.assert_allclose(ours["z"], theirs["z"], rtol=1e-4)
+    assert ours["score"] == pytest.approx(theirs["score"], rel=1e-4)
+    assert remote.note == saved.note == "The 180 test examples of digits."
+    with running(remote) as server:  # its model has gone
+        status, answer = ask(server, "example", {"place": 0})
+    assert (status, "\n" in answer["error"]) == (502, False)
+
+
+@pytest.mark.slow
+def test_without_data_the_model_is_explored_by_its_own_draws():
+    drawn = open_explorer(str(BASE), None, None, 0)
+    assert len(drawn.codes) == 300
+    assert "draws from the model" in drawn.note
+    expected = drawn.served.generate(300, 0, draws=True)
+    np.testing.assert_array_equal(drawn.examples["x"], expected)
+
+
+# Who is answered
+
+
+def test_the_page_needs_nothing_else(server):
+    status, headers, content = request(server, "GET", "")
+    assert (status, headers.get_content_type()) == (200, "text/html")
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert headers["Referrer-Policy"] == "same-origin"
+    page = content.decode()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?! src)", page)
+    assert re.findall(r'(?:src|href)="([^"]*)"', page) == ["data:,", "page.css", "page.js"]
+    for name, kind in {"page.js": "text/javascript", "page.css": "text/css"}.items():
+        status, headers, content = request(server, "GET", name)
+        assert (status, headers.get_content_type()) == (200, kind)
+        assert not re.search(r"url\(|@import|innerHTML|eval\(", content.decode())
+        assert re.findall(r"https?:[^\"]*", content.decode()) in (
+            [],
+            ["http://www.w3.org/2000/svg"],
+        )
+    told = json.loads(request(server, "GET", "model")[2])
+    assert told["name"] == "digits <b>"
+
+
+def test_nobody_else_is_answered(server):
+    assert server.server_address[0] == "127.0.0.1"
+    assert len(server.token) >= 32
+    with running(server.explorer) as other:
+        assert other.token != server.token
+    wrong = ("/", "/model", f"/{server.token[:-1]}/", f"/x/{server.token}/", "/%00/%C3")
+    for path in wrong:
+        assert request(server, "GET", path)[0] == 403, path
+    assert request(server, "GET", "", Host="evil.example")[0] == 403
+    assert (
+        request(server, "GET", "model", Host=f"evil.example:{server.server_address[1]}")[0] == 403
+    )
+    for origin in ("https://evil.example", "null", f"http://evil.example:{server.server_address[1]}"):  # fmt: skip
+        status, _, content = request(server, "POST", "model", "{}", Origin=origin)
+        assert (status, json.loads(content)) == (403, {"error": "Other pages may ask nothing."})
+    for name in ("nothing", "../page.js", "page.html", "model/"):
+        assert request(server, "GET", name)[0] == 404
+
+
+def test_questions_are_checked(server):
+    json_kind = {"Content_Type": "application/json"}
+    assert request(server, "POST", "model", "{}", Content_Type="text/plain")[0] == 415
+    assert request(server, "POST", "nothing", "{}", **json_kind)[0] == 404
+    long = {"Content_Length": str(server.explorer.most_bytes + 1)}
+    assert request(server, "POST", "model", None, **json_kind, **long)[0] == 413
+    assert request(server, "POST", "model", None, **json_kind, Content_Length="9" * 20)[0] == 413
+    assert request(server, "POST", "model", iter([b"{}"]), **json_kind)[0] == 411
+    for body in ("", "{", "[]", '{"z": [[NaN]]}', "[" * 3000, '"\xff"'):
+        status, _, content = request(server, "POST", "decode", body, **json_kind)
+        assert (status, [*json.loads(content)]) == (400, ["error"]), body
+    z = [0.0] * 4
+    for name, question in [
+        ("decode", {}),
+        ("decode", {"z": []}),
+        ("decode", {"z": [z] * 33}),
+        ("decode", {"z": [z[:3]]}),
+        ("decode", {"z": [z], "condition": [1]}),
+        ("decode", {"z": [z], "more": 1}),
+        ("example", {"place": 60}),
+        ("example", {"place": -1}),
+        ("example", {"place": "0"}),
+        ("sample", {"seed": -1}),
+        ("sample", {"seed": 0.5}),
+        ("encode", {"x": [{"pixels": ""}]}),
+    ]:
+        status, answer = ask(server, name, question)
+        assert (status, [*answer]) == (400, ["error"]), (name, question)
+        assert "\n" not in answer["error"]
+    assert ask(server, "decode", {"z": [z]})[0] == 200
+
+
+# The command
+
+
+def test_the_command_serves_until_ctrl_c(monkeypatch, explorer):
+    opened = threading.Event()
+    address = []
+
+    def see(url):
+        address.append(url)
+        opened.set()
+
+    def serve_until_ctrl_c(self):
+        assert opened.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(webbrowser, "open", see)
+    monkeypatch.setattr(Server, "serve_forever", serve_until_ctrl_c)
+    monkeypatch.setattr(COMMAND, "open_explorer", lambda *given: explorer)
+    code, out, err = invoke("explore", "any")
+    assert (code, err) == (0, "")
+    assert f"Explore digits <b> at {address[0]}\n" in out
+    assert out.endswith("Ended.\n")
+    opened.set()
+    address.clear()
+    assert invoke("explore", "any", "--no-browser")[::2] == (0, "")
+    assert address == []
+
+
+def test_bad_input_is_one_line(monkeypatch, tmp_path, explorer, server):
+    monkeypatch.chdir(tmp_path)
+    for words, told in {
+        ("nowhere",): "nowhere is not a run folder",
+        ("http://localhost:1/",): "The address must name a model, as in http://localhost:8501",
+        ("ftp://localhost/digits",): "url must be http://host:port",
+        (BASE, "--condition", "label"): "--condition is about --dataset",
+        (BASE, "--dataset", "digits", "--condition", "label"): "is not conditional",
+        (): "There is no run under runs/",
+        ("--port", 70000): "65535",
+    }.items():
+        code, out, err = invoke("explore", *words, "--no-browser")
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert told in err
+    monkeypatch.setattr(COMMAND, "open_explorer", lambda *given: explorer)
+    port = server.server_address[1]
+    code, _, err = invoke("explore", "--port", port, "--no-browser")
+    assert (code, f"Port {port} of 127.0.0.1 cannot be used" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own(tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = command("explore", BASE, "--no-browser", cwd=tmp_path)
+    address = urllib.parse.urlsplit(re.search(r"http://\S+", process.stdout.readline())[0])
+    there = types.SimpleNamespace(
+        server_address=(address.hostname, address.port), token=address.path.strip("/")
+    )
+    assert request(there, "GET", "")[0] == 200
+    assert ask(there, "decode", {"z": [[0.0] * 16]})[0] == 200
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.endswith("Ended.\n")
+
+
+# The page in a browser
+
+DRIVE = Path(__file__).parent / "data" / "drive_explorer.js"
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "is_dark"),
+    [
+        ("digits", 500, False),
+        pytest.param("digits", 1300, True, marks=pytest.mark.slow),
+        pytest.param("table", 500, True, marks=pytest.mark.slow),
+        pytest.param("texts", 500, False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
+    explorer = request.getfixturevalue({"digits": "explorer"}.get(name, name))
+    with running(explorer) as server:
+        page, kind = server.files[""]
+        drive = b'<script src="drive.js" defer></script><script src="page.js"'
+        server.files |= {
+            "": (page.replace(b'<script src="page.js"', drive), kind),
+            "drive.js": (DRIVE.read_bytes(), "text/javascript"),
+        }
+        seen = look(f"{server.address}#{name}", tmp_path, width=width, is_dark=is_dark)
+    assert (seen["errors"], seen["violations"], seen["nameless"]) == ([], [], [])
+    assert (seen["small"], seen["wide"] <= 0) == (0, True)
+    assert seen["paper"] == ("rgb(20, 22, 24)" if is_dark else "rgb(255, 255, 255)")
+    assert seen["first"].startswith("Example 0")
+    assert re.fullmatch(
+        r"Your own x: -ELBO .* nats, better than \d+% of the examples.", seen["drawn"]
+    )
+    if name == "digits":
+        assert re.fullmatch(r"2\.00; q\(z\|x\) .* ± .*", seen["valuetext"])
+        assert (seen["path"], seen["way"], seen["corner"]) == ([True, True, 9], True, [2, 2])
+    if name == "texts":
+        assert "which is not in the vocabulary" in seen["error"]
