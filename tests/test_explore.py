@@ -18,10 +18,12 @@ import pytest
 import sklearn.decomposition
 
 from tests.browser import look
+from tests.conftest import make_vae
 from tests.contract_server import serve
 from tests.servers import BASE
 from tests.test_cli import command, invoke
-from tfp_vae import cli, datasets, evaluation
+from tfp_vae import cli, datasets, evaluation, objectives
+from tfp_vae import layers as tfpl
 from tfp_vae.cli.explore.explorer import SIGNATURES, Explorer
 from tfp_vae.cli.explore.models import open_explorer
 from tfp_vae.cli.explore.server import Server
@@ -158,6 +160,12 @@ def test_what_the_page_is_told_first(explorer, trained_vae, digits):
     json.dumps(told, allow_nan=False)
 
 
+def test_points_have_no_kl():
+    vae = make_vae(posterior=tfpl.Deterministic, objective=objectives.Reconstruction())
+    told = explorer_of(vae, np.zeros([3, 8, 8, 1], "float32"), "an autoencoder").model()
+    assert (told["ordered_by"], told["judged_by"]) == ("variance", "log_likelihood")
+
+
 def test_a_table_is_a_list_of_numbers(table):
     (view,) = table.model()["views"]
     assert [field["title"] for field in view["fields"]] == ["age", "job"]
@@ -174,6 +182,7 @@ def test_a_table_is_a_list_of_numbers(table):
         table.encode([[0.5, 99]])
 
 
+@pytest.mark.slow
 def test_texts_stay_texts(texts):
     seen = texts.encode(["a cat"])
     assert seen["x"] == ["a cat"]

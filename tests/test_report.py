@@ -20,6 +20,7 @@ from tests.conftest import make_vae
 from tests.test_cli import SMALL, invoke
 from tfp_vae import cli, evaluation, latent_plots, objectives
 from tfp_vae import layers as tfpl
+from tfp_vae.cli.explore.models import open_explorer
 from tfp_vae.cli.html.parts import PARTS
 
 EVIL = "<script>alert(1)</script>"
@@ -454,3 +455,6 @@ def test_kinds_of_runs(name, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     page = Page(Path("run/report.html"))
     assert [part.name for part in PARTS if "Left out:" in page.section(part.name)] == left_out
+    # The explorer takes every kind, too.
+    explorer = open_explorer("run", None, None, 0)
+    json.dumps([explorer.model(), explorer.example(0)], allow_nan=False)

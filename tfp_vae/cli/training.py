@@ -262,6 +262,7 @@ def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
     else:
         console.print(f"  {program('tfp-vae')} sample {folder}    # a picture of new examples")
     console.print(f"  {program('tfp-vae')} report {folder}    # all about it as one page")
+    console.print(f"  {program('tfp-vae')} explore {folder}    # turn its latents in the browser")
     console.print(
         f"  {program('tfp-vae')} evaluate {folder} --num-samples 5000    # a tighter log-likelihood"
     )

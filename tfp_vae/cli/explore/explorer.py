@@ -203,9 +203,11 @@ class Explorer:
 
     def _kl_by_dimension(self) -> np.ndarray | None:
         """Return the mean KL(q(z|x) || p(z)) of each dimension over the examples, `[size]`, in nats;
-        None if the two do not factorize.
+        None if there is none, as of an autoencoder, or the two do not factorize.
         """
         served = self.served
+        if "kl" not in self.scores:
+            return None
         rows = {name: values[:BATCH_SIZE] for name, values in self.examples.items()}
         condition = rows.get("condition")
         data = served.x.whole(rows)
