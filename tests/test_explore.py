@@ -252,6 +252,28 @@ def test_a_server_answers_as_the_saved_model(saved):
     assert (status, "\n" in answer["error"]) == (502, False)
 
 
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("http://host:8501/v1/models/digits", ("http://host:8501", "digits", None)),
+        ("https://host/v1/models/digits/versions/12", ("https://host", "digits", 12)),
+        ("grpc://host:8500/digits", ("grpc://host:8500", "digits", None)),
+        ("grpcs://host:8500/digits/versions/3/", ("grpcs://host:8500", "digits", 3)),
+    ],
+)
+def test_an_address_names_server_model_and_version(address, expected, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def client(url, model, *, version):
+        raise Asked(url, model, version)
+
+    monkeypatch.setattr("tfp_vae.serving.client", client)
+    with pytest.raises(Asked) as asked:
+        open_explorer(address, None, None, 0)
+    assert asked.value.args == expected
+
+
 @pytest.mark.slow
 def test_without_data_the_model_is_explored_by_its_own_draws():
     drawn = open_explorer(str(BASE), None, None, 0)

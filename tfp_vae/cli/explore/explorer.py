@@ -10,6 +10,7 @@ from tfp_vae import sampling
 from tfp_vae.checks import as_seed
 from tfp_vae.cli.explore.views import number, numbers_of, views_of
 from tfp_vae.cli.html.parts import dimension_names
+from tfp_vae.cli.report import console
 from tfp_vae.evaluation.batches import over_batches
 from tfp_vae.objectives.one_pass import as_vectors, factors
 from tfp_vae.serving import ServedVAE
@@ -199,7 +200,8 @@ class Explorer:
         return np.ravel(self.examples["condition"][place]).tolist()
 
     def _of_examples(self, function) -> dict[str, np.ndarray]:
-        return over_batches(lambda rows, start: function(rows), self.examples, BATCH_SIZE)
+        verbose = int(console.is_terminal)
+        return over_batches(lambda rows, start: function(rows), self.examples, BATCH_SIZE, verbose)
 
     def _kl_by_dimension(self) -> np.ndarray | None:
         """Return the mean KL(q(z|x) || p(z)) of each dimension over the examples, `[size]`, in nats;
