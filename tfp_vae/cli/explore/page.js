@@ -300,6 +300,7 @@ const chooseExample = latest(async (number) => {
 
 const encode = latest(async () => {
   place = null;
+  $("place").value = "";
   const own = edits;
   const seen = await ask("encode", { x, condition });
   takeSeen(seen, own === edits);
