@@ -90,6 +90,10 @@ LINES = {
     "tfk.Sequential([tfk.layers.Dense(2, batch_input_shape=s)])": ""
     "tfk.Sequential([tfk.Input(batch_shape=s), tfk.layers.Dense(2)])",
     "tfk.Sequential([Own(2, input_shape=s, batch_size=4)])": "tfk.Sequential([tfk.Input(s, batch_size=4), Own(2)])",
+    "tfk.Sequential([tfk.layers.Dense(2, input_dim=3, dtype='float64')])": ""
+    "tfk.Sequential([tfk.Input((3,), dtype='float64'), tfk.layers.Dense(2, dtype='float64')])",
+    "tfk.Sequential([tfk.layers.Dense(2, input_shape=s, dtype='mixed_float16')])": ""
+    "tfk.Sequential([tfk.Input(s), tfk.layers.Dense(2, dtype='mixed_float16')])",
     "tfk.Sequential([tfk.layers.InputLayer(s, batch_size=4)])": "tfk.Sequential([tfk.Input(s, batch_size=4)])",
     "tfk.regularizers.l2(l=0.1)": "tfk.regularizers.l2(l2=0.1)",
     "tfk.optimizers.SGD(0.1, decay=0.0)": "tfk.optimizers.SGD(0.1)",
@@ -171,6 +175,7 @@ ASKED = {
     "tfk.callbacks.ModelCheckpoint('a', save_weights_only=True)": ".weights.h5",
     "tfp.math.f(tf.compat.v1.train.AdamOptimizer())": "tensorflow.compat.v1.train",
     "tf.saved_model.save(unknown(), 'a')": "model.export(folder)",
+    "tfpl.KLDivergenceRegularizer(p, weight=tf.Variable(0.1))": "assign twice the values",
     "tfpl.KLDivergenceAddLoss(p, True)": "adds an exact divergence up",
     "for a in x: model.add(tfk.layers.Dense(2, input_shape=s))": "Put a keras.Input",
     "self.add_loss(lambda: 0.0)": "only in the call of a layer",

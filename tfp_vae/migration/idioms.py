@@ -104,6 +104,16 @@ def named_weight(calls: Calls, call: cst.Call) -> None:
 
 def regularizer(calls: Calls, call: cst.Call) -> None:
     """Double the weight, as `tfp.layers` counts the divergence twice."""
+    given = argument(call, "weight", 4)
+    if given and any(maker.endswith(".Variable") for maker in calls.makers(given.value)):
+        # Its double would keep the value of now, whatever is assigned later.
+        calls.ask(
+            call,
+            "tfp.layers counts this divergence twice: assign twice the values to the variable to "
+            "keep its numbers, or leave them for the negative ELBO.",
+            "KLDivergenceRegularizer",
+        )
+        return
     calls.ask(
         call,
         "A weight of 2.0 keeps the numbers of tfp.layers, which counts this divergence twice; take "
@@ -112,7 +122,6 @@ def regularizer(calls: Calls, call: cst.Call) -> None:
     )
     if any(one.star for one in call.args):
         return  # perhaps with a weight: the comment tells of it
-    given = argument(call, "weight", 4)
     if given is None or m.matches(given.value, m.Name("None")):
         calls.set_arguments(
             call, lambda args: with_keyword(without(args, "weight"), "weight", "2.0")
