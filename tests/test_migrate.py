@@ -108,6 +108,9 @@ LINES = {
     "model.save(folder / 'a.h5')": "model.save(folder / 'a.keras')",
     "model.save('a', save_format='h5')": "model.save('a.keras')",
     "figure.save('a.png')": "figure.save('a.png')",
+    "q = tfk.Sequential(layers); tfk.Model(q.input, p(q.output)); q.fit(a.input)": ""
+    "q = tfk.Sequential(layers); tfk.Model(q.inputs[0], p(q.outputs[0])); q.fit(a.input)",
+    "q = tfk.Model(x, y); f(q.input)": "q = tfk.Model(x, y); f(q.input)",
     "tfk.models.save_model(model, 'a.hdf5')": "tfk.models.save_model(model, 'a.keras')",
     "tfk.backend.set_floatx('float64')": "tfk.backend.set_floatx('float64')",
     "tfk.backend.argmax(x, axis=1)": "tfk.ops.argmax(x, axis=1)",
@@ -178,6 +181,7 @@ ASKED = {
     "tfpl.KLDivergenceRegularizer(p, weight=tf.Variable(0.1))": "assign twice the values",
     "tfpl.KLDivergenceAddLoss(p, True)": "adds an exact divergence up",
     "for a in x: model.add(tfk.layers.Dense(2, input_shape=s))": "Put a keras.Input",
+    "tfk.Model(x, y)(0.0)": "pass a tensor with a batch axis",
     "self.add_loss(lambda: 0.0)": "only in the call of a layer",
 }
 

@@ -74,9 +74,21 @@ def default_axis(calls: Calls, call: cst.Call) -> None:
 
 
 def no_input(calls: Calls, call: cst.Call) -> None:
-    """`model(0.0)` becomes `model(None)`, as Keras 3 takes no numbers for tensors."""
+    """`model(0.0)` becomes `model(None)`, as Keras 3 takes no numbers for tensors.
+
+    A model with a `keras.Input` needs a tensor with a batch axis instead.
+    """
     number = m.Arg(m.Float() | m.Integer(), keyword=None)
-    if call.args and m.matches(call.args[0], number) and calls.is_model(call.func):
+    if not (call.args and m.matches(call.args[0], number) and calls.is_model(call.func)):
+        return
+    if all(maker.endswith(".Model") for maker in calls.makers(call.func)):
+        calls.ask(
+            call,
+            "A model with a keras.Input takes no number: pass a tensor with a batch axis, such as "
+            "keras.ops.zeros([1]).",
+            "If a distribution has no input",
+        )
+    else:
         calls.program.edit(call.args[0], lambda arg: arg.with_changes(value=cst.Name("None")))
 
 
