@@ -110,6 +110,8 @@ LINES = {
     "figure.save('a.png')": "figure.save('a.png')",
     "q = tfk.Sequential(layers); tfk.Model(q.input, p(q.output)); q.fit(a.input)": ""
     "q = tfk.Sequential(layers); tfk.Model(q.inputs[0], p(q.outputs[0])); q.fit(a.input)",
+    "isinstance(rv, (tfp.distributions.Distribution, str))": ""
+    "isinstance(rv, (tfp.distributions.Distribution, str))",
     "q = tfk.Model(x, y); f(q.input)": "q = tfk.Model(x, y); f(q.input)",
     "tfk.models.save_model(model, 'a.hdf5')": "tfk.models.save_model(model, 'a.keras')",
     "tfk.backend.set_floatx('float64')": "tfk.backend.set_floatx('float64')",
@@ -181,6 +183,7 @@ ASKED = {
     "tfpl.KLDivergenceRegularizer(p, weight=tf.Variable(0.1))": "assign twice the values",
     "tfpl.KLDivergenceAddLoss(p, True)": "adds an exact divergence up",
     "for a in x: model.add(tfk.layers.Dense(2, input_shape=s))": "Put a keras.Input",
+    "assert isinstance(rv, (str, tfp.distributions.Normal))": "ask rv.tensor_distribution",
     "tfk.Model(x, y)(0.0)": "pass a tensor with a batch axis",
     "self.add_loss(lambda: 0.0)": "only in the call of a layer",
 }

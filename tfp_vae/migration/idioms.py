@@ -174,6 +174,26 @@ def symbolic_argument(calls: Calls, call: cst.Call) -> None:
         )
 
 
+def kind_of_output(calls: Calls, call: cst.Call) -> None:
+    """Ask about `isinstance(rv, tfd.Normal)`: a layer's output is a `tfd.Distribution`, no more."""
+    is_question = m.matches(call.func, m.Name("isinstance")) and len(call.args) == 2
+    if is_question and calls.uses_keras and _names_a_distribution(calls, call.args[1].value):
+        calls.ask(
+            call,
+            "The output of a layer is a tfd.Distribution, but of none of its subclasses: ask "
+            "rv.tensor_distribution.",
+            "plain = model(x).tensor_distribution",
+        )
+
+
+def _names_a_distribution(calls: Calls, node: Node) -> bool:
+    kinds = [one.value for one in node.elements] if isinstance(node, cst.Tuple) else [node]
+    names = [calls.program.meaning(kind).rpartition(".") for kind in kinds]
+    return any(
+        module.endswith(".distributions") and name != "Distribution" for module, _, name in names
+    )
+
+
 def _is_symbolic(calls: Calls, node: Node, depth: int) -> bool:
     values = calls.program.values(node) if isinstance(node, cst.Name) else [node]
     made = [one for one in values if isinstance(one, cst.Call)]
@@ -229,6 +249,7 @@ IDIOMS: tuple[tuple[str, Callable[[Calls, cst.Call], None]], ...] = (
     (r"(?!keras\.(applications\.|layers\.InputLayer$)).*", shapes.layer_with_shape),
     (r"keras\.(models\.)?Model", shapes.input_of_model),
     (r".*", no_input),
+    (r".*", kind_of_output),
     (r"\.save", saving.written(KERAS)),
     (r"keras\.(models\.)?save_model", saving.written(KERAS, 1)),
     (r"\.save_weights", saving.written(WEIGHTS)),
