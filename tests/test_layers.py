@@ -467,6 +467,10 @@ ERRORS = {
         lambda: tfpl.MultivariateNormalDiag(2.5),
         r"whole number of at least 1, received 2\.5",
     ),
+    "size of a graph": (
+        lambda: tf.function(tfpl.IndependentNormal.params_size)(tf.constant(2)),
+        r"whole number of at least 1, received <tf\.Tensor",
+    ),
     "shape 0": (lambda: tfpl.IndependentNormal((2, 0)), r"whole number of at least 1, received 0"),
     "shape negative": (
         lambda: tfpl.IndependentBernoulli(-3),

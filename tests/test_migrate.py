@@ -90,6 +90,10 @@ LINES = {
     "tfk.Sequential([tfk.layers.Dense(2, batch_input_shape=s)])": ""
     "tfk.Sequential([tfk.Input(batch_shape=s), tfk.layers.Dense(2)])",
     "tfk.Sequential([Own(2, input_shape=s, batch_size=4)])": "tfk.Sequential([tfk.Input(s, batch_size=4), Own(2)])",
+    "tfk.Sequential([tfk.layers.Dense(2, input_dim=3, dtype='float64')])": ""
+    "tfk.Sequential([tfk.Input((3,), dtype='float64'), tfk.layers.Dense(2, dtype='float64')])",
+    "tfk.Sequential([tfk.layers.Dense(2, input_shape=s, dtype='mixed_float16')])": ""
+    "tfk.Sequential([tfk.Input(s), tfk.layers.Dense(2, dtype='mixed_float16')])",
     "tfk.Sequential([tfk.layers.InputLayer(s, batch_size=4)])": "tfk.Sequential([tfk.Input(s, batch_size=4)])",
     "tfk.regularizers.l2(l=0.1)": "tfk.regularizers.l2(l2=0.1)",
     "tfk.optimizers.SGD(0.1, decay=0.0)": "tfk.optimizers.SGD(0.1)",
@@ -104,6 +108,11 @@ LINES = {
     "model.save(folder / 'a.h5')": "model.save(folder / 'a.keras')",
     "model.save('a', save_format='h5')": "model.save('a.keras')",
     "figure.save('a.png')": "figure.save('a.png')",
+    "q = tfk.Sequential(layers); tfk.Model(q.input, p(q.output)); q.fit(a.input)": ""
+    "q = tfk.Sequential(layers); tfk.Model(q.inputs[0], p(q.outputs[0])); q.fit(a.input)",
+    "isinstance(rv, (tfp.distributions.Distribution, str))": ""
+    "isinstance(rv, (tfp.distributions.Distribution, str))",
+    "q = tfk.Model(x, y); f(q.input)": "q = tfk.Model(x, y); f(q.input)",
     "tfk.models.save_model(model, 'a.hdf5')": "tfk.models.save_model(model, 'a.keras')",
     "tfk.backend.set_floatx('float64')": "tfk.backend.set_floatx('float64')",
     "tfk.backend.argmax(x, axis=1)": "tfk.ops.argmax(x, axis=1)",
@@ -171,8 +180,11 @@ ASKED = {
     "tfk.callbacks.ModelCheckpoint('a', save_weights_only=True)": ".weights.h5",
     "tfp.math.f(tf.compat.v1.train.AdamOptimizer())": "tensorflow.compat.v1.train",
     "tf.saved_model.save(unknown(), 'a')": "model.export(folder)",
+    "tfpl.KLDivergenceRegularizer(p, weight=tf.Variable(0.1))": "assign twice the values",
     "tfpl.KLDivergenceAddLoss(p, True)": "adds an exact divergence up",
     "for a in x: model.add(tfk.layers.Dense(2, input_shape=s))": "Put a keras.Input",
+    "assert isinstance(rv, (str, tfp.distributions.Normal))": "ask rv.tensor_distribution",
+    "tfk.Model(x, y)(0.0)": "pass a tensor with a batch axis",
     "self.add_loss(lambda: 0.0)": "only in the call of a layer",
 }
 

@@ -65,12 +65,13 @@ def whole_number(value, expected: str, least: int) -> int:
     """Return a whole number that fits int32, such as 3 or 3.0; `expected` says in words what it
     should be.
     """
+    message = f"{expected}, received {value!r}."
     try:
         number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        number = -1
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(message) from error
     if number != value or not least <= number < 2**31:
-        raise ValueError(f"{expected}, received {value!r}.")
+        raise ValueError(message)
     return number
 
 

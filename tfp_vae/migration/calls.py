@@ -69,7 +69,7 @@ class Calls(cst.CSTVisitor):
                 self.fill(target.target)
 
     def visit_Attribute(self, node):
-        """`optimizer.lr` becomes `optimizer.learning_rate`."""
+        """`optimizer.lr` becomes `optimizer.learning_rate`, `sequential.input` its `inputs[0]`."""
         of_model = isinstance(node.value, cst.Attribute) and node.value.attr.value == "optimizer"
         if node.attr.value == "lr" and (
             of_model or any(map(OPTIMIZERS.match, self.makers(node.value)))
@@ -77,6 +77,9 @@ class Calls(cst.CSTVisitor):
             self.program.edit(
                 node, lambda updated: updated.with_changes(attr=cst.Name("learning_rate"))
             )
+        if node.attr.value in ("input", "output") and self.is_sequential(node.value):
+            only = cst.parse_expression(f"{self.program.code(node)}s[0]")
+            self.program.edit(node, lambda _: only)
 
     def name(self, call: cst.Call) -> str:
         """Return the meaning of what is called; of a method its name after a dot."""
@@ -92,6 +95,11 @@ class Calls(cst.CSTVisitor):
     def is_model(self, node: Node) -> bool:
         """Return whether a value is certainly a model of Keras."""
         return bool(self.makers(node)) and self.may_be_model(node)
+
+    def is_sequential(self, node: Node) -> bool:
+        """Return whether a value is certainly a `Sequential` model."""
+        made = self.makers(node)
+        return bool(made) and all(one.endswith(".Sequential") for one in made)
 
     def makers(self, node: Node) -> set[str]:
         """Return the meanings of the functions that a value comes from, as far as they are known."""

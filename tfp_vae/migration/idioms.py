@@ -74,9 +74,21 @@ def default_axis(calls: Calls, call: cst.Call) -> None:
 
 
 def no_input(calls: Calls, call: cst.Call) -> None:
-    """`model(0.0)` becomes `model(None)`, as Keras 3 takes no numbers for tensors."""
+    """`model(0.0)` becomes `model(None)`, as Keras 3 takes no numbers for tensors.
+
+    A model with a `keras.Input` needs a tensor with a batch axis instead.
+    """
     number = m.Arg(m.Float() | m.Integer(), keyword=None)
-    if call.args and m.matches(call.args[0], number) and calls.is_model(call.func):
+    if not (call.args and m.matches(call.args[0], number) and calls.is_model(call.func)):
+        return
+    if all(maker.endswith(".Model") for maker in calls.makers(call.func)):
+        calls.ask(
+            call,
+            "A model with a keras.Input takes no number: pass a tensor with a batch axis, such as "
+            "keras.ops.zeros([1]).",
+            "If a distribution has no input",
+        )
+    else:
         calls.program.edit(call.args[0], lambda arg: arg.with_changes(value=cst.Name("None")))
 
 
@@ -104,6 +116,16 @@ def named_weight(calls: Calls, call: cst.Call) -> None:
 
 def regularizer(calls: Calls, call: cst.Call) -> None:
     """Double the weight, as `tfp.layers` counts the divergence twice."""
+    given = argument(call, "weight", 4)
+    if given and any(maker.endswith(".Variable") for maker in calls.makers(given.value)):
+        # Its double would keep the value of now, whatever is assigned later.
+        calls.ask(
+            call,
+            "tfp.layers counts this divergence twice: assign twice the values to the variable to "
+            "keep its numbers, or leave them for the negative ELBO.",
+            "KLDivergenceRegularizer",
+        )
+        return
     calls.ask(
         call,
         "A weight of 2.0 keeps the numbers of tfp.layers, which counts this divergence twice; take "
@@ -112,7 +134,6 @@ def regularizer(calls: Calls, call: cst.Call) -> None:
     )
     if any(one.star for one in call.args):
         return  # perhaps with a weight: the comment tells of it
-    given = argument(call, "weight", 4)
     if given is None or m.matches(given.value, m.Name("None")):
         calls.set_arguments(
             call, lambda args: with_keyword(without(args, "weight"), "weight", "2.0")
@@ -151,6 +172,26 @@ def symbolic_argument(calls: Calls, call: cst.Call) -> None:
             "the call of a layer.",
             "Layers of your own",
         )
+
+
+def kind_of_output(calls: Calls, call: cst.Call) -> None:
+    """Ask about `isinstance(rv, tfd.Normal)`: a layer's output is a `tfd.Distribution`, no more."""
+    is_question = m.matches(call.func, m.Name("isinstance")) and len(call.args) == 2
+    if is_question and calls.uses_keras and _names_a_distribution(calls, call.args[1].value):
+        calls.ask(
+            call,
+            "The output of a layer is a tfd.Distribution, but of none of its subclasses: ask "
+            "rv.tensor_distribution.",
+            "plain = model(x).tensor_distribution",
+        )
+
+
+def _names_a_distribution(calls: Calls, node: Node) -> bool:
+    kinds = [one.value for one in node.elements] if isinstance(node, cst.Tuple) else [node]
+    names = [calls.program.meaning(kind).rpartition(".") for kind in kinds]
+    return any(
+        module.endswith(".distributions") and name != "Distribution" for module, _, name in names
+    )
 
 
 def _is_symbolic(calls: Calls, node: Node, depth: int) -> bool:
@@ -208,6 +249,7 @@ IDIOMS: tuple[tuple[str, Callable[[Calls, cst.Call], None]], ...] = (
     (r"(?!keras\.(applications\.|layers\.InputLayer$)).*", shapes.layer_with_shape),
     (r"keras\.(models\.)?Model", shapes.input_of_model),
     (r".*", no_input),
+    (r".*", kind_of_output),
     (r"\.save", saving.written(KERAS)),
     (r"keras\.(models\.)?save_model", saving.written(KERAS, 1)),
     (r"\.save_weights", saving.written(WEIGHTS)),

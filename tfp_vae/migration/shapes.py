@@ -99,13 +99,18 @@ def _has_shape(node: Node) -> bool:
 
 
 def _shape(calls: Calls, call: cst.Call) -> str:
-    """Return the arguments of the `Input` that stands before a layer."""
+    """Return the arguments of the `Input` that stands before a layer: it had the layer's dtype."""
     given = {keyword_of(one): calls.program.code(one.value) for one in call.args if one.keyword}
     if "batch_input_shape" in given:
-        return f"batch_shape={given['batch_input_shape']}"
-    shape = f"({given['input_dim']},)" if "input_dim" in given else given["input_shape"]
-    shape = f"({shape},)" if shape.isdecimal() else shape
-    return f"{shape}, batch_size={given['batch_size']}" if "batch_size" in given else shape
+        given["batch_size"] = ""
+        shape = f"batch_shape={given['batch_input_shape']}"
+    else:
+        shape = f"({given['input_dim']},)" if "input_dim" in given else given["input_shape"]
+        shape = f"({shape},)" if shape.isdecimal() else shape
+    if "mixed" in given.get("dtype", ""):
+        given["dtype"] = ""  # a policy, under which variables, and so inputs, are float32
+    others = [f"{name}={given[name]}" for name in ("batch_size", "dtype") if given.get(name)]
+    return ", ".join([shape, *others])
 
 
 def _with_first(values: cst.List, code: str) -> cst.List:
