@@ -16,6 +16,7 @@ ROOMS = [
     "checks",
     "seeds",
     "networks",
+    "file_sizes",
     "files",
     "text",
     "layers",

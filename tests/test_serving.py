@@ -67,7 +67,7 @@ def test_layout(served):
     assert served.folder.name == "1"
     beside = {
         f"assets.extra/{name}"
-        for name in ("tfp_vae.json", "tf_serving_warmup_requests", "model_card.md")
+        for name in ("SHA256SUMS", "tfp_vae.json", "tf_serving_warmup_requests", "model_card.md")
     }
     assert files == {"saved_model.pb", "fingerprint.pb", *beside, *variables}
     description = json.loads((served.folder / "assets.extra" / "tfp_vae.json").read_text())

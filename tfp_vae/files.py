@@ -5,10 +5,11 @@ For any other file, the error says what it is and how to convert it.
 
 import csv
 import itertools
-import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from tfp_vae.file_sizes import TooLarge, expect_array, expect_memory
 
 # The first bytes of other kinds of files, and the names of these kinds.
 BEGINNINGS = {
@@ -43,10 +44,14 @@ def load_file(path: Path) -> dict[str, np.ndarray]:
         return _load_npz(path)
     if head.startswith(b"\x93NUMPY"):
         try:
+            with path.open("rb") as file:
+                expect_memory(path, expect_array(path, "x", file, path.stat().st_size))
             return {"x": np.load(path)}
+        except TooLarge:
+            raise
         except (EOFError, OSError, ValueError) as error:
             raise ValueError(
-                f"{path} is not an .npy file of a numeric array, as numpy.save writes it."
+                f"{path} is not an .npy file of a numeric array, as numpy.save writes it: {error}"
             ) from error
     wanted = (
         "an .npz file, as numpy.savez writes them"
@@ -79,15 +84,17 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
             np.load(opened) as file,
         ):
             return {name: _numbers(path, name, file) for name in _arrays_of(path, file)}
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:  # a damaged archive can lead to any exception in zipfile and zlib
         raise ValueError(
             f"{path} is not an .npz file, or a damaged one: {error}. Write it anew."
         ) from error
 
 
 def _arrays_of(path: Path, file) -> list[str]:
-    """Return the names of the arrays in a zip archive; it may be another kind of file, such as a
-    `.keras` file.
+    """Return the names of the arrays in a zip archive, after checking their sizes; it may be
+    another kind of file, such as a `.keras` file.
     """
     names = [
         Path(member).stem if member.endswith(".npy") else None for member in file.zip.namelist()
@@ -97,6 +104,11 @@ def _arrays_of(path: Path, file) -> list[str]:
             f"{path} is an archive {'of other things than arrays' if names else 'without arrays'}. "
             "Expected an .npz file with arrays: numpy.savez('data.npz', x=x)."
         )
+    total = 0
+    for member in file.zip.infolist():
+        with file.zip.open(member) as opened:
+            total += expect_array(path, Path(member.filename).stem, opened, member.file_size)
+    expect_memory(path, total)
     return file.files
 
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from tfp_vae import datasets, evaluation
 from tfp_vae.batch import by_name, cut, num_examples
 from tfp_vae.evaluation.errors import mean_of
+from tfp_vae.file_sizes import load_keras
 from tfp_vae.vae import VAE
 from tfp_vae_console import Wishes
 
@@ -194,7 +194,7 @@ def _features_of(path: Path, x: np.ndarray) -> evaluation.Features:
     """
     if not path.is_file() or path.suffix != ".keras":
         raise ValueError(f"--features must be a .keras file of a classifier, received {path}.")
-    classifier = keras.models.load_model(path)
+    classifier = load_keras(path)
     shape = getattr(classifier, "input_shape", None)
     if not isinstance(shape, tuple) or shape[1:] != x.shape[1:]:
         raise ValueError(

@@ -7,12 +7,12 @@ import math
 import os
 import signal
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 
+from tfp_vae.file_sizes import load_keras, read_text
 from tfp_vae.serving.publish import lock_folder
 from tfp_vae.vae import VAE
 from tfp_vae_console import Options
@@ -36,7 +36,7 @@ def read_options(path: Path) -> Options:
         raise FileNotFoundError(f"There is no file {path}.")
     wrong = f"{path} does not hold the options of a run"
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except ValueError as error:
         raise ValueError(f"{wrong}: {error}.") from error
     known = {field.name for field in dataclasses.fields(Options)}
@@ -149,7 +149,7 @@ class Run:
     def _read(self, name: str) -> dict:
         path = self.folder / f"{name}.json"
         try:
-            return json.loads(path.read_text()) if path.is_file() else {}
+            return json.loads(read_text(path)) if path.is_file() else {}
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
 
@@ -335,16 +335,11 @@ def open_vae(path: Path) -> VAE:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a `.keras` file, or holds another kind of model.
+        ValueError: if it is not a `.keras` file, is damaged, or holds another kind of model.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file {path}.")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is not a .keras file.")
-    try:
-        model = keras.models.load_model(path)
-    except Exception as error:  # a broken file can lead to any exception in Keras
-        raise ValueError(f"{path} is not a Keras model that can be loaded: {error}") from error
+    model = load_keras(path)
     if not isinstance(model, VAE):
         raise ValueError(f"{path} holds a {type(model).__name__}, not a tfp_vae.VAE.")
     return model

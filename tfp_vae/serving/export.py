@@ -15,6 +15,7 @@ from tfp_vae.layers.internals import layers_within
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.serving.checksums import write_checksums
 from tfp_vae.serving.companion_files import ModelCard, write_card, write_configurations
 from tfp_vae.serving.description import DESCRIBE, DESCRIPTION, describing, description
 from tfp_vae.serving.publish import publish
@@ -124,6 +125,7 @@ def export(
             raise ValueError(
                 f"No version was published, because it would not serve as it should. {error}"
             ) from error
+        write_checksums(folder)
         write_configurations(base, aside=folder.parent)
 
     return publish(write, base, keep=keep)
