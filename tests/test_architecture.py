@@ -36,6 +36,7 @@ ROOMS = [
     "probabilistic",
     "generative",
     "blocks",
+    "not_finite",
     "block_model",
     "vae",
     "evaluation",

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfp_vae import batch, blocks
 from tfp_vae.batch import num_examples
+from tfp_vae.not_finite import StopIfNotFinite, with_first
 
 # Keras's default.
 BATCH_SIZE = 32
@@ -39,6 +40,8 @@ class BlockModel(keras.Model):
         arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         arguments["y"] = batch.labels(x, y, arguments.get("sample_weight"))
         training = self._training(arguments)
+        guard = StopIfNotFinite(functools.partial(self._batches_of, arguments))
+        arguments["callbacks"] = with_first(guard, arguments.get("callbacks"), self)
         if training is None:
             return super().fit(**arguments)
         if not self.optimizer.built:  # inside the program it would be traced twice
@@ -63,6 +66,32 @@ class BlockModel(keras.Model):
             return super().make_train_function(force)
         self.train_function = self._blocks
         self.steps_per_execution = self._blocks.own_steps
+
+    def _batches_of(self, arguments: dict, epoch: int) -> Iterable | None:
+        """Return the batches of an epoch again, with the numbers of their examples; None if they
+        cannot be had again, or in another order if Keras has shuffled them.
+        """
+        if self._blocks is not None and self._blocks.rows is not None:
+            rows = self._blocks.rows
+            return (
+                (tf.nest.map_structure(lambda part, at=numbers: tf.gather(part, at), rows), numbers)
+                for numbers in self._blocks.order
+            )
+        x = arguments["x"]
+        steps = arguments.get("steps_per_epoch")
+        if batch.is_dataset(x):
+            if steps:  # then an epoch goes on where the one before it ended
+                x = x.skip((epoch - arguments.get("initial_epoch", 0)) * steps).take(steps)
+            return ((data if isinstance(data, tuple) else (data,), None) for data in x)
+        rows = blocks.rows_of(x, arguments["y"], arguments.get("sample_weight"))
+        if rows is None:
+            return None
+        size = arguments.get("batch_size") or _batch_size(num_examples(x), steps)
+        numbers = tf.data.Dataset.range(num_examples(x)).batch(size)
+        return (
+            (tf.nest.map_structure(lambda part, at=at: tf.gather(part, at), rows), at)
+            for at in numbers
+        )
 
     def _training(self, arguments: dict) -> blocks.Blocks | None:
         """Return the `Blocks` that train many steps at once; None if Keras's own loop is needed."""

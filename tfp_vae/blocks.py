@@ -53,6 +53,7 @@ class Blocks:
         self.rows = rows
         self.own_steps = 1  # steps per call of the model's other functions
         self.done = 0  # steps made in this epoch
+        self.order: list[tf.Tensor] = []  # of rows: their numbers in each step of this epoch
         self._iterators: list[Iterator] = []
 
     def __call__(self, iterator: Iterator) -> dict[str, tf.Tensor]:
@@ -60,11 +61,15 @@ class Blocks:
         if self._iterators != [iterator]:
             self.close()
             self._iterators.append(iterator)
+        if not self.done:
+            self.order = []
         number = min(self.most_steps, self.steps - self.done)
         self.done = (self.done + number) % self.steps
         batches = [batch for _, batch in zip(range(number), iterator, strict=False)]
         if not batches:
             raise StopIteration
+        if self.rows is not None:
+            self.order += [tf.nest.flatten(numbers)[0] for numbers in batches]
         for _, block in itertools.groupby(batches, _shapes):
             logs = self._steps(list(block))
         return logs

@@ -5,8 +5,9 @@ far more than it holds, by damage or on purpose.
 import contextlib
 import math
 import os
+import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ MOST_UNPACKED = 100
 # The variables of a model may take this many times the bytes of its weights' file: a float16 may
 # be kept as a float32.
 MOST_FOR_WEIGHTS = 2
+# The end of a zip archive, whose fifth field is the number of its members; or this number, if they
+# are too many for the field.
+ZIP_END = struct.Struct("<4s4H2LH")
+MANY = 0xFFFF
 # What reads the headers of numpy's arrays, by the version of their format.
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -40,7 +45,9 @@ def read_text(path: Path) -> str:
     Raises:
         TooLarge: if it is longer than any config.
     """
-    _expect(path.stat().st_size <= SMALL, f"{path} is a text of {_size(path.stat().st_size)}")
+    _expect(
+        path.stat().st_size <= SMALL, f"{path} is a text of {size_in_words(path.stat().st_size)}"
+    )
     return path.read_text()
 
 
@@ -54,41 +61,71 @@ def load_keras(path: Path) -> Any:
     """
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not a .keras file.")
-    refusals: list[TooLarge] = []
+    refusals = list[TooLarge]()
+
+    def words(made: str) -> str:
+        return _damaged(
+            f"The config in {path} makes weights of {made} or more, of which the file holds less than "
+            "half"
+        )
+
     try:
-        held = _unpacked(path)
-        with _variables_of_at_most(SMALL + MOST_FOR_WEIGHTS * held, path, refusals):
+        most = SMALL + MOST_FOR_WEIGHTS * _unpacked(path)
+        with variables_of_at_most(most, words) as refusals:
             return keras.models.load_model(path)
-    except TooLarge:
-        raise
     except Exception as error:  # a broken file can lead to any exception in Keras
-        if refusals:  # which Keras has wrapped in its own words
+        if refusals:
             raise refusals[0] from error
+        if isinstance(error, TooLarge):
+            raise
         raise ValueError(f"{path} is not a Keras model that can be loaded: {error}") from error
 
 
 def _unpacked(path: Path) -> int:
     """Return how many bytes a `.keras` file holds besides its texts."""
     with zipfile.ZipFile(path) as archive:
-        sizes = {member.filename: member.file_size for member in archive.infolist()}
+        sizes = {member.filename: member.file_size for member in members(path, archive)}
     texts = {name: size for name, size in sizes.items() if name.endswith(".json")}
     for name, size in texts.items():
-        _expect(size <= SMALL, f"{name} in {path} unpacks to {_size(size)}")
+        _expect(size <= SMALL, f"{name} in {path} unpacks to {size_in_words(size)}")
     held = sum(sizes.values()) - sum(texts.values())
     packed = path.stat().st_size
     _expect(
         held <= SMALL + MOST_UNPACKED * packed,
-        f"{path}, of {_size(packed)}, unpacks to {_size(held)}",
+        f"{path}, of {size_in_words(packed)}, unpacks to {size_in_words(held)}",
     )
     return held
 
 
+def members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Return what an archive holds.
+
+    Raises:
+        ValueError: if it is not as much as the archive's end says, which Python does not check.
+    """
+    found = archive.infolist()
+    with path.open("rb") as file:
+        file.seek(-ZIP_END.size - len(archive.comment), os.SEEK_END)
+        said = ZIP_END.unpack(file.read(ZIP_END.size))[4]
+    if said not in (len(found), MANY):
+        raise ValueError(f"{path} is damaged: {len(found)} of its {said} members can be found.")
+    return found
+
+
 @contextlib.contextmanager
-def _variables_of_at_most(most: int, path: Path, refusals: list[TooLarge]) -> Iterator[None]:
-    """Refuse to make variables that together have more than a number of bytes; a refusal is kept in
-    a list.
+def variables_of_at_most(most: float, words: Callable[[str], str]) -> Iterator[list[TooLarge]]:
+    """Refuse to make variables that together have more than a number of bytes, before they do.
+
+    Args:
+        most: the number of bytes.
+        words: function from the size of all variables up to the one refused, in words, to the
+            error's text.
+
+    Yields:
+        A list in which a refusal is kept, as Keras may wrap it in words of its own.
     """
     made = 0
+    refusals = list[TooLarge]()
 
     def make(make_variable, **arguments):
         nonlocal made
@@ -98,19 +135,13 @@ def _variables_of_at_most(most: int, path: Path, refusals: list[TooLarge]) -> It
                 value = value()
         if tf.is_tensor(value) and value.shape.is_fully_defined():
             made += math.prod(value.shape.as_list()) * value.dtype.size
-        try:
-            _expect(
-                made <= most,
-                f"The config in {path} makes weights of {_size(made)} or more, of which the file "
-                f"does not hold the half: those up to {arguments.get('name')!r}",
-            )
-        except TooLarge as error:
-            refusals.append(error)
-            raise
+        if made > most:
+            refusals.append(TooLarge(words(size_in_words(made))))
+            raise refusals[0]
         return make_variable(**arguments)
 
     with tf.variable_creator_scope(make):
-        yield
+        yield refusals
 
 
 def expect_array(path: Path, name: str, file, held: int) -> int:
@@ -137,8 +168,8 @@ def expect_array(path: Path, name: str, file, held: int) -> int:
     rest = held - file.tell()
     if not dtype.hasobject and (claimed != rest or min(shape, default=0) < 0):
         raise ValueError(
-            f"{damaged}: it claims the shape {shape} of {dtype}, which is {_size(claimed)}, but "
-            f"{_size(rest)} are there. Write it anew."
+            f"{damaged}: it claims the shape {shape} of {dtype}, which is {size_in_words(claimed)}, but "
+            f"{size_in_words(rest)} are there. Write it anew."
         )
     return rest
 
@@ -147,8 +178,8 @@ def expect_memory(path: Path, needed: int) -> None:
     """Raise a `TooLarge` error if arrays need more bytes than this machine has."""
     if needed > memory():
         raise TooLarge(
-            f"The arrays of {path} take {_size(needed)}, more than the {_size(memory())} of memory of "
-            "this machine. Give fewer examples, or a smaller dtype."
+            f"The arrays of {path} take {size_in_words(needed)}, more than the "
+            f"{size_in_words(memory())} of memory of this machine. Give fewer examples, or a smaller dtype."
         )
 
 
@@ -181,13 +212,13 @@ def expect_saved_model(folder: Path) -> None:
         constants = sum(_bytes(one.dtype, one.tensor_shape) for one in tensors)
         _expect(
             constants <= SMALL + MOST_UNPACKED * packed,
-            f"{file}, of {_size(packed)}, has constants of {_size(constants)}",
+            f"{file}, of {size_in_words(packed)}, has constants of {size_in_words(constants)}",
         )
         objects = [node.variable for node in graph.object_graph_def.nodes]
         claimed = sum(_bytes(one.dtype, one.shape) for one in objects)
         _expect(
             claimed <= SMALL + MOST_FOR_WEIGHTS * variables,
-            f"{file} has variables of {_size(claimed)}, but their files hold {_size(variables)}",
+            f"{file} has variables of {size_in_words(claimed)}, but their files hold {size_in_words(variables)}",
         )
 
 
@@ -199,13 +230,17 @@ def _bytes(dtype: int, shape) -> int:
 
 def _expect(holds: bool, what: str) -> None:
     if not holds:
-        raise TooLarge(f"{what}: it is damaged, or made to fill the memory.")
+        raise TooLarge(_damaged(what))
 
 
-def _size(number: float) -> str:
+def _damaged(what: str) -> str:
+    return f"{what}: it is damaged, or made to fill the memory."
+
+
+def size_in_words(number: float) -> str:
     """Write a number of bytes.
 
-    >>> _size(1_500_000_000), _size(12)
+    >>> size_in_words(1_500_000_000), size_in_words(12)
     ('1.5 GB', '12 bytes')
     """
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):

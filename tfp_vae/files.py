@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfp_vae.file_sizes import TooLarge, expect_array, expect_memory
+from tfp_vae.file_sizes import TooLarge, expect_array, expect_memory, members
 
 # The first bytes of other kinds of files, and the names of these kinds.
 BEGINNINGS = {
@@ -105,7 +105,7 @@ def _arrays_of(path: Path, file) -> list[str]:
             "Expected an .npz file with arrays: numpy.savez('data.npz', x=x)."
         )
     total = 0
-    for member in file.zip.infolist():
+    for member in members(path, file.zip):
         with file.zip.open(member) as opened:
             total += expect_array(path, Path(member.filename).stem, opened, member.file_size)
     expect_memory(path, total)

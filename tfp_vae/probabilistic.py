@@ -73,7 +73,7 @@ class ProbabilisticModel(Surface, keras.Model):
         self.x = Quantity.of("x", map_parts(lambda shape: shape[1:], shapes), self.variable_dtype)
         given = {} if self.condition is None else {"condition": self.condition.zeros()}
         zeros = self._zeros()
-        values = self._encoder_inputs(zeros)
+        values = self.encoder_inputs(zeros)
         posterior = first_distribution("encoder", self.encoder, values, self.x.main)
         if posterior.event_shape == []:
             raise ValueError(
@@ -218,9 +218,9 @@ class ProbabilisticModel(Surface, keras.Model):
         """
         ndims = {**self.x.ndims, **self._condition_ndims}
         ndims |= {quantity.mask_name(name): number for name, number in self.x.ndims.items()}
-        return fold(self.encoder, self._encoder_inputs(data), ndims, self.x.main)
+        return fold(self.encoder, self.encoder_inputs(data), ndims, self.x.main)
 
-    def _encoder_inputs(self, data: dict) -> dict:
+    def encoder_inputs(self, data: dict) -> dict:
         """Return all possible inputs of an encoder by name: x or its parts, their masks as numbers,
         the condition.
         """

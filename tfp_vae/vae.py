@@ -390,8 +390,10 @@ class VAE(LatentVariableModel, BlockModel):
         """
         if self.is_conditional:
             batch.expect_no_labels(x)
-            if (examples := batch.examples_of(x)) is not None:
-                self._given(batch.by_name(examples).get("condition"))
+        takes_time = batch.is_dataset(x) and not self.is_conditional  # and is not needed
+        examples = None if takes_time else batch.examples_of(x)
+        if examples is not None:
+            self._given(batch.by_name(examples).get("condition"))
         if batch_size is None and not args and not kwargs.keys() & {"steps", "callbacks"}:
             batch_size = self.most_rows(x)
         return super().predict(x, batch_size, *args, **kwargs)

@@ -5,6 +5,13 @@ import re
 
 import tensorflow as tf
 
+# What quotas of the system mean, by the number of the error.
+LIMITS = {
+    errno.EFBIG: "A file would become larger than allowed here (ulimit -f). Allow more and try again; what "
+    "was there before is unharmed.",
+    errno.EMFILE: "More files are open than allowed here (ulimit -n). Allow more and try again; what was "
+    "there before is unharmed.",
+}
 # How numpy and TensorFlow report the size of a failed allocation.
 ASKED_FOR = re.compile(r"allocate ([\d.]+ [KMGT]iB)|(shape ?\[[\d,]+\])|allocat\w+ (\d+ bytes)")
 # Names of nodes and operations in TensorFlow's messages; they do not help the user.
@@ -33,6 +40,8 @@ def in_words(error: Exception) -> str:
             f"There is not enough memory{asked}. Try fewer examples or draws at once (--batch-size, "
             "--num-examples, --num-samples) or smaller networks (--hidden-size, --latent-size)."
         )
+    if isinstance(error, OSError) and error.errno in LIMITS:
+        return LIMITS[error.errno]
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}."
     return text or type(error).__name__

@@ -53,7 +53,12 @@ def parse(option: str, text: str, known: tuple[str, ...]) -> tuple[str, dict]:
         arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
         if len(arguments) < len(call.keywords):
             raise ValueError("a name given twice")
-    except (SyntaxError, ValueError) as error:
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # the last two: too deep
         raise ValueError(
             f"--{option} must be a name, alone or with arguments by name such as "
             f"{known[0]}(name=1); received {text!r}."

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def read_options(path: Path) -> Options:
             f"{path} has options that this version does not know: {', '.join(unknown)}. Take them "
             "out, or use the version of tfp_vae that wrote them."
         )
+    for field in dataclasses.fields(Options):
+        kind = (*typing.get_args(field.type), field.type)[0]  # what stands before typer's notes
+        value = content.get(field.name, field.default)
+        whole = kind is float and isinstance(value, int)
+        if not (whole or isinstance(value, kind)):
+            name = getattr(kind, "__name__", kind)
+            raise ValueError(f"{path}: {field.name} must be of type {name}, received {value!r}.")
     return Options(**content)
 
 
@@ -68,7 +76,11 @@ class Run:
         """Make a new folder; None takes the next number under `runs/`."""
         run = cls(folder or _next_folder(options.name), options)
         run.folder.mkdir(parents=True)
-        run.write("config", dataclasses.asdict(options))
+        try:
+            run.write("config", dataclasses.asdict(options))
+        except OSError:  # an empty folder would block the name
+            run.folder.rmdir()
+            raise
         return run
 
     @classmethod
@@ -202,9 +214,7 @@ class Run:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Save history and model of a run, at most once a second and after the last epoch, and stop if
-    training diverges.
-    """
+    """Save history and model of a run, at most once a second and after the last epoch."""
 
     def __init__(self, run: Run, first_epoch: int):
         super().__init__()
@@ -226,12 +236,6 @@ class Recorder(keras.callbacks.Callback):
         self.seconds = time.perf_counter() - self.start
 
     def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            raise ValueError(
-                f"Training has diverged: the loss of epoch {epoch + 1} is {logs['loss']}. "
-                f"{self.run.folder} keeps the model of epoch {self.num_saved}. Try a lower "
-                "--learning-rate."
-            )
         for name, value in {**logs, "seconds": self.seconds}.items():
             self.history.setdefault(name, []).append(float(value))
         if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVINGS:

@@ -32,6 +32,8 @@ from tfp_vae.cli.report import (
     table,
 )
 from tfp_vae.cli.runs import CtrlC, Options, Patience, Recorder, Run, open_vae, read_options
+from tfp_vae.file_sizes import memory, size_in_words, variables_of_at_most
+from tfp_vae.not_finite import TrainingDiverged
 from tfp_vae.vae import VAE
 
 # Number of examples held in memory at once when a run is evaluated.
@@ -61,20 +63,29 @@ def train(folder: Path | None, options: dict) -> None:
         )
     if chosen.batch_size == Options.batch_size > num_examples(splits.train):
         chosen = dataclasses.replace(chosen, batch_size=num_examples(splits.train))
-    vae = build(splits, chosen)
+    with variables_of_at_most(memory(), _too_large):
+        vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
         vae.check_data(part)
     expect_writable(Path(chosen.saved_models))
     run = Run.create(folder, chosen)
     _say_what_data_are(splits, chosen.batch_size)
-    with run.hold():
+    with contextlib.ExitStack() as held:
         try:
+            held.enter_context(run.hold())
             run.save(vae, {})
         # For example, the disk is full. Remove the run: it has no model, and blocks its name.
         except Exception:
-            shutil.rmtree(run.folder)
+            shutil.rmtree(run.folder, ignore_errors=True)
             raise
         _fit(run, splits, vae)
+
+
+def _too_large(made: str) -> str:
+    return (
+        f"Weights of {made} or more, with the optimizer's, do not fit the {size_in_words(memory())} of "
+        "memory of this machine. Choose a smaller --hidden-size or --latent-size."
+    )
 
 
 def _say_what_data_are(splits: datasets.Splits, batch_size: int) -> None:
@@ -192,6 +203,11 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
                     callbacks=callbacks,
                     verbose=0,
                 )
+        except TrainingDiverged as error:
+            raise ValueError(
+                f"{error} {run.folder} keeps the model of epoch {recorder.num_saved}; the option is "
+                "--learning-rate."
+            ) from error
         except KeyboardInterrupt:
             console.print(
                 f"\nInterrupted after {recorder.num_saved} of {epochs} epochs; "

@@ -222,7 +222,13 @@ class ServedVAE(Surface):
 
     def call(self, signature: str, **inputs) -> Mapping[str, tf.Tensor]:
         """Return the plain outputs of a signature."""
-        expected = self.description["signatures"][signature]["inputs"]
+        signatures = self.description["signatures"]
+        if signature not in signatures:
+            raise ValueError(
+                f"{self.source} has no signature {signature}: it was exported from a model that "
+                f"offers only {', '.join(signatures)}."
+            )
+        expected = signatures[signature]["inputs"]
         if set(inputs) != set(expected):
             raise ValueError(
                 f"{signature} takes {', '.join(expected)}; received "
