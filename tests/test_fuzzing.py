@@ -434,3 +434,32 @@ def test_methods_of_a_model(try_all):
 def test_methods_of_a_served_model(try_all):
     served = tfp_vae.load(MODEL)
     try_all(steps(CALLS), lambda calls: check_calls(served, CALLS, calls))
+
+
+# What was found
+
+
+def test_an_archive_whose_end_hides_a_member_is_damaged(tmp_path):
+    """A byte of a comment's length, with which Python takes the next member for the comment."""
+    np.savez(tmp_path / "x.npz", x=np.zeros([6, 4]), labels=np.arange(6))
+    content = (tmp_path / "x.npz").read_bytes()
+    entry = content.index(b"PK\x01\x02")
+    length = content.rindex(b"PK\x01\x02") - entry
+    after = content.rindex(b"PK\x05\x06") - content.rindex(b"PK\x01\x02")
+    changed = bytearray(content)
+    changed[entry + 32] = after
+    assert length + after < 256
+    (tmp_path / "x.npz").write_bytes(changed)
+    with pytest.raises(ValueError, match=r"x.npz is damaged: 1 of its 2 members can be found"):
+        files.load_file(tmp_path / "x.npz")
+
+
+def test_a_method_that_a_served_model_lacks_says_so():
+    with pytest.raises(ValueError, match="has no signature impute: it was exported from a model"):
+        tfp_vae.load(MODEL).impute(np.zeros([1, 8, 8, 1]))
+
+
+def test_nothing_cannot_be_predicted(vae):
+    vae.compile("adam", run_eagerly=True)
+    with pytest.raises(TypeError, match="x must be one array or tensor"):
+        vae.predict(None)

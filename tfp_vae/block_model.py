@@ -72,11 +72,7 @@ class BlockModel(keras.Model):
         cannot be had again, or in another order if Keras has shuffled them.
         """
         if self._blocks is not None and self._blocks.rows is not None:
-            rows = self._blocks.rows
-            return (
-                (tf.nest.map_structure(lambda part, at=numbers: tf.gather(part, at), rows), numbers)
-                for numbers in self._blocks.order
-            )
+            return _gathered(self._blocks.rows, self._blocks.order)
         x = arguments["x"]
         steps = arguments.get("steps_per_epoch")
         if batch.is_dataset(x):
@@ -88,10 +84,7 @@ class BlockModel(keras.Model):
             return None
         size = arguments.get("batch_size") or _batch_size(num_examples(x), steps)
         numbers = tf.data.Dataset.range(num_examples(x)).batch(size)
-        return (
-            (tf.nest.map_structure(lambda part, at=at: tf.gather(part, at), rows), at)
-            for at in numbers
-        )
+        return _gathered(rows, numbers)
 
     def _training(self, arguments: dict) -> blocks.Blocks | None:
         """Return the `Blocks` that train many steps at once; None if Keras's own loop is needed."""
@@ -199,6 +192,12 @@ class BlockModel(keras.Model):
     @functools.cached_property
     def _test_program(self) -> Callable:
         return blocks.program_of(self, self.test_step, str(blocks.engine_of(self)))
+
+
+def _gathered(rows: tuple, order: Iterable[tf.Tensor]) -> Iterator[tuple]:
+    """Yield batches of rows by their numbers, with these numbers."""
+    for numbers in order:
+        yield tf.nest.map_structure(lambda part, at=numbers: tf.gather(part, at), rows), numbers
 
 
 def _batch_size(number: int, steps: int | None) -> int:

@@ -49,9 +49,11 @@ class StopIfNotFinite(keras.callbacks.Callback):
         self.before: list[tf.Tensor] | None = None
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self.model.distribute_strategy.num_replicas_in_sync > 1:
+            return
         variables = _variables(self.model)
-        small = sum(math.prod(one.shape) * 4 for one in variables) <= MOST_BYTES
-        self.before = _copies(variables) if small and not tf.distribute.has_strategy() else None
+        if sum(math.prod(one.shape) * 4 for one in variables) <= MOST_BYTES:
+            self.before = _copies(variables)
 
     def on_epoch_end(self, epoch, logs=None):
         loss = (logs or {}).get("loss", 0.0)

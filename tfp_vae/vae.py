@@ -247,6 +247,8 @@ class VAE(LatentVariableModel, BlockModel):
         Raises:
             ValueError: if the data are empty, not finite, of another shape, or impossible under the
                 likelihood.
+            tfp_vae.not_finite.TrainingDiverged: a ValueError, if the loss of an epoch is not
+                finite; it names the step, the layer and the example where that began.
         """
         if y is x and not self.is_conditional:  # the usual target of an autoencoder
             y = None

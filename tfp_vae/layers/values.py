@@ -126,6 +126,7 @@ def values_of(distribution: tfd.Distribution) -> Values:
             return REAL
         far = tf.reshape([-LARGE, LARGE], [2] + [1] * distribution.batch_shape.rank)
         ends = bijector.forward(tf.cast(far, distribution.dtype)).numpy().reshape(2, -1)
+        ends = ends.astype("float64")  # float16 does not hold LARGE
     except (AttributeError, NotImplementedError, TypeError, ValueError, tf.errors.OpError):
         return UNKNOWN
     ends = np.where(np.abs(ends) >= LARGE, np.copysign(math.inf, ends), ends) + 0.0
