@@ -70,7 +70,7 @@ def test_single_steps_are_repeated_too():
 
 def test_what_cannot_be_repeated_is_told_all_the_same(monkeypatch):
     monkeypatch.setattr(not_finite, "MOST_BYTES", 0)
-    with pytest.raises(TrainingDiverged, match=r"the loss of epoch 1 is nan. +Try a lower"):
+    with pytest.raises(TrainingDiverged, match=r"the loss of epoch 1 is nan. Try a lower"):
         fit(compiled(), with_row(47, 1e30))
 
 
@@ -145,6 +145,7 @@ STRESS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STRESS)
+@pytest.mark.rows(0, 5)
 def test_many_steps_are_finite_or_the_error_says_where_they_are_not(name, full):
     x, make, *policy = STRESS[name]
     keras.config.set_dtype_policy(*policy or ["float32"])

@@ -59,16 +59,16 @@ class StopIfNotFinite(keras.callbacks.Callback):
         loss = (logs or {}).get("loss", 0.0)
         if math.isfinite(loss):
             return
-        found = ["" if self.before is None else "The model has its weights from before it again."]
-        batches = None if self.before is None else self.batches(epoch)
+        found = ""
         if self.before is not None:
             _assign(self.model, self.before)
-        if batches is not None:
-            found.insert(0, _repeat(self.model, batches))
-            _assign(self.model, self.before)
-        text = " ".join(filter(None, found))
+            batches = self.batches(epoch)
+            if batches is not None:
+                found = f" {_repeat(self.model, batches)}"
+                _assign(self.model, self.before)
+            found += " The model has its weights from before it again."
         raise TrainingDiverged(
-            f"Training has diverged: the loss of epoch {epoch + 1} is {loss}. {text} {REMEDIES}"
+            f"Training has diverged: the loss of epoch {epoch + 1} is {loss}.{found} {REMEDIES}"
         )
 
 
@@ -97,8 +97,8 @@ def _copies(variables: Iterable[keras.Variable]) -> list[tf.Tensor]:
     return [tf.identity(one.value) for one in variables]
 
 
-def _assign(vae, values: Iterable[tf.Tensor] | None) -> None:
-    for variable, value in zip(_variables(vae), values or [], strict=True):
+def _assign(vae, values: Iterable[tf.Tensor]) -> None:
+    for variable, value in zip(_variables(vae), values, strict=True):
         variable.assign(value)
 
 
