@@ -1,7 +1,7 @@
 """The kinds of columns: each turns the values of a pandas Series into numbers, and back."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from tfp_vae.tables.series import (
     are_whole,
     as_dtype,
     days_of,
+    decimals_of,
     is_numeric,
     measure,
     nanoseconds_of,
@@ -53,8 +54,8 @@ class Column:
     likelihood: str = ""
 
     # The likelihoods that suit such columns, the usual one first.
-    likelihoods: tuple[str, ...] = ()
-    is_constant = False
+    likelihoods: ClassVar[tuple[str, ...]] = ()
+    is_constant: ClassVar[bool] = False
 
     @classmethod
     def suits(cls, values) -> bool:
@@ -328,10 +329,11 @@ class Count(Column):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Number(Column):
-    """Real numbers, or whole ones of a wide range, standardized."""
+    """Real numbers, or whole ones of a wide range, standardized; they keep their decimals."""
 
     mean: float
     scale: float
+    decimals: int | None  # to which values are rounded
     ends: list | None  # of whole numbers
 
     likelihoods = NORMALS
@@ -349,9 +351,11 @@ class Number(Column):
                 f"The column {names['name']!r} holds {bad.sum():,} infinite values, first in row "
                 f"{np.argmax(bad)}. Remove or replace them."
             )
-        ends = [int(values.min()), int(values.max())] if are_whole(values) else None
+        decimals = decimals_of(known)
+        ends = None if decimals != 0 else [int(values.min()), int(values.max())]
         mean, scale = measure(numbers_of(measured, "float64"))
-        return cls(mean=mean, scale=scale, ends=ends, dtype=told(values.dtype), **names)
+        told_by = {"mean": mean, "scale": scale, "decimals": decimals, "ends": ends}
+        return cls(dtype=told(values.dtype), **told_by, **names)
 
     @property
     def log_scale(self) -> float:
@@ -368,7 +372,9 @@ class Number(Column):
 
     def decode(self, numbers: np.ndarray) -> np.ndarray:
         values = self.mean + self.scale * numbers
-        return values if self.ends is None else np.clip(np.rint(values), *self.ends)
+        if self.decimals is not None:
+            values = np.round(values, self.decimals)
+        return values if self.ends is None else np.clip(values, *self.ends)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ from tfp_vae.checks import imported
 
 # Nanoseconds of a day.
 DAY = 86_400_000_000_000
+# Most decimals to which values are rounded.
+MOST_DECIMALS = 4
 
 
 def pandas() -> Any:
@@ -77,6 +79,17 @@ def numbers_of(values, dtype: str = "float32") -> np.ndarray:
         raise ValueError(
             f"The column {values.name!r} takes numbers, received type {values.dtype}: {error}."
         ) from error
+
+
+def decimals_of(numbers: np.ndarray) -> int | None:
+    """Return with how many decimals all numbers are written, if these are few.
+
+    >>> decimals_of(np.array([1.5, 2.25, np.nan])), decimals_of(np.array([1.0])), decimals_of(np.array([1 / 3]))
+    (2, 0, None)
+    """
+    known = numbers[~np.isnan(numbers)]
+    found = (count for count in range(MOST_DECIMALS + 1) if (known == known.round(count)).all())
+    return next(found, None)
 
 
 def measure(numbers: np.ndarray) -> tuple[float, float]:
