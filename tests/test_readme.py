@@ -27,7 +27,8 @@ def test_the_python_example_runs(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", ["catalogue.md", "evaluation.md", "pipelines.md", "sequences.md", "tour.md"]
+    "page",
+    ["catalogue.md", "evaluation.md", "pipelines.md", "sequences.md", "tables.md", "tour.md"],
 )
 def test_the_pages_run(page, tmp_path):
     code = "".join(

@@ -258,7 +258,10 @@ FILES = {
     "header.csv": (b"a,b\n", "The data set is empty or too small: 0 examples"),
     "short.csv": (b"a,b\n1,2\n", "The data set is empty or too small: 1 examples"),
     "bad.parquet": (b"PAR1", "is not a Parquet table, or a damaged one"),
-    "gaps.csv": (b"a,b\n" + b"1,2\n,3\n" * 10, r"gaps lacks values in 1 of its columns: a \(10\)"),
+    "gaps.csv": (
+        b"a,b\n" + b"1,2\n,3\n4,2\n" * 10,
+        r"gaps lacks values in 1 of its columns: a \(10\)",
+    ),
     "one.csv": (b"a,b\n" + b"1,2\n1,3\n" * 10, "two columns at least"),
 }
 
