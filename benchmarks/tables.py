@@ -270,11 +270,11 @@ HEADS = {
 }
 
 
-def page(rows, epochs, names) -> str:
+def page(rows, command) -> str:
     def cell(value):
         return value if isinstance(value, str) else "" if np.isnan(value) else f"{value:.3f}"
 
-    lines = [f"`python benchmarks/tables.py --epochs {epochs} --tables {' '.join(names)}`", ""]
+    lines = [f"`{command}`", ""]
     for kind, head in HEADS.items():
         lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         lines += [f"| {' | '.join(map(cell, row))} |" for found, row in rows if found == kind]
@@ -284,7 +284,9 @@ def page(rows, epochs, names) -> str:
 
 def main(names, epochs, peers) -> str:
     rows = [row for name in names for row in measure(name, epochs, peers)]
-    return page(rows, epochs, [name if " " not in name else f"'{name}'" for name in names])
+    chosen = " ".join(f"'{name}'" if " " in name else name for name in names)
+    command = f"python benchmarks/tables.py --tables {chosen} --epochs {epochs}"
+    return page(rows, command + " --peers peers" * bool(peers))
 
 
 if __name__ == "__main__":
