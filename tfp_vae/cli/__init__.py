@@ -97,7 +97,7 @@ def sample(
 ) -> None:
     """Write generated examples, means or draws of p(x|z), to a picture, a text or an array."""
     if output is not None:
-        expect_new(output, ".png", ".npz", ".txt", *tables.SUFFIXES)
+        expect_new(output, ".png", ".npz", ".txt", *tables.files.SUFFIXES)
     vae: VAE | serving.ServedVAE = (
         serving.load(model) if model is not None and is_served(model) else open_vae(find(model)[0])
     )
@@ -110,7 +110,7 @@ def sample(
         raise ValueError(
             f"--draws writes arrays: choose an --output that ends in .npz, received {output}."
         )
-    if output.suffix in tables.SUFFIXES:
+    if output.suffix in tables.files.SUFFIXES:
         frame = vae.generate(num_examples, seed=seed, draws=draws)
         with written_whole(output) as aside:
             tables.write(frame, aside, output.suffix)
@@ -143,7 +143,7 @@ def sample(
 def _readable(vae: Surface) -> tuple[str, ...]:
     """Return the suffixes of the files that examples of a model can be written to."""
     if vae.table is not None:
-        return tables.SUFFIXES
+        return tables.files.SUFFIXES
     return (".png" if vae.vocabulary is None else ".txt"), ".npz"
 
 
@@ -195,7 +195,7 @@ def impute(
     if output is None:
         output = Path("imputed").with_suffix(".npz" if vae.table is None else ".csv")
     if vae.table is not None:
-        expect_new(output, *tables.SUFFIXES)
+        expect_new(output, *tables.files.SUFFIXES)
         frame = tables.read(data)
         filled = _impute(vae, vae.in_parts(frame), num_samples, num_draws, seed)
         with written_whole(output) as aside:
@@ -262,7 +262,7 @@ def score(model: Path | None, data: Path, output: Path, *, num_samples: int, see
             f"{model or 'The newest run'} knows no columns: score takes models that were trained on "
             "a .csv or .parquet file. For others there is evaluate."
         )
-    expect_new(output, *tables.SUFFIXES)
+    expect_new(output, *tables.files.SUFFIXES)
     frame = tables.read(data)
     draws = {} if isinstance(vae, serving.ServedVAE) else {"num_samples": num_samples, "seed": seed}
     values = []

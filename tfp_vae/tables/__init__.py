@@ -9,11 +9,10 @@
 True
 """
 
-from tfp_vae.tables.files import SUFFIXES, expect_no_condition, is_table_file, load, read, write
+from tfp_vae.tables.files import expect_no_condition, is_table_file, load, read, write
 from tfp_vae.tables.table import Table, is_frame
 
 __all__ = [
-    "SUFFIXES",
     "Table",
     "expect_no_condition",
     "is_frame",

@@ -354,7 +354,7 @@ class Number(Column):
         decimals = decimals_of(known)
         ends = None if decimals != 0 else [int(values.min()), int(values.max())]
         mean, scale = measure(numbers_of(measured, "float64"))
-        told_by = {"mean": mean, "scale": scale, "decimals": decimals, "ends": ends}
+        told_by: dict = {"mean": mean, "scale": scale, "decimals": decimals, "ends": ends}
         return cls(dtype=told(values.dtype), **told_by, **names)
 
     @property
