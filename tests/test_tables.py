@@ -295,14 +295,14 @@ def make_vae(table, x, missing=True):
 
 def few(frame):
     """Columns of each kind: a graph of all of them takes long to trace."""
-    return frame[["age", "Größe (cm)", "income", "city", "smokes", "born", "same"]]
+    return frame[["age", "Größe (cm)", "city", "born", "same"]]
 
 
 @pytest.fixture(scope="module")
 def trained():
     """A VAE of a table with gaps, and the table: leave both as they are."""
     keras.utils.set_random_seed(0)
-    frame = few(with_gaps(people()))
+    frame = few(with_gaps(people(80)))
     splits = datasets.load(frame, missing=True)
     vae = make_vae(splits.table, splits.train)
     vae.compile(keras.optimizers.Adam(1e-2))
@@ -388,7 +388,7 @@ def test_a_model_without_a_table_says_so(trained):
 @pytest.mark.slow
 def test_the_command_line_speaks_in_columns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    frame = few(with_gaps(people()))
+    frame = with_gaps(people())[["age", "city", "born", "same"]]
     tables.write(frame, Path("people.csv"), ".csv")
     tables.write(frame, Path("people.parquet"), ".parquet")
     options = ["--dataset", "people.parquet", "--missing", *SMALL, "--batch-size", 40]
