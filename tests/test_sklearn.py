@@ -116,7 +116,9 @@ def test_an_imputer_fills_frames_and_arrays():
         {"size": 170 + 8 * z, "weight": 70 + 10 * z, "job": np.where(z > 0, "cook", "clerk")}
     )
     holes = frame.mask(random.uniform(size=frame.shape) < 0.2)
-    filled = Imputer(latent_size=2, hidden_size=16, epochs=15, num_samples=20).fit_transform(holes)
+    small = {"latent_size": 2, "hidden_size": 16, "num_samples": 50}
+    imputer = Imputer(**small, epochs=30, batch_size=20, learning_rate=1e-2)
+    filled = imputer.fit_transform(holes)
     assert filled.dtypes.equals(frame.dtypes)
     pandas.testing.assert_frame_equal(filled.where(holes.notna()), holes)
     missing = holes.isna()
