@@ -4,7 +4,8 @@ python benchmarks/tables.py                                # all tables, without
 pip install --target peers ctgan                           # with its torch, into a folder of its own
 python benchmarks/tables.py --peers peers --tables wine mixed
 
-It writes the end of docs/tables.md. All contenders have their default settings, but for --epochs of tfp_vae; nothing was tuned on the test rows.
+It writes the end of docs/tables.md. All contenders have their default settings, but for --epochs of tfp_vae; nothing
+was tuned on the test rows.
 """
 
 import argparse

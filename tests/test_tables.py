@@ -410,7 +410,11 @@ def test_the_command_line_speaks_in_columns(tmp_path, monkeypatch):
     assert invoke("evaluate", "run", "--num-samples", 5)[0] == 0
     assert invoke("train", "--resume", "run", "--epochs", 3)[0] == 0
     frame.assign(city="Paris").to_csv("new.csv", index=False)
-    for line in ("score new.csv run", "impute new.csv run", "evaluate run --dataset new.csv"):
+    for line in (
+        "score new.csv run",
+        "impute new.csv run --output x.csv",
+        "evaluate run --dataset new.csv",
+    ):
         code, _, err = invoke(*line.split())
         assert (code, err.count("\n")) == (2, 1)
         assert "'city' takes one of 2 categories" in err
