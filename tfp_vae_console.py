@@ -64,7 +64,7 @@ Dataset = Annotated[str | None, typer.Option(help="Data to use; default: the run
 Model = Annotated[
     Path | None,
     typer.Argument(
-        help="Run folder, .keras file or (evaluate and sample) SavedModel; default: the newest run under runs/."
+        help="Run folder, .keras file or (evaluate, sample, score) SavedModel; default: the newest run under runs/."
     ),
 ]
 ConditionName = Annotated[
@@ -96,7 +96,8 @@ class Options:
         typer.Option(
             help="digits, shapes, a TFDS image data set such as mnist, an .npy file, or an .npz file: one array x "
             "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the "
-            "arrays that --likelihood names; or a .txt, .smi or .selfies file of texts, one a line."
+            "arrays that --likelihood names; or a .csv or .parquet file of a table with named columns; "
+            "or a .txt, .smi or .selfies file of texts, one a line."
         ),
     ] = "digits"
     condition: Annotated[
@@ -381,8 +382,8 @@ def sample(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="New file: .png for a picture, .txt for texts, .npz for arrays; default: samples.png "
-            "or samples.txt."
+            help="New file: .png for a picture, .txt for texts, .csv or .parquet for a table, .npz for "
+            "arrays; default: samples.png, samples.txt or samples.csv."
         ),
     ] = None,
     condition: Annotated[
@@ -391,9 +392,7 @@ def sample(
     ] = None,
     draws: Annotated[
         bool,
-        typer.Option(
-            "--draws", help="Draws from p(x|z) instead of its means, as an .npz or .txt file."
-        ),
+        typer.Option("--draws", help="Draws from p(x|z) instead of its means, not for a picture."),
     ] = False,
 ) -> None:
     """Generate examples: means of p(x|z), or draws from it, for z from the prior."""
@@ -404,7 +403,10 @@ def sample(
 def impute(
     data: Annotated[
         Path,
-        typer.Argument(help=".npz file of an array, or of the arrays of a table, with NaN in it."),
+        typer.Argument(
+            help=".npz file of an array, or of the arrays of a table, with NaN in it; or the .csv or "
+            ".parquet file of a table."
+        ),
     ],
     model: Model = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Draws of z for each example.")] = 1000,
@@ -414,11 +416,31 @@ def impute(
     ] = None,
     seed: Seed = 0,
     output: Annotated[
-        Path, typer.Option(help="New .npz file: the same arrays, without gaps.")
-    ] = Path("imputed.npz"),
+        Path | None,
+        typer.Option(
+            help="New file: the same data, without gaps; default: imputed.npz or imputed.csv."
+        ),
+    ] = None,
 ) -> None:
     """Fill in missing values, with a model that was trained with --missing."""
     _cli().impute(model, data, output, num_samples=num_samples, num_draws=num_draws, seed=seed)
+
+
+@app.command(short_help="Tell how probable each row of a table is.")
+def score(
+    data: Annotated[Path, typer.Argument(help=".csv or .parquet file of a table.")],
+    model: Model = None,
+    num_samples: NumSamples = 1000,
+    seed: Seed = 0,
+    output: Annotated[
+        Path, typer.Option(help="New .csv or .parquet file: the rows, and log_prob beside them.")
+    ] = Path("scores.csv"),
+) -> None:
+    """Estimate log p(x) of each row of a table, in nats, such as to find unusual rows.
+
+    The density of a number is per unit of its column, that of a date per day.
+    """
+    _cli().score(model, data, output, num_samples=num_samples, seed=seed)
 
 
 @app.command(short_help="Export a model for TensorFlow Serving.")

@@ -539,7 +539,7 @@ BAD = {
     "train --warm-up 50 --epochs 3": "--warm-up 50 is longer than the training of 3 epochs",
     "train --warm-up 1 --beta 0": "lets beta rise from 0 to --beta 0",
     "train --decoder-decay inf": "--decoder-decay must be a finite number",
-    "train --dataset table.csv": "a text of 1 rows under the names age, job. Make one: python -c",
+    "train --dataset table.csv": "empty or too small: 1 examples. Expected at least ten",
     "train --dataset several.npz": r"--likelihood .Joint\(age='IndependentNormal', children='IndependentCategorical'\)",
     "train --dataset text.npz": "holds text: 20 of 20 values, 2 different ones such as 'no', 'yes'. Number them",
     "train --dataset huge.npz": "whole numbers up to 1,099,511,627,776, .* Give floats",

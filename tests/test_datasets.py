@@ -227,10 +227,10 @@ def test_files_are_known_by_their_content(tmp_path, monkeypatch):
 
 def test_a_text_comes_with_the_line_that_makes_arrays_of_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("named.csv").write_text("age,size,job\n" + "30,1.5,cook\n,2,baker\n" * 10)
+    Path("named.dat").write_text("age,size,job\n" + "30,1.5,cook\n,2,baker\n" * 10)
     Path("bare.txt").write_text("1\t2\n3\t4\n" * 10)
     made = {}
-    for name in ("named.csv", "bare.txt"):
+    for name in ("named.dat", "bare.txt"):
         with pytest.raises(ValueError, match="a text of 20 rows") as error:
             datasets.load(name)
         exec(re.search('python -c "(.*)"', str(error.value))[1], {})
@@ -248,10 +248,10 @@ def test_a_text_comes_with_the_line_that_makes_arrays_of_it(tmp_path, monkeypatc
 
 # Of other kinds: what they hold, and what is said of them.
 FILES = {
-    "table.parquet": (b"PAR1...", "not an .npz or .npy file, but a Parquet table"),
+    "table.bin": (b"PAR1...", "not an .npz or .npy file, but a Parquet table"),
     "picture.npz": (b"\x89PNG...", "not an .npz file, as numpy.savez writes them, but a picture"),
-    "words.csv": (b"hello\n", "a text without columns"),
-    "nothing.csv": (b"", "but empty"),
+    "words.dat": (b"hello\n", "a text without columns"),
+    "nothing.dat": (b"", "but empty"),
     "bytes": (bytes(range(256)), "of an unknown kind"),
     "other.zip": (b"PK\x05\x06" + bytes(18), "an archive without arrays"),
     "cut.npz": (b"PK\x03\x04", "not an .npz file, or a damaged one"),

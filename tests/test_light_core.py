@@ -5,7 +5,16 @@ import sys
 
 import pytest
 
-BLOCKED = "sklearn", "scipy", "matplotlib", "tensorflow_datasets", "typer", "libcst", "onnxruntime"
+BLOCKED = (
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "tensorflow_datasets",
+    "typer",
+    "libcst",
+    "onnxruntime",
+    "pandas",
+)
 BLOCK = f"""
 import importlib.abc, sys
 
@@ -52,6 +61,10 @@ USES = {
     "scores": (
         "import tfp_vae; tfp_vae.evaluation.auroc([1.0], [2.0])",
         "AUROC needs sklearn: pip install 'tfp_vae[data]'",
+    ),
+    "tables": (
+        "import tfp_vae; open('a.csv', 'w').write('a,b'); tfp_vae.tables.read('a.csv')",
+        "A table needs pandas: pip install 'tfp_vae[tables]'",
     ),
     "command line": (
         "import tfp_vae_console",

@@ -313,7 +313,9 @@ def test_a_served_model_is_judged_on_the_data_it_was_made_for(here):
         code, _, err = invoke("evaluate", served, *rest.split())
         assert (code, words in err) == (2, True), err
     for command in ("plot", "export"):
-        assert "is a SavedModel, which evaluate and sample take" in invoke(command, served)[2]
+        assert (
+            "is a SavedModel, which evaluate, sample and score take" in invoke(command, served)[2]
+        )
     for text in ("3", "0.5", "0,1", "x"):
         _, _, err = invoke("sample", served, "--condition", text, "--output", "x.npz")
         assert f"--condition must be a label from 0 to 2, received '{text}'" in err

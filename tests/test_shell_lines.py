@@ -66,6 +66,8 @@ def here(tmp_path, monkeypatch):
     digits[:, 2] = np.nan
     np.savez(tmp_path / "people.npz", **people)
     np.savez(tmp_path / "data.npz", x=digits[:60])
+    lines = [f"{row / 7},{row % 3},{'cook' if row % 2 else ''}" for row in range(80)]
+    (tmp_path / "people.csv").write_text("\n".join(["age,children,job", *lines]))
     texts = [
         f"{a} {b} {c}" for a in ("my", "the") for b in ("cat", "dog") for c in ("sees", "likes")
     ]
@@ -107,7 +109,9 @@ def test_every_line_ends_in_what_it_promises(page, here, full):
         if words[1] == "train" and "--resume" not in words:
             (run,) = {*here.glob("runs/*")} - before
             # Of texts, three of them are texts.
-            assert len([*(run / "pictures").iterdir()]) == (2 if "people.npz" in words else 4)
+            assert len([*(run / "pictures").iterdir()]) == (
+                2 if {"people.npz", "people.csv"} & {*words} else 4
+            )
             assert tfp_vae.load(here / "saved_models" / Run.open(run).options.name).description[
                 "signatures"
             ]

@@ -1,4 +1,4 @@
-"""The encoder inside scikit-learn: its own checks, pipelines, searches, a trained and a served VAE."""
+"""Encoder and imputer inside scikit-learn: its own checks, pipelines, searches, a trained and a served VAE."""
 
 import pickle
 
@@ -12,9 +12,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import tfp_vae
-from tfp_vae.sklearn import Encoder
+from tfp_vae.sklearn import Encoder, Imputer
 
 SMALL = {"latent_size": 2, "hidden_size": 8, "epochs": 2}
+# The checks of an imputer in the short form of the tests.
+SOME_CHECKS = (
+    "check_estimator_tags_renamed",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_n_features_in_after_fitting",
+    "check_no_attributes_set_in_init",
+)
 
 
 @pytest.mark.slow
@@ -88,3 +96,33 @@ def test_it_is_repeatable_cloned_and_pickled(wine):
     np.testing.assert_array_equal(clone(encoder).fit(x).transform(x), encoder.transform(x))
     again = pickle.loads(pickle.dumps(encoder))
     np.testing.assert_allclose(again.transform(x), encoder.transform(x), rtol=1e-6)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([Imputer(latent_size=1, hidden_size=4, epochs=1, num_samples=5)])
+def test_what_scikit_learn_asks_of_an_imputer(estimator, check, full):
+    if not full and getattr(check, "func", check).__name__ not in SOME_CHECKS:
+        pytest.skip("some seconds of training each: in `make test-all`")
+    check(estimator)
+
+
+@pytest.mark.slow
+def test_an_imputer_fills_frames_and_arrays():
+    pandas = pytest.importorskip("pandas")
+    random = np.random.default_rng(0)
+    z = random.normal(size=300)
+    frame = pandas.DataFrame(
+        {"size": 170 + 8 * z, "weight": 70 + 10 * z, "job": np.where(z > 0, "cook", "clerk")}
+    )
+    holes = frame.mask(random.uniform(size=frame.shape) < 0.2)
+    small = {"latent_size": 2, "hidden_size": 16, "num_samples": 50}
+    imputer = Imputer(**small, epochs=30, batch_size=20, learning_rate=1e-2)
+    filled = imputer.fit_transform(holes)
+    assert filled.dtypes.equals(frame.dtypes)
+    pandas.testing.assert_frame_equal(filled.where(holes.notna()), holes)
+    missing = holes.isna()
+    one_known = missing["size"] & ~missing["weight"]
+    error = (filled["size"] - frame["size"])[one_known]
+    assert error.std() < 0.7 * frame["size"].std()
+    with pytest.raises(ValueError, match="'job' takes one of 2 categories, 'clerk', 'cook'"):
+        Imputer(**SMALL).fit(holes).transform(holes.assign(job="baker"))

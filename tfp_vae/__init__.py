@@ -25,6 +25,7 @@ from tfp_vae import (
     sequences,
     serving,
     shapes,
+    tables,
 )
 from tfp_vae.aggregate_prior import fit_aggregate_prior
 from tfp_vae.serving import client, load
@@ -56,4 +57,5 @@ __all__ = [
     "sequences",
     "serving",
     "shapes",
+    "tables",
 ]

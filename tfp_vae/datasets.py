@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import layers, sources, text
+from tfp_vae import layers, sources, tables, text
 from tfp_vae.batch import BESIDE_X, num_examples
 from tfp_vae.checks import as_seed
 from tfp_vae.kinds import (
@@ -32,6 +32,7 @@ from tfp_vae.kinds import (
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.sources import labels
+from tfp_vae.tables import Table
 from tfp_vae.text import Vocabulary
 
 SPLITS = ("train", "validation", "test")
@@ -54,6 +55,7 @@ class Splits:
         draw: function from a batch of training data and a stateless seed to final values, called
             again in each epoch (`binarize`, `dequantize`); or None.
         note: a sentence that says why this likelihood was chosen, and how the values were changed.
+        table: the columns of a DataFrame or of its file, whose parts these values are.
 
     Example:
     >>> load("digits")
@@ -68,6 +70,7 @@ class Splits:
     likelihood_config: dict
     draw: Callable | None = None
     note: str = ""
+    table: Table | None = None
 
     def __repr__(self) -> str:
         rows = ", ".join(
@@ -206,6 +209,7 @@ def load(
     missing: bool = False,
     tokens: str | Vocabulary | None = None,
     length: int | None = None,
+    table: Table | None = None,
     seed: int = 0,
 ) -> Splits:
     """Load a data set.
@@ -219,6 +223,7 @@ def load(
     | path of `.npz` | `x_train`, `x_test` and perhaps `x_validation`, or one array | by its values, as below |
     | dict of arrays | as the arrays of an `.npz` file | by its values, as below |
     | path of `.txt`, `.smi` or `.selfies` | texts, one a line, in UTF-8, as tokens | AutoregressiveCategorical |
+    | pandas DataFrame, path of `.csv` or `.parquet` | named columns of all kinds | of each column, see `tables.Table` |
     | these with parts by name in `likelihood` | a table: arrays of those names | of each part by its values |
     | two values, 0 and 1, or bytes of 0 and 255 | zeros and ones | IndependentBernoulli |
     | grey 8-bit images of which binarizing leaves most: three tenths of the variance or less are noise | binarized at \
@@ -250,6 +255,7 @@ random, anew in each epoch, white with the probability of its brightness | Indep
             for one token, or the `text.Vocabulary` of a model. By default files `.smi` hold SMILES,
             `.selfies` SELFIES, and others are split into characters.
         length: number of places of a sequence; by default one more than the longest text has.
+        table: the `tables.Table` of a model, for a DataFrame or its file of the same columns.
         seed: seed of the binarization or dequantization of validation and test data.
 
     Raises:
@@ -271,6 +277,9 @@ random, anew in each epoch, white with the probability of its brightness | Indep
                 "numbers of the tokens as x, and --likelihood AutoregressiveCategorical."
             )
         return _of_texts(Path(str(source)), tokens, length, likelihood)
+    if tables.is_frame(source) or tables.is_table_file(source):
+        tables.expect_no_condition(condition, likelihood)
+        return _of_columns(source, likelihood, missing, table)
     if isinstance(tokens, str):
         raise ValueError(
             f"tokens={tokens!r} says how to split texts, but {source} is no file of texts, one a "
@@ -322,6 +331,14 @@ def _of_texts(
     return Splits(path.stem, train, validation, test, name, config, note=note)
 
 
+def _of_columns(source, likelihood, missing: bool, table: Table | None) -> Splits:
+    known: dict = {"likelihood": likelihood, "missing": missing, "table": table}
+    name, (train, validation, test), table = tables.load(source, sources.cut_rows, **known)
+    note = f"of each column by its type: {', '.join(map(' by '.join, table.likelihoods.items()))}"
+    names, config = table.likelihoods, table.arguments
+    return Splits(name, train, validation, test, names, config, note=note, table=table)
+
+
 def _by_part(likelihood) -> dict[str, str | None]:
     """Return the chosen likelihood of each part; an x without parts counts as one part named x."""
     if not isinstance(likelihood, Mapping):
@@ -340,7 +357,9 @@ def _by_part(likelihood) -> dict[str, str | None]:
 
 def _table(name: str, parts: dict[str, Splits]) -> Splits:
     """Combine the parts of a table."""
-    data = {split: {key: getattr(part, split) for key, part in parts.items()} for split in SPLITS}
+    data: dict = {
+        split: {key: getattr(part, split) for key, part in parts.items()} for split in SPLITS
+    }
     draws = {key: part.draw for key, part in parts.items() if part.draw is not None}
 
     def draw(rows, seed):

@@ -86,7 +86,8 @@ class LatentVariableModel(ProbabilisticModel):
 
         The estimate is the log of the mean of p(x|z) p(z) / q(z|x) over `num_samples` draws of z.
         Its expectation is a lower bound, which becomes tight as `num_samples` grows. Memory does
-        not grow with `num_samples`. For a conditional model it estimates log p(x|condition).
+        not grow with `num_samples`. For a conditional model it estimates log p(x|condition). The
+        densities of a DataFrame are in the units of its columns, of dates in days.
 
         Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
 
@@ -96,7 +97,8 @@ class LatentVariableModel(ProbabilisticModel):
         """
         num_samples = as_count(num_samples, "num_samples")
         seed = as_seed(seed)
-        return self.estimate_log_prob(x, num_samples, seed_of(Stream.LOG_PROB, seed))
+        log_prob = self.estimate_log_prob(x, num_samples, seed_of(Stream.LOG_PROB, seed))
+        return self.in_units(log_prob, x)
 
     def estimate_log_prob(self, x, num_samples: int, seed: tf.Tensor) -> tf.Tensor:
         """Estimate log p(x) as `log_prob` does, with draws from a stateless seed, int32 `[2]`."""
@@ -161,7 +163,7 @@ class LatentVariableModel(ProbabilisticModel):
 
         Args:
             x: NaN where a value is missing; or a dict of "x" and "mask", which is 1 where a value
-                is observed.
+                is observed; or a DataFrame, which gives one whose observed values are untouched.
             num_samples: draws of z for each example.
             seed: of the draws.
             num_draws: if given, return this number of draws of the missing values instead of their
@@ -181,7 +183,8 @@ class LatentVariableModel(ProbabilisticModel):
         num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
         fill = self.compile_once(missing.fill, for_any_shape=True)
         values = fill(data, num_samples, num_draws, seed_of(Stream.IMPUTATION, as_seed(seed)))
-        return missing.replace(data["x"], data["mask"], values)
+        filled = missing.replace(data["x"], data["mask"], values)
+        return self.filled(x, filled)
 
 
 def _reconstruct(model: LatentVariableModel, data: dict):

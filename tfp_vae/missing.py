@@ -93,6 +93,7 @@ def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Te
     lead = [] if num_draws is None else [num_draws]
     spec = map_parts(lambda shape: tf.TensorSpec([*lead, *shape], model.x.dtype), model.x.shape)
 
+    @tf.autograph.experimental.do_not_convert
     def fill_row(row_and_example):
         row, example = row_and_example
         return _fill(

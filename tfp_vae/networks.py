@@ -293,6 +293,42 @@ def observed(x: np.ndarray, name: str = "x") -> keras.Model:
     return keras.Model({name: values, mask.name: mask}, scaled)
 
 
+def of_part(
+    x: np.ndarray, name: str, num_labels: int | None = None, *, missing: bool = False
+) -> keras.Model:
+    """Network that turns a part of x into numbers of order one.
+
+    Labels become one-hot vectors; other values are standardized.
+
+    Args:
+        x: the data to measure, `[num_examples, *shape]`.
+        name: of the part, such as "age".
+        num_labels: how many different labels there are; None if the values are no labels.
+        missing: whether values may be missing: the network then takes a mask too, "age_mask".
+
+    Example:
+    >>> network = of_part(np.array([1.0, np.nan, 5.0]), "age", missing=True)
+    >>> network({"age": np.array([5.0, 0.0]), "age_mask": np.array([1.0, 0.0])}).numpy()
+    array([1., 0.], dtype=float32)
+    """
+    if num_labels is None:
+        if not missing:
+            return standardized(x)
+        network = observed(x, name)
+        scale = np.nanstd(x) if np.isfinite(x).any() else 0.0
+        return keras.Model(
+            network.input, keras.layers.Rescaling(1.0 / (scale or 1.0))(network.output)
+        )
+    vectors = one_hot(num_labels, x.shape[1:])
+    if not missing:
+        return vectors
+    labels = keras.Input(x.shape[1:], dtype="int32", name=name)
+    mask = keras.Input(x.shape[1:], name=f"{name}_mask")
+    return keras.Model(
+        {name: labels, mask.name: mask}, vectors(labels) * keras.ops.expand_dims(mask, -1)
+    )
+
+
 def _check_image(shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int, int]:
     side = 2 ** len(filters)
     if len(shape) == 2:
@@ -315,6 +351,7 @@ __all__ = [
     "from_inputs",
     "mlp",
     "observed",
+    "of_part",
     "one_hot",
     "standardized",
 ]

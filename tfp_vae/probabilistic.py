@@ -23,6 +23,7 @@ from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.layers.values import check_pair, expect_possible, is_point
 from tfp_vae.quantity import Quantity
 from tfp_vae.surface import Surface
+from tfp_vae.tables import Table
 from tfp_vae.text import Vocabulary
 
 tfd = tfp.distributions
@@ -133,7 +134,7 @@ class ProbabilisticModel(Surface, keras.Model):
         Raises:
             ValueError: if a part is missing, unexpected, or of another shape.
         """
-        data = batch.by_name(data)
+        data = batch.by_name(self.in_parts(data))
         if not self.built:
             self.build(map_parts(lambda x: (None, *x.shape[1:]), data["x"]))
         x = self.x.expect(data["x"])
@@ -199,7 +200,7 @@ class ProbabilisticModel(Surface, keras.Model):
         that optimizers of TFP do not train them by accident. To train them under a tape, call
         `vae.encoder(x)`.
         """
-        data = batch.by_name(x)
+        data = batch.by_name(self.in_parts(x))
         if quantity.has_unknown_rank(data["x"]):
             rows, lead = self.as_rows(tf.nest.map_structure(tf.convert_to_tensor, data))
             return unfold(self.encode(rows), lead)
@@ -290,6 +291,12 @@ class ProbabilisticModel(Surface, keras.Model):
         """The tokens by number, of a likelihood of texts; otherwise None."""
         found = (layer.vocabulary for layer in distribution_layers(self.decoder))
         return next((vocabulary for vocabulary in found if vocabulary is not None), None)
+
+    @property
+    def table(self) -> Table | None:
+        """The columns of a likelihood of tables; otherwise None."""
+        found = (layer.table for layer in distribution_layers(self.decoder))
+        return next((table for table in found if table is not None), None)
 
     @property
     def _condition_ndims(self) -> dict[str, int]:

@@ -1,8 +1,10 @@
-"""A VAE's encoder as a scikit-learn transformer, for pipelines, nearest neighbours and grid
-searches.
+"""VAEs as scikit-learn transformers, for pipelines, nearest neighbours and grid searches: the
+encoder, and an imputer of missing values.
 """
 
+import contextlib
 import random
+from collections.abc import Iterator
 from typing import Self
 
 import keras
@@ -12,10 +14,17 @@ from tfp_vae import layers, networks, sampling
 from tfp_vae.checks import as_count, needs
 from tfp_vae.objectives import as_vectors
 from tfp_vae.surface import Surface
+from tfp_vae.tables import Table, is_frame
+from tfp_vae.tables.series import pandas
 from tfp_vae.vae import VAE
 
 try:
-    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.base import (
+        BaseEstimator,
+        ClassNamePrefixFeaturesOutMixin,
+        OneToOneFeatureMixin,
+        TransformerMixin,
+    )
     from sklearn.preprocessing import StandardScaler
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
@@ -97,13 +106,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             self.vae_ = self.vae
         else:
             self.scaler_ = StandardScaler().fit(x)
-            states = random.getstate(), np.random.get_state()
-            keras.utils.set_random_seed(self.random_state)
-            try:
+            with _seeded(self.random_state):
                 self.vae_ = self._train(self._examples(x))
-            finally:
-                random.setstate(states[0])
-                np.random.set_state(states[1])
         self._n_features_out = self.vae_.z.size * (2 if self.with_scales else 1)
         return self
 
@@ -173,4 +177,123 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return tags
 
 
-__all__ = ["Encoder"]
+class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Missing values of a table, filled in by a VAE that is trained on what is observed.
+
+    `fit` trains a VAE on a DataFrame with columns of all kinds, see `tables.Table`, or on an array
+    of numbers. `transform` replaces a missing number by its mean given the observed values of its
+    row, and a missing category by the most probable one. What is observed stays as it is.
+
+    Reference: Mattei & Frellsen, 2019, MIWAE, arXiv:1812.02633.
+
+    Args:
+        latent_size: dimensions of z.
+        hidden_size: width of the hidden layers of encoder and decoder.
+        epochs: number of passes of `fit` over the data.
+        batch_size: examples in one training step.
+        learning_rate: of Adam.
+        num_samples: draws of z for each row of `transform`.
+        random_state: int, of weights, order and draws.
+
+    Attributes:
+        vae_: the VAE, of which `vae_.impute(frame, num_draws=10)` draws the missing values, and
+            `vae_.table` says which columns there are.
+        n_features_in_: number of columns.
+
+    Raises:
+        ValueError: from `fit`, if X is no DataFrame or array `[num_examples, num_features]`, fewer
+            than two columns have more than one value, or an argument is out of range; from
+            `transform`, if X has other columns or unknown categories.
+
+    Example:
+    >>> from sklearn.datasets import load_wine
+    >>> x = load_wine().data
+    >>> holes = np.where(np.random.default_rng(0).uniform(size=x.shape) < 0.2, np.nan, x)
+    >>> filled = Imputer(latent_size=4, epochs=50).fit_transform(holes)
+    >>> error, of_means = filled - x, np.where(np.isnan(holes), np.nanmean(holes, 0) - x, 0)
+    >>> bool(np.sum((error / x.std(0)) ** 2) < 0.7 * np.sum((of_means / x.std(0)) ** 2))
+    True
+    """
+
+    def __init__(
+        self,
+        latent_size: int = 8,
+        *,
+        hidden_size: int = 128,
+        epochs: int = 200,
+        batch_size: int = 100,
+        learning_rate: float = 3e-3,
+        num_samples: int = 200,
+        random_state: int = 0,
+    ):
+        self.latent_size = latent_size
+        self.hidden_size = hidden_size
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.num_samples = num_samples
+        self.random_state = random_state
+
+    def fit(self, X, y=None) -> Self:
+        """Train on X, `[num_examples, num_features]`; y is ignored."""
+        as_count(self.num_samples, "num_samples")
+        frame = self._frame(X, reset=True)
+        table = Table.of(frame)
+        with _seeded(self.random_state):
+            self.vae_ = self._train(table, frame)
+        return self
+
+    def _frame(self, X, *, reset: bool):
+        """Return X as a DataFrame, after checking it as scikit-learn does."""
+        if is_frame(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            if reset and len(X) < 2:
+                raise ValueError(f"Expected at least 2 rows, received {len(X)} sample(s).")
+            return X
+        rules = {"dtype": "float64", "ensure_all_finite": "allow-nan", "reset": reset}
+        return pandas().DataFrame(validate_data(self, X, ensure_min_samples=1 + reset, **rules))
+
+    def _train(self, table: Table, frame) -> VAE:
+        size = as_count(self.latent_size, "latent_size")
+        width = as_count(self.hidden_size, "hidden_size")
+        posterior = layers.MultivariateNormalDiag(size)
+        inputs = table.inputs(table.encode(frame), missing=True)
+        hidden = keras.layers.Dense(width, "relu"), keras.layers.Dense(width, "relu")
+        features = keras.layers.Dense(posterior.params_size(size))
+        encoder = networks.from_inputs(inputs, [hidden[0], features, posterior])
+        decoder = networks.from_inputs({"z": (size,)}, [hidden[1], table.likelihood(width)])
+        vae = VAE(encoder, decoder, missing=True, seed=self.random_state)
+        vae.compile(keras.optimizers.Adam(self.learning_rate))
+        batch_size = min(as_count(self.batch_size, "batch_size"), len(frame))
+        vae.fit(frame, epochs=self.epochs, batch_size=batch_size, verbose=0)
+        return vae
+
+    def transform(self, X):
+        """Return X without gaps: a DataFrame of a DataFrame, else float64 `[num_examples,
+        num_features]`.
+        """
+        check_is_fitted(self)
+        frame = self._frame(X, reset=False)
+        filled = self.vae_.impute(frame, self.num_samples, self.random_state)
+        return filled if is_frame(X) else filled.to_numpy("float64")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Set all seeds for a while, and leave the generators of Python and NumPy as they were."""
+    states = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+__all__ = ["Encoder", "Imputer"]

@@ -277,14 +277,18 @@ def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     number = next(iter(lengths.values()))
     if {*lengths.values()} != {number}:
         raise ValueError(f"The arrays of {name} must be of one length, received {lengths}.")
+    return [{key: values[rows] for key, values in data.items()} for rows in cut_rows(number)]
+
+
+def cut_rows(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which of so many rows are training, validation and test data, in random order."""
     if number < 10:
         raise ValueError(
             f"The data set is empty or too small: {number} examples. Expected at least ten."
         )
     held_out = min(number // 10 + (number % 10 > 0), 10_000)
     order = np.random.RandomState(0).permutation(number)
-    places = order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
-    return [{key: values[rows] for key, values in data.items()} for rows in places]
+    return order[2 * held_out :], order[:held_out], order[held_out : 2 * held_out]
 
 
 def load_texts(

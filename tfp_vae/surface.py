@@ -2,7 +2,7 @@
 
 import abc
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tfp_vae.layers.fold import named_function, unfold
 from tfp_vae.layers.parts import map_joint, map_parts, parts_of
 from tfp_vae.layers.tensor_like import is_a
 from tfp_vae.quantity import Quantity
+from tfp_vae.tables import Table, is_frame
 from tfp_vae.text import Vocabulary
 
 tfd = tfp.distributions
@@ -89,11 +90,11 @@ class Surface(abc.ABC):
     def reconstruct(self, x):
         """Return the mean of p(x|z) at the posterior's mean z.
 
-        `[..., *event_shape]`, same shape out.
+        `[..., *event_shape]`, same shape out; of a DataFrame, a DataFrame.
 
         Here and in `generate`, a distribution without a mean is represented by `sampling.point`.
         """
-        return map_parts(np.asarray, self.reconstruction(x))
+        return self.in_columns(map_parts(np.asarray, self.reconstruction(x)), x)
 
     def generate(
         self,
@@ -104,7 +105,8 @@ class Surface(abc.ABC):
         prior: tfd.Distribution | None = None,
         draws: bool = False,
     ):
-        """Draw z from the prior and return the means of p(x|z): `[num_samples, *event_shape]`.
+        """Draw z from the prior and return the means of p(x|z): `[num_samples, *event_shape]`; of a
+        model with a `table`, a DataFrame.
 
         Row i depends only on (seed, i), so the first rows stay the same if you ask for more.
 
@@ -119,6 +121,20 @@ class Surface(abc.ABC):
             ValueError: if `num_samples` is not a whole number of at least 1, `seed` one from 0 to
                 2**31 - 1, or the condition is missing, unexpected, or of another shape.
         """
+        made = {"condition": condition, "prior": prior, "draws": draws}
+        x = self.generate_arrays(num_samples, seed, **made)
+        return x if self.table is None else self.table.decode(x)
+
+    def generate_arrays(
+        self,
+        num_samples: int,
+        seed: int = 0,
+        *,
+        condition=None,
+        prior: tfd.Distribution | None = None,
+        draws: bool = False,
+    ):
+        """Return what `generate` returns, but of a model with a `table` the parts of x."""
         self.expect_built()
         seeds = sampling.row_seeds(num_samples, seed)
         given = self._given(condition)
@@ -169,11 +185,64 @@ class Surface(abc.ABC):
         """The tokens by number, of a model of texts; otherwise None."""
 
     @property
-    def of_texts(self) -> dict[str, Any]:
-        """The arguments of `datasets.load` for more texts: vocabulary and length."""
+    @abc.abstractmethod
+    def table(self) -> Table | None:
+        """The columns of a model of tables, which takes and returns DataFrames; otherwise None."""
+
+    @property
+    def of_data(self) -> dict[str, Any]:
+        """The arguments of `datasets.load` for more data of the same kind: vocabulary and length of
+        texts, or the table.
+        """
+        if self.table is not None:
+            return {"table": self.table}
         if self.vocabulary is None:
             return {}
         return {"tokens": self.vocabulary, "length": self.x.shape[0]}
+
+    def in_parts(self, data):
+        """Return data in which a DataFrame has become the parts of x.
+
+        Raises:
+            ValueError: if a DataFrame has other columns or values than the model's table, or the
+                model has none.
+        """
+        if isinstance(data, Mapping) and is_frame(data.get("x")):
+            return {**data, "x": self.in_parts(data["x"])}
+        if not is_frame(data):
+            return data
+        if self.table is None:
+            raise ValueError(
+                f"{self.called} takes arrays, received a DataFrame: it was made without a "
+                "tfp_vae.tables.Table, by which columns become numbers."
+            )
+        return self.table.encode(data)
+
+    def in_columns(self, x, given):
+        """Return parts of x as a DataFrame if they come from one."""
+        frame = given.get("x") if isinstance(given, Mapping) else given
+        if self.table is None or not is_frame(frame):
+            return x
+        return self.table.decode(x, frame.index)
+
+    def filled(self, given, x):
+        """Return parts of x as a DataFrame whose observed values are those of the one that x comes
+        from, if it comes from one.
+        """
+        return (
+            x
+            if self.table is None or not is_frame(given)
+            else self.table.fill(given, self.in_columns(x, given))
+        )
+
+    def in_units(self, log_density: tf.Tensor, given) -> tf.Tensor:
+        """Return log-densities of x, `[num_rows]`, in the units of the DataFrame that x comes from,
+        if it comes from one.
+        """
+        frame = given.get("x") if isinstance(given, Mapping) else given
+        if self.table is None or not is_frame(frame):
+            return log_density
+        return log_density + tf.cast(self.table.log_units(frame), log_density.dtype)
 
     @property
     def mask(self) -> Quantity:

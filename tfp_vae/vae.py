@@ -20,6 +20,7 @@ from tfp_vae.layers.parts import map_parts
 from tfp_vae.layers.values import check_values
 from tfp_vae.layers.vector_quantized import commitment_loss
 from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.tables import is_frame
 
 tfd = tfp.distributions
 
@@ -237,7 +238,7 @@ class VAE(LatentVariableModel, BlockModel):
         Args:
             x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a
                 conditional model, or an x of several parts, dicts of such arrays by name, or a
-                `tf.data.Dataset` of such dicts.
+                `tf.data.Dataset` of such dicts; of a model with a `table`, a DataFrame.
             y: labels, which are ignored with a warning; a conditional model, which takes its
                 condition by name, refuses them.
             *args: further arguments of `keras.Model.fit`.
@@ -252,6 +253,7 @@ class VAE(LatentVariableModel, BlockModel):
         """
         if y is x and not self.is_conditional:  # the usual target of an autoencoder
             y = None
+        x = self.in_parts(x)
         share = kwargs.get("validation_split")
         if share and validation_data is None and batch.are_arrays(x):  # split as in Keras
             at = math.floor(num_examples(x) * (1.0 - kwargs.pop("validation_split")))
@@ -261,6 +263,10 @@ class VAE(LatentVariableModel, BlockModel):
             y = batch.cut(y, None, at)
             kwargs["sample_weight"] = batch.cut(weight, None, at)
         unpack = keras.utils.unpack_x_y_sample_weight
+        if is_frame(validation_data):
+            validation_data = (validation_data,)
+        if isinstance(validation_data, tuple):
+            validation_data = (self.in_parts(validation_data[0]), *validation_data[1:])
         x_validation, y_validation, weight = unpack(validation_data)
         if self.is_conditional:
             batch.expect_no_labels(x, y)
@@ -307,6 +313,7 @@ class VAE(LatentVariableModel, BlockModel):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
+        x = self.in_parts(x)
         # `fit` has already checked its validation data.
         if not kwargs.get("_use_cached_eval_dataset"):
             if self.is_conditional:
@@ -333,7 +340,7 @@ class VAE(LatentVariableModel, BlockModel):
             ValueError: if the data are empty, not finite, of another shape, or impossible under the
                 likelihood, or the model's weights are not finite.
         """
-        examples = batch.examples_of(data)
+        examples = batch.examples_of(self.in_parts(data))
         if examples is None:
             return None
         named = batch.by_name(examples)
@@ -392,13 +399,14 @@ class VAE(LatentVariableModel, BlockModel):
         """
         if self.is_conditional:
             batch.expect_no_labels(x)
+        arrays = self.in_parts(x)
         takes_time = batch.is_dataset(x) and not self.is_conditional  # and is not needed
-        examples = None if takes_time else batch.examples_of(x)
+        examples = None if takes_time else batch.examples_of(arrays)
         if examples is not None:
             self._given(batch.by_name(examples).get("condition"))
         if batch_size is None and not args and not kwargs.keys() & {"steps", "callbacks"}:
-            batch_size = self.most_rows(x)
-        return super().predict(x, batch_size, *args, **kwargs)
+            batch_size = self.most_rows(arrays)
+        return self.in_columns(super().predict(arrays, batch_size, *args, **kwargs), x)
 
     def predict_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import datasets, files, plots, serving
+from tfp_vae import datasets, files, plots, serving, tables
 from tfp_vae.batch import num_examples
 from tfp_vae.checks import one_of
 from tfp_vae.cli import judging, served
@@ -38,10 +38,13 @@ from tfp_vae.cli.texts import lines_of
 from tfp_vae.cli.training import read_config, resume, train
 from tfp_vae.evaluation.errors import flat
 from tfp_vae.quantity import Quantity
+from tfp_vae.surface import Surface
 from tfp_vae.vae import VAE
 
 # Number of examples to impute at once; each needs `num_samples` draws.
 IMPUTATION_BATCH_SIZE = 50
+# Number of rows to score at once.
+SCORE_BATCH_SIZE = 1_000
 
 
 def evaluate(
@@ -94,21 +97,25 @@ def sample(
 ) -> None:
     """Write generated examples, means or draws of p(x|z), to a picture, a text or an array."""
     if output is not None:
-        expect_new(output, ".png", ".npz", ".txt")
+        expect_new(output, ".png", ".npz", ".txt", *tables.files.SUFFIXES)
     vae: VAE | serving.ServedVAE = (
         serving.load(model) if model is not None and is_served(model) else open_vae(find(model)[0])
     )
     given = _given(vae.condition, condition)
-    readable = ".png" if vae.vocabulary is None else ".txt"
+    readable = _readable(vae)
     if output is None:
-        output = Path("samples").with_suffix(readable)
-    expect_new(output, readable, ".npz")
+        output = Path("samples").with_suffix(readable[0])
+    expect_new(output, *readable)
     if draws and output.suffix == ".png":
         raise ValueError(
             f"--draws writes arrays: choose an --output that ends in .npz, received {output}."
         )
-    if output.suffix != ".png":
-        x = vae.generate(num_examples, seed=seed, draws=draws, **given)
+    if output.suffix in tables.files.SUFFIXES:
+        frame = vae.generate(num_examples, seed=seed, draws=draws)
+        with written_whole(output) as aside:
+            tables.write(frame, aside, output.suffix)
+    elif output.suffix != ".png":
+        x = vae.generate_arrays(num_examples, seed=seed, draws=draws, **given)
         with written_whole(output) as aside:
             if output.suffix == ".npz":
                 np.savez_compressed(aside, **vae.x.parts(x))
@@ -131,6 +138,13 @@ def sample(
         with written_whole(output) as aside:
             figure.savefig(aside, dpi=150)
     console.print(f"Wrote {output}")
+
+
+def _readable(vae: Surface) -> tuple[str, ...]:
+    """Return the suffixes of the files that examples of a model can be written to."""
+    if vae.table is not None:
+        return tables.files.SUFFIXES
+    return (".png" if vae.vocabulary is None else ".txt"), ".npz"
 
 
 def _given(variable: Quantity | None, text: str | None) -> dict[str, Any]:
@@ -159,14 +173,14 @@ def _given(variable: Quantity | None, text: str | None) -> dict[str, Any]:
 def impute(
     model: Path | None,
     data: Path,
-    output: Path,
+    output: Path | None,
     *,
     num_samples: int,
     num_draws: int | None,
     seed: int,
 ) -> None:
-    """Write a copy of an `.npz` file with its missing values filled in; everything else stays the
-    same.
+    """Write a copy of an `.npz` file, or of the file of a table, with its missing values filled in;
+    everything else stays the same.
 
     The arrays to fill in are those that the run was trained on, whole or as `..._train`,
     `..._validation`, `..._test`.
@@ -178,6 +192,17 @@ def impute(
             f"{path} was trained without --missing, so it fills in nothing. Train one with "
             "--missing."
         )
+    if output is None:
+        output = Path("imputed").with_suffix(".npz" if vae.table is None else ".csv")
+    if vae.table is not None:
+        expect_new(output, *tables.files.SUFFIXES)
+        frame = tables.read(data)
+        filled = _impute(vae, vae.in_parts(frame), num_samples, num_draws, seed)
+        with written_whole(output) as aside:
+            whole = vae.table.fill(frame, vae.table.decode(filled, frame.index))
+            tables.write(whole, aside, output.suffix)
+        console.print(f"Wrote {output}")
+        return
     expect_new(output, ".npz")
     arrays: dict[str, Any] = files.load_file(data)
     wanted = {name: name for name in vae.x.shapes}
@@ -224,6 +249,29 @@ def _impute(vae: VAE, examples, num_samples: int, num_draws: int | None, seed: i
     return tf.nest.map_structure(
         lambda *parts: np.concatenate(parts, 0 if num_draws is None else 1), *filled
     )
+
+
+def score(model: Path | None, data: Path, output: Path, *, num_samples: int, seed: int) -> None:
+    """Write a copy of the file of a table with the log-density of each row beside it."""
+    served_one = model is not None and is_served(model)
+    vae: VAE | serving.ServedVAE = (
+        serving.load(Path(str(model))) if served_one else open_vae(find(model)[0])
+    )
+    if vae.table is None:
+        raise ValueError(
+            f"{model or 'The newest run'} knows no columns: score takes models that were trained on "
+            "a .csv or .parquet file. For others there is evaluate."
+        )
+    expect_new(output, *tables.files.SUFFIXES)
+    frame = tables.read(data)
+    draws = {} if isinstance(vae, serving.ServedVAE) else {"num_samples": num_samples, "seed": seed}
+    values = []
+    for start in tracked(range(0, len(frame), SCORE_BATCH_SIZE), "Scoring"):
+        rows = frame.iloc[start : start + SCORE_BATCH_SIZE]
+        values.append(np.asarray(vae.log_prob(rows, **draws)))
+    with written_whole(output) as aside:
+        tables.write(frame.assign(log_prob=np.concatenate(values)), aside, output.suffix)
+    console.print(f"Wrote {output}: the rows of {data} and their log_prob, in nats")
 
 
 def export(model: Path | None, name: str | None, saved_models: Path, **options) -> None:
@@ -289,6 +337,7 @@ __all__ = [
     "read_config",
     "resume",
     "sample",
+    "score",
     "train",
     "write_report",
 ]

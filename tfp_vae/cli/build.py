@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from tfp_vae.cli.names import (
     parse_likelihood,
 )
 from tfp_vae.cli.runs import Options
+from tfp_vae.layers.distribution_layer import num_params
 from tfp_vae.vae import VAE
 
 # Largest number of training steps in one call of the compiled loop; the loop ends with the epoch.
@@ -222,7 +222,13 @@ def _from_inputs(
             raise ValueError(f"A table has --network mlp, received {options.network!r}.")
         values = splits.training_values()
         inputs = {
-            name: _column(splits, name, values[name], options.missing) for name in shape
+            name: networks.of_part(
+                values[name],
+                name,
+                splits.likelihood_config[name].get("num_categories"),
+                missing=options.missing,
+            )
+            for name in shape
         } | inputs
     else:
         if options.network == "mlp":
@@ -236,29 +242,6 @@ def _from_inputs(
             inputs = {"x": keras.Sequential([keras.Input(shape), *of_x])} | inputs
     hidden = [keras.layers.Dense(hidden_size, "relu") for hidden_size in hidden_sizes]
     return networks.from_inputs(inputs, [*hidden, keras.layers.Dense(num_features)])
-
-
-def _column(splits: datasets.Splits, name: str, values: np.ndarray, missing: bool) -> keras.Model:
-    """Return a network that turns a part of a table into numbers of order one.
-
-    Labels become one-hot; other values are standardized by the training data.
-    """
-    shape = splits.event_shape[name]
-    if splits.likelihood[name] != "IndependentCategorical":
-        if not missing:
-            return networks.standardized(values)
-        scale = np.nanstd(values) if np.isfinite(values).any() else 0.0
-        return _followed_by(
-            networks.observed(values, name), [keras.layers.Rescaling(1.0 / (scale or 1.0))]
-        )
-    vectors = networks.one_hot(splits.likelihood_config[name]["num_categories"], shape)
-    if not missing:
-        return vectors
-    labels = keras.Input(shape, dtype="int32", name=name)
-    mask = keras.Input(shape, name=f"{name}_mask")
-    return keras.Model(
-        {name: labels, mask.name: mask}, vectors(labels) * keras.ops.expand_dims(mask, -1)
-    )
 
 
 def _followed_by(network: keras.Model, layers: list[keras.layers.Layer]) -> keras.Model:
@@ -284,6 +267,10 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
     decay = keras.regularizers.L2(options.decoder_decay) if options.decoder_decay else None
     regularized = {"kernel_regularizer": decay}
     chosen = parse_likelihood(options.likelihood)[1]
+    last = keras.layers.Dense(options.hidden_size, "relu", **regularized)
+    if splits.table is not None:
+        ends = splits.table.likelihood(options.hidden_size, chosen, **regularized)
+        return networks.from_inputs(inputs, [last, ends])
     if splits.is_table:
         parts = {}
         for name, shape in splits.event_shape.items():
@@ -293,8 +280,7 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
             parts[name] = keras.Sequential(
                 [keras.Input((options.hidden_size,)), dense, likelihood(**config)]
             )
-        ends = [keras.layers.Dense(options.hidden_size, "relu", **regularized), layers.Joint(parts)]
-        return networks.from_inputs(inputs, ends)
+        return networks.from_inputs(inputs, [last, layers.Joint(parts)])
     shape = splits.event_shape
     likelihood = getattr(layers, splits.likelihood)
     shapes = [
@@ -340,14 +326,6 @@ def _posterior(
     else:
         arguments = {**posterior.arguments_of_latents(latent_size), **arguments}
     return posterior(**arguments), num_params(posterior, arguments)
-
-
-def num_params(layer: type[layers.DistributionLayer], arguments: dict) -> int:
-    """Return a layer's `params_size`, called with those arguments of the layer that the size
-    depends on.
-    """
-    names = inspect.signature(layer.params_size).parameters
-    return layer.params_size(**{name: value for name, value in arguments.items() if name in names})
 
 
 def _joint_prior(options: Options, latents: dict[str, tuple]) -> layers.Joint:

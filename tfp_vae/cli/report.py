@@ -75,7 +75,7 @@ def load_data(
         condition=condition,
         likelihood=likelihood,
         missing=vae.missing,
-        **vae.of_texts,
+        **vae.of_data,
     )
     # The likelihood comes from the model; the note in the run says why it was chosen.
     return (
@@ -303,7 +303,7 @@ def find(model: Path | None) -> tuple[Path, Run | None]:
         and any(any(model.glob(place)) for place in ("saved_model.pb", "*/saved_model.pb"))
     ):
         raise ValueError(
-            f"{model} is a SavedModel, which evaluate and sample take, and no other command. Give "
+            f"{model} is a SavedModel, which evaluate, sample and score take, and no other command. Give "
             "its run folder or .keras file."
         )
     run = Run.newest() if model is None else Run.open(model)

@@ -59,7 +59,7 @@ def load_data(
         condition=condition,
         likelihood=likelihood,
         missing=told.get("missing", False),
-        **served.of_texts,
+        **served.of_data,
     )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import keras
 import rich.progress
+import rich.table
 from rich.markup import escape
 
-from tfp_vae import datasets
+from tfp_vae import datasets, tables
 from tfp_vae.batch import num_examples
 from tfp_vae.cli.build import build, check_numbers, learning_rate, with_network
 from tfp_vae.cli.failures import in_words
@@ -93,9 +94,26 @@ def _say_what_data_are(splits: datasets.Splits, batch_size: int) -> None:
         f"{splits.name}: {num_examples(splits.train):,} training examples, in batches of "
         f"{batch_size}."
     )
+    if splits.table is not None:
+        console.print(_columns(splits.name, splits.table))
+        console.print(
+            "Other likelihoods, or fewer columns: --likelihood \"Joint(NAME='auto', ...)\" (tfp-vae "
+            "list likelihoods)."
+        )
+        return
     console.print(
         f"Likelihood: {splits.note}. Another one: --likelihood (tfp-vae list likelihoods)."
     )
+
+
+def _columns(name: str, columns: tables.Table) -> rich.table.Table:
+    """Show the columns of a table, and the likelihood of each."""
+    shown = rich.table.Table(title=f"The columns of {name}")
+    for title in ("column", "type", "likelihood", "values"):
+        shown.add_column(title, no_wrap=title == "likelihood")
+    for row in columns.describe():
+        shown.add_row(*map(escape, row))
+    return shown
 
 
 def read_config(path: Path) -> dict:
@@ -270,6 +288,12 @@ def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
     )
     if splits.vocabulary:
         console.print(f"  {program('tfp-vae')} sample {folder} --draws    # new texts")
+    elif splits.table is not None:
+        console.print(
+            f"  {program('tfp-vae')} sample {folder} --draws --output new.csv    # new rows of the "
+            f"table\n  {program('tfp-vae')} score {quote(Path(options.dataset))} {folder}    # how "
+            "probable each row is"
+        )
     elif splits.is_table:
         console.print(
             f"  {program('tfp-vae')} sample {folder} --draws --output new.npz    # new rows of the "

@@ -174,7 +174,7 @@ def _statistics_of(vae: VAE, x, statistics: Mapping[str, Callable]) -> dict[str,
 def _from_prior(vae: VAE, x, seed: int):
     """Draw as many examples as x has, under the same conditions."""
     given = {"condition": by_name(x)["condition"]} if vae.is_conditional else {}
-    return vae.generate(num_examples(x), seed=seed, draws=True, **given)
+    return vae.generate_arrays(num_examples(x), seed=seed, draws=True, **given)
 
 
 def _from_posterior(vae: VAE, x, seed: int):

@@ -54,6 +54,8 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
     pixels = "levels"
     # The tokens by number, of a likelihood of texts.
     vocabulary = None
+    # The columns by part, of a likelihood of tables.
+    table = None
     # Whether a likelihood has a network of its own, which sees the tokens before each token.
     has_own_network = False
 
@@ -174,6 +176,14 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
 def distribution_layers(network: keras.layers.Layer) -> list[DistributionLayer]:
     """Return the distribution layers of a network, including those inside its parts."""
     return [layer for layer in layers_within(network) if isinstance(layer, DistributionLayer)]
+
+
+def num_params(layer: type[DistributionLayer], arguments: dict) -> int:
+    """Return a layer's `params_size`, called with those arguments of the layer that the size
+    depends on.
+    """
+    names = inspect.signature(layer.params_size).parameters
+    return layer.params_size(**{name: value for name, value in arguments.items() if name in names})
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

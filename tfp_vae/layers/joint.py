@@ -55,6 +55,8 @@ class Joint(DistributionLayer):
         convert_to_tensor_fn: see `DistributionLayer`; the default concatenates one draw of all
             parts.
         validate_args: see `DistributionLayer`.
+        table: the `tables.Table` whose columns the parts stand for, saved with the layer, by which
+            the model takes and returns DataFrames; or None.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -81,7 +83,13 @@ class Joint(DistributionLayer):
     roles = ()
 
     def __init__(
-        self, parts: Mapping, convert_to_tensor_fn=concatenated_draw, validate_args=False, **kwargs
+        self,
+        parts: Mapping,
+        convert_to_tensor_fn=concatenated_draw,
+        validate_args=False,
+        *,
+        table=None,
+        **kwargs,
     ):
         if not isinstance(parts, Mapping) or not all(
             isinstance(p, keras.layers.Layer) for p in parts.values()
@@ -92,7 +100,16 @@ class Joint(DistributionLayer):
             )
         if not parts:
             raise ValueError("parts is empty. Expected at least one network by name.")
-        super().__init__({"parts": dict(parts)}, convert_to_tensor_fn, validate_args, **kwargs)
+        arguments = {"parts": dict(parts), "table": table}
+        super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+        if table is not None and table.parts.keys() != parts.keys():
+            raise ValueError(
+                f"The table has the parts {[*table.parts]}, but the likelihood {[*parts]}. Make it "
+                "by table.likelihood(num_features)."
+            )
+
+    def distribution(self, features):
+        return self.new(features, self.parts, self.validate_args)
 
     def begin_at(self, examples: Mapping) -> None:
         for name in self.parts.keys() & examples.keys():

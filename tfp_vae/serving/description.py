@@ -40,6 +40,7 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
         "posterior": _describe(vae.some_posterior),
         "likelihood": _describe(vae.decode(vae.z.zeros(), condition)),
         "vocabulary": None if vae.vocabulary is None else vae.vocabulary.get_config(),
+        "table": None if vae.table is None else vae.table.get_config(),
         "likelihood_layer": names_of(vae.decoder.layers[-1]),
         "prior": None if "condition" in named_inputs(vae.prior) else _describe(prior, whole=True),
         **numbers,

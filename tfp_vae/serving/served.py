@@ -19,6 +19,7 @@ from tfp_vae.layers.parts import map_parts
 from tfp_vae.quantity import Quantity, expect_alike
 from tfp_vae.serving.plain_tensors import expect_description, expect_parameters, rebuild
 from tfp_vae.surface import Surface
+from tfp_vae.tables import Table
 from tfp_vae.text import Vocabulary
 
 tfd = tfp.distributions
@@ -146,20 +147,28 @@ class ServedVAE(Surface):
 
     @tf.autograph.experimental.do_not_convert
     def score(self, x) -> dict[str, np.ndarray]:
-        """Return `elbo`, `log_likelihood` and `kl`, each `[...]`, in nats: for anomaly scores."""
-        return {name: value.numpy() for name, value in self._of_rows("score", x).items()}
+        """Return `elbo`, `log_likelihood` and `kl`, each `[...]`, in nats: for anomaly scores.
+
+        Densities of a DataFrame are in the units of its columns, as in `VAE.log_prob`.
+        """
+        values = self._of_rows("score", x)
+        return {
+            name: (value if name == "kl" else self.in_units(value, x)).numpy()
+            for name, value in values.items()
+        }
 
     @tf.autograph.experimental.do_not_convert
     def log_prob(self, x) -> tf.Tensor:
         """Estimate log p(x), `[...]`, in nats, with the number of draws fixed at export."""
-        return self._of_rows("log_prob", x)["log_prob"]
+        return self.in_units(self._of_rows("log_prob", x)["log_prob"], x)
 
     @tf.autograph.experimental.do_not_convert
     def impute(self, x):
         """Fill in missing values, NaN in x, as `VAE.impute` does, with the number of draws of
         `log_prob`.
         """
-        return map_parts(np.asarray, self.x.whole(self._of_rows("impute", x)))
+        filled = map_parts(np.asarray, self.x.whole(self._of_rows("impute", x)))
+        return self.filled(x, filled)
 
     def _of_rows(self, signature: str, x) -> dict[str, tf.Tensor]:
         """Return the outputs of a signature that takes data, with the leading axes of x."""
@@ -173,7 +182,7 @@ class ServedVAE(Surface):
         }
 
     def _data(self, x) -> tuple[dict, Any]:
-        data = by_name(x)
+        data = by_name(self.in_parts(x))
         if "mask" in data:
             raise ValueError("A served model takes no mask: set what is missing to NaN.")
         named = self._given(data.get("condition"))
@@ -203,6 +212,12 @@ class ServedVAE(Surface):
         """The tokens by number, of a model of texts; otherwise None."""
         config = self.description.get("vocabulary")
         return None if config is None else Vocabulary.from_config(config)
+
+    @functools.cached_property
+    def table(self) -> Table | None:
+        """The columns of a model of tables, which takes and returns DataFrames; otherwise None."""
+        config = self.description.get("table")
+        return None if config is None else Table.from_config(config)
 
     def _condition(self) -> Quantity | None:
         shape = self.description.get("condition_shape")

@@ -75,7 +75,7 @@ def _of_served(
     if condition is not None:
         raise ValueError("--condition is about --dataset: name the data, too.")
     given, labels = _conditions_to_draw(served, name)
-    x = served.generate(NUM_DRAWS, seed, draws=True, **given)
+    x = served.generate_arrays(NUM_DRAWS, seed, draws=True, **given)
     note = f"{NUM_DRAWS} draws from the model; --dataset shows data instead."
     return Explorer(served, {**_parts(served, x), **given}, name=name, note=note, labels=labels)
 

@@ -1,0 +1,162 @@
+"""Files of tables: CSV and Parquet."""
+
+import collections
+import csv
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfp_vae.checks import imported
+from tfp_vae.tables.series import pandas
+from tfp_vae.tables.table import Table
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def is_table_file(source) -> bool:
+    """Return whether a data source is a file of a table with named columns, by its suffix."""
+    return isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in SUFFIXES
+
+
+def read(path: str | os.PathLike):
+    """Return a `.csv` or `.parquet` file as a pandas DataFrame.
+
+    A CSV has the names of its columns in the first line, and commas, semicolons or tabs between
+    values. Columns of texts that all are dates or times as ISO 8601 writes them become dates.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not such a file, not UTF-8, or a name of a column occurs twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path)
+    library = pandas()
+    imported("pyarrow", "A file .parquet", "tables")
+    try:
+        return _with_dates(library.read_parquet(path))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} is not a Parquet table, or a damaged one: {reason}.") from error
+
+
+def _read_csv(path: Path):
+    library = pandas()
+    separator = _check_header(path)
+    try:
+        frame = library.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} is not a table in CSV: {reason}.") from error
+    if isinstance(frame.index, library.RangeIndex):
+        return _with_dates(frame)
+    raise ValueError(
+        f"{path} is not a table in CSV: its rows have more values than there are names in the first "
+        "line."
+    )
+
+
+def _check_header(path: Path) -> str:
+    """Return what separates the values of a CSV, after checking its encoding and its first line."""
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} is not in UTF-8, first in line {line}. Convert it: iconv -f latin1 -t utf-8 "
+            f"{path} > utf-8.csv, if it is Latin-1."
+        ) from error
+    first = text.lstrip("\r\n").partition("\n")[0]
+    if not first.strip() or "\0" in first:
+        raise ValueError(
+            f"{path} is empty or no text. Expected the names of its columns in the first line."
+        )
+    separator = max(",;\t", key=first.count)
+    names = [name.strip() for name in next(csv.reader([first], delimiter=separator))]
+    twice = [name for name, number in collections.Counter(names).items() if number > 1]
+    if twice:
+        raise ValueError(
+            f"The name {twice[0]!r} stands above {names.count(twice[0])} columns of {path}. Rename "
+            "all but one."
+        )
+    return separator
+
+
+def _with_dates(frame):
+    """Return a DataFrame in which columns of dates that are written as texts are dates."""
+    library = pandas()
+    for name in frame.columns:
+        kind = library.api.types.infer_dtype(frame[name], skipna=True)
+        if kind not in ("string", "date", "datetime") or frame[name].dtype.kind == "M":
+            continue
+        try:
+            dates = library.to_datetime(frame[name], format="ISO8601")
+        except (TypeError, ValueError):  # they are no dates
+            continue
+        if dates.dtype.kind == "M":
+            frame = frame.assign(**{name: dates})
+    return frame
+
+
+def write(frame, path: Path, suffix: str) -> None:
+    """Write a DataFrame to a `.csv` or `.parquet` file, without a plain index."""
+    has_index = frame.index.nlevels > 1
+    if suffix == ".csv":
+        frame.to_csv(path, index=has_index)
+    else:
+        imported("pyarrow", "A file .parquet", "tables")
+        frame.to_parquet(path, index=has_index)
+
+
+def expect_no_condition(condition, likelihood) -> None:
+    """Raise a ValueError if a table is to have a condition, or a likelihood for all columns."""
+    if condition is not None or isinstance(likelihood, str):
+        raise ValueError(
+            "The columns of a table are learned together, without a condition, each with a "
+            f"likelihood of its own; received {condition or likelihood!r}. Leave --condition out, or "
+            "choose by column: --likelihood \"Joint(age='auto', job='IndependentCategorical')\"."
+        )
+
+
+def load(
+    source,
+    cut_rows: Callable,
+    likelihood: Mapping | None = None,
+    *,
+    missing: bool = False,
+    table: Table | None = None,
+) -> tuple[str, list[dict[str, np.ndarray]], Table]:
+    """Return the name of a DataFrame or of its file, its parts of x for training, validation and
+    test, and its table.
+
+    Args:
+        source: a DataFrame, or the path of a file.
+        cut_rows: function from the number of rows to the places of those of the three splits.
+        likelihood: see `Table.of`.
+        missing: whether values may be missing.
+        table: of a model; None makes one, whose means and scales are those of the training rows.
+    """
+    is_file = is_table_file(source)
+    frame = read(source) if is_file else source
+    name = Path(source).stem if is_file else "table"
+    rows = cut_rows(len(frame))
+    if table is None:
+        table = Table.of(frame, likelihood=likelihood, measured=frame.iloc[rows[0]])
+    learned = [column.name for column in table.parts.values()]
+    gaps: dict[Any, int] = {
+        column: int(number) for column, number in frame[learned].isna().sum().items() if number
+    }
+    if gaps and not missing:
+        told = ", ".join(f"{column} ({number:,})" for column, number in gaps.items())
+        raise ValueError(
+            f"{name} lacks values in {len(gaps)} of its columns: {told}. Train with missing=True, "
+            "or --missing, and the model can fill them in."
+        )
+    x = table.encode(frame)
+    return name, [{part: x[part][places] for part in x} for places in rows], table

@@ -1,0 +1,122 @@
+"""What a pandas Series holds, as numbers and in words."""
+
+from typing import Any
+
+import numpy as np
+
+from tfp_vae.checks import imported
+
+# Nanoseconds of a day.
+DAY = 86_400_000_000_000
+# Most decimals to which values are rounded.
+MOST_DECIMALS = 4
+
+
+def pandas() -> Any:
+    """Return the library pandas."""
+    return imported("pandas", "A table", "tables")
+
+
+def told(dtype) -> Any:
+    """Return a dtype of pandas in a form that json can hold; `as_dtype` is the inverse."""
+    if not isinstance(dtype, pandas().CategoricalDtype):
+        return str(dtype)
+    categories = [plain(value) for value in dtype.categories]
+    return {"categories": categories, "ordered": bool(dtype.ordered)}
+
+
+def as_dtype(dtype) -> Any:
+    """Return the dtype that `told` has told."""
+    if isinstance(dtype, dict):
+        return pandas().CategoricalDtype(**dtype)
+    return pandas().api.types.pandas_dtype(dtype)
+
+
+def plain(value) -> Any:
+    """Return a category as Python's own text or number."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, str | int | float):
+        raise ValueError(
+            f"Categories must be texts or numbers, received {value!r} of type "
+            f"{type(value).__name__}. Convert them, as in frame['column'].astype(str)."
+        )
+    return value
+
+
+def is_numeric(values) -> bool:
+    """Return whether a Series holds numbers, other than True and False."""
+    types = pandas().api.types
+    return types.is_numeric_dtype(values.dtype) and not (
+        types.is_bool_dtype(values.dtype) or types.is_complex_dtype(values.dtype)
+    )
+
+
+def are_whole(values) -> bool:
+    """Return whether a Series holds whole numbers and gaps alone, of whatever dtype.
+
+    A column of whole numbers with gaps has become one of floats in most tables.
+    """
+    if not is_numeric(values):
+        return False
+    known = values.dropna().to_numpy("float64")
+    return bool(np.isfinite(known).all() and (known == np.rint(known)).all())
+
+
+def are_flags(values) -> bool:
+    """Return whether an object column holds True, False and gaps."""
+    return values.dtype == object and pandas().api.types.infer_dtype(values) == "boolean"
+
+
+def numbers_of(values, dtype: str = "float32") -> np.ndarray:
+    """Return a Series as floats, NaN where a value is missing.
+
+    Raises:
+        ValueError: if it has other things than numbers; the message names the column.
+    """
+    try:
+        return values.astype(object).where(values.notna(), np.nan).to_numpy().astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The column {values.name!r} takes numbers, received type {values.dtype}: {error}."
+        ) from error
+
+
+def decimals_of(numbers: np.ndarray) -> int | None:
+    """Return with how many decimals all numbers are written, if these are few.
+
+    >>> decimals_of(np.array([1.5, 2.25, np.nan])), decimals_of(np.array([1.0])), decimals_of(np.array([1 / 3]))
+    (2, 0, None)
+    """
+    known = numbers[~np.isnan(numbers)]
+    found = (count for count in range(MOST_DECIMALS + 1) if (known == known.round(count)).all())
+    return next(found, None)
+
+
+def measure(numbers: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of what is known; of constant numbers 1 instead of 0."""
+    known = numbers[np.isfinite(numbers)]
+    if not known.size:
+        return 0.0, 1.0
+    return float(known.mean()), float(known.std()) or 1.0
+
+
+def nanoseconds_of(dates) -> np.ndarray:
+    """Return dates as nanoseconds since 1970, as the clock shows them, whatever the time zone."""
+    if not pandas().api.types.is_datetime64_any_dtype(dates.dtype):
+        raise ValueError(
+            f"The column {dates.name!r} takes dates, received type {dates.dtype}. Convert it by "
+            "pandas.to_datetime."
+        )
+    local = dates.dt.tz_localize(None) if getattr(dates.dtype, "tz", None) is not None else dates
+    return local.to_numpy("datetime64[ns]").astype("int64")
+
+
+def days_of(dates) -> np.ndarray:
+    """Return dates as days since 1970, NaN where one is missing."""
+    return np.where(dates.isna(), np.nan, nanoseconds_of(dates) / DAY)
+
+
+def with_gaps(values: np.ndarray, numbers: np.ndarray):
+    """Return values, in an object array with None where the numbers are NaN, if some are."""
+    missing = np.isnan(numbers)
+    return np.where(missing, np.array(None), values) if missing.any() else values
