@@ -96,7 +96,8 @@ class Options:
         typer.Option(
             help="digits, shapes, a TFDS image data set such as mnist, an .npy file, or an .npz file: one array x "
             "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the "
-            "arrays that --likelihood names; or a .txt, .smi or .selfies file of texts, one a line."
+            "arrays that --likelihood names; a folder of PNG or JPEG images; a .tfrecord file, or a "
+            "folder of some; or a .txt, .smi or .selfies file of texts, one a line."
         ),
     ] = "digits"
     condition: Annotated[
@@ -404,7 +405,7 @@ def sample(
 def impute(
     data: Annotated[
         Path,
-        typer.Argument(help=".npz file of an array, or of the arrays of a table, with NaN in it."),
+        typer.Argument(help=".npz or .npy file of an array, or .npz of a table, with NaN in it."),
     ],
     model: Model = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Draws of z for each example.")] = 1000,
@@ -414,7 +415,7 @@ def impute(
     ] = None,
     seed: Seed = 0,
     output: Annotated[
-        Path, typer.Option(help="New .npz file: the same arrays, without gaps.")
+        Path, typer.Option(help="New .npz file, or .npy of one array: the same, without gaps.")
     ] = Path("imputed.npz"),
 ) -> None:
     """Fill in missing values, with a model that was trained with --missing."""

@@ -1,13 +1,19 @@
 """Data larger than memory: streams give the numbers of arrays, and files are read row by row."""
 
+import json
+from pathlib import Path
+
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
 import tfp_vae
 from tests.conftest import make_vae, mostly_slow
+from tests.test_cli import invoke
 from tests.test_codes import vq_vae
-from tfp_vae import evaluation, plots
+from tfp_vae import datasets, evaluation, plots, storage
+from tfp_vae.rows import Rows, chosen
 
 # Sizes of the batches of a stream, which is read in others.
 SIZES = (7, 100)
@@ -111,3 +117,210 @@ def test_streams_that_have_no_numbers(name, number, trained_vae, digits):
     make, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         NUMBERS[number](trained_vae, make(digits.test[:20]))
+
+
+# Files: each is written from images and labels, and read again.
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (41, 6, 5, 3)).astype("uint8")
+LABELS = np.arange(41) % 2
+
+
+def write_folder(path):
+    for number, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True)):
+        folder = path / "ab"[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(image).save(folder / f"{number:02}.png")
+
+
+def write_records(path):
+    def feature(**values):
+        return tf.train.Feature(**values)
+
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for image, label in zip(IMAGES, LABELS, strict=True):
+            png = tf.train.BytesList(value=[tf.io.encode_png(image).numpy()])
+            features = {
+                "image": feature(bytes_list=png),
+                "label": feature(int64_list=tf.train.Int64List(value=[label])),
+                "flat": feature(float_list=tf.train.FloatList(value=image[0, 0] / 2)),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            file.write(example.SerializeToString())
+
+
+def write_shards(path):
+    path.mkdir()
+    write_records(path / "a.tfrecord-00000-of-00001")
+
+
+FILES = {
+    "x.npy": lambda path: np.save(path, IMAGES),
+    "x.npz": lambda path: np.savez(path, x=IMAGES, label=LABELS),
+    "images": write_folder,
+    "x.tfrecord": write_records,
+    "shards": write_shards,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_rows_of_files_are_those_of_arrays(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    FILES[name](tmp_path / name)
+    found = storage.open_path(tmp_path / name, ["label"])
+    rows = found["x"]
+    assert isinstance(rows, Rows)
+    assert (len(rows), rows.shape, rows.dtype) == (41, IMAGES.shape, "uint8")
+    order = np.argsort(LABELS, kind="stable") if name == "images" else np.arange(41)
+    expected = IMAGES[order]
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(rows[5:17], expected[5:17])
+    np.testing.assert_array_equal(rows[[40, 3, 4, 5, 0]], expected[[40, 3, 4, 5, 0]])
+    np.testing.assert_array_equal(chosen(rows, np.array([9, 2]))[:1], expected[[9]])
+    if name != "x.npy":
+        np.testing.assert_array_equal(found["label"], LABELS[order])
+
+
+def test_small_files_are_read_into_memory(tmp_path):
+    write_records(tmp_path / "x.tfrecord")
+    assert isinstance(storage.open_path(tmp_path / "x.tfrecord")["x"], np.ndarray)
+    splits = datasets.load(tmp_path / "x.tfrecord", condition="label")
+    assert splits.name == "x"
+    assert splits.train["x"].shape == (31, 6, 5, 3)
+    assert sorted(splits.conditions) == sorted(LABELS)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_saved_data_sets(labelled, tmp_path):
+    parts = (IMAGES, LABELS) if labelled else IMAGES
+    streamed(parts).save(str(tmp_path / "saved"))
+    found = storage.open_path(tmp_path / "saved", ["label"])
+    np.testing.assert_array_equal(found["x"], IMAGES)
+    assert ("label" in found) == labelled
+    assert datasets.load(tmp_path / "saved").train.shape == (31, 6, 5, 3)
+
+
+SAME = {
+    "counts": (np.random.default_rng(0).integers(0, 12, (50, 7)), {}),
+    "reals": (np.random.default_rng(0).normal(size=(50, 7)).astype("float32"), {}),
+    "photographs": (IMAGES, {}),
+    "scaled": (IMAGES, {"likelihood": "IndependentContinuousBernoulli"}),
+    "bits": ((IMAGES[..., :1] > 99).astype("uint8") * 255, {}),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_what_stays_in_files_is_split_and_batched_as_in_memory(name, tmp_path, monkeypatch):
+    x, options = SAME[name]
+    np.save(tmp_path / "x.npy", x)
+    expected = datasets.load(tmp_path / "x.npy", **options)
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    found = datasets.load(tmp_path / "x.npy", **options)
+    assert isinstance(found.train, Rows)
+    assert (found.note, found.likelihood_config) == (expected.note, expected.likelihood_config)
+    for split in datasets.SPLITS:
+        np.testing.assert_array_equal(getattr(found, split), getattr(expected, split))
+    for one, other in zip(found.batches(9, epochs=2), expected.batches(9, epochs=2), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_draws_of_what_stays_in_files_depend_on_the_row_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    x = np.repeat(np.uint8([0, 20, 100, 255]), 1000).reshape(100, 8, 5, 1)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).permutation(x))
+    splits = datasets.load(tmp_path / "x.npy", likelihood="IndependentBernoulli")
+    whole = splits.test[:]
+    np.testing.assert_array_equal(splits.test[3:5], whole[3:5])
+    assert set(np.unique(whole)) == {0.0, 1.0}
+    assert len(np.unique(whole.reshape(len(whole), -1), axis=0)) > 4
+    values = splits.training_values(seed=1)
+    assert abs(values[:].mean() - 375 / 1020) < 0.03
+    batches = [*splits.batches(20, first_epoch=1, epochs=2)]
+    again = [*splits.batches(20, epochs=2)][-len(batches) :]
+    np.testing.assert_array_equal(batches, again)
+
+
+def truncated(path):
+    np.save(path, IMAGES)
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def two_sizes(path):
+    path.mkdir()
+    for size in (4, 5):
+        PIL.Image.fromarray(IMAGES[0, :size]).save(path / f"{size}.png")
+
+
+def compressed(path):
+    with tf.io.TFRecordWriter(str(path), "GZIP") as file:
+        file.write(b"0")
+
+
+BROKEN = {
+    "x.npy": (truncated, "cut short: 5 bytes are missing"),
+    "sizes": (two_sizes, "must be of one size"),
+    "nothing": (Path.mkdir, "holds no images"),
+    "x.tfrecord": (compressed, "is compressed"),
+    "y.tfrecord": (lambda path: path.write_bytes(b"no record at all, but text"), "cut short at"),
+    "z.tfrecord": (Path.touch, "is empty"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_files_that_are_no_data(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    write, message = BROKEN[name]
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=message):
+        datasets.load(tmp_path / name)
+
+
+def test_a_feature_that_is_missing(tmp_path):
+    write_records(tmp_path / "x.tfrecord")
+    with pytest.raises(ValueError, match=r"no feature age, only \['flat', 'image', 'label'\]"):
+        datasets.load(tmp_path / "x.tfrecord", condition="age")
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ValueError, match="must agree"):
+        storage.write_npy(tmp_path / "x.npy", [IMAGES[:2], IMAGES[:2, :3]])
+    assert not [*tmp_path.iterdir()]
+    storage.write_npy(tmp_path / "x.npy", streamed(IMAGES))
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), IMAGES)
+    with pytest.raises(FileExistsError):
+        storage.write_npy(tmp_path / "x.npy", [IMAGES])
+
+
+def test_fit_evaluate_and_predict_take_rows(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    np.save(tmp_path / "x.npy", digits.train[:200])
+    rows = storage.open_path(tmp_path / "x.npy")["x"]
+    expected, found = make_vae(), make_vae()
+    found.set_weights(expected.get_weights())
+    for vae, x in ((expected, digits.train[:200]), (found, rows)):
+        vae.compile("adam")
+        vae.fit(x, batch_size=32, shuffle=False, epochs=2, verbose=0, validation_data=(x,))
+    same(found.evaluate(rows, verbose=0), expected.evaluate(digits.train[:200], verbose=0))
+    same(found.predict(rows, verbose=0), expected.predict(digits.train[:200], verbose=0))
+    found.fit(rows, batch_size=32, verbose=0)
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_and_judges_what_stays_in_files(tmp_path, monkeypatch):
+    """A run that was resumed ends in the same numbers as one that was not."""
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    monkeypatch.chdir(tmp_path)
+    write_folder(Path("images"))
+    options = ["--latent-size", 2, "--hidden-size", 8, "--batch-size", 10, "--num-samples", 5]
+    options += ["--likelihood", "IndependentBernoulli", "--dataset", "images"]
+    assert invoke("train", *options, "--epochs", 4, "--run", "whole")[0] == 0
+    assert invoke("train", *options, "--epochs", 2, "--run", "parts")[0] == 0
+    options = json.loads(Path("parts/config.json").read_text()) | {"epochs": 4}
+    whole = json.loads(Path("whole/metrics.json").read_text())
+    for command in ("evaluate", "plot", "report"):
+        code, _, err = invoke(command, "whole")
+        assert (code, err) == (0, "")
+    assert whole["num_examples"] == 5
+    code, _, err = invoke("evaluate", "whole", "--labels", "label", "--checks")
+    assert (code, err) == (0, "")
+    code, _, err = invoke("train", "--dataset", "images", "--condition", "label", "--epochs", 1)
+    assert (code, err) == (0, "")

@@ -119,7 +119,7 @@ class FileRows(Rows):
         bounds = zip([0, *ends.tolist()], [*ends.tolist(), len(places)], strict=True)
         size = rows[:1].nbytes
         for first, end in bounds:
-            wanted = memoryview(rows[first:end].reshape(-1).view("uint8"))
+            wanted = rows[first:end].reshape(-1).view("uint8").data
             position = self.start + int(places[first]) * size if first < end else 0
             while len(wanted):
                 number = os.preadv(self._file.fileno(), [wanted], position)

@@ -73,7 +73,7 @@ def read(
     path = Path(source)
     is_file = path.suffix in (".npz", ".npy", TFRECORD) or path.is_file()
     if is_file or (path.is_dir() and not _is_of_tfds(name)):
-        arrays = storage.open_path(path, wanted)
+        arrays = storage.open_path(path, wanted.values())
         check(name, arrays)
         called = path.resolve().name if path.is_dir() else path.name.partition(TFRECORD)[0]
         return Path(called).stem, from_arrays(name, arrays, wanted)

@@ -3,7 +3,7 @@
 import os
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,13 @@ NAMES_OF_X = ("x", "image", "image/encoded", "image_raw")
 IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
 
 
-def open_path(path: Path, wanted: Mapping[str, str]) -> dict[str, Any]:
+def open_path(path: Path, wanted: Collection[str] = ()) -> dict[str, Any]:
     """Return what a file or a folder holds by name: arrays, or rows of what is too large for memory.
 
     Args:
         path: an `.npy`, `.npz` or TFRecord file; a folder of images, of TFRecord files, or of a saved
             `tf.data.Dataset`.
-        wanted: what to return by name: the name that it has there.
+        wanted: names of features that must be in a TFRecord file, and are read beside the examples.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
@@ -43,19 +43,19 @@ def open_path(path: Path, wanted: Mapping[str, str]) -> dict[str, Any]:
         if (path / "dataset_spec.pb").is_file():
             arrays: dict[str, Any] = _load_saved(path)
         else:
-            arrays = open_records(records, [*wanted.values()]) if records else open_images(path)
-    elif TFRECORD in path.suffixes or TFRECORD in path.name:
+            arrays = open_records(records, wanted) if records else open_images(path)
+    elif TFRECORD in path.name:
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}.")
-        arrays = open_records([path], [*wanted.values()])
+        arrays = open_records([path], wanted)
     elif path.is_file() and path.stat().st_size > MOST_BYTES:
         try:
             return {key: in_memory(values) for key, values in open_npy(path).items()}
-        except ValueError:  # another kind of file, or one that can be read as a whole only
+        except OnlyAsAWhole:
             return {**load_file(path)}
     else:
         return {**load_file(path)}
-    kept = {name: arrays[name] for name in arrays if name in wanted.values()}
+    kept = {name: arrays[name] for name in arrays if name in {"x", *wanted}}
     return {name: in_memory(values) for name, values in kept.items()}
 
 
@@ -86,12 +86,17 @@ def _load_saved(path: Path) -> dict[str, np.ndarray]:
     return dict(whole(data))
 
 
+class OnlyAsAWhole(ValueError):
+    """A file has no rows that can be read by themselves."""
+
+
 def open_npy(path: Path) -> dict[str, FileRows]:
     """Return the array of an `.npy` file as `x`, or those of an uncompressed `.npz` file by name.
 
     Raises:
-        ValueError: if an array is compressed, in Fortran's order, or no array of numbers: it cannot
-            be read in part.
+        OnlyAsAWhole: if it is another kind of file, or an array is compressed, in Fortran's order, or
+            of Python objects.
+        ValueError: if it is cut short.
     """
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
@@ -99,7 +104,7 @@ def open_npy(path: Path) -> dict[str, FileRows]:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise ValueError(f"{path} is compressed, so it can only be read as a whole.")
+                raise OnlyAsAWhole(f"{path} is compressed, so it can only be read as a whole.")
             return {
                 Path(member.filename).stem: _rows_at(path, _start_of(file, member.header_offset))
                 for member in members
@@ -116,10 +121,13 @@ def _rows_at(path: Path, start: int) -> FileRows:
     with path.open("rb") as file:
         file.seek(start)
         readers = {(1, 0): np.lib.format.read_array_header_1_0}
-        read = readers.get(np.lib.format.read_magic(file), np.lib.format.read_array_header_2_0)
-        shape, is_fortran, dtype = read(file)
+        try:
+            read = readers.get(np.lib.format.read_magic(file), np.lib.format.read_array_header_2_0)
+            shape, is_fortran, dtype = read(file)
+        except ValueError as error:
+            raise OnlyAsAWhole(f"{path} is no file of arrays: {error}") from error
         if is_fortran or dtype.hasobject or not shape:
-            raise ValueError(f"An array of {path} can only be read as a whole.")
+            raise OnlyAsAWhole(f"An array of {path} can only be read as a whole.")
         return FileRows(path, shape, dtype, file.tell())
 
 
@@ -143,26 +151,38 @@ def write_npy(path: str | os.PathLike, batches) -> None:
     >>> np.load(path)
     array([0, 1, 2, 3, 4])
     """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already. Choose another name.")
+    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        with aside.open("wb") as file:
+            _write_rows(file, path, batches)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write_rows(file, path: Path, batches) -> None:
     number = 0
-    with open(path, "xb") as file:
-        for batch in map(np.asarray, batches):
-            if not number:
-                header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(batch))
-                np.lib.format.write_array_header_1_0(file, header)
-                start, shape, dtype = file.tell(), batch.shape[1:], batch.dtype
-            if (batch.shape[1:], batch.dtype) != (shape, dtype):
-                raise ValueError(
-                    f"The batches of {path} must agree: first {shape} of {dtype}, then "
-                    f"{batch.shape[1:]} of {batch.dtype}."
-                )
-            file.write(np.ascontiguousarray(batch).data)
-            number += len(batch)
+    for batch in map(np.ascontiguousarray, batches):
         if not number:
-            raise ValueError("The data set is empty. Expected at least one batch.")
-        file.seek(0)  # NumPy leaves space in the header for any number of rows
-        np.lib.format.write_array_header_1_0(file, {**header, "shape": (number, *shape)})
-        if file.tell() != start:
-            raise ValueError(f"NumPy wrote a header of another length to {path}.")
+            header = np.lib.format.header_data_from_array_1_0(batch)
+            np.lib.format.write_array_header_1_0(file, header)
+            start, shape, dtype = file.tell(), batch.shape[1:], batch.dtype
+        if (batch.shape[1:], batch.dtype) != (shape, dtype):
+            raise ValueError(
+                f"The batches of {path} must agree: first {shape} of {dtype}, then "
+                f"{batch.shape[1:]} of {batch.dtype}."
+            )
+        file.write(batch.data)
+        number += len(batch)
+    if not number:
+        raise ValueError("The data set is empty. Expected at least one batch.")
+    file.seek(0)  # NumPy leaves space in the header for any number of rows
+    np.lib.format.write_array_header_1_0(file, {**header, "shape": (number, *shape)})
+    if file.tell() != start:
+        raise ValueError(f"NumPy wrote a header of another length to {path}.")
 
 
 def open_images(folder: Path) -> dict:
@@ -220,7 +240,7 @@ def _image(content: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     return tf.ensure_shape(image, shape)
 
 
-def open_records(paths: Sequence[Path], wanted: Sequence[str] = ()) -> dict[str, Rows]:
+def open_records(paths: Sequence[Path], wanted: Collection[str] = ()) -> dict[str, Rows]:
     """Return the features of TFRecord files of `tf.train.Example` by name; the examples are also
     called `x`.
 
