@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import PIL.Image
 import pytest
@@ -13,6 +14,7 @@ from tests.conftest import make_vae, mostly_slow
 from tests.test_cli import invoke
 from tests.test_codes import vq_vae
 from tfp_vae import datasets, evaluation, plots, storage
+from tfp_vae import layers as tfpl
 from tfp_vae.rows import Rows, chosen
 
 # Sizes of the batches of a stream, which is read in others.
@@ -290,6 +292,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
         storage.write_npy(tmp_path / "x.npy", [IMAGES])
 
 
+@pytest.mark.slow
 def test_fit_evaluate_and_predict_take_rows(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "MOST_BYTES", 0)
     np.save(tmp_path / "x.npy", digits.train[:200])
@@ -305,22 +308,63 @@ def test_fit_evaluate_and_predict_take_rows(digits, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_training_on_rows_resumes_bit_for_bit(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    np.save(tmp_path / "x.npy", digits.train[:200].astype("uint8"))
+
+    def fit(vae, first, last):
+        splits = datasets.load(tmp_path / "x.npy")
+        assert isinstance(splits.train, Rows)
+        steps = splits.steps_per_epoch(20)
+        batches = splits.batches(20, first_epoch=first, epochs=last)
+        vae.fit(batches, steps_per_epoch=steps, initial_epoch=first, epochs=last, verbose=0)
+
+    whole = make_vae()
+    whole.compile("adam", jit_compile=False)
+    fit(whole, 0, 1)
+    whole.save(tmp_path / "vae.keras")
+    fit(whole, 1, 3)
+    again = keras.models.load_model(tmp_path / "vae.keras")
+    fit(again, 1, 3)
+    for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_an_array_in_a_file_is_filled_in_batch_by_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(70, 3)).astype("float32")
+    x[::3, 1] = np.nan
+    np.save("x.npy", x)
+    vae = make_vae((3,), 2, tfpl.IndependentNormal, missing=True)
+    vae.compile("adam")
+    vae.save("vae.keras")
+    code, _, err = invoke("impute", "x.npy", "vae.keras", "--output", "y.npy", "--num-samples", 20)
+    assert (code, err) == (0, "")
+    filled = np.load("y.npy")
+    np.testing.assert_array_equal(filled[~np.isnan(x)], x[~np.isnan(x)])
+    np.testing.assert_allclose(filled, vae.impute(x, 20), rtol=1e-5)
+    code, _, err = invoke("impute", "x.npy", "vae.keras", "--output", "z.npy", "--num-draws", 2)
+    assert code == 2
+    assert "holds one array" in err
+
+
+@pytest.mark.slow
 def test_the_command_line_trains_and_judges_what_stays_in_files(tmp_path, monkeypatch):
-    """A run that was resumed ends in the same numbers as one that was not."""
     monkeypatch.setattr(storage, "MOST_BYTES", 0)
     monkeypatch.chdir(tmp_path)
     write_folder(Path("images"))
     options = ["--latent-size", 2, "--hidden-size", 8, "--batch-size", 10, "--num-samples", 5]
-    options += ["--likelihood", "IndependentBernoulli", "--dataset", "images"]
-    assert invoke("train", *options, "--epochs", 4, "--run", "whole")[0] == 0
-    assert invoke("train", *options, "--epochs", 2, "--run", "parts")[0] == 0
-    options = json.loads(Path("parts/config.json").read_text()) | {"epochs": 4}
-    whole = json.loads(Path("whole/metrics.json").read_text())
-    for command in ("evaluate", "plot", "report"):
-        code, _, err = invoke(command, "whole")
-        assert (code, err) == (0, "")
-    assert whole["num_examples"] == 5
-    code, _, err = invoke("evaluate", "whole", "--labels", "label", "--checks")
-    assert (code, err) == (0, "")
-    code, _, err = invoke("train", "--dataset", "images", "--condition", "label", "--epochs", 1)
-    assert (code, err) == (0, "")
+    options += ["--dataset", "images", "--epochs", 1]
+    for own in (["--likelihood", "IndependentBernoulli"], ["--condition", "label"]):
+        assert invoke("train", *options, *own)[::2] == (0, "")
+    first, last = "runs/images-1", "runs/images-2"
+    assert json.loads(Path(first, "metrics.json").read_text())["num_examples"] == 5
+    for line in (
+        ["evaluate", first, "--num-samples", 5, "--labels", "label", "--checks"],
+        ["plot", last],
+        ["report", first, last],
+    ):
+        assert invoke(*line)[::2] == (0, "")
+    assert invoke("train", "--dataset", "nothing/")[0] == 2

@@ -107,7 +107,12 @@ class BlockModel(keras.Model):
         if not steps:  # a data set of unknown length
             return None
         most = self._most_steps(batch_size, steps, divides=given is not None)
-        return blocks.Blocks(self._train_program, most, steps, rows)
+        several = blocks.stacked(x, most) if rows is None and given and steps % most == 0 else None
+        if several is not None:
+            arguments["x"] = several
+        return blocks.Blocks(
+            self._train_program, most, steps, rows, are_stacked=several is not None
+        )
 
     def evaluate(
         self,

@@ -9,6 +9,7 @@ import abc
 import functools
 import math
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,8 +67,17 @@ class Rows(abc.ABC):
         return self.shape[0]
 
     def __getitem__(self, places) -> np.ndarray:
-        """Return the rows at places, as an index of NumPy's first axis names them."""
-        chosen = np.arange(len(self))[places]
+        """Return the rows at places: a slice, or whole numbers.
+
+        Raises:
+            IndexError: if there is no such row.
+        """
+        if isinstance(places, slice):
+            return self._read(np.arange(*places.indices(len(self)))).numpy()
+        chosen = np.asarray(places, "int64")
+        chosen = np.where(chosen < 0, chosen + len(self), chosen)
+        if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
+            raise IndexError(f"There are {len(self)} rows, received {places}.")
         return self._read(chosen.ravel()).numpy().reshape(*chosen.shape, *self.shape[1:])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
@@ -103,7 +113,7 @@ class FileRows(Rows):
         super().__init__(shape, dtype)
         self.path = path
         self.start = start
-        self._file = path.open("rb", buffering=0)
+        self._file = opened(path, self)
         if (missing := start + self.nbytes - path.stat().st_size) > 0:
             raise ValueError(f"{path} is cut short: {missing:,} bytes are missing. Write it anew.")
 
@@ -122,7 +132,7 @@ class FileRows(Rows):
             wanted = rows[first:end].reshape(-1).view("uint8").data
             position = self.start + int(places[first]) * size if first < end else 0
             while len(wanted):
-                number = os.preadv(self._file.fileno(), [wanted], position)
+                number = os.preadv(self._file, [wanted], position)
                 if not number:
                     raise OSError(f"{self.path} ended while it was read. Write it anew.")
                 position, wanted = position + number, wanted[number:]
@@ -188,6 +198,13 @@ class MappedRows(Rows):
 
     def gather(self, places: tf.Tensor) -> tf.Tensor:
         return self._of_shape(self.function(self.rows.gather(places), places))
+
+
+def opened(path: Path, owner: object) -> int:
+    """Return the descriptor of a file, which is open for reading as long as its owner lives."""
+    file = os.open(path, os.O_RDONLY)
+    weakref.finalize(owner, os.close, file)
+    return file
 
 
 def chosen(values, places: np.ndarray):
@@ -267,4 +284,4 @@ def final(values, draw: Callable | None, seed: tf.Tensor | None):
     return MappedRows(values, draw_each)
 
 
-__all__ = ["Rows", "chosen", "final", "limits", "mapped", "pieces", "some_of"]
+__all__ = ["Rows", "chosen", "final", "limits", "mapped", "opened", "pieces", "some_of"]

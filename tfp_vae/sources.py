@@ -367,7 +367,10 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
         raise ValueError(
             f"The data set {name} has no test split, only {sorted(builder.info.splits)}."
         )
-    if number * np.prod(image.shape, dtype="int64") * image.dtype(0).itemsize > storage.MOST_BYTES:
+    if (
+        number * np.prod(image.shape, dtype="int64") * np.dtype(image.dtype).itemsize
+        > storage.MOST_BYTES
+    ):
         return _open_tfds(builder, wanted, last)
     loaded = [builder.as_dataset(split=split, batch_size=-1) for split in splits]
     return [{key: part[found].numpy() for key, found in wanted.items()} for part in loaded]

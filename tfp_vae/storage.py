@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfp_vae.batch import whole
 from tfp_vae.checks import imported
 from tfp_vae.files import load_file
-from tfp_vae.rows import DecodedRows, FileRows, Rows
+from tfp_vae.rows import DecodedRows, FileRows, Rows, opened
 
 # Largest number of bytes of an array that is read into memory.
 MOST_BYTES = 2**29
@@ -297,7 +297,7 @@ class _Records:
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = [*paths]
-        self.files = [path.open("rb", buffering=0) for path in paths]
+        self.files = [opened(path, self) for path in paths]
         indexed = [self._index(path) for path in self.paths]
         self.numbers = np.repeat(np.arange(len(indexed)), [len(starts) for starts, _ in indexed])
         self.starts, self.lengths = (np.concatenate(part) for part in zip(*indexed, strict=True))
@@ -330,7 +330,7 @@ class _Records:
         """Return the contents of the records at places, an object array `[batch]`."""
         contents = np.empty(len(places), object)
         for row, place in enumerate(places):
-            file = self.files[self.numbers[place]].fileno()
+            file = self.files[self.numbers[place]]
             contents[row] = os.pread(file, int(self.lengths[place]), int(self.starts[place]))
         return contents
 
