@@ -257,6 +257,11 @@ def compressed(path):
         file.write(b"0")
 
 
+def other_records(path):
+    with tf.io.TFRecordWriter(str(path)) as file:
+        file.write(b"a text")
+
+
 BROKEN = {
     "x.npy": (truncated, "cut short: 5 bytes are missing"),
     "sizes": (two_sizes, "must be of one size"),
@@ -264,6 +269,7 @@ BROKEN = {
     "x.tfrecord": (compressed, "is compressed"),
     "y.tfrecord": (lambda path: path.write_bytes(b"no record at all, but text"), "cut short at"),
     "z.tfrecord": (Path.touch, "is empty"),
+    "other.tfrecord": (other_records, r"are no tf\.train\.Example"),
 }
 
 

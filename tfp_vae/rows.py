@@ -249,9 +249,7 @@ def some_of(values):
     some = values[:: 1 + len(values) // number]
     if values.dtype == np.uint8 and values.ndim > 2:
         return some
-    edges = np.resize(np.asarray(limits(values), values.dtype), [2, *values.shape[1:]])
-    for row, edge in zip(edges, limits(values), strict=True):
-        row[...] = edge
+    edges = [np.full(values.shape[1:], edge, values.dtype) for edge in limits(values)]
     return np.concatenate([some, edges])
 
 

@@ -1,5 +1,6 @@
 """Files and folders as arrays by name: in memory, or as rows of what is too large for it."""
 
+import array
 import os
 import struct
 import zipfile
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from tfp_vae.batch import whole
 from tfp_vae.checks import imported
@@ -237,7 +239,9 @@ def open_images(folder: Path) -> dict:
 
 def _image(content: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     image = tf.io.decode_image(content, shape[-1], expand_animations=False)
-    return tf.ensure_shape(image, shape)
+    message = f"All images must be of the size of the first one, {tuple(shape)}"
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image), shape, message)]):
+        return tf.ensure_shape(tf.identity(image), shape)
 
 
 def open_records(paths: Sequence[Path], wanted: Collection[str] = ()) -> dict[str, Rows]:
@@ -255,7 +259,10 @@ def open_records(paths: Sequence[Path], wanted: Collection[str] = ()) -> dict[st
         ValueError: if the files are no such files, are compressed, or lack a feature.
     """
     records = _Records(paths)
-    features = tf.train.Example.FromString(bytes(records.read(np.array([0]))[0])).features.feature
+    try:
+        features = tf.train.Example.FromString(records.read(np.array([0]))[0]).features.feature
+    except DecodeError as error:
+        raise ValueError(f"The records of {paths[0]} are no tf.train.Example: {error}.") from error
     read = {name: _feature(records, name, value) for name, value in sorted(features.items())}
     found = {name: rows for name, rows in read.items() if rows is not None}
     names = [name for name in NAMES_OF_X if name in found] or [*found][: len(found) == 1]
@@ -299,14 +306,16 @@ class _Records:
         self.paths = [*paths]
         self.files = [opened(path, self) for path in paths]
         indexed = [self._index(path) for path in self.paths]
-        self.numbers = np.repeat(np.arange(len(indexed)), [len(starts) for starts, _ in indexed])
+        sizes = [len(starts) for starts, _ in indexed]
+        self.numbers = np.repeat(np.arange(len(indexed), dtype="uint32"), sizes)
         self.starts, self.lengths = (np.concatenate(part) for part in zip(*indexed, strict=True))
         if not len(self.starts):
             raise ValueError(f"{self.paths[0]} is empty. Expected at least ten examples.")
 
     @staticmethod
     def _index(path: Path) -> tuple[np.ndarray, np.ndarray]:
-        starts, lengths, position, size = [], [], 0, path.stat().st_size
+        starts, lengths = array.array("q"), array.array("q")
+        position, size = 0, path.stat().st_size
         with path.open("rb") as file:
             while position < size:
                 file.seek(position)
