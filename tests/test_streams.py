@@ -69,6 +69,7 @@ NUMBERS = {
 @pytest.mark.parametrize(
     "name", mostly_slow(NUMBERS, "evaluate", "nll", "active_units", "mutual_information", "nearest")
 )
+@pytest.mark.rows(5, 5)
 def test_a_stream_has_the_numbers_of_its_arrays(name, trained_vae, digits):
     x = digits.test[:101]
     expected = NUMBERS[name](trained_vae, x)

@@ -148,6 +148,8 @@ def batches_of(data, batch_size: int | None) -> Iterator:
     [[0, 1], [2, 3], [4]]
     """
     size = CHECKED if batch_size is None else as_count(batch_size, "batch_size")
+    if has_rows(data):
+        data, batch_size = as_dataset(data, size), None  # which are read ahead
     if is_dataset(data):
         examples = _examples_alone(data)
         if batch_size is not None:

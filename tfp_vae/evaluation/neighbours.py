@@ -9,7 +9,7 @@ from tfp_vae.batch import batches_of
 __all__ = ["nearest"]
 
 # Number of examples that are compared at once.
-EXAMPLES_AT_ONCE = 10_000
+EXAMPLES_AT_ONCE = 1_000
 
 
 def nearest(x: np.ndarray, among: Any) -> tuple[np.ndarray, np.ndarray]:
