@@ -5,6 +5,7 @@ Each source returns train, validation and test data by name. What is larger than
 """
 
 import difflib
+import importlib.util
 import keyword
 import os
 import threading
@@ -377,7 +378,9 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
 
 
 def _is_of_tfds(name: str) -> bool:
-    """Return whether TFDS knows a data set of this name."""
+    """Return whether TFDS, if it is installed, knows a data set of this name."""
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        return False
     tfds = imported("tensorflow_datasets", f"The data set {name}", "data")
     return name.split("/")[0].split(":")[0] in tfds.list_builders(with_community_datasets=False)
 
