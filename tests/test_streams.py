@@ -345,7 +345,6 @@ def test_an_array_in_a_file_is_filled_in_batch_by_batch(tmp_path, monkeypatch):
     x[::3, 1] = np.nan
     np.save("x.npy", x)
     vae = make_vae((3,), 2, tfpl.IndependentNormal, missing=True)
-    vae.compile("adam")
     vae.save("vae.keras")
     code, _, err = invoke("impute", "x.npy", "vae.keras", "--output", "y.npy", "--num-samples", 20)
     assert (code, err) == (0, "")
