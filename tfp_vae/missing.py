@@ -78,7 +78,7 @@ def _safe_value(distribution: tfd.Distribution) -> tf.Tensor:
     return distribution.sample(seed=[0, 0])
 
 
-def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor, first_row):
+def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor, first_row=0):
     """Return values for all of x by importance sampling, separately for each example; see
     `VAE.impute`.
 
