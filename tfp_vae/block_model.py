@@ -76,6 +76,8 @@ class BlockModel(keras.Model):
         x = arguments["x"]
         steps = arguments.get("steps_per_epoch")
         if batch.is_dataset(x):
+            if self._blocks is not None and self._blocks.are_stacked:
+                x = x.unbatch()
             if steps:  # then an epoch goes on where the one before it ended
                 x = x.skip((epoch - arguments.get("initial_epoch", 0)) * steps).take(steps)
             return ((data if isinstance(data, tuple) else (data,), None) for data in x)
