@@ -96,8 +96,9 @@ class Options:
         typer.Option(
             help="digits, shapes, a TFDS image data set such as mnist, an .npy file, or an .npz file: one array x "
             "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the "
-            "arrays that --likelihood names; or a .csv or .parquet file of a table with named columns; "
-            "or a .txt, .smi or .selfies file of texts, one a line."
+            "arrays that --likelihood names; a .csv or .parquet file of a table with named columns; a "
+            "folder of PNG or JPEG images; a .tfrecord file, or a folder of some; or a .txt, .smi or "
+            ".selfies file of texts, one a line."
         ),
     ] = "digits"
     condition: Annotated[
@@ -404,8 +405,8 @@ def impute(
     data: Annotated[
         Path,
         typer.Argument(
-            help=".npz file of an array, or of the arrays of a table, with NaN in it; or the .csv or "
-            ".parquet file of a table."
+            help=".npz or .npy file of an array, or .npz of the arrays of a table, with NaN in it; or the "
+            ".csv or .parquet file of a table."
         ),
     ],
     model: Model = None,

@@ -43,6 +43,15 @@ CASES = {
         lambda digits: tf.data.Dataset.from_tensor_slices(digits_of(digits)).batch(20),
         {},
     ),
+    "an endless data set": (
+        make_vae,
+        lambda digits: (
+            tf.data.Dataset.from_tensor_slices(digits.train[:100])
+            .batch(20, drop_remainder=True)
+            .repeat()
+        ),
+        {"steps_per_epoch": 6},
+    ),
     "some for validation": (
         make_vae,
         digits_of,

@@ -269,7 +269,7 @@ def test_other_files_are_named(name, tmp_path):
 def test_names_that_are_no_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
-    with pytest.raises(ValueError, match="photos is a folder"):
+    with pytest.raises(ValueError, match="photos holds no images"):
         datasets.load("photos")
     with pytest.raises(FileNotFoundError, match=r"There is no file people\.csv"):
         datasets.load("people.csv")

@@ -34,6 +34,7 @@ def test_the_python_example_runs(tmp_path):
         "pipelines.md",
         "robustness.md",
         "sequences.md",
+        "streams.md",
         "tables.md",
         "tour.md",
     ],

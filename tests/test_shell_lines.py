@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfp_vae
 from tests.test_cli import ROOT, invoke
@@ -72,6 +73,15 @@ def here(tmp_path, monkeypatch):
         f"{a} {b} {c}" for a in ("my", "the") for b in ("cat", "dog") for c in ("sees", "likes")
     ]
     (tmp_path / "lines.txt").write_text("\n".join(8 * texts))
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(tmp_path / "train.tfrecord")) as file:
+        for number, image in enumerate(random.integers(0, 256, (60, 8, 8, 3), "uint8")):
+            png = tf.io.encode_png(image).numpy()
+            (tmp_path / "photos" / ("cat", "dog")[number % 2] / f"{number}.png").write_bytes(png)
+            content = tf.train.Feature(bytes_list=tf.train.BytesList(value=[png]))
+            features = tf.train.Features(feature={"image": content})
+            file.write(tf.train.Example(features=features).SerializeToString())
     (tmp_path / "program.py").write_text("import tf_keras\n")
     (tmp_path / "notebook.ipynb").write_text('{"cells": []}')
     load = sources.load_tfds

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import evaluation, sampling
-from tfp_vae.batch import num_examples
+from tfp_vae.batch import batches_of, first, num_examples
 from tfp_vae.checks import as_count, as_seed, imported
 from tfp_vae.layers.code_vectors import CodeVectors
 from tfp_vae.layers.flows import Flow
@@ -28,7 +29,7 @@ CODES_ITERATIONS = 50
 
 def fit_aggregate_prior(
     vae: VAE,
-    x: np.ndarray,
+    x: Any,
     *,
     num_components: int = 10,
     flow: Flow | None = None,
@@ -54,8 +55,8 @@ def fit_aggregate_prior(
 
     Args:
         vae: a trained VAE.
-        x: training data, `[num_examples, *event_shape]`; of a conditional model, or an x of several
-            parts, a dict.
+        x: training data as in `evaluation.evaluate`: arrays, or a `tf.data.Dataset` of batches. The
+            codes of all examples are in memory, the examples are not.
         num_components: number of components of the mixture.
         flow: a `layers.Flow` without context that is trained, in place, instead of a mixture, such
             as `layers.MaskedAutoregressiveFlow(latent_size, 4)`.
@@ -86,17 +87,21 @@ def fit_aggregate_prior(
     num_components = as_count(num_components, "num_components")
     batch_size = as_count(batch_size, "batch_size")
     seed = as_seed(seed)
-    posterior = vae.encode(tf.nest.map_structure(lambda value: value[:1], x))
+    some = first(x, 1)
+    if some is None:
+        raise ValueError("The data set is empty. Expected at least one batch.")
+    posterior = vae.encode(some)
     if is_quantized(posterior):
         if flow is not None:
             raise ValueError(
                 "A flow is a density, but the VAE's codes are discrete. Leave flow out."
             )
-        return _fit_codes(vae, x, num_components, batch_size, seed)
+        codes = evaluation.codes(vae, x, batch_size=batch_size)
+        return _fit_codes(codes, posterior.codebook, num_components, seed)
     if flow is not None:
         return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), batch_size, seed)
-    _expect_enough(x, num_components)
     draws = next(_draw_each(vae, x, batch_size, seed))
+    _expect_enough(draws, num_components)
     mixtures = imported("sklearn.mixture", "A mixture as prior", "data")
     mixture = mixtures.GaussianMixture(num_components, random_state=seed)
     mixture.fit(draws.astype("float64"))
@@ -107,8 +112,8 @@ def fit_aggregate_prior(
     return tfd.MixtureSameFamily(tfd.Categorical(probs=mixture.weights_.astype(dtype)), components)
 
 
-def _expect_enough(x, num_components: int) -> None:
-    if (number := num_examples(x)) < num_components:
+def _expect_enough(codes: np.ndarray, num_components: int) -> None:
+    if (number := len(codes)) < num_components:
         raise ValueError(
             f"Expected at least as many examples as components, received {number} and "
             f"{num_components}."
@@ -116,14 +121,12 @@ def _expect_enough(x, num_components: int) -> None:
 
 
 def _fit_codes(
-    vae: VAE, x: np.ndarray, num_components: int, batch_size: int, seed: int
+    codes: np.ndarray, codebook: tf.Tensor, num_components: int, seed: int
 ) -> tfd.Distribution:
     """Fit a mixture of independent categories; one extra example, spread evenly over all codes,
     smooths the frequencies.
     """
-    _expect_enough(x, num_components)
-    codes = evaluation.codes(vae, x, batch_size=batch_size)
-    codebook = vae.encode(x[:1]).codebook
+    _expect_enough(codes, num_components)
     number, num_vectors = codes.shape
     num_codes = codebook.shape[0]
     # Responsibilities of the components, [number, C].
@@ -159,41 +162,37 @@ def _expect_one_prior(vae: VAE) -> None:
         )
 
 
-def _draw_each(vae: VAE, x: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+def _draw_each(vae: VAE, x, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Yield one draw of z for each example, `[num_examples, latent]`, without end."""
     draw = vae.compile_once(_draw)
-    for epoch in itertools.count():
-        starts = range(0, num_examples(x), batch_size)
-        seeds = [tf.constant([seed, start + epoch * num_examples(x)]) for start in starts]
-        rows = (
-            tf.nest.map_structure(lambda values, i=i: tf.constant(values[i : i + batch_size]), x)
-            for i in starts
-        )
-        yield np.concatenate(
-            [draw(batch, at).numpy() for batch, at in zip(rows, seeds, strict=True)]
-        )
+    row = 0  # over all epochs
+    while True:
+        drawn = []
+        for batch in batches_of(x, batch_size):
+            tensors = tf.nest.map_structure(tf.constant, batch)
+            drawn.append(draw(tensors, tf.constant([seed, row % 2**31])).numpy())
+            row += num_examples(batch)
+        yield np.concatenate(drawn)
 
 
 def _draw(vae: VAE, x, seed: tf.Tensor) -> tf.Tensor:
     return sampling.sample(vae.encode(x), [], seed)
 
 
-def _fit_flow(
-    vae: VAE, x: np.ndarray, flow: Flow, epochs: int, batch_size: int, seed: int
-) -> tfd.Distribution:
+def _fit_flow(vae: VAE, x, flow: Flow, epochs: int, batch_size: int, seed: int) -> tfd.Distribution:
     draws = _draw_each(vae, x, batch_size, seed)
     random = np.random.default_rng(seed)
-    first = next(draws)
-    prior = FlowPrior(flow, dtype=first.dtype.name)
-    if flow.event_size != first.shape[-1]:
+    first_draws = next(draws)
+    prior = FlowPrior(flow, dtype=first_draws.dtype.name)
+    if flow.event_size != first_draws.shape[-1]:
         raise ValueError(
-            f"The codes have {first.shape[-1]} values, flow has event_size={flow.event_size}."
+            f"The codes have {first_draws.shape[-1]} values, flow has event_size={flow.event_size}."
         )
-    loc = first.mean(0)
-    scale = first.std(0)
+    loc = first_draws.mean(0)
+    scale = first_draws.std(0)
     model = _Density(prior)
     rate = keras.optimizers.schedules.CosineDecay(
-        FLOW_LEARNING_RATE, epochs * -(-num_examples(x) // batch_size)
+        FLOW_LEARNING_RATE, epochs * -(-len(first_draws) // batch_size)
     )
     model.compile(keras.optimizers.Adam(rate), jit_compile=True)
     for z in itertools.islice(draws, epochs):

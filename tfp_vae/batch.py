@@ -1,14 +1,18 @@
-"""Input data: by name, as arrays, or as a data set."""
+"""Input data: by name, as arrays, as rows of files, or as a data set."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 
+from tfp_vae.checks import as_count
 from tfp_vae.layers.fold import named_inputs
+from tfp_vae.rows import Rows
 
 # Names that a dict of data may have besides "x".
 BESIDE_X = ("condition", "mask")
+# Number of the first rows of files that are checked before training and evaluation.
+CHECKED = 1000
 
 
 def by_name(data) -> dict:
@@ -72,7 +76,7 @@ def expect_no_labels(data, y=None) -> None:
 def examples_of(data):
     """Return the examples that can be checked before training.
 
-    These are whole arrays, or the first batch of a `tf.data.Dataset`.
+    These are whole arrays, the first rows of files, or the first batch of a `tf.data.Dataset`.
 
     The result is None where no check is possible, as for a generator. Data by name are a dict of
     arrays, which may be nested.
@@ -91,6 +95,8 @@ def examples_of(data):
         if data is None:
             raise ValueError("The data set is empty. Expected at least one batch.")
         data = data[0] if isinstance(data, tuple) else data
+    elif has_rows(data):
+        data = cut(data, 0, CHECKED)
     leaves = tf.nest.flatten(data)
     if not are_arrays(data):
         if isinstance(data, Mapping):
@@ -108,6 +114,11 @@ def is_dataset(x) -> bool:
     return isinstance(x, tf.data.Dataset)
 
 
+def has_rows(x) -> bool:
+    """Return whether data are rows of files, or a dict with some."""
+    return any(isinstance(leaf, Rows) for leaf in tf.nest.flatten(x))
+
+
 def num_examples(x) -> int:
     """Return the number of examples of an array or of a dict of arrays."""
     return len(tf.nest.flatten(x)[0])
@@ -116,6 +127,104 @@ def num_examples(x) -> int:
 def cut(values, start: int | None, end: int | None):
     """Return some of the examples of an array or of a dict of arrays; None if given None."""
     return tf.nest.map_structure(lambda part: None if part is None else part[start:end], values)
+
+
+def batches_of(data, batch_size: int | None) -> Iterator:
+    """Yield all examples in their order, in batches of arrays of which the last one may be smaller.
+
+    Data in any form pass here on their way to a computation over all examples: arrays, rows of
+    files, dicts of these, and a `tf.data.Dataset` as `fit` takes it, whose own batches may be of any
+    size. No more than a few batches are in memory at once.
+
+    Args:
+        data: in any form.
+        batch_size: number of examples; None leaves the batches of a data set as they are.
+
+    Raises:
+        ValueError: if the data set has no end, or sample weights.
+
+    >>> data = tf.data.Dataset.range(5).batch(4)
+    >>> [batch.tolist() for batch in batches_of(data, 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    size = CHECKED if batch_size is None else as_count(batch_size, "batch_size")
+    if has_rows(data):
+        data, batch_size = as_dataset(data, size), None  # which are read ahead
+    if is_dataset(data):
+        examples = _examples_alone(data)
+        if batch_size is not None:
+            examples = examples.rebatch(size)
+        yield from examples.as_numpy_iterator()
+        return
+    for start in range(0, num_examples(data), size):
+        yield cut(data, start, start + size)
+
+
+def _examples_alone(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Return a data set without the labels beside the examples."""
+    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "The data set never ends, so that no number over all its examples is defined. Say how "
+            "many batches to take: data.take(100)."
+        )
+    if not isinstance(data.element_spec, tuple):
+        return data
+    if len(data.element_spec) > 2:
+        raise ValueError(
+            "The data set has sample weights, which only fit and VAE.evaluate take: here all "
+            "examples count the same. Leave the weights out: data.map(lambda x, y, w: x)."
+        )
+    return data.map(lambda x, *y: x)
+
+
+def first(data, number: int):
+    """Return the first examples of data in any form, at most a number of them, as arrays."""
+    if not is_dataset(data):
+        return tf.nest.map_structure(np.asarray, cut(data, None, number))
+    return next(batches_of(data, number), None)
+
+
+def whole(data):
+    """Return all examples of data in any form as arrays in memory."""
+    if not is_dataset(data):
+        return tf.nest.map_structure(np.asarray, data)
+    batches = [*batches_of(data, CHECKED)]
+    if not batches:
+        raise ValueError("The data set is empty. Expected at least one batch.")
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *batches)
+
+
+def as_dataset(data, batch_size: int = 32, *, shuffle: bool = False):
+    """Return rows of files as a `tf.data.Dataset` of batches, as Keras takes them; other data as
+    they are.
+
+    Args:
+        data: in any form.
+        batch_size: number of examples in a batch.
+        shuffle: whether their order is drawn anew in each epoch.
+    """
+    if not has_rows(data):
+        return data
+    number = num_examples(data)
+    places = tf.data.Dataset.range(number)
+    if shuffle:
+        places = places.shuffle(number)
+
+    def gather(places):
+        return tf.nest.map_structure(lambda values: gather_rows(values, places), data)
+
+    return (
+        places.batch(as_count(batch_size, "batch_size"))
+        .map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def gather_rows(values, places: tf.Tensor) -> tf.Tensor:
+    """Return the rows of an array, or of files, at places, `[batch]`, in a graph."""
+    return (
+        values.gather(tf.cast(places, tf.int64)) if has_rows(values) else tf.gather(values, places)
+    )
 
 
 def are_arrays(x) -> bool:

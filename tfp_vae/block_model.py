@@ -76,6 +76,8 @@ class BlockModel(keras.Model):
         x = arguments["x"]
         steps = arguments.get("steps_per_epoch")
         if batch.is_dataset(x):
+            if self._blocks is not None and self._blocks.are_stacked:
+                x = x.unbatch()
             if steps:  # then an epoch goes on where the one before it ended
                 x = x.skip((epoch - arguments.get("initial_epoch", 0)) * steps).take(steps)
             return ((data if isinstance(data, tuple) else (data,), None) for data in x)
@@ -107,7 +109,12 @@ class BlockModel(keras.Model):
         if not steps:  # a data set of unknown length
             return None
         most = self._most_steps(batch_size, steps, divides=given is not None)
-        return blocks.Blocks(self._train_program, most, steps, rows)
+        several = blocks.stacked(x, most) if rows is None and given and steps % most == 0 else None
+        if several is not None:
+            arguments["x"] = several
+        return blocks.Blocks(
+            self._train_program, most, steps, rows, are_stacked=several is not None
+        )
 
     def evaluate(
         self,

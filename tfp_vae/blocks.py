@@ -44,13 +44,23 @@ class Blocks:
         steps: number of steps in an epoch.
         rows: x, labels and weights of all examples, as tensors; the batches are then row numbers.
             None if the batches are data themselves.
+        are_stacked: whether the iterator yields several batches at once, see `stacked`.
     """
 
-    def __init__(self, program: Callable, most_steps: int, steps: int, rows: tuple | None):
+    def __init__(
+        self,
+        program: Callable,
+        most_steps: int,
+        steps: int,
+        rows: tuple | None,
+        *,
+        are_stacked: bool = False,
+    ):
         self.program = program
         self.most_steps = most_steps
         self.steps = steps
         self.rows = rows
+        self.are_stacked = are_stacked
         self.own_steps = 1  # steps per call of the model's other functions
         self.done = 0  # steps made in this epoch
         self.order: list[tf.Tensor] = []  # of rows: their numbers in each step of this epoch
@@ -63,6 +73,8 @@ class Blocks:
             self._iterators.append(iterator)
         if not self.done:
             self.order = []
+        if self.are_stacked:
+            return self._run(next(iterator))
         number = min(self.most_steps, self.steps - self.done)
         self.done = (self.done + number) % self.steps
         batches = [batch for _, batch in zip(range(number), iterator, strict=False)]
@@ -91,10 +103,25 @@ class Blocks:
         size = self.most_steps if len(batches) > 1 else 1
         padded = [*batches, *batches[-1:] * (size - len(batches))]
         block = tf.nest.map_structure(lambda *parts: tf.stack(parts), *padded)
-        count = tf.constant(len(batches))
         if self.rows is None:
-            return self.program(block, tf.range(size), count)
-        return self.program(self.rows, tf.nest.flatten(block)[0], count)
+            return self._run(block, len(batches))
+        return self.program(self.rows, tf.nest.flatten(block)[0], tf.constant(len(batches)))
+
+    def _run(self, block, count: int | None = None) -> dict[str, tf.Tensor]:
+        """Run the steps on batches `[steps, batch, ...]`, of which the first ones count."""
+        found = tf.nest.flatten(block)[0].shape[0]
+        return self.program(block, tf.range(found), tf.constant(found if count is None else count))
+
+
+def stacked(data: tf.data.Dataset, most_steps: int) -> tf.data.Dataset | None:
+    """Return a data set of `most_steps` batches at once, which tf.data stacks beside the training;
+    None if their shapes are not known to be equal, or Keras counts the batches.
+    """
+    shapes = [spec.shape for spec in tf.nest.flatten(data.element_spec)]
+    is_counted = int(data.cardinality()) >= 0
+    if most_steps == 1 or is_counted or not all(shape.is_fully_defined() for shape in shapes):
+        return None
+    return data.batch(most_steps).prefetch(1)
 
 
 def _shapes(batch) -> list[tuple]:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae import layers, sources, tables, text
-from tfp_vae.batch import BESIDE_X, num_examples
+from tfp_vae.batch import BESIDE_X, gather_rows, has_rows, num_examples
 from tfp_vae.checks import as_seed
 from tfp_vae.kinds import (
     BECOME,
@@ -30,6 +30,7 @@ from tfp_vae.kinds import (
     known_of,
 )
 from tfp_vae.layers.parts import map_parts
+from tfp_vae.rows import Rows, final, mapped, some_of
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.sources import labels
 from tfp_vae.tables import Table
@@ -47,7 +48,7 @@ class Splits:
         train: `[num_examples, *event_shape]`; 8-bit pixels if `draw` is given, else final values. A
             table is a dict of such arrays, one for each part. With a condition, `train`,
             `validation` and `test` are dicts of "x" (such data) and "condition" (`[num_examples,
-            ...]`).
+            ...]`). Data larger than memory are `rows.Rows`, which are read when they are used.
         validation: final values, float32.
         test: final values, float32.
         likelihood: name of the class in `tfp_vae.layers`; for a table, a dict of names.
@@ -137,8 +138,11 @@ class Splits:
         given.
         """
         rows = x_of(self.train)
+        own_seed = seed_of(Stream.TRAINING_VALUES, as_seed(seed))
+        if isinstance(rows, Rows):
+            return final(rows, self.draw, own_seed)
         if self.draw is not None:
-            rows = self.draw(rows, seed_of(Stream.TRAINING_VALUES, as_seed(seed)))
+            rows = self.draw(rows, own_seed)
         return map_parts(lambda values: np.asarray(values, "float32"), rows)
 
     def batches(
@@ -160,7 +164,9 @@ class Splits:
         """
         steps = self.steps_per_epoch(batch_size)
         seed = as_seed(seed)
-        data = tf.nest.map_structure(tf.constant, self.train)
+        data = tf.nest.map_structure(
+            lambda values: values if has_rows(values) else tf.constant(values), self.train
+        )
 
         def one_epoch(epoch):
             epoch_seed = tf.random.fold_in(seed_of(Stream.EPOCHS, seed), tf.cast(epoch, tf.int32))
@@ -170,7 +176,7 @@ class Splits:
 
             def one_batch(step):
                 places = tf.ensure_shape(order[step * batch_size :][:batch_size], [batch_size])
-                rows = tf.nest.map_structure(lambda values: tf.gather(values, places), data)
+                rows = tf.nest.map_structure(lambda values: gather_rows(values, places), data)
                 drawn = x_of(rows)
                 if self.draw is not None:
                     drawn = self.draw(
@@ -218,8 +224,11 @@ def load(
     |---|---|---|
     | `"digits"` | scikit-learn's 1,797 handwritten 8x8 digits, counts 0 to 16 | IndependentBinomial, 16 trials |
     | `"shapes"` | 10,000 images of 32x32, drawn from known factors, see `tfp_vae.shapes` | IndependentBernoulli |
-    | a TFDS name such as `"mnist"` | its feature `image`, in memory | as 8-bit images |
+    | a TFDS name such as `"mnist"` | its feature `image` | as 8-bit images |
     | path of `.npy` | its array | by its values, as below |
+    | a folder of PNG or JPEG images of one size | the images; "label" is the subfolder | as 8-bit images |
+    | a TFRecord file, or a folder of some | the feature `x` or `image` of each `tf.train.Example` | by its values |
+    | a folder of a saved `tf.data.Dataset` | the examples in its batches | by its values |
     | path of `.npz` | `x_train`, `x_test` and perhaps `x_validation`, or one array | by its values, as below |
     | dict of arrays | as the arrays of an `.npz` file | by its values, as below |
     | path of `.txt`, `.smi` or `.selfies` | texts, one a line, in UTF-8, as tokens | AutoregressiveCategorical |
@@ -242,11 +251,14 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     each, at most 10,000 (for TFDS: the last tenth of the training data, at most 5,000).
     `TFDS_DATA_DIR` is honoured.
 
+    What takes more than half a gigabyte stays in its files, where the format allows it: `.npy`,
+    uncompressed `.npz`, TFRecord (TFDS too) and images. `Splits` then hold `rows.Rows`.
+
     Args:
-        source: name, path of an `.npz` or `.npy` file, or array `[num_examples, *event_shape]`.
+        source: name, path of a file or a folder, or array `[num_examples, *event_shape]`.
         condition: what x is conditional on: "label" of the digits, a factor of the shapes, a
-            feature of a TFDS data set, or the name of other arrays in the source: `x` and `label`
-            in an `.npz` file, or `x_train`, `label_train`, `x_test` and `label_test`.
+            feature of a TFDS data set or of TFRecord files, or the name of other arrays in the
+            source: `x` and `label` in an `.npz` file, or `x_train`, `label_train`, `x_test` and `label_test`.
         likelihood: name of a class in `tfp_vae.layers` to use instead. For a table, a dict from the
             names of its arrays to such names, or to None for the automatic choice. Use
             `IndependentCategorical` for labels 0, 1, ....
@@ -295,7 +307,10 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     is_table = isinstance(likelihood, Mapping)
     for part, key in itertools.product(parts, chosen):
         called, least_ndim = (f"{name}, {key}", 1) if is_table else (name, 2)
-        sources.expect_numbers(called, part[key], missing=missing, least_ndim=least_ndim)
+        if is_table:
+            part[key] = np.asarray(part[key])
+        if not isinstance(part[key], Rows):  # rows were looked at once
+            sources.expect_numbers(called, part[key], missing=missing, least_ndim=least_ndim)
     for key in wanted:
         _expect_alike(f"{name}, {key}" if len(wanted) > 1 else name, [part[key] for part in parts])
     suited = {
@@ -305,11 +320,9 @@ random, anew in each epoch, white with the probability of its brightness | Indep
         for place, (key, usual) in enumerate(chosen.items())
     }
     splits = _table(name, suited) if is_table else suited["x"]
-    return (
-        splits
-        if condition is None
-        else _with_conditions(splits, [part["condition"] for part in parts])
-    )
+    if condition is None:
+        return splits
+    return _with_conditions(splits, [np.asarray(part["condition"]) for part in parts])
 
 
 def _of_texts(
@@ -419,15 +432,16 @@ def _suit(
     In a table, which passes the position of the part, only bytes of height x width x channels are
     pixels.
     """
-    edges = [edge for values in known_of(parts) for edge in (values.min(), values.max())] or [0]
+    looked_at = [some_of(part) for part in parts]
+    edges = [edge for values in known_of(looked_at) for edge in (values.min(), values.max())] or [0]
     largest = max(edges)
-    kind = kind_of(parts, is_part=place is not None)
+    kind = kind_of(looked_at, is_part=place is not None)
     reason = "as chosen"
     if parts[0].dtype.kind in "iu":
         expect_at_most(MOST, name, edges)
     if likelihood is None:
         likelihood, reason = USUAL[kind]
-        reason += advice(kind, parts[0])
+        reason += advice(kind, looked_at[0])
     chosen = getattr(layers, likelihood)
     if chosen.has_own_network and (place is not None or parts[0].ndim != 2):
         raise ValueError(
@@ -442,22 +456,19 @@ def _suit(
         expect_at_most(MOST_CATEGORIES, name, edges)
     config = chosen.arguments_of_values(255 if pixels else int(largest))
     if kind == "bytes of bits" and become == "bits":
-        parts, pixels = [part // 255 for part in parts], False  # pixel = probability, 0 or 1
+        # pixel = probability, 0 or 1
+        parts, pixels = [mapped(part, lambda values: values // 255) for part in parts], False
     draw, words = BECOME[become] if pixels else BECOME["levels"]
     note = f"{likelihood}, {reason.format(largest=largest)}{words}"
     if draw is not None and place:
         draw = functools.partial(_drawn_apart, draw, place)
     if pixels and become == "scaled":
-        parts = [part / 255.0 for part in parts]
+        parts = [mapped(part, lambda values: values / 255) for part in parts]
     train, validation, test = parts
-
-    def final(part, stream):
-        return np.asarray(part if draw is None else draw(part, seed_of(stream, seed)), "float32")
-
     if draw is None:
-        train = np.asarray(train, "float32")
-    validation = final(validation, Stream.VALIDATION_DATA)
-    test = final(test, Stream.TEST_DATA)
+        train = final(train, None, None)
+    validation = final(validation, draw, seed_of(Stream.VALIDATION_DATA, seed))
+    test = final(test, draw, seed_of(Stream.TEST_DATA, seed))
     return Splits(name, train, validation, test, likelihood, config, draw, note)
 
 
@@ -473,7 +484,8 @@ def _check_all(name: str, arrays: Mapping[str, np.ndarray], chosen: Mapping, mis
     for key, values in arrays.items():
         if key in wanted or (len(arrays) == 1 and [*chosen] == ["x"]):
             called = name if len(arrays) == 1 else f"{name}, {key}"
-            sources.expect_numbers(called, np.asarray(values), missing=missing, least_ndim=1)
+            given = values if isinstance(values, Rows) else np.asarray(values)
+            sources.expect_numbers(called, given, missing=missing, least_ndim=1)
 
 
 __all__ = ["Splits", "binarize", "dequantize", "labels", "load"]

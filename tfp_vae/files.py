@@ -61,17 +61,8 @@ def load_file(path: Path) -> dict[str, np.ndarray]:
     raise ValueError(f"{path} is not {wanted}, but {_what(path, head)}")
 
 
-def expect_no_folder(name: str) -> None:
-    """Raise an error if the name of a data set is a folder, or can only be a file that does not
-    exist.
-    """
-    if Path(name).is_dir():
-        raise ValueError(
-            f"{name} is a folder. Put what it holds into one array, the examples first, and give "
-            f"its file: numpy.savez('{Path(name).name}.npz', "
-            "x=numpy.stack([numpy.asarray(PIL.Image.open(path)) for path in paths])) for pictures "
-            "of one size."
-        )
+def expect_no_file(name: str) -> None:
+    """Raise an error if the name of a data set can only be a file that does not exist."""
     if Path(name).suffix.isascii() and Path(name).suffix[1:].isalpha():
         raise FileNotFoundError(f"There is no file {name}, nor a data set of that name.")
 

@@ -7,8 +7,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import missing, objectives, sampling
+from tfp_vae.batch import batches_of, is_dataset, num_examples
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.layers.frozen import later
+from tfp_vae.layers.parts import map_parts
 from tfp_vae.layers.tensor_like import unwrap
 from tfp_vae.layers.vector_quantized import with_codes_of
 from tfp_vae.probabilistic import ProbabilisticModel
@@ -157,13 +159,15 @@ class LatentVariableModel(ProbabilisticModel):
         The observed values of each example give the weights of `num_samples` draws of z. A missing
         value becomes the weighted mean of p(x|z), that is, its mean given the observed values; a
         missing category becomes the most probable one. The result for one example does not depend
-        on the other examples.
+        on the other examples, but draws depend on its place among them.
 
         Reference: Mattei & Frellsen, 2019, MIWAE, arXiv:1812.02633.
 
         Args:
             x: NaN where a value is missing; or a dict of "x" and "mask", which is 1 where a value
-                is observed; or a DataFrame, which gives one whose observed values are untouched.
+                is observed; or a DataFrame, which gives one whose observed values are untouched; or a
+                `tf.data.Dataset` of batches, for which the result is a `tf.data.Dataset` of the same
+                batches, filled in as they are asked for.
             num_samples: draws of z for each example.
             seed: of the draws.
             num_draws: if given, return this number of draws of the missing values instead of their
@@ -179,10 +183,26 @@ class LatentVariableModel(ProbabilisticModel):
                 "This VAE knows no missing values: make it with VAE(..., missing=True)."
             )
         num_samples = as_count(num_samples, "num_samples")
-        data = self.as_batch(x)
         num_draws = None if num_draws is None else as_count(num_draws, "num_draws")
+        own_seed = seed_of(Stream.IMPUTATION, as_seed(seed))
+        if not is_dataset(x):
+            return self._impute(x, num_samples, num_draws, own_seed, 0)
+
+        def filled():
+            row = 0
+            for batch in batches_of(x, None):
+                yield self._impute(batch, num_samples, num_draws, own_seed, row)
+                row += num_examples(batch)
+
+        self.expect_built()
+        lead = [None] if num_draws is None else [num_draws, None]
+        spec = map_parts(lambda shape: tf.TensorSpec([*lead, *shape], self.x.dtype), self.x.shape)
+        return tf.data.Dataset.from_generator(filled, output_signature=spec)
+
+    def _impute(self, x, num_samples: int, num_draws: int | None, seed: tf.Tensor, row: int):
+        data = self.as_batch(x)
         fill = self.compile_once(missing.fill, for_any_shape=True)
-        values = fill(data, num_samples, num_draws, seed_of(Stream.IMPUTATION, as_seed(seed)))
+        values = fill(data, num_samples, num_draws, seed, tf.constant(row))
         filled = missing.replace(data["x"], data["mask"], values)
         return self.filled(x, filled)
 

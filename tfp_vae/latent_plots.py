@@ -81,7 +81,8 @@ def latent_map(codes: np.ndarray, labels: np.ndarray | None = None, *, seed: int
     """Show codes as points in the plane, coloured by their labels.
 
     Codes of two dimensions stay as they are. Others are mapped by UMAP if it is installed (McInnes
-    et al., 2018, arXiv:1802.03426), else by their two principal components.
+    et al., 2018, arXiv:1802.03426), else by their two principal components. All codes are in
+    memory: of many examples take some.
 
     Args:
         codes: `[num_examples, latent]`, such as `evaluation.posterior_means`; two dimensions at

@@ -78,7 +78,7 @@ def _safe_value(distribution: tfd.Distribution) -> tf.Tensor:
     return distribution.sample(seed=[0, 0])
 
 
-def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor):
+def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Tensor, first_row=0):
     """Return values for all of x by importance sampling, separately for each example; see
     `VAE.impute`.
 
@@ -89,6 +89,7 @@ def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Te
         num_draws: None for means, `[batch, *event_shape]`; else draws, `[num_draws, batch,
             *event_shape]`.
         seed: int32 `[2]`. Means use the same draws for each example; draws use different ones.
+        first_row: number of the first example, which makes the draws of each.
     """
     lead = [] if num_draws is None else [num_draws]
     spec = map_parts(lambda shape: tf.TensorSpec([*lead, *shape], model.x.dtype), model.x.shape)
@@ -105,7 +106,7 @@ def fill(model, data: dict, num_samples: int, num_draws: int | None, seed: tf.Te
         )
 
     rows = tf.range(tf.shape(tf.nest.flatten(data["x"])[0])[0])
-    filled = tf.map_fn(fill_row, (rows, data), fn_output_signature=spec)
+    filled = tf.map_fn(fill_row, (first_row + rows, data), fn_output_signature=spec)
     return filled if num_draws is None else map_parts(_swap_first_axes, filled)
 
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from tfp_vae import sampling
-from tfp_vae.batch import by_name
+from tfp_vae.batch import by_name, first
 from tfp_vae.checks import as_count, as_seed, needs
-from tfp_vae.evaluation import posterior_means
+from tfp_vae.evaluation.latents import variance_of_means
 from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.vae import VAE
@@ -28,8 +27,9 @@ except ImportError as error:
 GRAY = matplotlib.colormaps["gray"].with_extremes(bad="lightsteelblue")
 # Gap between images, as a fraction of their size.
 GAP = 0.15
-# Number of draws from the model in the picture of marginals.
+# Number of draws from the model, and of examples at most, in the picture of marginals.
 NUM_DRAWS = 10_000
+NUM_EXAMPLES = 100_000
 
 
 class Generator(Protocol):
@@ -58,12 +58,13 @@ def reconstructions(
 
     Args:
         vae: a VAE.
-        x: data, as `fit` takes them: an array, or a dict with a condition or of several parts.
+        x: data as `fit` takes them: an array, a dict with a condition or of several parts, or a
+            `tf.data.Dataset`.
         num_examples: how many of them.
         part: of an x of several parts, the one to show.
         limits: values shown black and white; by default the least and the largest of the picture.
     """
-    data = by_name(tf.nest.map_structure(lambda values: np.asarray(values[:num_examples]), x))
+    data = by_name(first(x, num_examples))
     pair = [_part(values, part) for values in (data["x"], vae.reconstruct(data))]
     return grid(np.stack(pair), "Originals (above) and reconstructions", limits=limits)
 
@@ -121,7 +122,7 @@ def latent_traversal(
 
     Args:
         vae: a VAE.
-        x: data, as `fit` takes them.
+        x: data as `fit` takes them; memory does not grow with their number.
         num_dims: number of dimensions, at most.
         num_steps: steps from one end to the other.
         extent: value of z at the end of a row.
@@ -129,7 +130,7 @@ def latent_traversal(
         part: of an x of several parts, the one to show.
         limits: values shown black and white; by default the least and the largest of the picture.
     """
-    activity = posterior_means(vae, x).var(axis=0)
+    activity = variance_of_means(vae, x)
     dims = np.argsort(activity)[::-1][:num_dims]
     z = np.zeros([len(dims), num_steps, len(activity)], "float32")
     for row, dim in enumerate(dims):
@@ -151,12 +152,13 @@ def _under(condition) -> str:
     )
 
 
-def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> Figure:
+def marginals(vae: VAE, x, *, seed: int = 0, num_panels: int = 24) -> Figure:
     """Show how each value of a table is distributed: in the data, and in draws from the model.
 
     Args:
         vae: a VAE of an x with several parts.
-        x: data, as `fit` takes them; with a condition, draws use the conditions of the examples.
+        x: data as `fit` takes them, of which the first 100,000 examples are shown; with a
+            condition, draws use the conditions of the examples.
         seed: of the draws.
         num_panels: number of values shown, at most.
 
@@ -165,7 +167,7 @@ def marginals(vae: VAE, x: Mapping, *, seed: int = 0, num_panels: int = 24) -> F
     """
     if not vae.x.has_parts:
         raise ValueError(f"x has no parts but the shape {vae.x.shape}: show it by plots.samples.")
-    data = by_name(x)
+    data = by_name(first(x, NUM_EXAMPLES))
     condition = data.get("condition")
     joint = vae.joint_distribution(condition)
     shape = [-(-NUM_DRAWS // (1 if condition is None else len(condition)))]

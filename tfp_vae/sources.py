@@ -1,9 +1,11 @@
-"""Sources of data: arrays by name, and TFDS.
+"""Sources of data: arrays by name, files, folders, and TFDS.
 
-Each source returns train, validation and test data by name.
+Each source returns train, validation and test data by name. What is larger than
+`storage.MOST_BYTES` is not read into memory: it stays as `rows.Rows`.
 """
 
 import difflib
+import importlib.util
 import keyword
 import os
 import threading
@@ -11,14 +13,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tfp_vae import shapes
+from tfp_vae import shapes, storage
 from tfp_vae.batch import BESIDE_X
 from tfp_vae.checks import imported
-from tfp_vae.files import expect_no_folder, is_number, load_file
+from tfp_vae.files import expect_no_file, is_number
 from tfp_vae.kinds import USUAL, kind_of
+from tfp_vae.rows import Rows, chosen, pieces
+from tfp_vae.storage import TFRECORD
 from tfp_vae.text import SPLITS, Vocabulary, is_text, read_lines
 
 # Seconds to wait for an answer before a download counts as impossible.
@@ -66,16 +71,19 @@ def read(
     name = str(source)
     if name in OWN:
         return name, from_arrays(name, OWN[name](), wanted)
-    if Path(source).suffix in (".npz", ".npy") or Path(source).is_file():
-        arrays = load_file(Path(source))
+    path = Path(source)
+    is_file = path.suffix in (".npz", ".npy", TFRECORD) or path.is_file()
+    if is_file or (path.is_dir() and not _is_of_tfds(name)):
+        arrays = storage.open_path(path, wanted.values())
         check(name, arrays)
-        return Path(source).stem, from_arrays(name, arrays, wanted)
+        called = path.resolve().name if path.is_dir() else path.name.partition(TFRECORD)[0]
+        return Path(called).stem, from_arrays(name, arrays, wanted)
     features = {**wanted, "x": "image"} if "x" in wanted else wanted
     return name.replace("/", "-").replace(":", "-"), load_tfds(name, features)
 
 
 def expect_numbers(
-    name: str, values: np.ndarray, *, missing: bool, least_ndim: int, for_x: bool = True
+    name: str, values: np.ndarray | Rows, *, missing: bool, least_ndim: int, for_x: bool = True
 ) -> None:
     """Check one array before it is split into training, validation and test data.
 
@@ -88,19 +96,24 @@ def expect_numbers(
             f"The data set {name} is empty: shape {values.shape}. Expected at least ten examples."
         )
     if values.dtype.kind in "USO":
-        _refuse_text(name, values.astype(str), for_x=for_x)
+        _refuse_text(name, np.asarray(values).astype(str), for_x=for_x)
     if values.ndim < least_ndim or values.dtype.kind not in "biuf":
         raise ValueError(
             f"The data set {name} must be an array of numbers, [num_examples, *event_shape], "
             f"received shape {values.shape} of {values.dtype}."
         )
-    bad = np.isinf(values) if missing else ~np.isfinite(values)
-    if bad.any():
-        rows = bad.reshape(len(bad), -1).any(axis=1).sum() if bad.ndim else 1
+    if values.dtype.kind != "f":
+        return
+    bad = number = 0
+    for piece in pieces(values if values.ndim else np.atleast_1d(values)):
+        is_bad = np.isinf(piece) if missing else ~np.isfinite(piece)
+        bad += is_bad.sum()
+        number += is_bad.reshape(len(piece), -1).any(axis=1).sum()
+    if bad:
         raise ValueError(
-            f"The data set {name} holds {bad.sum():,} values that are "
-            f"{'infinite' if missing else 'NaN or infinite'}, in {rows:,} of "
-            f"{len(np.atleast_1d(bad)):,} rows. Remove or replace "
+            f"The data set {name} holds {bad:,} values that are "
+            f"{'infinite' if missing else 'NaN or infinite'}, in {number:,} of "
+            f"{values.shape[0] if values.ndim else 1:,} rows. Remove or replace "
             f"them{'; NaN as a missing value needs missing=True, or --missing' if for_x and not missing else ''}."
         )
 
@@ -148,6 +161,7 @@ def labels(source: str | os.PathLike | Mapping, *names: str) -> list[np.ndarray]
     if len({*names}) < len(names):
         raise ValueError(f"Each name may be given once, received {', '.join(names)}.")
     parts = read(source, {name: name for name in names})[1]
+    parts = [{name: np.asarray(values) for name, values in part.items()} for part in parts]
     for name, values in parts[0].items():
         is_whole = values.dtype.kind in "biu" or (
             values.dtype.kind == "f" and (values == np.round(values)).all()
@@ -178,7 +192,8 @@ def from_arrays(
     if [*wanted] == ["x"] and len(arrays) == 1:
         arrays = {wanted["x"]: next(iter(arrays.values()))}
     if arrays.keys() >= {*wanted.values()}:
-        return _cut(name, {key: arrays[found] for key, found in wanted.items()})
+        data = {key: arrays[found] for key, found in wanted.items()}
+        return [_at(data, places) for places in _split(name, data)]
 
     def split(which: str) -> dict[str, np.ndarray]:
         return {key: arrays[f"{found}_{which}"] for key, found in wanted.items()}
@@ -205,8 +220,8 @@ def from_arrays(
             f"{'one array' if [*wanted] == ['x'] else ' and '.join(wanted.values())}, or "
             f"{' and '.join(split_names)}."
         ) from None
-    train, validation, rest = _cut(name, train)
-    return [{key: np.concatenate([train[key], rest[key]]) for key in train}, validation, test]
+    places, held_out, rest = _split(name, train)
+    return [_at(train, np.concatenate([places, rest])), _at(train, held_out), test]
 
 
 def _tell_of_tables(name: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -263,11 +278,13 @@ def _suits(values: np.ndarray) -> str:
     return USUAL[kind_of([values], is_part=True)][0]
 
 
-def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Shuffle data, and split off a tenth each as validation and test data.
+def _at(data: Mapping[str, Any], places: np.ndarray) -> dict[str, Any]:
+    """Return the rows at places of arrays, or of rows of files, by name."""
+    return {key: chosen(values, places) for key, values in data.items()}
 
-    The split is the same in every call.
-    """
+
+def _split(name: str, data: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the places of training, validation and test data, see `cut_rows`."""
     for values in data.values():
         if values.ndim == 0:
             raise ValueError(
@@ -277,7 +294,7 @@ def _cut(name: str, data: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     number = next(iter(lengths.values()))
     if {*lengths.values()} != {number}:
         raise ValueError(f"The arrays of {name} must be of one length, received {lengths}.")
-    return [{key: values[rows] for key, values in data.items()} for rows in cut_rows(number)]
+    return cut_rows(number)
 
 
 def cut_rows(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -309,7 +326,7 @@ def load_texts(
 
 
 def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray]]:
-    """Load features of a TFDS data set of images into memory.
+    """Load features of a TFDS data set of images; into memory if they are small enough.
 
     Args:
         name: name of the data set; `TFDS_DATA_DIR` sets the folder.
@@ -320,16 +337,16 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
         FileNotFoundError: if it is neither prepared nor available for download.
     """
     tfds = imported("tensorflow_datasets", f"The data set {name}", "data")
-    known = tfds.list_builders(with_community_datasets=False)
-    if name.split("/")[0].split(":")[0] not in known:
-        expect_no_folder(name)
+    if not _is_of_tfds(name):
+        known = tfds.list_builders(with_community_datasets=False)
+        expect_no_file(name)
         near = (
             ", ".join(difflib.get_close_matches(name, [*OWN, *known], 3))
             or f"{', '.join(OWN)}, mnist, fashion_mnist"
         )
         raise ValueError(
             f"There is no data set {name!r}. Did you mean: {near}? Or give the path of an .npz or "
-            ".npy file."
+            ".npy file, of TFRecord files, or of a folder of images."
         )
     builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     if not builder.is_prepared():
@@ -342,7 +359,8 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
         raise ValueError(
             f"The data set {name} has no {sorted(lacking)}, only {sorted(builder.info.features)}."
         )
-    last = min(builder.info.splits["train"].num_examples // 10, 5_000)
+    number = builder.info.splits["train"].num_examples
+    last = min(number // 10, 5_000)
     if "validation" in builder.info.splits:
         splits = ["train", "validation", "test"]
     else:
@@ -351,8 +369,44 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
         raise ValueError(
             f"The data set {name} has no test split, only {sorted(builder.info.splits)}."
         )
+    if (
+        number * np.prod(image.shape, dtype="int64") * np.dtype(image.dtype).itemsize
+        > storage.MOST_BYTES
+    ):
+        return _open_tfds(builder, wanted, last)
     loaded = [builder.as_dataset(split=split, batch_size=-1) for split in splits]
     return [{key: part[found].numpy() for key, found in wanted.items()} for part in loaded]
+
+
+def _is_of_tfds(name: str) -> bool:
+    """Return whether TFDS, if it is installed, knows a data set of this name."""
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        return False
+    tfds = imported("tensorflow_datasets", f"The data set {name}", "data")
+    return name.split("/")[0].split(":")[0] in tfds.list_builders(with_community_datasets=False)
+
+
+def _open_tfds(builder, wanted: Mapping[str, str], last: int) -> list[dict[str, Any]]:
+    """Return features of the TFRecord files of a prepared TFDS data set: rows, or arrays of what is
+    small; the last examples of the training data are for validation if there are no others.
+    """
+
+    def opened(split: str) -> dict[str, Any]:
+        paths = [Path(path) for path in builder.info.splits[split].filepaths]
+        if not all(TFRECORD in path.name for path in paths):
+            raise ValueError(
+                f"The data set {builder.name} is larger than memory, and prepared as "
+                f"{paths[0].suffix} files. Prepare it as TFRecord files."
+            )
+        found = storage.open_records(paths, [*wanted.values()])
+        return {key: storage.in_memory(found[feature]) for key, feature in wanted.items()}
+
+    train, test = opened("train"), opened("test")
+    if "validation" in builder.info.splits:
+        return [train, opened("validation"), test]
+    number = len(next(iter(train.values())))
+    places = np.arange(number)
+    return [_at(train, places[: number - last]), _at(train, places[number - last :]), test]
 
 
 def _expect_network(name: str, builder) -> None:

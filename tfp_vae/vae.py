@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import batch, missing, objectives, priors
 from tfp_vae.batch import num_examples
-from tfp_vae.block_model import BlockModel
+from tfp_vae.block_model import BATCH_SIZE, BlockModel
 from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
 from tfp_vae.layers.distribution_layer import distribution_layers
@@ -238,7 +238,9 @@ class VAE(LatentVariableModel, BlockModel):
         Args:
             x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a
                 conditional model, or an x of several parts, dicts of such arrays by name, or a
-                `tf.data.Dataset` of such dicts; of a model with a `table`, a DataFrame.
+                `tf.data.Dataset` of such dicts; of a model with a `table`, a DataFrame. The rows of a
+                file larger than memory, as `datasets.load` returns them, are shuffled and read batch
+                by batch.
             y: labels, which are ignored with a warning; a conditional model, which takes its
                 condition by name, refuses them.
             *args: further arguments of `keras.Model.fit`.
@@ -275,6 +277,12 @@ class VAE(LatentVariableModel, BlockModel):
             self._begin_with(examples["x"])
         if validation_data is not None:
             self.check_data(x_validation)
+        if batch.has_rows(x):
+            size = kwargs.pop("batch_size", None) or BATCH_SIZE
+            x = batch.as_dataset(x, size, shuffle=kwargs.pop("shuffle", True))
+        if batch.has_rows(x_validation):
+            size = kwargs.pop("validation_batch_size", None) or BATCH_SIZE
+            validation_data = x_validation = batch.as_dataset(x_validation, size)
         if batch.is_dataset(x):
             kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
         if weight is not None:
@@ -319,6 +327,8 @@ class VAE(LatentVariableModel, BlockModel):
             if self.is_conditional:
                 batch.expect_no_labels(x, y)
             self.check_data(x)
+        if batch.has_rows(x):
+            x = batch.as_dataset(x, kwargs.pop("batch_size", None) or BATCH_SIZE)
         return super().evaluate(x, y, *args, **kwargs)
 
     def check_data(self, data) -> dict | None:
@@ -404,6 +414,9 @@ class VAE(LatentVariableModel, BlockModel):
         examples = None if takes_time else batch.examples_of(arrays)
         if examples is not None:
             self._given(batch.by_name(examples).get("condition"))
+        if batch.has_rows(x):
+            arrays = batch.as_dataset(x, batch_size or BATCH_SIZE)
+            batch_size = None
         if batch_size is None and not args and not kwargs.keys() & {"steps", "callbacks"}:
             batch_size = self.most_rows(arrays)
         return self.in_columns(super().predict(arrays, batch_size, *args, **kwargs), x)

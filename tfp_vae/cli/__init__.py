@@ -1,14 +1,15 @@
 """Implementation of the command line; only this package turns strings into objects."""
 
 import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import datasets, files, plots, serving, tables
-from tfp_vae.batch import num_examples
+from tfp_vae import datasets, plots, serving, storage, tables
+from tfp_vae.batch import by_name, cut, num_examples
 from tfp_vae.checks import one_of
 from tfp_vae.cli import judging, served
 from tfp_vae.cli.build import build
@@ -179,11 +180,11 @@ def impute(
     num_draws: int | None,
     seed: int,
 ) -> None:
-    """Write a copy of an `.npz` file, or of the file of a table, with its missing values filled in;
-    everything else stays the same.
+    """Write a copy of an `.npz` or `.npy` file, or of the file of a table, with its missing values
+    filled in; everything else stays the same.
 
     The arrays to fill in are those that the run was trained on, whole or as `..._train`,
-    `..._validation`, `..._test`.
+    `..._validation`, `..._test`. An `.npy` file may be larger than memory.
     """
     path, run = find(model)
     vae = open_vae(path)
@@ -192,19 +193,14 @@ def impute(
             f"{path} was trained without --missing, so it fills in nothing. Train one with "
             "--missing."
         )
+    numbers = (num_samples, num_draws, seed)
     if output is None:
         output = Path("imputed").with_suffix(".npz" if vae.table is None else ".csv")
     if vae.table is not None:
-        expect_new(output, *tables.files.SUFFIXES)
-        frame = tables.read(data)
-        filled = _impute(vae, vae.in_parts(frame), num_samples, num_draws, seed)
-        with written_whole(output) as aside:
-            whole = vae.table.fill(frame, vae.table.decode(filled, frame.index))
-            tables.write(whole, aside, output.suffix)
-        console.print(f"Wrote {output}")
+        _impute_table(vae, vae.table, data, output, *numbers)
         return
-    expect_new(output, ".npz")
-    arrays: dict[str, Any] = files.load_file(data)
+    expect_new(output, ".npz", ".npy")
+    arrays = storage.open_path(data)
     wanted = {name: name for name in vae.x.shapes}
     if vae.is_conditional:
         wanted["condition"] = (
@@ -219,36 +215,75 @@ def impute(
         raise ValueError(
             f"{data} holds {sorted(arrays)}. Expected {' and '.join(wanted.values())}."
         )
-    for group in groups:
-        given = {key: arrays[found] for key, found in group.items()}
-        x = vae.x.whole(given)
-        examples = {"x": x, "condition": given["condition"]} if vae.is_conditional else x
-        vae.check_data(examples)
-        filled = _impute(vae, examples, num_samples, num_draws, seed)
-        for name, values in vae.x.parts(filled).items():
-            arrays[group[name]] = np.where(np.isnan(given[name]), values, given[name]).astype(
-                given[name].dtype
-            )
+    if output.suffix == ".npy" and (num_draws is not None or len(arrays) > 1):
+        raise ValueError(
+            f"An .npy file holds one array: choose an --output that ends in .npz, received {output}."
+        )
     with written_whole(output) as aside:
-        np.savez_compressed(aside, **arrays)
+        filled = (_filled(vae, arrays, group, *numbers) for group in groups)
+        if output.suffix == ".npy":
+            storage.write_npy(aside, (batch[name] for batch in next(filled) for name in batch))
+        else:
+            for batches in filled:
+                arrays |= _joined(batches, num_draws)
+            np.savez_compressed(aside, **arrays)
     console.print(f"Wrote {output}")
 
 
-def _impute(vae: VAE, examples, num_samples: int, num_draws: int | None, seed: int):
-    """Fill in batch by batch: means use the same draws of z in all batches, draws use different
-    ones.
+def _impute_table(
+    vae: VAE,
+    table: tables.Table,
+    data: Path,
+    output: Path,
+    num_samples: int,
+    num_draws: int | None,
+    seed: int,
+) -> None:
+    expect_new(output, *tables.files.SUFFIXES)
+    frame = tables.read(data)
+    parts = table.encode(frame)
+    group = {name: name for name in parts}
+    filled = _filled(vae, parts, group, num_samples, num_draws, seed)
+    values = table.decode(_joined(filled, num_draws), frame.index)
+    with written_whole(output) as aside:
+        tables.write(table.fill(frame, values), aside, output.suffix)
+    console.print(f"Wrote {output}")
+
+
+def _joined(batches: Iterable[dict[str, np.ndarray]], num_draws: int | None) -> dict:
+    """Return arrays from their batches, which are on the axis after that of the draws."""
+    batches = [*batches]
+    axis = 0 if num_draws is None else 1
+    return {name: np.concatenate([batch[name] for batch in batches], axis) for name in batches[0]}
+
+
+def _filled(
+    vae: VAE,
+    arrays: dict,
+    group: dict[str, str],
+    num_samples: int,
+    num_draws: int | None,
+    seed: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the parts of x without gaps, batch by batch, under the names of their arrays; means use
+    the same draws of z in all batches, draws use different ones.
     """
-    filled = []
+    given = {key: arrays[found] for key, found in group.items()}
+    x = vae.x.whole(given)
+    examples = {"x": x, "condition": given["condition"]} if vae.is_conditional else x
+    vae.check_data(examples)
     starts = range(0, num_examples(examples), IMPUTATION_BATCH_SIZE)
     for start in tracked(starts, "Filling in"):
-        rows = tf.nest.map_structure(
-            lambda values, at=start: values[at : at + IMPUTATION_BATCH_SIZE], examples
-        )
+        rows = cut(examples, start, start + IMPUTATION_BATCH_SIZE)
         own_seed = seed if num_draws is None else (seed + start) % 2**31
-        filled.append(vae.impute(rows, num_samples, own_seed, num_draws=num_draws))
-    return tf.nest.map_structure(
-        lambda *parts: np.concatenate(parts, 0 if num_draws is None else 1), *filled
-    )
+        filled = vae.x.parts(vae.impute(rows, num_samples, own_seed, num_draws=num_draws))
+        known = vae.x.parts(by_name(rows)["x"])
+        yield {
+            group[name]: np.where(np.isnan(known[name]), filled[name], known[name]).astype(
+                known[name].dtype
+            )
+            for name in filled
+        }
 
 
 def score(model: Path | None, data: Path, output: Path, *, num_samples: int, seed: int) -> None:

@@ -24,6 +24,7 @@ from tfp_vae.cli.names import (
 )
 from tfp_vae.cli.runs import Options
 from tfp_vae.layers.distribution_layer import num_params
+from tfp_vae.rows import limits, some_of
 from tfp_vae.vae import VAE
 
 # Largest number of training steps in one call of the compiled loop; the loop ends with the epoch.
@@ -206,7 +207,7 @@ def _encoder(splits: datasets.Splits, options: Options, num_features: int) -> ke
 def _scaling(splits: datasets.Splits) -> list[keras.layers.Layer]:
     if splits.num_tokens:
         return []
-    largest = float(np.nanmax(np.abs(datasets.x_of(splits.test))))
+    largest = max(map(abs, limits(datasets.x_of(splits.test))))
     return [keras.layers.Rescaling(1.0 / largest)] if largest > LARGE_INPUT else []
 
 
@@ -237,7 +238,9 @@ def _from_inputs(
             of_x = [_encoder(splits, options, size), keras.layers.ReLU()]
         of_x = [*_scaling(splits), *of_x]
         if options.missing:
-            inputs = {"x": _followed_by(networks.observed(splits.training_values()), of_x)} | inputs
+            inputs = {
+                "x": _followed_by(networks.observed(some_of(splits.training_values())), of_x)
+            } | inputs
         else:
             inputs = {"x": keras.Sequential([keras.Input(shape), *of_x])} | inputs
     hidden = [keras.layers.Dense(hidden_size, "relu") for hidden_size in hidden_sizes]

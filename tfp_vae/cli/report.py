@@ -17,7 +17,7 @@ import rich.table
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from tfp_vae import datasets, evaluation, plots, serving
+from tfp_vae import datasets, evaluation, plots, rows, serving
 from tfp_vae.batch import num_examples
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.runs import Run, written_whole
@@ -125,20 +125,19 @@ def judge_annealed(vae: VAE, splits: datasets.Splits, num_steps: int, seed: int)
 def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
     """Draw all pictures of a model; if one fails, the others are still written."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows, first = conditions_to_draw(splits)
+    conditions, first = conditions_to_draw(splits)
     pictures: dict[str, Callable[[], Figure | str]]
     if splits.num_tokens:
         pictures = {**texts(vae, splits, seed)}
     elif splits.is_table:
         pictures = {"marginals": lambda: plots.marginals(vae, splits.test, seed=seed)}
     else:
-        x = datasets.x_of(splits.test)
-        limits = float(np.nanmin(x)), float(np.nanmax(x))  # one scale for all pictures of a run
+        limits = rows.limits(datasets.x_of(splits.test))  # one scale for all pictures of a run
         pictures = {
             "reconstructions": lambda: _noted(
                 plots.reconstructions(vae, splits.test, limits=limits), splits.note
             ),
-            "samples": lambda: plots.samples(vae, seed=seed, condition=rows, limits=limits),
+            "samples": lambda: plots.samples(vae, seed=seed, condition=conditions, limits=limits),
             "latent_traversal": lambda: plots.latent_traversal(
                 vae, splits.test, condition=first, limits=limits
             ),

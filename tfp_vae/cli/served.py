@@ -7,7 +7,7 @@ import rich.table
 
 from tfp_vae import datasets, sampling, serving
 from tfp_vae.batch import num_examples
-from tfp_vae.evaluation.batches import over_batches
+from tfp_vae.evaluation.batches import moments_over
 from tfp_vae.evaluation.latents import ACTIVE_VARIANCE, count_active
 from tfp_vae.objectives import as_vectors
 
@@ -73,8 +73,8 @@ def _quantities(served: serving.ServedVAE, x: Any, batch_size: int) -> dict[str,
         code = {"code": as_vectors(sampling.point(served.encode(rows)))} if has_posterior else {}
         return {**served.score(rows), **log_prob, **code}
 
-    values = over_batches(answers, x, batch_size)
-    mean = {name: value.mean(dtype="float64") for name, value in values.items()}
+    values = moments_over(answers, x, batch_size)
+    mean = {name: value.mean for name, value in values.items() if name != "code"}
     if has_density:
         shown = {
             f"-ELBO, {served.description['score_samples']} draws (nats)": f"{-mean['elbo']:.3f}",
@@ -88,6 +88,6 @@ def _quantities(served: serving.ServedVAE, x: Any, batch_size: int) -> dict[str,
             "ELBO, KL, NLL": "not defined: codes are points",
         }
     if has_posterior:
-        active = count_active(values["code"], ACTIVE_VARIANCE)
+        active = count_active(values["code"].variance, ACTIVE_VARIANCE)
         shown["active units"] = f"{active} of {served.z.size}"
     return shown

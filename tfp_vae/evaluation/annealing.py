@@ -3,7 +3,7 @@ from both sides on data that the model itself has drawn; and the curve of rate a
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import objectives, sampling
 from tfp_vae.checks import as_count, as_seed
-from tfp_vae.evaluation.batches import over_batches
+from tfp_vae.evaluation.batches import moments_over, over_batches
 from tfp_vae.evaluation.errors import Estimate, mean_of
 from tfp_vae.layers.distribution_layer import distribution_layers
 from tfp_vae.layers.shapes import in_dtype
@@ -50,7 +50,7 @@ class Settings(NamedTuple):
 
 def annealed_log_prob(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     *,
     num_steps: int = 200,
     num_chains: int = 8,
@@ -74,7 +74,7 @@ def annealed_log_prob(
 
     Args:
         vae: a built VAE with one latent of real numbers: a normal or a flow posterior.
-        x: `[num_examples, *event_shape]`, or a dict as in `evaluate`.
+        x: data as in `evaluate`.
         num_steps: intermediate densities.
         num_chains: chains for each example; their weights are averaged.
         step_size: of the leapfrog steps, in standard deviations of q(z|x).
@@ -160,7 +160,7 @@ def bounds_on_simulated_data(
 
 def rate_distortion(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     betas: Sequence[float] = (0.01, 0.1, 0.3, 1.0, 3.0),
     *,
     num_steps: int = 200,
@@ -182,7 +182,7 @@ def rate_distortion(
 
     Args:
         vae: a built VAE as in `annealed_log_prob`.
-        x: data, as in `annealed_log_prob`.
+        x: data as in `evaluate`; memory does not grow with the number of examples.
         betas: weights of the likelihood, above 0.
         num_steps: intermediate densities, for each beta.
         num_chains: chains for each example.
@@ -212,8 +212,8 @@ def rate_distortion(
                 batch, tf.constant(beta, tf.float32), own, settings
             )
 
-        found = over_batches(point, x, batch_size)
-        points.append([*mean_of(found["rate"]), *mean_of(found["distortion"])])
+        found = moments_over(point, x, batch_size)
+        points.append([*found["rate"].estimate, *found["distortion"].estimate])
     rate, rate_error, distortion, distortion_error = np.transpose(points)
     return {
         "beta": weights,

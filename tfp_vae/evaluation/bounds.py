@@ -1,13 +1,16 @@
 """Bounds and estimates of the likelihood of data under a VAE, in nats per example."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
 from tfp_vae import objectives
-from tfp_vae.batch import by_name, num_examples
+from tfp_vae.batch import by_name, first
 from tfp_vae.checks import as_count, as_seed
-from tfp_vae.evaluation.batches import over_batches
-from tfp_vae.evaluation.errors import flat, mean_of
+from tfp_vae.evaluation.batches import Moments, each_batch, moments_over, over_batches
+from tfp_vae.evaluation.errors import flat
 from tfp_vae.evaluation.latents import (
     ACTIVE_VARIANCE,
     count_active,
@@ -26,7 +29,7 @@ __all__ = ["elbo", "evaluate", "importance_sampling", "nll"]
 
 def evaluate(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     *,
     num_samples: int = 1000,
     batch_size: int = 500,
@@ -35,10 +38,14 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the metrics of a VAE on data that it was not trained on.
 
+    Of data larger than memory, a few batches are held at once, and four bytes of each example, for
+    the median of `effective_samples`. The data are read two times or more.
+
     Args:
         vae: a built VAE.
         x: `[num_examples, *event_shape]`; for a conditional model, or an x of several parts, a dict
-            of such arrays.
+            of such arrays. Or a `tf.data.Dataset` of batches of these, of any size, which gives the
+            same numbers; labels beside them are ignored, and only the first batch is checked.
         num_samples: draws for each example in the importance-sampled negative log-likelihood.
         batch_size: examples held in memory at once.
         seed: of the draws.
@@ -57,7 +64,7 @@ def evaluate(
         are defined, `nll_per_token` and `mutual_information`.
 
     Raises:
-        ValueError: if `x` is empty or `batch_size` below 1.
+        ValueError: if `x` is empty, or a data set without end, or `batch_size` below 1.
 
     Example:
     >>> import keras
@@ -69,19 +76,20 @@ def evaluate(
     (['active_units', 'bits_per_dim', 'effective_samples'], 2)
     """
     vae.check_data(x)
-    terms = over_batches(vae.compile_once(_terms_and_mean), x, batch_size)
+    terms = moments_over(vae.compile_once(_terms_and_mean), x, batch_size)
+    elbo = terms["elbo"].estimate
     means = {
-        "negative_elbo": mean_of(-terms["elbo"]),
-        "log_likelihood": mean_of(terms["log_likelihood"]),
-        "kl": mean_of(terms["kl"]),
+        "negative_elbo": elbo._replace(value=-elbo.value),
+        "log_likelihood": terms["log_likelihood"].estimate,
+        "kl": terms["kl"].estimate,
     }
     numbers = {
         **flat(means),
         **_nll(vae, x, num_samples, batch_size, seed, verbose),
-        "active_units": count_active(terms["mean"], ACTIVE_VARIANCE),
+        "active_units": count_active(terms["mean"].variance, ACTIVE_VARIANCE),
         "latent_units": vae.z.size,
         "kl_is_analytic": kl_is_analytic(vae, x),
-        "num_examples": num_examples(x),
+        "num_examples": terms["elbo"].number,
         "num_samples": num_samples,
     }
     if is_quantized(vae.some_posterior):
@@ -94,11 +102,14 @@ def _nll(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int
     """Return the negative log-likelihood, what it is in bits, and how far to trust it."""
     if vae.encodes_to_points:
         return {"nll": np.nan}
-    found = importance_sampling(
-        vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
-    )
-    numbers = flat({"nll": mean_of(-found["log_prob"])})
-    numbers["effective_samples"] = float(np.median(found["effective_samples"]))
+    log_prob, effective = Moments(), []
+    weigh = _weigh(vae, num_samples, seed)
+    for found in each_batch(weigh, x, batch_size, verbose):
+        log_prob.add(found["log_prob"])
+        effective.append(found["effective_samples"])
+    mean = log_prob.estimate
+    numbers = flat({"nll": mean._replace(value=-mean.value)})
+    numbers["effective_samples"] = float(np.median(np.concatenate(effective)))
     if not vae.x.has_parts:
         numbers["bits_per_dim"] = numbers["nll"] / (vae.x.size * np.log(2.0))
     return numbers
@@ -111,7 +122,12 @@ def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
         or (num_counted := values_of(innermost(vae.some_likelihood)).num_counted) is None
     ):
         return {}
-    numbers = {"tokens_per_example": float(np.mean(num_counted(np.asarray(by_name(x)["x"]))))}
+
+    def count(batch, start):
+        return {"tokens": num_counted(np.asarray(by_name(batch)["x"]))}
+
+    tokens = moments_over(count, x, batch_size)["tokens"]
+    numbers = {"tokens_per_example": float(tokens.mean)}
     if not vae.encodes_to_points:
         numbers["nll_per_token"] = nll / numbers["tokens_per_example"]
         if not has_dependent_parts(vae.some_posterior):
@@ -119,16 +135,16 @@ def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
     return numbers
 
 
-def elbo(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> dict[str, np.ndarray]:
+def elbo(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
     """Return the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example,
-    `[num_examples]`.
+    `[num_examples]`; data as in `evaluate`.
     """
     return over_batches(vae.compile_once(_terms), x, batch_size)
 
 
 def nll(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     *,
     num_samples: int = 1000,
     batch_size: int = 500,
@@ -137,16 +153,16 @@ def nll(
 ) -> float:
     """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per
     example.
+
+    Data as in `evaluate`; memory does not grow with the number of examples.
     """
-    found = importance_sampling(
-        vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
-    )
-    return -mean_of(found["log_prob"]).value
+    found = moments_over(_weigh(vae, num_samples, seed), x, batch_size, verbose)
+    return -float(found["log_prob"].mean)
 
 
 def importance_sampling(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     *,
     num_samples: int = 1000,
     batch_size: int = 500,
@@ -165,7 +181,7 @@ def importance_sampling(
 
     Args:
         vae: a built VAE.
-        x: `[num_examples, *event_shape]`, or a dict as in `evaluate`.
+        x: data as in `evaluate`.
         num_samples: draws for each example.
         batch_size: examples held in memory at once.
         seed: of the draws.
@@ -177,22 +193,25 @@ def importance_sampling(
     Raises:
         ValueError: if the posterior is a `layers.Deterministic`, or a number below 1.
     """
+    return over_batches(_weigh(vae, num_samples, seed), x, batch_size, verbose)
+
+
+def _weigh(vae: VAE, num_samples: int, seed: int) -> Callable:
+    """Return the function of a batch that `importance_sampling` applies to each."""
     num_samples = as_count(num_samples, "num_samples")
-    first = seed_of(Stream.LOG_PROB, as_seed(seed))
+    own_seed = seed_of(Stream.LOG_PROB, as_seed(seed))
 
     def weigh(batch, start):
-        return vae.effective_samples(batch, num_samples, tf.random.fold_in(first, start))
+        return vae.effective_samples(batch, num_samples, tf.random.fold_in(own_seed, start))
 
-    return over_batches(weigh, x, batch_size, verbose)
+    return weigh
 
 
 def kl_is_analytic(vae: VAE, x) -> bool:
     """Return whether TFP has a closed form of the VAE's KL divergence; if not, it is estimated by
     Monte Carlo.
     """
-    one_pass = vae.one_pass(
-        tf.nest.map_structure(lambda value: value[:1], x), seed_of(Stream.EVALUATION)
-    )
+    one_pass = vae.one_pass(first(x, 1), seed_of(Stream.EVALUATION))
     return objectives.kl_is_analytic(one_pass.posterior, one_pass.prior)
 
 

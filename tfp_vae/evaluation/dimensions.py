@@ -1,10 +1,12 @@
 """The KL divergence of each latent dimension."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.evaluation.batches import over_batches
+from tfp_vae.evaluation.batches import moments_over
 from tfp_vae.layers.parts import is_joint, parts_given
 from tfp_vae.objectives.one_pass import analytic_kl, factors
 from tfp_vae.seeds import Stream, seed_of
@@ -15,20 +17,19 @@ __all__ = ["kl_by_dimension"]
 tfd = tfp.distributions
 
 
-def kl_by_dimension(
-    vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500
-) -> dict[str, np.ndarray]:
+def kl_by_dimension(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
     """Return the mean KL(q(z|x) || p(z)) of each latent dimension, `[size]`, in nats, by the names
     of the latents; a sole latent is called z.
 
     The values add up to the KL divergence. A latent whose posterior or prior does not factorize
     over its dimensions, such as a mixture of normals, has one value for all of them, `[1]`. A layer
     of a hierarchy is compared with its prior given draws of the layers above it. Where TFP has no
-    closed form, one draw for each example estimates it, so that values may come out below 0.
+    closed form, one draw for each example estimates it, so that values may come out below 0. Memory
+    does not grow with the number of examples.
 
     Args:
         vae: a built VAE.
-        x: `[num_examples, *event_shape]`, or a dict of such arrays.
+        x: data as in `evaluate`.
         batch_size: examples held in memory at once.
 
     Raises:
@@ -44,8 +45,8 @@ def kl_by_dimension(
     """
     if vae.encodes_to_points:
         raise ValueError("A Deterministic posterior has no density, so no KL divergence.")
-    values = over_batches(vae.compile_once(_kl_of_dimensions), x, batch_size)
-    return {name: values[name].mean(axis=0, dtype="float64") for name in vae.z.shapes}
+    values = moments_over(vae.compile_once(_kl_of_dimensions), x, batch_size)
+    return {name: values[name].mean for name in vae.z.shapes}
 
 
 def _kl_of_dimensions(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -1,12 +1,15 @@
 """What the codes of a VAE hold: active units, mutual information, perplexity."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import objectives, sampling
+from tfp_vae.batch import first
 from tfp_vae.checks import as_count
-from tfp_vae.evaluation.batches import over_batches
+from tfp_vae.evaluation.batches import each_batch, moments_over, over_batches
 from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.parts import has_dependent_parts
 from tfp_vae.layers.vector_quantized import is_quantized
@@ -32,7 +35,7 @@ DENSITIES_AT_ONCE = 100
 
 def mutual_information(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     *,
     num_examples: int = 2000,
     batch_size: int = 500,
@@ -50,8 +53,8 @@ def mutual_information(
 
     Args:
         vae: a built VAE.
-        x: `[num_examples, *event_shape]`, or a dict of such arrays.
-        num_examples: how many examples are used, the first ones.
+        x: data as in `evaluate`.
+        num_examples: how many examples are used, the first ones; memory grows with their square.
         batch_size: examples held in memory at once.
         seed: of the draws, one for each example.
 
@@ -65,7 +68,7 @@ def mutual_information(
 
 def aggregate_kl(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     *,
     num_examples: int = 2000,
     batch_size: int = 500,
@@ -82,8 +85,8 @@ def aggregate_kl(
 
     Args:
         vae: a built VAE.
-        x: `[num_examples, *event_shape]`, or a dict of such arrays.
-        num_examples: how many examples are used, the first ones.
+        x: data as in `evaluate`.
+        num_examples: how many examples are used, the first ones; memory grows with their square.
         batch_size: examples held in memory at once.
         seed: of the draws, one for each example.
 
@@ -111,7 +114,7 @@ def _densities_of_codes(vae: VAE, x, num_examples: int, batch_size: int, seed: i
             "other examples is not computed. Use a posterior of one latent, or of groups."
         )
     number = as_count(num_examples, "num_examples")
-    x = tf.nest.map_structure(lambda values: values[:number], x)
+    x = first(x, number)
     seeds = sampling.row_seeds(len(tf.nest.flatten(x)[0]), seed)
     drawn = over_batches(vae.compile_once(_draws), (x, seeds), batch_size)
     z = vae.z.whole({name: tf.constant(drawn[name]) for name in vae.z.shapes})
@@ -140,27 +143,34 @@ def _densities(vae: VAE, batch, z) -> tf.Tensor:
 
 
 def active_units(
-    vae: VAE, x: np.ndarray | dict, *, threshold: float = ACTIVE_VARIANCE, batch_size: int = 500
+    vae: VAE, x: Any, *, threshold: float = ACTIVE_VARIANCE, batch_size: int = 500
 ) -> int:
     """Count the latent dimensions whose posterior mean varies over the data by more than
     `threshold`.
 
+    Data as in `evaluate`; memory does not grow with the number of examples.
+
     Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519, section 5.1.
     """
-    return count_active(posterior_means(vae, x, batch_size=batch_size), threshold)
+    return count_active(variance_of_means(vae, x, batch_size), threshold)
 
 
-def posterior_means(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
-    """Return the mean of q(z|x) for each example, `[num_examples, latent]`.
+def variance_of_means(vae: VAE, x, batch_size: int = 500) -> np.ndarray:
+    """Return the variance over the data of each dimension of the posterior mean, `[latent]`."""
+    return moments_over(vae.compile_once(means_of), x, batch_size)["mean"].variance
+
+
+def posterior_means(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
+    """Return the mean of q(z|x) for each example, `[num_examples, latent]`; data as in `evaluate`.
 
     Several latents are concatenated.
     """
     return over_batches(vae.compile_once(means_of), x, batch_size)["mean"]
 
 
-def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
+def codes(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
     """Return the integer codes of a `layers.VectorQuantized` posterior for each example,
-    `[num_examples, num_vectors]`.
+    `[num_examples, num_vectors]`; data as in `evaluate`.
 
     Raises:
         ValueError: if the posterior is of another kind.
@@ -168,16 +178,20 @@ def codes(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarra
     return over_batches(vae.compile_once(_codes), x, batch_size)["codes"]
 
 
-def perplexity(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> float:
+def perplexity(vae: VAE, x: Any, *, batch_size: int = 500) -> float:
     """Return the perplexity: the effective number of codes in use.
 
     It is the exponential of the entropy of the codes' frequencies over the data and all positions.
 
-    It is 1 if only one code is used, and the number of codes if all are used equally often.
+    It is 1 if only one code is used, and the number of codes if all are used equally often. Data as
+    in `evaluate`; memory does not grow with the number of examples.
 
     Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937.
     """
-    counts = np.unique(codes(vae, x, batch_size=batch_size), return_counts=True)[1]
+    counts = np.zeros(1, "int64")
+    for found in each_batch(vae.compile_once(_codes), x, batch_size):
+        own = np.bincount(found["codes"].ravel(), minlength=len(counts))
+        counts = own + np.pad(counts, [0, len(own) - len(counts)])
     return float(np.exp(tfd.Categorical(probs=counts / counts.sum()).entropy()))
 
 
@@ -195,5 +209,5 @@ def _codes(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"codes": posterior.codes}
 
 
-def count_active(means: np.ndarray, threshold: float) -> int:
-    return int((means.var(axis=0, dtype="float64") > threshold).sum())
+def count_active(variances: np.ndarray, threshold: float) -> int:
+    return int((variances > threshold).sum())

@@ -1,14 +1,18 @@
 """The training examples that are nearest to others, as a test for memorized data."""
 
+from typing import Any
+
 import numpy as np
+
+from tfp_vae.batch import batches_of
 
 __all__ = ["nearest"]
 
 # Number of examples that are compared at once.
-EXAMPLES_AT_ONCE = 10_000
+EXAMPLES_AT_ONCE = 1_000
 
 
-def nearest(x: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nearest(x: np.ndarray, among: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of `among` that are nearest to each example, and their distances.
 
     The distance is the root of the mean squared difference of the values, that is, the Euclidean
@@ -16,7 +20,8 @@ def nearest(x: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         x: `[num_examples, *event_shape]`.
-        among: `[num_others, *event_shape]`.
+        among: `[num_others, *event_shape]`, or a `tf.data.Dataset` of batches of such, of which a
+            few are in memory at once.
 
     Returns:
         Two arrays `[num_examples]`: whole numbers and distances.
@@ -26,16 +31,19 @@ def nearest(x: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     (1, 0.0)
     """
     x = np.reshape(x, [len(x), -1]).astype("float64")
-    squares = np.concatenate(
-        [
-            _mean_squares(x, np.reshape(among[start : start + EXAMPLES_AT_ONCE], [-1, x.shape[1]]))
-            for start in range(0, len(among), EXAMPLES_AT_ONCE)
-        ],
-        axis=1,
-    )
-    rows = squares.argmin(axis=1)
+    rows, least = np.zeros(len(x), "int64"), np.full(len(x), np.inf)
+    chosen = np.full(x.shape, np.nan)
+    start = 0
+    for batch in batches_of(among, EXAMPLES_AT_ONCE):
+        others = np.reshape(batch, [len(batch), -1])
+        squares = _mean_squares(x, others)
+        places = squares.argmin(axis=1)
+        found = squares[np.arange(len(x)), places]
+        nearer = (found < least) | (start == 0)
+        least[nearer], rows[nearer] = found[nearer], start + places[nearer]
+        chosen[nearer] = others[places[nearer]]
+        start += len(batch)
     # Anew, as the squares are differences of large numbers.
-    chosen = np.reshape(among[rows], x.shape).astype("float64")
     return rows, np.sqrt(np.nanmean((x - chosen) ** 2, axis=1))
 
 

@@ -5,6 +5,8 @@ arXiv:1810.09136): an AUROC below 0.5 is a finding, not a mistake. `typicality` 
 case.
 """
 
+from typing import Any
+
 import numpy as np
 
 from tfp_vae.checks import as_seed, imported
@@ -15,9 +17,10 @@ from tfp_vae.vae import VAE
 __all__ = ["auroc", "negative_elbo", "negative_log_prob", "typicality"]
 
 
-def negative_elbo(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> np.ndarray:
+def negative_elbo(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
     """Return the score -ELBO of each example, `[num_examples]`, in nats; larger is more unusual.
 
+    Data as in `evaluate`.
     It needs one draw of z for each example, and is an upper bound of -log p(x) in the mean.
     """
     return -bounds.elbo(vae, x, batch_size=batch_size)["elbo"]
@@ -25,7 +28,7 @@ def negative_elbo(vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500) -> n
 
 def negative_log_prob(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     *,
     num_samples: int = 100,
     batch_size: int = 500,
@@ -33,7 +36,7 @@ def negative_log_prob(
 ) -> np.ndarray:
     """Return the score -log p(x) of each example, `[num_examples]`, in nats; larger is more unusual.
 
-    It is estimated by `importance_sampling`, and too large by an amount that falls
+    Data as in `evaluate`. It is estimated by `importance_sampling`, and too large by an amount that falls
     with the number of samples. Examples far from the training data have the poorest estimates.
     """
     return -bounds.importance_sampling(

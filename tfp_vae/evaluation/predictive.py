@@ -3,13 +3,13 @@ those that it is given.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfp_vae import sampling
-from tfp_vae.batch import by_name, num_examples
+from tfp_vae.batch import by_name, num_examples, whole
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation.batches import over_batches
 from tfp_vae.layers.parts import innermost, parts_of
@@ -23,9 +23,7 @@ __all__ = [
 ]
 
 
-def reconstruction_errors(
-    vae: VAE, x: np.ndarray | dict, *, batch_size: int = 500
-) -> dict[str, np.ndarray]:
+def reconstruction_errors(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
     """Return the error of each example's reconstruction, `[num_examples]`, by the parts of x.
 
     The mean over its observed values of the squared difference from `VAE.reconstruct`, in squared
@@ -35,7 +33,7 @@ def reconstruction_errors(
 
     Args:
         vae: a built VAE.
-        x: `[num_examples, *event_shape]`, or a dict of such arrays.
+        x: data as in `evaluate`.
         batch_size: examples held in memory at once.
 
     Returns: a dict of the parts of x; an x without parts has the name "x".
@@ -96,7 +94,7 @@ STATISTICS: dict[str, Callable] = {
 
 def predictive_check(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     statistics: Mapping[str, Callable] | None = None,
     *,
     num_replications: int = 100,
@@ -114,9 +112,10 @@ def predictive_check(
 
     Args:
         vae: a built VAE.
-        x: data that it was not trained on, without missing values, `[num_examples,
-            *event_shape]`, or a dict of such arrays; the more examples, the smaller the differences
-            that are found.
+        x: data that it was not trained on, without missing values, as in `evaluate`; the more
+            examples, the smaller the differences that are found. As statistics are functions of all
+            examples, these are held in memory, and as many drawn ones: of a large `tf.data.Dataset`
+            take some batches.
         statistics: functions of `[num_examples, *event_shape]` by name; None takes `STATISTICS`.
         num_replications: how many sets of data are drawn.
         from_posterior: whether z of each example is drawn from q(z|x) rather than from the prior:
@@ -137,6 +136,7 @@ def predictive_check(
     >>> checks["mean"].observed, round(checks["mean"].p_value, 3)
     (100.0, 0.02)
     """
+    x = whole(x)
     statistics = STATISTICS if statistics is None else statistics
     number = as_count(num_replications, "num_replications")
     seeds = np.random.default_rng(as_seed(seed)).integers(2**31 - 1, size=number)

@@ -50,7 +50,8 @@ def knn(
 
     From 0 to 1, larger is better; chance is the share of the commonest label. Distances are
     Euclidean between codes standardized by dimension, so that a dimension of noise counts as much
-    as any other: many of them lower the accuracy.
+    as any other: many of them lower the accuracy. All codes are in memory, and compared with each
+    other.
 
     Args:
         codes: `[num_examples, latent]`, such as `posterior_means` of the training data.

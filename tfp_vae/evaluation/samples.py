@@ -1,12 +1,13 @@
 """Sample quality: how near generated examples are to real ones, in the features of a classifier."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae.batch import by_name, cut, num_examples
+from tfp_vae.batch import by_name, first, num_examples
 from tfp_vae.checks import as_count, as_seed, imported
 from tfp_vae.evaluation.errors import Estimate, bootstrapped, mean_of
 from tfp_vae.vae import VAE
@@ -126,10 +127,10 @@ def _small_classifier(x: np.ndarray, num_labels: int, seed: int) -> keras.Model:
 
 def sample_quality(
     vae: VAE,
-    x: np.ndarray | dict,
+    x: Any,
     features: Features,
     *,
-    training: np.ndarray | dict | None = None,
+    training: Any = None,
     num_samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -141,7 +142,8 @@ def sample_quality(
 
     Args:
         vae: a built VAE of an x without parts.
-        x: test data, `num_samples` examples or more.
+        x: test data as in `evaluate`, of which the first `num_samples` examples are used; memory
+            grows with their square, as distances are between any two.
         features: in which the examples are compared.
         training: training data, whose distance from x is returned too, as
             `frechet_distance_of_training`: what a perfect model would be about to reach.
@@ -154,18 +156,18 @@ def sample_quality(
     if vae.x.has_parts:
         raise ValueError("Samples of a table have no features: x must be one array.")
     number = as_count(num_samples, "num_samples", at_least=2)
-    if number > num_examples(x):
+    data = by_name(first(x, number))
+    if number > (found := num_examples(data)):
         raise ValueError(
             f"{number} samples are compared with equally many examples, but there are "
-            f"{num_examples(x)} only. Take at most so many samples."
+            f"{found} only. Take at most so many samples."
         )
-    data = by_name(cut(x, None, number))
     given = {"condition": data["condition"]} if vae.is_conditional else {}
     drawn = features(vae.generate(number, seed=seed, draws=True, **given))
     real = features(data["x"])
     numbers = {"frechet_distance": frechet_distance(real, drawn, seed=seed)}
     if training is not None:
-        other = features(by_name(cut(training, None, number))["x"])
+        other = features(by_name(first(training, number))["x"])
         numbers["frechet_distance_of_training"] = frechet_distance(real, other, seed=seed)
     precision, recall = precision_recall(real, drawn)
     return {**numbers, "precision": precision, "recall": recall, "mmd": mmd(real, drawn)}

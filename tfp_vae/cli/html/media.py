@@ -8,6 +8,7 @@ import numpy as np
 from tfp_vae import datasets, evaluation, plots
 from tfp_vae.cli.html.blocks import Block, LeftOut, picture, table
 from tfp_vae.cli.texts import lines_of
+from tfp_vae.rows import limits
 from tfp_vae.vae import VAE
 
 
@@ -68,7 +69,7 @@ class Pictures(Medium):
         super().__init__(vae, splits)
         x = datasets.x_of(splits.test)
         # One scale for all pictures.
-        self.limits = float(np.nanmin(x)), float(np.nanmax(x))
+        self.limits = limits(x)
         self.is_image = x.ndim == 3 or (x.ndim == 4 and x.shape[-1] in (1, 3))
         self.noun = "images" if self.is_image else "examples"
 

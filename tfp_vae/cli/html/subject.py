@@ -126,7 +126,7 @@ class Subject:
 
 def at(data, rows: np.ndarray):
     """Return the examples at some places of data in any form."""
-    return tf.nest.map_structure(lambda values: np.asarray(values)[rows], data)
+    return tf.nest.map_structure(lambda values: np.asarray(values[rows]), data)
 
 
 def as_text(condition) -> str:
