@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae import layers, sources, tables, text
-from tfp_vae.batch import BESIDE_X, gather_rows, has_rows, num_examples
+from tfp_vae.batch import gather_rows, has_rows, num_examples
 from tfp_vae.checks import as_seed
 from tfp_vae.kinds import (
     BECOME,
@@ -24,6 +24,7 @@ from tfp_vae.kinds import (
     USUAL,
     advice,
     binarize,
+    by_part,
     dequantize,
     expect_at_most,
     kind_of,
@@ -297,7 +298,7 @@ random, anew in each epoch, white with the probability of its brightness | Indep
             f"tokens={tokens!r} says how to split texts, but {source} is no file of texts, one a "
             f"line, whose name ends in {', '.join(text.SPLITS)}."
         )
-    chosen = _by_part(likelihood)
+    chosen = by_part(likelihood)
     wanted = {part: part for part in chosen} | (
         {} if condition is None else {"condition": condition}
     )
@@ -350,22 +351,6 @@ def _of_columns(source, likelihood, missing: bool, table: Table | None) -> Split
     note = f"of each column by its type: {', '.join(map(' by '.join, table.likelihoods.items()))}"
     names, config = table.likelihoods, table.arguments
     return Splits(name, train, validation, test, names, config, note=note, table=table)
-
-
-def _by_part(likelihood) -> dict[str, str | None]:
-    """Return the chosen likelihood of each part; an x without parts counts as one part named x."""
-    if not isinstance(likelihood, Mapping):
-        return {"x": likelihood}
-    if (
-        len(likelihood) < 2
-        or {"x", *BESIDE_X} & {*likelihood}
-        or any(part.endswith("_mask") for part in likelihood)
-    ):
-        raise ValueError(
-            f"A table has at least two parts, none of them called x, {' or '.join(BESIDE_X)}, or "
-            f"ending in _mask; received {[*likelihood]}."
-        )
-    return dict(likelihood)
 
 
 def _table(name: str, parts: dict[str, Splits]) -> Splits:

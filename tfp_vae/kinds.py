@@ -3,8 +3,12 @@
 Each kind has a suitable likelihood; 8-bit pixels are also converted for it.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import tensorflow as tf
+
+from tfp_vae.batch import BESIDE_X
 
 
 def binarize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -156,3 +160,19 @@ def kind_of(parts: list[np.ndarray], *, is_part: bool) -> str:
     if first.dtype.kind not in "iu" or least < 0:
         return "real"
     return "counts" if largest <= 255 else "large counts"
+
+
+def by_part(likelihood) -> dict[str, str | None]:
+    """Return the chosen likelihood of each part; an x without parts counts as one part named x."""
+    if not isinstance(likelihood, Mapping):
+        return {"x": likelihood}
+    if (
+        len(likelihood) < 2
+        or {"x", *BESIDE_X} & {*likelihood}
+        or any(part.endswith("_mask") for part in likelihood)
+    ):
+        raise ValueError(
+            f"A table has at least two parts, none of them called x, {' or '.join(BESIDE_X)}, or "
+            f"ending in _mask; received {[*likelihood]}."
+        )
+    return dict(likelihood)
