@@ -28,7 +28,15 @@ def test_the_python_example_runs(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    ["catalogue.md", "evaluation.md", "pipelines.md", "robustness.md", "sequences.md", "tour.md"],
+    [
+        "catalogue.md",
+        "evaluation.md",
+        "pipelines.md",
+        "robustness.md",
+        "scale.md",
+        "sequences.md",
+        "tour.md",
+    ],
 )
 def test_the_pages_run(page, tmp_path):
     code = "".join(

@@ -39,6 +39,7 @@ from tfp_vae.cli.training import read_config, resume, train
 from tfp_vae.evaluation.errors import flat
 from tfp_vae.quantity import Quantity
 from tfp_vae.vae import VAE
+from tfp_vae.workers import Workers
 
 # Number of examples to impute at once; each needs `num_samples` draws.
 IMPUTATION_BATCH_SIZE = 50
@@ -275,6 +276,7 @@ def list_members(kind: str | None) -> None:
 __all__ = [
     "Options",
     "Run",
+    "Workers",
     "build",
     "evaluate",
     "explore",
