@@ -50,6 +50,8 @@ class BlockModel(keras.Model):
         arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         arguments["y"] = batch.labels(x, y, arguments.get("sample_weight"))
         if self.is_distributed:
+            guard = StopIfNotFinite(lambda epoch: None)
+            arguments["callbacks"] = with_first(guard, arguments.get("callbacks"), self)
             return super().fit(**self._for_all_workers(arguments))
         training = self._training(arguments)
         guard = StopIfNotFinite(functools.partial(self._batches_of, arguments))
