@@ -32,6 +32,8 @@ Examples:
   tfp-vae train --objective "IWAE(num_samples=5, estimator='dreg')"
   tfp-vae train --resume runs/digits-1 --epochs 200
 """
+# Options of an earlier run that `--resume` may change.
+GOING_ON = ("epochs", "patience")
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -181,6 +183,13 @@ class Options:
         float,
         typer.Option(min=0.0, help="Weight of the decoder's squared kernels in the loss (RAE-L2)."),
     ] = 0.0
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32; mixed_bfloat16 or mixed_float16, in which networks compute in 16 bits, and "
+            "weights and densities stay in 32; float64."
+        ),
+    ] = "float32"
     missing: Annotated[
         bool,
         typer.Option(
@@ -324,21 +333,35 @@ def train(
             "follows the cosine over all of these epochs."
         ),
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            help="Processes that train together, host:port,host:port, each started by this command with its own "
+            "--index; the first one writes the files. Default: those of TF_CONFIG, if it is set."
+        ),
+    ] = None,
+    index: Annotated[
+        int | None, typer.Option(min=0, help="Which of --workers this process is, from 0.")
+    ] = None,
     **options,
 ) -> None:
     """Train a VAE, evaluate it, draw pictures, and export it for serving."""
+    if (workers is None) != (index is None):
+        raise ValueError("--workers and --index go together: which processes, and which this is.")
+    cli = _cli()
+    together = cli.Workers.of_environment()
+    if workers is not None and index is not None:
+        together = cli.Workers(workers.split(","), index)
     if resume is None:
-        return _cli().train(run, options)
+        return cli.train(run, options, together)
     given = [name for name in ctx.params if "COMMANDLINE" in str(ctx.get_parameter_source(name))]
-    if others := [name for name in given if name not in ("resume", "epochs", "patience")]:
+    if others := [name for name in given if name not in (*GOING_ON, "resume", "workers", "index")]:
         names = ", ".join("--" + name.replace("_", "-") for name in others)
         raise ValueError(
             "--resume takes all options but --epochs and --patience from the run's config.json. "
             f"Leave out {names}."
         )
-    _cli().resume(
-        resume, **{name: ctx.params[name] for name in ("epochs", "patience") if name in given}
-    )
+    cli.resume(resume, together, **{name: ctx.params[name] for name in GOING_ON if name in given})
 
 
 @app.command(short_help="Judge a model on its test data.")

@@ -33,6 +33,7 @@ def test_the_python_example_runs(tmp_path):
         "evaluation.md",
         "pipelines.md",
         "robustness.md",
+        "scale.md",
         "sequences.md",
         "streams.md",
         "tables.md",

@@ -24,6 +24,7 @@ from tfp_vae.cli import report, training
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.names import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS
 from tfp_vae.cli.runs import written_whole
+from tfp_vae.layers.internals import layers_within
 
 FEW = ["--hidden-size", 8, "--latent-size", 2, "--num-samples", 2, "--dataset", "rows.npz"]
 
@@ -97,6 +98,25 @@ def test_the_message_names_what_fails_and_the_command_that_makes_good_for_it(
     assert "error: no pictures: samples: it broke Try again with: " in err.getvalue()
     assert "tfp-vae plot run" in err.getvalue()
     assert "without pictures" in out.getvalue()
+
+
+def test_a_precision_that_keras_does_not_know(here):
+    code, _, err = train("--precision", "half")
+    assert (code, "--precision must be one of float32" in err) == (2, True), err
+
+
+@pytest.mark.rows(0, 1)
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_precision_is_that_of_the_networks(here, unserved, precision):
+    given = "--precision", precision, "--epochs", 1, "--run", "run"
+    assert train(*given)[0] == 0
+    assert invoke("train", "--resume", "run", "--epochs", 2)[0] == 0
+    vae = cli.open_vae(here / "run" / "model.keras")
+    (dense, *_) = [
+        layer for layer in layers_within(vae.encoder) if isinstance(layer, keras.layers.Dense)
+    ]
+    assert dense.dtype_policy.name == precision
+    assert np.isfinite(read(here / "run" / "history.json")["loss"]).all()
 
 
 @pytest.mark.slow

@@ -9,12 +9,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import batch, blocks
+from tfp_vae import batch, blocks, replicas
 from tfp_vae.batch import num_examples
+from tfp_vae.layers.internals import without_retracing_warnings
 from tfp_vae.not_finite import StopIfNotFinite, with_first
 
 # Keras's default.
 BATCH_SIZE = 32
+# Callbacks that write files, which several workers would write at once.
+WRITERS = (
+    keras.callbacks.CSVLogger,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.TensorBoard,
+)
 
 
 class BlockModel(keras.Model):
@@ -25,6 +32,9 @@ class BlockModel(keras.Model):
     program, other networks a loop around the fastest kind of step. Blocks are not used under a
     distribution strategy, with `run_eagerly` or `jit_compile=False`, or if a callback runs on each
     batch. The results are the same as with single steps.
+
+    Under a distribution strategy, each step runs on all replicas, of one process or of several
+    workers; of these, only the chief runs callbacks that write files.
     """
 
     # Draws of z for each example; the cost of a step is proportional to it.
@@ -39,6 +49,10 @@ class BlockModel(keras.Model):
     def fit(self, x=None, y=None, *args, **kwargs) -> keras.callbacks.History:
         arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         arguments["y"] = batch.labels(x, y, arguments.get("sample_weight"))
+        if self.is_distributed:
+            guard = StopIfNotFinite(lambda epoch: None)
+            arguments["callbacks"] = with_first(guard, arguments.get("callbacks"), self)
+            return super().fit(**self._for_all_workers(arguments))
         training = self._training(arguments)
         guard = StopIfNotFinite(functools.partial(self._batches_of, arguments))
         arguments["callbacks"] = with_first(guard, arguments.get("callbacks"), self)
@@ -62,10 +76,97 @@ class BlockModel(keras.Model):
             self.steps_per_execution = training.own_steps
 
     def make_train_function(self, force=False):
-        if self._blocks is None:
-            return super().make_train_function(force)
-        self.train_function = self._blocks
-        self.steps_per_execution = self._blocks.own_steps
+        if self._blocks is not None:
+            self.train_function = self._blocks
+            self.steps_per_execution = self._blocks.own_steps
+        elif self.is_distributed:
+            if force or self.train_function is None:
+                self.train_function = self._on_all_replicas(self.train_step)
+        else:
+            super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        if not self.is_distributed:
+            super().make_test_function(force)
+        elif force or self.test_function is None:
+            self.test_function = self._on_all_replicas(self.test_step)
+
+    # Under a distribution strategy
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether the model was made under a distribution strategy."""
+        return self._distribute_strategy is not None
+
+    def _on_all_replicas(self, step: Callable) -> Callable:
+        """Return the function of an iterator that makes `steps_per_execution` steps.
+
+        Its metrics are those of the first replica; Keras's own function would average them over
+        the replicas, which several workers cannot. At the end of an epoch, Keras asks the metrics
+        themselves, which then are those of all replicas.
+        """
+        strategy = self.distribute_strategy
+
+        def one_step(data):
+            logs = strategy.run(step, args=(data,))
+            return {
+                name: strategy.experimental_local_results(value)[0] for name, value in logs.items()
+            }
+
+        if not self.run_eagerly:
+            one_step = without_retracing_warnings(
+                tf.function(one_step, autograph=False, reduce_retracing=True)
+            )
+
+        def steps(iterator: Iterator) -> dict[str, tf.Tensor]:
+            logs = None
+            for _, data in zip(range(self.steps_per_execution), iterator, strict=False):
+                logs = one_step(data)
+            if logs is None:
+                raise StopIteration
+            return logs
+
+        return steps
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Build model and optimizer; Keras would average a batch over the replicas for it, which
+        several workers cannot.
+        """
+        if not (self.is_distributed and self.built):
+            super()._maybe_symbolic_build(iterator, data_batch)
+        elif not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def _for_all_workers(self, arguments: dict) -> dict:
+        """Return the arguments of `fit` for this worker: its data in the order of all workers, and
+        callbacks that write files on the chief alone.
+        """
+        if replicas.num_workers(self.distribute_strategy) == 1:
+            return arguments
+        if not replicas.is_chief(self.distribute_strategy):
+            callbacks = keras.tree.flatten(arguments.get("callbacks"))
+            own = [one for one in callbacks if one and not isinstance(one, WRITERS)]
+            arguments = {**arguments, "callbacks": own}
+        x = arguments["x"]
+        if not batch.are_arrays(x) or not arguments.get("shuffle", True):
+            return arguments
+        if arguments.get("validation_split") or arguments.get("steps_per_epoch"):
+            raise ValueError(
+                "Several workers shuffle arrays alike only if each epoch goes once through all of "
+                "them: give validation_data instead of validation_split, and no steps_per_epoch; "
+                "or pass a tf.data.Dataset, shuffled by a seed that all workers share."
+            )
+        given = keras.utils.pack_x_y_sample_weight(
+            x, arguments["y"], arguments.get("sample_weight")
+        )
+        rows = tf.data.Dataset.from_tensor_slices(keras.tree.map_structure(blocks.as_tensor, given))
+        batches = rows.shuffle(num_examples(x), seed=0).batch(
+            arguments.get("batch_size") or BATCH_SIZE
+        )
+        left = {"x", "y", "sample_weight", "batch_size", "shuffle"}
+        kept = {name: value for name, value in arguments.items() if name not in left}
+        return {**kept, "x": batches, "shuffle": False}
 
     def _batches_of(self, arguments: dict, epoch: int) -> Iterable | None:
         """Return the batches of an epoch again, with the numbers of their examples; None if they
@@ -174,7 +275,7 @@ class BlockModel(keras.Model):
 
     def _goes_by_the_block(self, callbacks, hooks: tuple[str, ...]) -> bool:
         callbacks = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
-        if not self.jit_compile or self.run_eagerly or tf.distribute.has_strategy():
+        if not self.jit_compile or self.run_eagerly or self.is_distributed:
             return False
         if any(blocks.looks_at_batches(one, hooks) for one in callbacks if one is not None):
             return False

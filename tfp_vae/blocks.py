@@ -164,10 +164,10 @@ def rows_of(x, y, sample_weight) -> tuple | None:
     leaves = tf.nest.flatten(x)
     if sum(math.prod(leaf.shape) * tf.as_dtype(leaf.dtype).size for leaf in leaves) > MOST_BYTES:
         return None
-    return tuple(tf.nest.map_structure(_as_tensor, part) for part in given)
+    return tuple(tf.nest.map_structure(as_tensor, part) for part in given)
 
 
-def _as_tensor(values) -> tf.Tensor:
+def as_tensor(values) -> tf.Tensor:
     """Return values as Keras passes them to a model: floats in Keras's default dtype."""
     tensor = tf.convert_to_tensor(values)
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, missing, objectives, priors
+from tfp_vae import batch, missing, objectives, priors, replicas
 from tfp_vae.batch import num_examples
 from tfp_vae.block_model import BATCH_SIZE, BlockModel
 from tfp_vae.checks import as_seed, expect_kind
@@ -19,6 +19,7 @@ from tfp_vae.layers.internals import layers_within
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.layers.values import check_values
 from tfp_vae.layers.vector_quantized import commitment_loss
+from tfp_vae.objectives.gradients import with_gradient_of
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.tables import is_frame
 
@@ -211,9 +212,7 @@ class VAE(LatentVariableModel, BlockModel):
         return self.jit_compile if self.compiled else self._supports_xla()
 
     def _supports_xla(self) -> bool:
-        return not tf.distribute.has_strategy() and all(
-            layer.supports_jit for layer in layers_within(self)
-        )
+        return not self.is_distributed and all(layer.supports_jit for layer in layers_within(self))
 
     def compile_from_config(self, config: dict):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -235,6 +234,10 @@ class VAE(LatentVariableModel, BlockModel):
         `on_train_batch_begin` or `on_train_batch_end`, or one of Keras's own with `save_freq`,
         `update_freq` or `profile_batch`.
 
+        Under a distribution strategy, the batch size is that of all replicas together, and results
+        are those of one device with the whole batch, but for the draws. Of several workers, only
+        the chief runs Keras's callbacks that write files.
+
         Args:
             x: `[num_examples, *event_shape]`, or any input that `keras.Model.fit` takes; of a
                 conditional model, or an x of several parts, dicts of such arrays by name, or a
@@ -249,7 +252,7 @@ class VAE(LatentVariableModel, BlockModel):
 
         Raises:
             ValueError: if the data are empty, not finite, of another shape, or impossible under the
-                likelihood.
+                likelihood; or several workers cannot shuffle them alike.
             tfp_vae.not_finite.TrainingDiverged: a ValueError, if the loss of an epoch is not
                 finite; it names the step, the layer and the example where that began.
         """
@@ -372,10 +375,7 @@ class VAE(LatentVariableModel, BlockModel):
         if training:
             step = tf.cast(self.optimizer.iterations, tf.int32) if self.compiled else tf.constant(0)
             seed = tf.random.fold_in(seed_of(Stream.TRAINING, self.seed), step)
-        replicas = tf.distribute.get_replica_context()
-        if replicas is not None and replicas.num_replicas_in_sync > 1:
-            seed = tf.random.fold_in(seed, replicas.replica_id_in_sync_group)
-        return self.terms(x, seed, step)
+        return self.terms(x, replicas.fold_in(seed), step)
 
     def terms(self, x, seed: tf.Tensor, step: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Return the objective's terms for each example, `[batch]`, with draws from a stateless
@@ -392,14 +392,24 @@ class VAE(LatentVariableModel, BlockModel):
         return {name: tf.where(known, term, np.nan) for name, term in terms.items()}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Average the loss over the batch (weighted), and add regularizers and `add_loss` terms."""
+        """Average the loss over the batch (weighted), and add regularizers and `add_loss` terms.
+
+        Under a distribution strategy, the value is the whole batch's, and the gradient that of the
+        replica's own examples; both are divided by the number of replicas, whose sum Keras takes.
+        """
         for metric in self.term_metrics:
             metric.update_state(y_pred[metric.name], sample_weight)
         loss = y_pred["loss"]
         weight = tf.ones_like(loss) if sample_weight is None else tf.cast(sample_weight, loss.dtype)
-        mean = tf.math.divide_no_nan(tf.reduce_sum(weight * loss), tf.reduce_sum(weight))
-        total = mean + sum(tf.cast(tf.reduce_sum(extra), loss.dtype) for extra in self.losses)
-        return total / tf.distribute.get_strategy().num_replicas_in_sync
+        weighted, weights = tf.reduce_sum(weight * loss), tf.reduce_sum(weight)
+        extra = sum(tf.cast(tf.reduce_sum(extra), loss.dtype) for extra in self.losses)
+        number = tf.distribute.get_strategy().num_replicas_in_sync
+        if number == 1:
+            return tf.math.divide_no_nan(weighted, weights) + extra
+        extra = tf.cast(extra, loss.dtype) / number
+        sums = replicas.total(tf.stack([weighted, weights, extra]))  # at once: each call takes time
+        own = tf.math.divide_no_nan(weighted, sums[1]) + extra
+        return with_gradient_of(own, (tf.math.divide_no_nan(sums[0], sums[1]) + sums[2]) / number)
 
     def predict(self, x, batch_size=None, *args, **kwargs):
         """Return reconstructions as `keras.Model.predict` does.

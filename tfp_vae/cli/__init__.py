@@ -41,6 +41,7 @@ from tfp_vae.evaluation.errors import flat
 from tfp_vae.quantity import Quantity
 from tfp_vae.surface import Surface
 from tfp_vae.vae import VAE
+from tfp_vae.workers import Workers
 
 # Number of examples to impute at once; each needs `num_samples` draws.
 IMPUTATION_BATCH_SIZE = 50
@@ -358,6 +359,7 @@ def list_members(kind: str | None) -> None:
 __all__ = [
     "Options",
     "Run",
+    "Workers",
     "build",
     "evaluate",
     "explore",

@@ -40,6 +40,8 @@ OF_SEQUENCES: dict[str, tuple[Callable, Callable]] = {
 }
 # The width of the networks, if none is chosen.
 WIDTHS = {"mlp": 500, "conv": 500, "causal-conv": 128, "gru": 256, "transformer": 128}
+# Keras's policies that --precision names.
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 # Number of features of an example that the flow of its posterior is conditional on.
 CONTEXT_SIZE = 64
 
@@ -48,6 +50,7 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
     """Make the VAE that the options describe, compiled, with weights drawn by the seed."""
     check_numbers(options)
     options = with_network(splits, options)
+    keras.config.set_dtype_policy(one_of(PRECISIONS, options.precision, "--precision"))
     keras.utils.set_random_seed(options.seed)
     encoder, decoder, prior = _networks(splits, options)
     steps = splits.steps_per_epoch(options.batch_size)

@@ -16,6 +16,8 @@ LIMITS = {
 ASKED_FOR = re.compile(r"allocate ([\d.]+ [KMGT]iB)|(shape ?\[[\d,]+\])|allocat\w+ (\d+ bytes)")
 # Names of nodes and operations in TensorFlow's messages; they do not help the user.
 NODES = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w*\]( name:\s*\S*)?|\s*\[\[.*?\]\]")
+# What TensorFlow says when another worker does not answer.
+OF_WORKERS = ("Collective ops is aborted", "coordination service", "Connection reset by peer")
 
 
 def in_words(error: Exception) -> str:
@@ -39,6 +41,11 @@ def in_words(error: Exception) -> str:
         return (
             f"There is not enough memory{asked}. Try fewer examples or draws at once (--batch-size, "
             "--num-examples, --num-samples) or smaller networks (--hidden-size, --latent-size)."
+        )
+    if isinstance(error, tf.errors.OpError) and any(sign in text for sign in OF_WORKERS):
+        return (
+            "Another worker has stopped. Start all workers again with the same command: they go on "
+            "after the last epoch that was saved."
         )
     if isinstance(error, OSError) and error.errno in LIMITS:
         return LIMITS[error.errno]

@@ -70,11 +70,15 @@ class Run:
 
     folder: Path
     options: Options
+    # Of several workers, only the chief writes.
+    writes: bool = True
 
     @classmethod
-    def create(cls, folder: Path | None, options: Options) -> "Run":
+    def create(cls, folder: Path | None, options: Options, *, writes: bool = True) -> "Run":
         """Make a new folder; None takes the next number under `runs/`."""
-        run = cls(folder or _next_folder(options.name), options)
+        run = cls(folder or _next_folder(options.name), options, writes)
+        if not writes:
+            return run
         run.folder.mkdir(parents=True)
         try:
             run.write("config", dataclasses.asdict(options))
@@ -84,7 +88,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> "Run":
+    def open(cls, folder: Path, *, writes: bool = True) -> "Run":
         """Read a run's options.
 
         Raises:
@@ -94,7 +98,7 @@ class Run:
         path = folder / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder} is not a run folder: there is no {path}.")
-        return cls(folder, read_options(path))
+        return cls(folder, read_options(path), writes)
 
     @classmethod
     def newest(cls) -> "Run":
@@ -116,6 +120,9 @@ class Run:
         Raises:
             ValueError: if another process trains it.
         """
+        if not self.writes:
+            yield
+            return
         lock = lock_folder(self.folder)
         holder = self.folder / "lock"
         if lock is None:
@@ -136,9 +143,10 @@ class Run:
 
     def goes_on(self, options: Options) -> "Run":
         """Return the run with other options, unfinished."""
+        run = dataclasses.replace(self, options=options)
         for name in ("metrics", "evaluation"):  # metrics of a model that will change
-            (self.folder / f"{name}.json").unlink(missing_ok=True)
-        run = Run(self.folder, options)
+            if self.writes:
+                (self.folder / f"{name}.json").unlink(missing_ok=True)
         run.write("config", dataclasses.asdict(options))
         return run
 
@@ -189,13 +197,15 @@ class Run:
 
     def go_on_from_last(self) -> None:
         """Undo `end_with_best`, even if it was interrupted."""
-        if self.last.is_file():
+        if self.writes and self.last.is_file():
             if self.model.is_file():
                 os.replace(self.model, self.best)
             os.replace(self.last, self.model)
 
     def keep(self, vae: VAE, path: Path) -> None:
         """Write a model in one step."""
+        if not self.writes:
+            return
         with written_whole(path) as aside:
             vae.save(aside)
 
@@ -205,6 +215,8 @@ class Run:
         A number that is not finite, which json lacks, becomes null.
         """
         path = self.folder / f"{name}.json"
+        if not self.writes:
+            return path
         with written_whole(path) as aside:
             aside.write_text(
                 json.dumps({key: _for_json(value) for key, value in content.items()}, indent=2)

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import rich.progress
 import rich.table
+import tensorflow as tf
 from rich.markup import escape
 
 from tfp_vae import datasets, tables
@@ -33,17 +34,33 @@ from tfp_vae.cli.report import (
     table,
 )
 from tfp_vae.cli.runs import CtrlC, Options, Patience, Recorder, Run, open_vae, read_options
+from tfp_vae.cli.team import Team
 from tfp_vae.file_sizes import memory, size_in_words, variables_of_at_most
 from tfp_vae.not_finite import TrainingDiverged
 from tfp_vae.vae import VAE
+from tfp_vae.workers import Workers
 
 # Number of examples held in memory at once when a run is evaluated.
 EVALUATION_BATCH_SIZE = 500
 
 
-def train(folder: Path | None, options: dict) -> None:
-    """Train in a new run folder."""
-    if folder and folder.exists():
+# Options that `train` may have replaced by what suits the data.
+FITTED_TO_DATA = ("network", "hidden_size", "batch_size")
+
+
+def train(folder: Path | None, options: dict, workers: Workers | None = None) -> None:
+    """Train in a new run folder, alone or together with other workers.
+
+    Workers that are started again with the same command go on with their run.
+    """
+    if workers is not None and folder is None:
+        raise ValueError("Several workers train one run: name its folder by --run.")
+    team = Team.of(workers)
+    if workers is not None and team.agree(
+        folder is not None and (folder / "config.json").is_file()
+    ):
+        return _go_on(team, Path(str(folder)), options)
+    if team.is_chief and folder and folder.exists():
         raise FileExistsError(
             f"The run folder {folder} exists already. Choose another --run, or go on with --resume "
             f"{folder}."
@@ -64,12 +81,18 @@ def train(folder: Path | None, options: dict) -> None:
         )
     if chosen.batch_size == Options.batch_size > num_examples(splits.train):
         chosen = dataclasses.replace(chosen, batch_size=num_examples(splits.train))
-    with variables_of_at_most(memory(), _too_large):
+    if chosen.batch_size < team.size:
+        raise ValueError(
+            f"--batch-size {chosen.batch_size} is split over {team.size} workers: give at least "
+            "one example to each."
+        )
+    with team.scope(), variables_of_at_most(memory(), _too_large):
         vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
         vae.check_data(part)
-    expect_writable(Path(chosen.saved_models))
-    run = Run.create(folder, chosen)
+    if team.is_chief:
+        expect_writable(Path(chosen.saved_models))
+    run = Run.create(folder, chosen, writes=team.is_chief)
     _say_what_data_are(splits, chosen.batch_size)
     with contextlib.ExitStack() as held:
         try:
@@ -77,9 +100,25 @@ def train(folder: Path | None, options: dict) -> None:
             run.save(vae, {})
         # For example, the disk is full. Remove the run: it has no model, and blocks its name.
         except Exception:
-            shutil.rmtree(run.folder, ignore_errors=True)
+            if run.writes:
+                shutil.rmtree(run.folder, ignore_errors=True)
             raise
-        _fit(run, splits, vae)
+        _fit(run, splits, vae, team)
+
+
+def _go_on(team: Team, folder: Path, options: dict) -> None:
+    """Go on with the run of workers that have been started again."""
+    saved = read_options(folder / "config.json")
+    kept = {name: value for name, value in options.items() if name not in FITTED_TO_DATA}
+    if other := sorted(name for name, value in kept.items() if getattr(saved, name) != value):
+        raise ValueError(
+            f"The run {folder} exists already, with other options: {', '.join(other)}. Give those "
+            "that it began with to go on with it, or choose another --run."
+        )
+    if team.agree((folder / "metrics.json").is_file()):
+        console.print(f"The run {folder} is finished.")
+    else:
+        _resume(team, folder, {})
 
 
 def _too_large(made: str) -> str:
@@ -122,14 +161,19 @@ def read_config(path: Path) -> dict:
     return {name: value for name, value in options.items() if name not in ("name", "data")}
 
 
-def resume(folder: Path, **given: Any) -> None:
+def resume(folder: Path, workers: Workers | None = None, **given: Any) -> None:
     """Go on with a run after its last whole epoch, as if it had never been interrupted.
 
     With other `epochs` or `patience`, training goes on up to these, even in a finished run: the
     learning rate then follows the cosine that ends there.
     """
-    with Run.open(folder).hold():
-        run = Run.open(folder)  # as the process that held it before has left it
+    _resume(Team.of(workers), folder, given)
+
+
+def _resume(team: Team, folder: Path, given: dict) -> None:
+    with Run.open(folder, writes=team.is_chief).hold():
+        # As the process that held it before has left it.
+        run = Run.open(folder, writes=team.is_chief)
         options = dataclasses.replace(run.options, **given)
         if given:
             _check_that_it_can_go_on(run, options)
@@ -140,8 +184,10 @@ def resume(folder: Path, **given: Any) -> None:
                 f"with {program('tfp-vae')} evaluate, and draw or export what is missing with plot "
                 "and export."
             )
-        vae = open_vae(run.last if run.last.is_file() else run.model)
+        with team.scope():
+            vae = open_vae(run.last if run.last.is_file() else run.model)
         splits = load_data(vae, run, folder, None)
+        team.agree(0)  # all workers have read what the chief now changes
         if given:
             run = run.goes_on(options)
         run.go_on_from_last()
@@ -156,7 +202,7 @@ def resume(folder: Path, **given: Any) -> None:
                 "rate follows the cosine over all of these: "
                 f"{float(vae.optimizer.learning_rate):.2g} now, 0 at the end."
             )
-        _fit(run, splits, vae)
+        _fit(run, splits, vae, team)
 
 
 def _check_that_it_can_go_on(run: Run, options: Options) -> None:
@@ -188,20 +234,21 @@ def _epochs(run: Run) -> int:
     return len(run.history().get("elbo", []))
 
 
-def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
-    """Train from the epoch that the optimizer has reached, then evaluate, draw pictures, and
-    export.
+def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
+    """Train from the epoch that the optimizer has reached; then the chief evaluates, draws pictures,
+    and exports.
     """
     options = run.options
     steps = splits.steps_per_epoch(options.batch_size)
     epochs = options.epochs
-    first_epoch = int(vae.optimizer.iterations) // steps
+    iterations = tf.convert_to_tensor(vae.optimizer.iterations)
+    first_epoch = int(iterations) // steps
     recorder = Recorder(run, first_epoch)
     progress = EpochProgress(first_epoch, epochs)
     ctrl_c = CtrlC()
     patience = Patience(recorder, options.patience or epochs)
     callbacks = [recorder, progress, ctrl_c, *([patience] if options.patience else [])]
-    if options.tensorboard:
+    if options.tensorboard and team.is_chief:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard"))
     if not console.is_terminal:
         callbacks.append(EpochLines(epochs))
@@ -233,8 +280,12 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE) -> None:
                 f"{quote(run.folder)}"
             )
             raise SystemExit(130) from None
+    if not team.is_chief:
+        return
     if options.patience and run.best.is_file():
         vae = _best_of(run, patience)
+    elif team.size > 1:
+        vae = open_vae(run.model)  # a model of this process alone
     _finish(run, splits, vae, recorder.history)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae import replicas
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import independent_of
 from tfp_vae.layers.normal import MIN_SCALE, UNIT_SCALE
@@ -161,8 +162,8 @@ class IndependentNormalOptimalScale(DistributionLayer):
     """Independent normal distributions that share one scale, always the optimal one: the
     sigma-VAE's likelihood.
 
-    In training, `log_prob` uses the root mean squared error of its batch (all draws and examples)
-    as the scale. This scale has the largest likelihood, so the value is -D/2 (1 + log(2 pi MSE)) on
+    In training, `log_prob` uses the root mean squared error of its batch (all draws and examples,
+    of all replicas) as the scale. This scale has the largest likelihood, so the value is -D/2 (1 + log(2 pi MSE)) on
     average. The likelihood does not change with the scale there, so no gradient passes through it.
     Outside of training, the scale comes from a stored weight, the running mean of those squared
     errors, so that no example depends on its batch.
@@ -277,7 +278,7 @@ class FittedToTheBatch(tfd.Independent):
 
     def _log_prob(self, x, **kwargs):
         loc = self.distribution.loc
-        mean_squared_error = tf.stop_gradient(tf.reduce_mean(tf.math.squared_difference(x, loc)))
+        mean_squared_error = tf.stop_gradient(replicas.mean(tf.math.squared_difference(x, loc)))
         mean_squared_error = tf.maximum(mean_squared_error, MIN_SCALE**2)
         if _UPDATES.get():
             self._observe(mean_squared_error)

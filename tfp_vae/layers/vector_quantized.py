@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae import replicas
 from tfp_vae.checks import as_count
 from tfp_vae.layers.code_vectors import CodeVectors, OverVectors
 from tfp_vae.layers.distribution_layer import DistributionLayer
@@ -146,8 +147,8 @@ class VectorQuantized(DistributionLayer):
         )
 
     def _restart(self, features: tf.Tensor) -> None:
-        """Restart dead codes at features of the batch, at different ones if there are enough."""
-        features = tf.stop_gradient(features)
+        """Restart dead codes at features of the whole batch, at different ones if there are enough."""
+        features = replicas.gather(tf.stop_gradient(features))
         counts = tf.convert_to_tensor(self.counts)
         number = tf.shape(features)[0]
         seed = seed_of(Stream.RESTARTED_CODES, self.seed)
@@ -169,7 +170,8 @@ class VectorQuantized(DistributionLayer):
             (self.counts, tf.reduce_sum(chosen, 0)),
             (self.sums, tf.matmul(chosen, features, True)),
         ):
-            mean.assign(self.momentum * tf.convert_to_tensor(mean) + (1.0 - self.momentum) * batch)
+            step = (1.0 - self.momentum) * replicas.total(batch)
+            mean.assign(self.momentum * tf.convert_to_tensor(mean) + step)
         self.num_updates.assign(self.num_updates + 1)
 
     @classmethod

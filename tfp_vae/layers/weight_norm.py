@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfp_vae import replicas
 from tfp_vae.layers.internals import in_stateless_scope, without_autocast
 
 __all__ = ["WeightNorm"]
@@ -82,7 +83,8 @@ class WeightNorm(keras.layers.Wrapper):
 
     def call(self, inputs):
         with without_autocast():
-            if not in_stateless_scope():  # where nothing can be assigned
+            # Where nothing can be assigned, or each replica would assign what its own rows say.
+            if not in_stateless_scope() and replicas.several() is None:
                 initialized = tf.convert_to_tensor(self.initialized)
                 tf.cond(initialized, tf.no_op, lambda: self._initialize(inputs))
             direction = self.v / self._length()

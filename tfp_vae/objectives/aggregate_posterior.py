@@ -3,7 +3,8 @@
 The batch stands for the data.
 
 Each term of an example depends on its batch, so the loss is a property of the batch. Larger batches
-tell more.
+tell more. Under a distribution strategy it is the whole batch, which the replicas gather; only the
+discriminator of `FactorVAE` shuffles the rows of its replica among themselves.
 """
 
 import keras
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import networks, sampling
+from tfp_vae import networks, replicas, sampling
 from tfp_vae.checks import as_count, one_of
 from tfp_vae.layers.parts import innermost, is_joint
 from tfp_vae.layers.tensor_like import is_a
@@ -113,21 +114,22 @@ class BetaTCVAE(Objective):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Estimate log q(z) and the sum of log q(z_j) at each z of the batch, both `[batch]`."""
         # Row i, column j: the density of draw i under the posterior of example j.
-        log_each = factors(posterior).log_prob(z[:, tf.newaxis])
-        log_weights = self._log_weights(tf.shape(z)[0], z.dtype)
+        log_each = _of_all_replicas(factors(posterior)).log_prob(z[:, tf.newaxis])
+        log_weights = self._log_weights(tf.shape(z)[0], tf.shape(log_each)[1], z.dtype)
         log_marginal = tf.reduce_logsumexp(log_weights + tf.reduce_sum(log_each, -1), 1)
         log_product = tf.reduce_sum(
             tf.reduce_logsumexp(log_weights[..., tf.newaxis] + log_each, 1), -1
         )
         return log_marginal, log_product
 
-    def _log_weights(self, batch_size: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """Return the log weight of each example of the batch in the estimate of q(z), `[batch,
-        batch]`.
+    def _log_weights(self, num_draws: tf.Tensor, batch_size: tf.Tensor, dtype: tf.DType):
+        """Return the log weight of each example of the batch in the estimate of q(z) at each draw,
+        `[num_draws, batch]`.
         """
         batch = tf.cast(batch_size, dtype)
         size = tf.cast(self.dataset_size, dtype)
-        own = tf.eye(batch_size, dtype=tf.bool)
+        places = replicas.first_row(num_draws) + tf.range(num_draws)
+        own = places[:, tf.newaxis] == tf.range(batch_size)
         if self.estimator == "weighted":
             return tf.where(own, -tf.math.log(batch * size), -tf.math.log(batch * size))
         others = tf.math.log(tf.math.divide_no_nan(size - 1.0, size * (batch - 1.0)))
@@ -318,9 +320,10 @@ class DIPVAE(Objective):
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         terms = elbo_terms(one_pass, one_pass.sample([]))
         posterior = one_pass.posterior
-        covariance = tfp.stats.covariance(posterior.mean(), sample_axis=0, event_axis=-1)
+        means = replicas.gather(posterior.mean())
+        covariance = tfp.stats.covariance(means, sample_axis=0, event_axis=-1)
         if self.kind == 2:
-            covariance += tf.reduce_mean(_covariance(posterior), 0)
+            covariance += replicas.mean(_covariance(posterior), 0)
         variances = tf.linalg.diag_part(covariance)
         off_diagonal = tf.reduce_sum(covariance**2) - tf.reduce_sum(variances**2)
         penalty = one_pass.value_of(self.off_diagonal) * off_diagonal
@@ -357,6 +360,19 @@ def max_mean_discrepancy(z: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     return within(z) + within(other) - 2.0 * between
 
 
+def _of_all_replicas(distribution: tfd.Distribution) -> tfd.Distribution:
+    """Return factors with a batch of `[batch, latent]` as those of the examples of all replicas."""
+    shape = distribution.batch_shape_tensor()
+    own = {name: distribution.parameters[name] for name in distribution.parameter_properties()}
+    return distribution.copy(
+        **{
+            name: replicas.gather(tf.broadcast_to(value, shape))
+            for name, value in own.items()
+            if value is not None
+        }
+    )
+
+
 def _expect_path(prior: tfd.Distribution, objective: str) -> None:
     """Refuse a prior whose draws have no gradient.
 
@@ -375,9 +391,8 @@ def _discrepancy_to_prior(one_pass: OnePass, z: tf.Tensor) -> tf.Tensor:
     prior = one_pass.prior
     is_conditional = tf.nest.flatten(prior.batch_shape)[0].rank == 1
     number = [] if is_conditional else tf.shape(vectors)[:1]
-    return max_mean_discrepancy(
-        vectors, as_vectors(sampling.sample(prior, number, tf.random.fold_in(one_pass.seed, 1)))
-    )
+    other = as_vectors(sampling.sample(prior, number, tf.random.fold_in(one_pass.seed, 1)))
+    return max_mean_discrepancy(replicas.gather(vectors), replicas.gather(other))
 
 
 def _shuffle_dims(z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae import replicas
 from tfp_vae.checks import as_count, one_of
 from tfp_vae.objectives.gradients import expect_exact_path, surrogate, with_gradient_of
 from tfp_vae.objectives.one_pass import (
@@ -37,9 +38,9 @@ class ELBO(Objective):
 
     Args:
         beta: weight of the KL divergence in the loss: a number of at least 0, or a Keras schedule.
-        free_bits: nats of KL divergence in each latent dimension, averaged over the batch, that
-            cost nothing: a number of at least 0, or a Keras schedule. It needs a posterior and a
-            prior that factorize.
+        free_bits: nats of KL divergence in each latent dimension, averaged over the whole batch (of
+            all replicas), that cost nothing: a number of at least 0, or a Keras schedule. It needs
+            a posterior and a prior that factorize.
         kl: "analytic" (where TFP has a closed form), or "sampled".
         num_samples: draws of z for each example.
         estimator: "standard", or "stl" (sticking the landing), which leaves the posterior's score
@@ -119,15 +120,16 @@ class ELBO(Objective):
         if kl is None:
             kl = tf.reduce_mean(posterior.log_prob(z) - prior.log_prob(z), 0)
         free_bits = one_pass.value_of(self.free_bits)
-        return tf.reduce_sum(tf.where(tf.reduce_mean(kl, 0) > free_bits, kl, free_bits), -1)
+        return tf.reduce_sum(tf.where(replicas.mean(kl, 0) > free_bits, kl, free_bits), -1)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class ControlledCapacity(Objective):
     """The negative ELBO with the KL divergence pulled towards a given capacity instead of zero.
 
-    loss = gamma * |mean KL - capacity| - log p(x|z), with the mean over the batch. If a schedule
-    raises the capacity, the code takes up one factor of variation after another.
+    loss = gamma * |mean KL - capacity| - log p(x|z), with the mean over the whole batch (of all
+    replicas). If a schedule raises the capacity, the code takes up one factor of variation after
+    another.
 
     Reference: Burgess et al., 2018, Understanding disentangling in beta-VAE, arXiv:1804.03599.
 
@@ -152,5 +154,5 @@ class ControlledCapacity(Objective):
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         terms = elbo_terms(one_pass, one_pass.sample([]))
-        distance = tf.abs(tf.reduce_mean(terms["kl"]) - one_pass.value_of(self.capacity))
+        distance = tf.abs(replicas.mean(terms["kl"]) - one_pass.value_of(self.capacity))
         return {**terms, "loss": one_pass.value_of(self.gamma) * distance - terms["log_likelihood"]}
