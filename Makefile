@@ -39,9 +39,10 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The page of members, from their docstrings.
-docs: .venv/.package
+# The page of members, from their docstrings; then the site, in site/. A broken link is an error.
+docs: .venv/.docs
 	$(BIN)/python -c "from tfp_vae.cli.catalogue import page; print(page(), end='')" > docs/members.md
+	$(BIN)/python -m mkdocs build --strict
 
 benchmark: .venv/.benchmark
 	for network in mlp iwae conv2d conv1d gru; do \
@@ -54,9 +55,9 @@ benchmark: .venv/.benchmark
 	$(BIN)/python -m pip install --quiet --editable '.[cli]'
 	touch $@
 
-.venv/.test .venv/.dev .venv/.benchmark: .venv/.%: .venv/.package
+.venv/.test .venv/.dev .venv/.docs .venv/.benchmark: .venv/.%: .venv/.package
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build dist site *.egg-info
