@@ -101,3 +101,15 @@ def test_how_its_pages_are_made():
     )
     formula = '<p><span class="arithmatex">\\(a &lt; b\\)</span></p>'
     assert re.fullmatch(r"<p><math.*&#x0003C;.*</math></p>", module.on_page_content(formula))
+
+
+@pytest.mark.slow
+def test_the_figures_are_drawn(tmp_path):
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "concepts_figures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(tmp_path, epochs=1)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "concepts_codes.png",
+        "concepts_bound.png",
+    }
