@@ -5,7 +5,7 @@ BIN := .venv/bin
 # few but long tests would come last.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 .DELETE_ON_ERROR:
-.PHONY: train test test-slow test-all test-environment check format docs benchmark clean
+.PHONY: train test test-slow test-all test-environment check lint format docs package benchmark clean
 
 train: .venv/.package
 	$(BIN)/tfp-vae train
@@ -29,11 +29,12 @@ test-all: .venv/.test
 
 test-environment: .venv/.test
 
-check: .venv/.dev
+check: lint test
+
+lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST)
 
 format: .venv/.dev
 	$(BIN)/ruff format .
@@ -43,6 +44,12 @@ format: .venv/.dev
 docs: .venv/.docs
 	$(BIN)/python -c "from tfp_vae.cli.catalogue import page; print(page(), end='')" > docs/members.md
 	$(BIN)/python -m mkdocs build --strict
+
+# What a release uploads, in dist/; tests/test_package.py installs it.
+package: .venv/.test
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 benchmark: .venv/.benchmark
 	for network in mlp iwae conv2d conv1d gru; do \
