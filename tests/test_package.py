@@ -78,11 +78,15 @@ def test_the_wheel_runs_the_quick_start_elsewhere(dist, tmp_path):
     elsewhere.mkdir()
     kwargs = {"cwd": elsewhere, "env": {"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3"}}
     code = "".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-    code = code.replace("epochs=10", "epochs=1, verbose=0") + "\nprint(tfp_vae.__file__)"
+    for usual, short in (
+        ("epochs=10", "epochs=1, verbose=0"),
+        ("num_samples=1000", "num_samples=2"),
+    ):
+        code = code.replace(usual, short)
+    code += "\nprint(tfp_vae.__file__)"
     assert run(python, "-c", code, **kwargs).strip().endswith(str(packages / "tfp_vae/__init__.py"))
     assert (elsewhere / "saved_models" / "my_digits" / "1" / "saved_model.pb").is_file()
     assert run(home / "bin" / "tfp-vae", "--version", **kwargs).strip() == tfp_vae.__version__
-    assert "VampPrior" in run(home / "bin" / "tfp-vae", "list", "priors", **kwargs)
 
 
 def test_one_version_everywhere():
