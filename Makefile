@@ -40,7 +40,8 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The page of members, from their docstrings; then the site, in site/. A broken link is an error.
+# The page of members, from their docstrings; then the site, in site/. A broken link is an error. Its pages open from the
+# folder; search needs a server, such as `python -m http.server --directory site`.
 docs: .venv/.docs
 	$(BIN)/python -c "from tfp_vae.cli.catalogue import page; print(page(), end='')" > docs/members.md
 	$(BIN)/python -m mkdocs build --strict

@@ -35,6 +35,7 @@ MODULES = (
     "text",
 )
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+MEMBER = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 DOCTEST = re.compile(r"^(?:Example:\n)?((?:>>> .*(?:\n(?!\n).*)*\n*)+)", re.MULTILINE)
 REFERENCE = re.compile(r"^Reference: (.*(?:\n +.*)*)", re.MULTILINE)
@@ -68,6 +69,8 @@ def on_page_markdown(markdown, page, **_):
     uri = page.file.src_uri
     if posixpath.dirname(uri):
         return markdown
+    if uri == "members.md":
+        return MEMBER.sub(lambda row: f"| {_entry_of(row[1])} |", markdown)
     folder = "" if uri in ROOT_PAGES else "docs"
     return LINK.sub(lambda link: f"]({_page_of(folder, link[1])}{link[2] or ''})", markdown)
 
@@ -92,6 +95,21 @@ def _page_of(folder: str, target: str) -> str:
     if path.startswith("examples"):
         return path.removesuffix(".py") + ".md" if path.endswith(".py") else f"{path}/index.md"
     return path.removeprefix("docs/")
+
+
+def _entry_of(member: str) -> str:
+    """Return a link to the entry of a class or function in the reference; its name if there is none.
+
+    >>> _entry_of("VampPrior"), _entry_of("conv")
+    ('[`VampPrior`](api/priors.md#tfp_vae.priors.VampPrior)', '`conv`')
+    """
+    definition = re.compile(rf"^(class|def) {member}\b", re.MULTILINE)
+    for room in ("priors", "objectives", "layers", "hierarchy", "networks", "sequences"):
+        place = ROOT / "tfp_vae" / room
+        files = place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+        if any(definition.search(file.read_text()) for file in files):
+            return f"[`{member}`](api/{room}.md#tfp_vae.{room}.{member})"
+    return f"`{member}`"
 
 
 def _examples() -> dict[str, str]:
