@@ -1,5 +1,6 @@
 """`tfp-vae doctor` names what is missing, and the line that mends it."""
 
+import doctest
 import importlib.metadata
 import io
 import subprocess
@@ -70,6 +71,10 @@ def test_it_survives_an_import_that_fails(code, backend, words, monkeypatch):
     assert not tfp_vae_doctor._can_import(Console(file=out, soft_wrap=True))
     assert "cannot be imported" in out.getvalue()
     assert words in out.getvalue()
+
+
+def test_its_examples():
+    assert doctest.testmod(tfp_vae_doctor) == (0, 1)
 
 
 @pytest.mark.slow
