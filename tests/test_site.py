@@ -1,7 +1,6 @@
 """The documentation site: it is built without a warning, asks for nothing from other hosts, and fits a phone."""
 
 import doctest
-import html
 import importlib.util
 import json
 import re
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import look
 from tests.test_readme import ROOT
-from tests.test_report import LOOK, find_browser
+from tests.test_report import LOOK
 
 pytest.importorskip("latex2mathml", reason="needs pip install 'tfp_vae[docs]'")
 # Pages that differ in what is on them: a picture, code, wide tables, formulas, docstrings, a program.
@@ -66,25 +66,12 @@ def test_it_has_a_page_of_each_file_and_an_entry_of_each_public_name(site):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [500, 1300])
 def test_a_browser_shows_it(site, width, tmp_path):
-    if (program := find_browser()) is None:
-        pytest.skip("no browser")
     for name in PAGES:
         page = site / f"{name}.html"
         copy = page.with_name("looked_at.html")
         copy.write_text(page.read_text().replace("</body>", LOOK + "</body>"))
-        line = [
-            program,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--window-size={width},900",
-        ]
-        line += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=2000", "--dump-dom"]
-        shown = subprocess.run(
-            [*line, copy.as_uri()], capture_output=True, text=True, timeout=120, check=True
-        ).stdout
+        seen = look(copy.as_uri(), tmp_path, width=width)
         copy.unlink()
-        seen = json.loads(html.unescape(re.search("<title>(.*?)</title>", shown)[1]))
         assert seen["wide"] <= 0, f"{name} is wider than the window"
         assert seen["broken"] == 0
 
