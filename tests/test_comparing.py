@@ -96,6 +96,15 @@ def test_what_does_not_compare_says_so(here):
     assert not any(line.endswith("*") for line in lines)
 
 
+def test_an_autoencoder_has_no_elbo(here):
+    other = Run.create(None, Options(name="digits", epochs=2, posterior="Deterministic"))
+    other.write("metrics", {**METRICS, "nll": float("nan"), "negative_elbo": 50.0})
+    lines = lines_of("compare", "runs/digits-1", other.folder)
+    assert "-ELBO (nats) 110.25 ± 0.90" in lines
+    assert "ELBO, KL and NLL are not defined" in lines[-1]
+    assert not any(line.endswith("*") for line in lines)
+
+
 def test_bad_input_is_one_line(here):
     for arguments, word in (
         (["compare", "runs/digits-1"], "two run folders or more"),

@@ -58,7 +58,7 @@ def _row(run: Run) -> list[str]:
         for name, value in options.items()
         if name in DEFAULTS and value != DEFAULTS[name] and name not in ("dataset", "epochs")
     ]
-    values = (_value(run.numbers(), name) for name in ("negative_elbo", "nll"))
+    values = (_value(_numbers(run), name) for name in ("negative_elbo", "nll"))
     numbers = ["" if value is None else f"{value:.2f}" for value in values]
     return [run.options.name, epochs, *numbers, " ".join(given)]
 
@@ -87,7 +87,7 @@ def compare(folders: Sequence[Path]) -> None:
         if name != "epochs" and any(value != values[0] for value in values):
             _add(table, f"--{name.replace('_', '-')}", values)
     table.add_section()
-    numbers = [run.numbers() for run in runs]
+    numbers = [_numbers(run) for run in runs]
     sentences = _remarks(runs, numbers)
     for name, known_number in {**NUMBERS, **_others(numbers)}.items():
         cells = [_written(one, name) for one in numbers]
@@ -117,6 +117,15 @@ def _add(table: rich.table.Table, title: str, values: Sequence[Any]) -> None:
 def _options(run: Run) -> dict[str, Any]:
     options = dataclasses.asdict(run.options)
     return {name: value for name, value in options.items() if name not in ASIDE}
+
+
+def _numbers(run: Run) -> dict:
+    """Return the numbers of a run; without ELBO and KL if its codes are points, as its missing NLL
+    tells: they would look better than those of any VAE.
+    """
+    numbers = run.numbers()
+    undefined = ("negative_elbo", "kl") if numbers and numbers.get("nll") is None else ()
+    return {name: value for name, value in numbers.items() if name not in undefined}
 
 
 def _others(numbers: list[dict]) -> dict[str, Number]:
@@ -168,6 +177,11 @@ def _remarks(runs: list[Run], numbers: list[dict]) -> list[str]:
             )
     remarks += [
         f"{run.folder} is unfinished and has no numbers." for run in runs if not run.metrics()
+    ]
+    remarks += [
+        f"{run.folder}: its codes are points, so that ELBO, KL and NLL are not defined."
+        for run, one in zip(runs, numbers, strict=True)
+        if one and one.get("nll") is None
     ]
     draws = {one["num_samples"] for one in numbers if "num_samples" in one}
     if len(draws) > 1:
