@@ -44,6 +44,7 @@ def test_the_python_example_runs(tmp_path):
         "from_keras_io.md",
         "from_pythae.md",
         "pipelines.md",
+        "robustness.md",
         "sequences.md",
         "tour.md",
         "which_loss.md",
