@@ -30,15 +30,6 @@ def test_the_python_example_runs(tmp_path):
     "page",
     [
         "catalogue.md",
-        "evaluation.md",
-        "pipelines.md",
-        "robustness.md",
-        "sequences.md",
-        "tables.md",
-        "tour.md",
-    ["catalogue.md", "evaluation.md", "pipelines.md", "robustness.md", "sequences.md", "tour.md"],
-    [
-        "catalogue.md",
         "concepts.md",
         "evaluation.md",
         "from_keras_io.md",
@@ -46,6 +37,7 @@ def test_the_python_example_runs(tmp_path):
         "pipelines.md",
         "robustness.md",
         "sequences.md",
+        "tables.md",
         "tour.md",
         "which_loss.md",
     ],
