@@ -5,7 +5,7 @@ BIN := .venv/bin
 # few but long tests would come last.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 .DELETE_ON_ERROR:
-.PHONY: train test test-slow test-all test-environment check format docs benchmark clean
+.PHONY: train test test-slow test-all test-environment check lint format docs package benchmark clean
 
 train: .venv/.package
 	$(BIN)/tfp-vae train
@@ -29,19 +29,28 @@ test-all: .venv/.test
 
 test-environment: .venv/.test
 
-check: .venv/.dev
+check: lint test
+
+lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST)
 
 format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The page of members, from their docstrings.
-docs: .venv/.package
+# The page of members, from their docstrings; then the site, in site/. A broken link is an error. Its pages open from the
+# folder; search needs a server, such as `python -m http.server --directory site`.
+docs: .venv/.docs
 	$(BIN)/python -c "from tfp_vae.cli.catalogue import page; print(page(), end='')" > docs/members.md
+	$(BIN)/python -m mkdocs build --strict
+
+# What a release uploads, in dist/; tests/test_package.py installs it.
+package: .venv/.test
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 benchmark: .venv/.benchmark
 	for network in mlp iwae conv2d conv1d gru; do \
@@ -54,9 +63,9 @@ benchmark: .venv/.benchmark
 	$(BIN)/python -m pip install --quiet --editable '.[cli]'
 	touch $@
 
-.venv/.test .venv/.dev .venv/.benchmark: .venv/.%: .venv/.package
+.venv/.test .venv/.dev .venv/.docs .venv/.benchmark: .venv/.%: .venv/.package
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build dist site *.egg-info

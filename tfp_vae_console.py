@@ -565,6 +565,33 @@ def explore(
     _cli().explore(model, dataset, condition, port=port, browser=browser, seed=seed)
 
 
+@app.command(short_help="List all runs.")
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder of run folders.")] = Path("runs"),
+) -> None:
+    """List all runs: data, epochs, numbers, and the options that are not the usual ones."""
+    _cli().list_runs(folder)
+
+
+@app.command(short_help="Compare runs: options that differ, and numbers.")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two run folders or more.")],
+) -> None:
+    """Show the options in which runs differ and their numbers side by side, from their files alone."""
+    _cli().compare(runs)
+
+
+@app.command(short_help="Check this installation.")
+def doctor() -> None:
+    """Show versions and devices, and what is missing with the line that mends it.
+
+    The exit code is 1 if the package cannot work as it is.
+    """
+    from tfp_vae_doctor import examine
+
+    raise typer.Exit(0 if examine(Console(soft_wrap=True, highlight=False)) else 1)
+
+
 @app.command("list", short_help="List what the options of train can name.")
 def list_members(
     kind: Annotated[

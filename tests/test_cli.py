@@ -464,6 +464,21 @@ def test_mnist_reaches_its_number(here, full):
     assert -np.mean(tfp_vae.evaluation.elbo(vae, splits.test)["elbo"]) <= most
 
 
+def test_the_shell_completes_commands_and_options(tmp_path):
+    code = "import sys; sys.argv[0] = 'tfp-vae'; from tfp_vae_console import main; main()"
+    for typed, expected in (("tfp-vae e", "evaluate\nexport"), ("tfp-vae train --pri", "--prior")):
+        asked = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+        environment = {**os.environ, **asked, "_TFP_VAE_COMPLETE": "complete_bash"}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == expected
+
+
 def test_help_needs_no_tensorflow():
     code = "import sys, tfp_vae_console; assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

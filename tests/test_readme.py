@@ -30,7 +30,10 @@ def test_the_python_example_runs(tmp_path):
     "page",
     [
         "catalogue.md",
+        "concepts.md",
         "evaluation.md",
+        "from_keras_io.md",
+        "from_pythae.md",
         "pipelines.md",
         "robustness.md",
         "scale.md",
@@ -38,6 +41,7 @@ def test_the_python_example_runs(tmp_path):
         "streams.md",
         "tables.md",
         "tour.md",
+        "which_loss.md",
     ],
 )
 def test_the_pages_run(page, tmp_path):
@@ -67,6 +71,17 @@ def test_every_file_and_target_it_names_exists():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_lines_beside_formulas_are_those_of_the_code():
+    """docs/concepts.md quotes a line and names its file."""
+    page = (ROOT / "docs" / "concepts.md").read_text()
+    quotes = re.findall(r"`([^`\n]+)`\s+in\s+(?:the same file|`(tfp_vae/[^`]+)`)", page)
+    assert len(quotes) >= 8
+    source = ""
+    for line, file in quotes:
+        source = (ROOT / file).read_text() if file else source
+        assert line in {text.strip() for text in source.splitlines()}, f"{file}: {line}"
 
 
 def test_every_example_is_run_by_a_test():

@@ -14,6 +14,7 @@ from tfp_vae.checks import one_of
 from tfp_vae.cli import judging, served
 from tfp_vae.cli.build import build
 from tfp_vae.cli.catalogue import members
+from tfp_vae.cli.comparing import compare, list_runs
 from tfp_vae.cli.explore import explore
 from tfp_vae.cli.html import write_report
 from tfp_vae.cli.migrate import migrate
@@ -361,11 +362,13 @@ __all__ = [
     "Run",
     "Workers",
     "build",
+    "compare",
     "evaluate",
     "explore",
     "export",
     "impute",
     "list_members",
+    "list_runs",
     "migrate",
     "open_vae",
     "parse_condition",

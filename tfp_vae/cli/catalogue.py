@@ -4,6 +4,7 @@ They are shown by `tfp-vae list` and docs/members.md.
 """
 
 import inspect
+import re
 from typing import NamedTuple
 
 from tfp_vae import hierarchy, layers, networks, objectives, priors, sequences
@@ -16,6 +17,7 @@ PAGE = """\
 What can be chosen by name, in Python and on the command line. `make docs` writes this page from the docstrings, where
 the arguments, shapes and examples are.
 """
+ARXIV = re.compile(r"\barXiv:(\d{4}\.\d{4,5})")
 
 
 class Member(NamedTuple):
@@ -67,4 +69,4 @@ def page() -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", text).replace("|", "\\|")

@@ -166,6 +166,16 @@ class Run:
         metrics_at, evaluation_at = (path.stat().st_mtime for path in written)
         return self._read("evaluation") if evaluation_at >= metrics_at else {}
 
+    def numbers(self) -> dict:
+        """The metrics, and those of a later `tfp-vae evaluate`; empty before the end of the run."""
+        metrics = self.metrics()
+        return {**metrics, **self.evaluation()} if metrics else {}
+
+    @property
+    def num_epochs(self) -> int:
+        """The number of epochs that the run has finished."""
+        return len(self.history().get("elbo", []))
+
     def _read(self, name: str) -> dict:
         path = self.folder / f"{name}.json"
         try:

@@ -73,10 +73,9 @@ class Subject:
         """The numbers of `metrics.json`, and of `evaluation.json` if it is newer; of a run that has
         neither, computed here.
         """
-        metrics = self.run.metrics()
-        if not metrics:
-            return judge(self.vae, self.splits, self.options.num_samples, BATCH_SIZE, self.seed)
-        return {**metrics, **self.run.evaluation()}
+        return self.run.numbers() or judge(
+            self.vae, self.splits, self.options.num_samples, BATCH_SIZE, self.seed
+        )
 
     @functools.cached_property
     def values(self) -> dict[str, np.ndarray]:

@@ -1,0 +1,192 @@
+"""`tfp-vae runs` and `tfp-vae compare`: tables of runs from their files alone, without models and data."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import rich.box
+import rich.table
+from rich.markup import escape
+
+from tfp_vae.cli.html.numbers import FACTS, NUMBERS, Number, rounded
+from tfp_vae.cli.report import console
+from tfp_vae.cli.runs import RUNS, Options, Run
+
+DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(Options)
+    if field.default is not dataclasses.MISSING
+}
+# Options that do not change the model.
+ASIDE = ("data", "name", "num_samples", "saved_models", "tensorboard")
+
+
+def list_runs(folder: Path) -> None:
+    """Print a table of all runs in a folder, the newest last.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    configs = sorted(folder.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+    if not configs:
+        where = folder if folder == RUNS else f"{folder}, a folder of run folders"
+        raise FileNotFoundError(f"There is no run under {where}. Train one with: tfp-vae train")
+    table = _table("run", "started", "data", "epochs", "-ELBO", "NLL", "options")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for config in configs:
+        started = f"{datetime.fromtimestamp(config.stat().st_mtime):%Y-%m-%d %H:%M}"
+        try:
+            row = _row(Run.open(config.parent))
+        except ValueError as error:
+            row = ["", "", "", "", f"not readable: {error}"]
+        table.add_row(*map(escape, [str(config.parent), started, *row]))
+    console.print(table)
+    console.print(
+        "Nats per example. tfp-vae compare RUN RUN shows more, with errors.", markup=False
+    )
+
+
+def _row(run: Run) -> list[str]:
+    epochs = f"{run.num_epochs} of {run.options.epochs}" + ", unfinished" * (not run.metrics())
+    options = _options(run)
+    given = [
+        f"--{name.replace('_', '-')}{'' if value is True else f' {value}'}"
+        for name, value in options.items()
+        if name in DEFAULTS and value != DEFAULTS[name] and name not in ("dataset", "epochs")
+    ]
+    values = (_value(_numbers(run), name) for name in ("negative_elbo", "nll"))
+    numbers = ["" if value is None else f"{value:.2f}" for value in values]
+    return [run.options.name, epochs, *numbers, " ".join(given)]
+
+
+def compare(folders: Sequence[Path]) -> None:
+    """Print the options in which runs differ, and their numbers side by side.
+
+    Raises:
+        FileNotFoundError: if a folder holds no run.
+        ValueError: if there are fewer than two different runs.
+    """
+    known: dict[Path, Path] = {}
+    for folder in folders:
+        known.setdefault(folder.resolve(), folder)  # each run once
+    if len(known) < 2:
+        raise ValueError(
+            f"compare takes two run folders or more, received {len(known)}. See: tfp-vae runs"
+        )
+    runs = [Run.open(folder) for folder in known.values()]
+    table = _table("", *map(str, known.values()))
+    _add(table, "data", [run.options.name for run in runs])
+    _add(table, "epochs", [f"{run.num_epochs} of {run.options.epochs}" for run in runs])
+    options = [_options(run) for run in runs]
+    for name in options[0]:
+        values = [one[name] for one in options]
+        if name != "epochs" and any(value != values[0] for value in values):
+            _add(table, f"--{name.replace('_', '-')}", values)
+    table.add_section()
+    numbers = [_numbers(run) for run in runs]
+    sentences = _remarks(runs, numbers)
+    for name, known_number in {**NUMBERS, **_others(numbers)}.items():
+        cells = [_written(one, name) for one in numbers]
+        if any(cells):
+            best = None if sentences else _best(numbers, name, known_number.better)
+            marked = [
+                f"{cell} *" if one is best else cell
+                for one, cell in zip(numbers, cells, strict=True)
+            ]
+            _add(table, known_number.title, marked)
+    console.print(table)
+    for sentence in sentences or ["* the best. `tfp-vae report` compares runs example by example."]:
+        console.print(sentence, markup=False)
+
+
+def _table(*columns: str) -> rich.table.Table:
+    table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(escape(column), overflow="fold")
+    return table
+
+
+def _add(table: rich.table.Table, title: str, values: Sequence[Any]) -> None:
+    table.add_row(*(escape(str(value)) for value in (title, *values)))
+
+
+def _options(run: Run) -> dict[str, Any]:
+    options = dataclasses.asdict(run.options)
+    return {name: value for name, value in options.items() if name not in ASIDE}
+
+
+def _numbers(run: Run) -> dict:
+    """Return the numbers of a run; without ELBO and KL if its codes are points, as its missing NLL
+    tells: they would look better than those of any VAE.
+    """
+    numbers = run.numbers()
+    undefined = ("negative_elbo", "kl") if numbers and numbers.get("nll") is None else ()
+    return {name: value for name, value in numbers.items() if name not in undefined}
+
+
+def _others(numbers: list[dict]) -> dict[str, Number]:
+    """Return numbers that the report does not know, such as probes, under their own names."""
+    names = dict.fromkeys(name for one in numbers for name in one)
+    return {
+        name: Number(title=name.replace("_", " "), meaning="", form=".4g")
+        for name in names
+        if name not in (*NUMBERS, *FACTS) and not name.endswith("_error")
+    }
+
+
+def _value(numbers: dict, name: str) -> float | None:
+    value = numbers.get(name)
+    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+    return value if is_number else None
+
+
+def _written(numbers: dict, name: str) -> str:
+    value = _value(numbers, name)
+    if value is None:
+        return ""
+    known = NUMBERS.get(name, Number(title="", meaning="", form=".4g"))
+    bound = "<= " * (name == "nll" and bool(numbers.get("nll_is_bound")))
+    whole = f" of {numbers[known.out_of]}" if known.out_of in numbers else ""
+    return bound + rounded(value, _value(numbers, f"{name}_error"), known.form) + whole
+
+
+def _best(numbers: list[dict], name: str, better: int) -> dict | None:
+    """Return the numbers of the run with the best value, if one is better than another."""
+    having = [one for one in numbers if _value(one, name) is not None]
+    if not better or len({_value(one, name) for one in having}) < 2:
+        return None
+    return max(having, key=lambda one: better * one[name])
+
+
+def _remarks(runs: list[Run], numbers: list[dict]) -> list[str]:
+    """Return what keeps the numbers from being compared."""
+    remarks = []
+    for what, values in {
+        "data": {run.options.dataset for run in runs},
+        "conditions": {str(run.options.condition) for run in runs},
+        "likelihoods": {run.options.likelihood for run in runs},
+        "numbers of test examples": {str(one["num_examples"]) for one in numbers if one},
+    }.items():
+        if len(values) > 1:
+            remarks.append(
+                f"Different {what} ({', '.join(sorted(values))}): their numbers do not compare."
+            )
+    remarks += [
+        f"{run.folder} is unfinished and has no numbers." for run in runs if not run.metrics()
+    ]
+    remarks += [
+        f"{run.folder}: its codes are points, so that ELBO, KL and NLL are not defined."
+        for run, one in zip(runs, numbers, strict=True)
+        if one and one.get("nll") is None
+    ]
+    draws = {one["num_samples"] for one in numbers if "num_samples" in one}
+    if len(draws) > 1:
+        remarks.append(
+            f"The NLLs come from {', '.join(map(str, sorted(draws)))} draws, and fewer draws give larger ones. "
+            "Judge all runs alike by: tfp-vae evaluate RUN --num-samples"
+        )
+    return remarks
