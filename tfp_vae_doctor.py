@@ -28,6 +28,7 @@ EXTRAS = {
     "molecules": "molecules",
     "onnx": "export to ONNX",
     "openvino": "export to OpenVINO",
+    "tables": "tables with named columns",
 }
 # Run in a process of its own: an import that crashes should end in a sentence, too.
 IMPORT = """

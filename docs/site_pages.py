@@ -32,6 +32,7 @@ MODULES = (
     "serving",
     "shapes",
     "sklearn",
+    "tables",
     "text",
 )
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
