@@ -466,7 +466,10 @@ def test_mnist_reaches_its_number(here, full):
 
 def test_the_shell_completes_commands_and_options(tmp_path):
     code = "import sys; sys.argv[0] = 'tfp-vae'; from tfp_vae_console import main; main()"
-    for typed, expected in (("tfp-vae e", "evaluate\nexport"), ("tfp-vae train --pri", "--prior")):
+    for typed, expected in (
+        ("tfp-vae e", "evaluate\nexport\nexplore"),
+        ("tfp-vae train --pri", "--prior"),
+    ):
         asked = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
         environment = {**os.environ, **asked, "_TFP_VAE_COMPLETE": "complete_bash"}
         done = subprocess.run(
@@ -593,8 +596,8 @@ def bad_things(tmp_path_factory):
     (folder / "taken" / "config.json").write_text("{}")
     (folder / "scribbled").mkdir()
     (folder / "scribbled" / "config.json").write_text("precious")
-    options = {**dict.fromkeys(cli.Options.__dataclass_fields__, "digits"), "condition": None}
-    make_vae().save(cli.Run.create(folder / "damaged", cli.Options(**options)).model)
+    options = cli.Options(name="digits", dataset="digits")
+    make_vae().save(cli.Run.create(folder / "damaged", options).model)
     (folder / "damaged" / "history.json").write_text("precious")
     np.savez(folder / "scalar.npz", np.float64(3.0))
     (folder / "table.csv").write_text("age,job\n1,2\n")

@@ -16,6 +16,7 @@ CASES = {
         (5, 2),
         6,
     ),
+    "of_part": (lambda: networks.of_part(np.arange(8.0).reshape(2, 4), "x"), (4,), 4),
     "one_hot": (lambda: networks.one_hot(7), (), 7),
     "observed": (
         lambda: networks.from_inputs({"x": networks.observed(np.eye(4))}, [keras.layers.Dense(3)]),

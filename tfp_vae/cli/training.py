@@ -100,6 +100,7 @@ def train(folder: Path | None, options: dict, workers: Workers | None = None) ->
             run.save(vae, {})
         # For example, the disk is full. Remove the run: it has no model, and blocks its name.
         except Exception:
+            held.close()
             if run.writes:
                 shutil.rmtree(run.folder, ignore_errors=True)
             raise
