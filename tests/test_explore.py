@@ -166,6 +166,7 @@ def test_points_have_no_kl():
     assert (told["ordered_by"], told["judged_by"]) == ("variance", "log_likelihood")
 
 
+@pytest.mark.slow
 def test_a_table_is_a_list_of_numbers(table):
     (view,) = table.model()["views"]
     assert [field["title"] for field in view["fields"]] == ["age", "job"]

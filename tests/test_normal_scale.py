@@ -132,6 +132,7 @@ def test_after_training_the_scale_is_that_of_the_errors(digits, objective, jit_c
     assert mean_squared_error < 0.8 * x.var(0).mean()
 
 
+@pytest.mark.slow
 def test_the_scale_is_saved_and_served(digits, tmp_path):
     x = (digits.train[:200] / 16).astype("float32")
     vae = sigma_vae()

@@ -125,6 +125,7 @@ def test_a_page_needs_nothing_else(name, request):
 
 
 @pytest.mark.parametrize("name", ["page", "several"])
+@pytest.mark.rows(1)
 def test_a_page_can_be_found_ones_way_in(name, request):
     page = request.getfixturevalue(name)
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
