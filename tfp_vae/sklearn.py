@@ -206,10 +206,10 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             `transform`, if X has other columns or unknown categories.
 
     Example:
-    >>> from sklearn.datasets import load_wine
-    >>> x = load_wine().data[:, :4]
+    >>> from sklearn.datasets import load_iris
+    >>> x = load_iris().data
     >>> holes = np.where(np.random.default_rng(0).uniform(size=x.shape) < 0.2, np.nan, x)
-    >>> filled = Imputer(latent_size=2, epochs=50).fit_transform(holes)
+    >>> filled = Imputer(latent_size=2, epochs=100).fit_transform(holes)
     >>> error, of_means = filled - x, np.where(np.isnan(holes), np.nanmean(holes, 0) - x, 0)
     >>> bool(np.sum((error / x.std(0)) ** 2) < 0.7 * np.sum((of_means / x.std(0)) ** 2))
     True
