@@ -68,7 +68,7 @@ def make_autoencoder(latent_size):
 
 
 def train(model):
-    model.compile(keras.optimizers.Adam(2e-3))
+    model.compile(keras.optimizers.Adam(2e-3), jit_compile=False)  # too small for XLA to pay
     return model.fit(x, batch_size=100, epochs=EPOCHS, verbose=0).history
 
 

@@ -51,7 +51,7 @@ def make_vae(latent_size, **arguments):
 
 
 def train(vae):
-    vae.compile(keras.optimizers.Adam(2e-3))
+    vae.compile(keras.optimizers.Adam(2e-3), jit_compile=False)  # too small for XLA to pay
     fitted = vae.fit(x, validation_data=(x_validation,), batch_size=100, epochs=EPOCHS, verbose=0)
     return fitted.history
 

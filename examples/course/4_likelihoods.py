@@ -117,7 +117,7 @@ def make_vae(likelihood, size=NUM_PIXELS):
 
 def train(vae, data):
     """Train, and print what the package warns of."""
-    vae.compile(keras.optimizers.Adam(3e-3))
+    vae.compile(keras.optimizers.Adam(3e-3), jit_compile=False)  # too small for XLA to pay
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = vae.fit(data, batch_size=100, epochs=EPOCHS, verbose=0).history

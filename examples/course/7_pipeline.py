@@ -36,7 +36,7 @@ def train(latent_size):
     vae = tfp_vae.VAE(
         keras.Sequential([to_code, posterior]), keras.Sequential([to_image, likelihood])
     )
-    vae.compile(keras.optimizers.Adam(3e-3))
+    vae.compile(keras.optimizers.Adam(3e-3), jit_compile=False)  # too small for XLA to pay
     vae.fit(x, batch_size=100, epochs=EPOCHS, verbose=0)
     return vae
 
@@ -139,7 +139,8 @@ axes.legend()
 figure
 
 # %% [markdown]
-# Draws of whole images show what the uncertainty means: all agree with the upper half, and differ below.
+# Draws of whole images show what the uncertainty means: all agree with the
+# upper half, and differ mostly below.
 
 # %%
 seen = image.copy()
@@ -180,8 +181,8 @@ for name, classifier in classifiers.items():
     print(f"{'':{len(name)}}  codes  {accuracy(classifier, codes, test_codes)}")
 
 # %% [markdown]
-# Do not expect a miracle: digits of 8 x 8 pixels are easy as they are. Note what the comparison needs:
-# the same labels for both, many choices of them, and an error beside each number. In pipelines of
+# Do not expect a miracle: digits of 8 x 8 pixels are easy as they are, and 8 numbers can at best keep what
+# matters of 64. Note what the comparison needs: the same labels for both, many choices of them, and an error beside each number. In pipelines of
 # scikit-learn, `tfp_vae.sklearn.Encoder` does the same as a transformer.
 #
 # ## Exercises
