@@ -207,10 +207,10 @@ for size, model in {2: autoencoder, 16: large}.items():
 
 # %%
 first, last = (
-    autoencoder.encode(x_test[test_labels == digit][:1]).mean().numpy() for digit in (0, 7)
+    autoencoder.encode(x_test[test_labels == digit][:1]).mean().numpy() for digit in (0, 6)
 )
 line = first + np.linspace(0, 1, 11)[:, np.newaxis] * (last - first)
 on_line = autoencoder.decode(tf.constant(line, tf.float32)).mean().numpy()
 sure = [confidence(image[np.newaxis]) for image in on_line]
 print("confidence along the line:", np.round(sure, 2))
-plots.grid(on_line[np.newaxis], "From a zero to a seven", limits=(0, 16))
+plots.grid(on_line[np.newaxis], "From a zero to a six", limits=(0, 16))

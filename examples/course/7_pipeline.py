@@ -139,8 +139,8 @@ axes.legend()
 figure
 
 # %% [markdown]
-# Draws of whole images show what the uncertainty means: all agree with the
-# upper half, and differ mostly below.
+# Draws of whole images show what the uncertainty means: all agree with the upper half, and differ mostly
+# below.
 
 # %%
 seen = image.copy()

@@ -53,7 +53,8 @@ vae = train()
 # holds numbered versions, as TensorFlow Serving wants them; a model card says what the model is.
 
 # %%
-folder = Path(tempfile.mkdtemp()) / "digits"
+workplace = tempfile.TemporaryDirectory()
+folder = Path(workplace.name) / "digits"
 nll = evaluation.nll(vae, x_test, num_samples=100)
 card = ModelCard(data="1,437 handwritten digits of scikit-learn", metrics={"nll": round(nll, 1)})
 version = vae.export(folder, card=card)
@@ -193,7 +194,7 @@ for name, images in strangers.items():
     auroc = np.mean(np.asarray(usual)[:, np.newaxis] > scores)
     print(f"{name:16} mean ELBO {scores.mean():8.1f}, AUROC {auroc:.3f}")
     axes.hist(np.clip(scores, -500, None), bins, histtype="step", linewidth=1.5, label=name)
-axes.set(xlabel="ELBO, nats (all below -500 at the left end)", ylabel="images")
+axes.set(xlabel="ELBO, nats (all below -500 at the left end)", ylabel="images", ylim=(0, 40))
 axes.legend()
 figure
 
@@ -243,3 +244,4 @@ print("the same again:", answers[0] == answers[1])
 assert answers[0] == answers[1]
 server.shutdown()
 server.server_close()
+workplace.cleanup()
