@@ -22,7 +22,7 @@ from tfp_vae import layers as tfpl
 
 # %matplotlib inline
 keras.utils.set_random_seed(0)
-EPOCHS = 30
+EPOCHS = 50
 splits = tfp_vae.datasets.load("digits", condition="label")
 x, x_validation, x_test = (part["x"] for part in (splits.train, splits.validation, splits.test))
 labels = splits.train["condition"]
@@ -101,7 +101,7 @@ figure
 # other with few pictures in between that are none.
 
 # %%
-latent_plots.manifold(vae, num_steps=15, limits=(0, 16))
+latent_plots.manifold(vae, num_steps=12, limits=(0, 16))
 
 # %% [markdown]
 # ## New digits

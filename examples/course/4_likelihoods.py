@@ -22,7 +22,7 @@ from tfp_vae import networks, plots
 # %matplotlib inline
 tfd = tfp.distributions
 keras.utils.set_random_seed(0)
-EPOCHS = 20
+EPOCHS = 40
 splits = tfp_vae.datasets.load("digits")
 counts, test_counts = splits.train.astype("float32"), splits.test  # whole numbers from 0 to 16
 x, x_test = counts / 16, test_counts / 16  # the same as gray values from 0 to 1

@@ -91,7 +91,7 @@ def kl_of_dimensions(vae, data):
 
 
 def in_use(kl):
-    return np.sum(kl > 0.03)  # nats
+    return np.sum(kl > 0.05)  # nats
 
 
 linear = {kept: train(make_linear_vae(variance), EPOCHS) for kept, variance in variances.items()}
@@ -111,7 +111,7 @@ for kept, vae in linear.items():
     )
 
 # %% [markdown]
-# The table is theory and training side by side; a dimension counts as used if it has more than 0.03
+# The table is theory and training side by side; a dimension counts as used if it has more than 0.05
 # nats. Each dimension by itself, for the weaker noise:
 
 # %%
