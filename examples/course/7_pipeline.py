@@ -182,8 +182,9 @@ for name, classifier in classifiers.items():
 
 # %% [markdown]
 # Do not expect a miracle: digits of 8 x 8 pixels are easy as they are, and 8 numbers can at best keep what
-# matters of 64. Note what the comparison needs: the same labels for both, many choices of them, and an error beside each number. In pipelines of
-# scikit-learn, `tfp_vae.sklearn.Encoder` does the same as a transformer.
+# matters of 64. Note what the comparison needs: the same labels for both, many choices of them, and an
+# error beside each number. In pipelines of scikit-learn, `tfp_vae.sklearn.Encoder` does the same as a
+# transformer.
 #
 # ## Exercises
 #
