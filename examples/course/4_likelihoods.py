@@ -191,7 +191,7 @@ np.testing.assert_allclose(package, nll["binomial"], atol=1.5)
 # The width of the noise alone decides between a model that has learned nothing and one that has
 # learned digits, with the same network and the same squared error.
 #
-# Between the other two it is a matter of some nats. The binomial has the right values, 0 to 16, but the
+# The other two are close, compared with that. The binomial has the right values, 0 to 16, but the
 # width of its noise follows from its mean; the normal has a width that was fitted, and wrong values.
 # Which counts for more is not to be settled by taste, but by a number such as this one.
 #
