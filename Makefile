@@ -5,7 +5,7 @@ BIN := .venv/bin
 # few but long tests would come last.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 .DELETE_ON_ERROR:
-.PHONY: train test test-slow test-all test-environment check lint format docs package benchmark clean
+.PHONY: train test test-slow test-all test-environment check lint format docs package notebooks benchmark clean
 
 train: .venv/.package
 	$(BIN)/tfp-vae train
@@ -52,6 +52,13 @@ package: .venv/.test
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
 
+# The lessons of the course as notebooks, with their outputs: minutes on two cores.
+notebooks: .venv/.course
+	for lesson in examples/course/*.py; do \
+	  notebook=notebooks/$$(basename $$lesson .py).ipynb; \
+	  $(BIN)/jupytext --to ipynb --output $$notebook $$lesson || exit 1; \
+	  $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$notebook || exit 1; done
+
 benchmark: .venv/.benchmark
 	for network in mlp iwae conv2d conv1d gru; do \
 	  $(BIN)/python benchmarks/training_speed.py --network $$network || exit 1; done
@@ -63,7 +70,7 @@ benchmark: .venv/.benchmark
 	$(BIN)/python -m pip install --quiet --editable '.[cli]'
 	touch $@
 
-.venv/.test .venv/.dev .venv/.docs .venv/.benchmark: .venv/.%: .venv/.package
+.venv/.test .venv/.dev .venv/.docs .venv/.course .venv/.benchmark: .venv/.%: .venv/.package
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 

@@ -119,13 +119,40 @@ def _examples() -> dict[str, str]:
     for path in sorted((ROOT / "examples").rglob("*.py"), key=lambda path: (len(path.parts), path)):
         name = path.relative_to(ROOT / "examples").with_suffix("").as_posix()
         code = path.read_text()
-        about = ast.get_docstring(ast.parse(code)) or ""
+        if code.startswith("# %% [markdown]"):
+            page = _lesson(code)
+            about = page.partition("\n")[0].removeprefix("# ")
+        else:
+            page = f"# {name}.py\n\n```python\n{code}```\n"
+            about = ast.get_docstring(ast.parse(code)) or ""
         first = about.partition("\n\n")[0].replace("\n", " ")
         rows.append(f"| [{name}.py]({name}.md) | {first.replace('|', chr(92) + '|')} |\n")
-        pages[f"examples/{name}.md"] = f"# {name}.py\n\n```python\n{code}```\n"
+        pages[f"examples/{name}.md"] = page
     head = "# Examples\n\nComplete programs, each in one file. A test runs each of them.\n\n"
     table = "| program | what it does |\n|---|---|\n" + "".join(rows)
     return pages | {"examples/index.md": head + table}
+
+
+def _lesson(code: str) -> str:
+    r"""Return the cells of a lesson, in jupytext's percent format, as Markdown.
+
+    >>> print(_lesson("# %% [markdown]\n# # Title\n#\n# Text.\n\n# %%\nx = 1\n"))
+    # Title
+    <BLANKLINE>
+    Text.
+    <BLANKLINE>
+    ```python
+    x = 1
+    ```
+    """
+    _, *cells = re.split(r"^# %%(.*)\n", code, flags=re.MULTILINE)
+    blocks = [
+        re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip()
+        if kind == " [markdown]"
+        else f"```python\n{body.strip()}\n```"
+        for kind, body in zip(cells[::2], cells[1::2], strict=True)
+    ]
+    return "\n\n".join(blocks)
 
 
 def _reference() -> dict[str, str]:
