@@ -54,6 +54,7 @@ package: .venv/.test
 
 # The lessons of the course as notebooks, with their outputs: minutes on two cores.
 notebooks: .venv/.course
+	mkdir -p $@
 	for lesson in examples/course/*.py; do \
 	  notebook=notebooks/$$(basename $$lesson .py).ipynb; \
 	  $(BIN)/jupytext --to ipynb --output $$notebook $$lesson || exit 1; \
