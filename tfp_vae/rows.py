@@ -207,13 +207,19 @@ def opened(path: Path, owner: object) -> int:
     return file
 
 
+@functools.singledispatch
 def chosen(values, places: np.ndarray):
     """Return some rows of an array, or of `Rows`, which stay where they are.
 
     >>> chosen(np.array([[1.0], [2.0], [3.0]]), np.array([2, 0])).ravel()
     array([3., 1.])
     """
-    return ChosenRows(values, places) if isinstance(values, Rows) else values[places]
+    return values[places]
+
+
+@chosen.register
+def _(values: Rows, places: np.ndarray):
+    return ChosenRows(values, places)
 
 
 def pieces(values):
@@ -238,13 +244,17 @@ def limits(values) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@functools.singledispatch
 def some_of(values):
     """Return an array as it is; of rows of files, some that are spread over all.
 
     Except of images, those with the least and the largest of all values are among them.
     """
-    if not isinstance(values, Rows):
-        return values
+    return values
+
+
+@some_of.register
+def _(values: Rows):
     number = max(1, min(MOST_SAMPLED, MOST_BYTES_SAMPLED // max(1, values.nbytes // len(values))))
     some = values[:: 1 + len(values) // number]
     if values.dtype == np.uint8 and values.ndim > 2:
@@ -253,22 +263,30 @@ def some_of(values):
     return np.concatenate([some, edges])
 
 
+@functools.singledispatch
 def mapped(values, function: Callable):
     """Return a function of each value of an array, or of rows of files, where it is computed when
     they are read.
     """
-    if not isinstance(values, Rows):
-        return function(values)
+    return function(values)
+
+
+@mapped.register
+def _(values: Rows, function: Callable):
     dtype = function(np.zeros(1, values.dtype)).dtype
     return MappedRows(values, lambda rows, places: function(tf.cast(rows, dtype)), dtype)
 
 
+@functools.singledispatch
 def final(values, draw: Callable | None, seed: tf.Tensor | None):
     """Return final values, float32, of an array, or of rows of files, where each row has draws of
     its own.
     """
-    if not isinstance(values, Rows):
-        return np.asarray(values if draw is None else draw(values, seed), "float32")
+    return np.asarray(values if draw is None else draw(values, seed), "float32")
+
+
+@final.register
+def _(values: Rows, draw: Callable | None, seed: tf.Tensor | None):
     if draw is None:
         return MappedRows(values, lambda rows, places: tf.cast(rows, tf.float32))
 

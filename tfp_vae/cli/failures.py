@@ -29,11 +29,11 @@ def in_words(error: Exception) -> str:
     'There is not enough memory (asked for: 7.45 GiB). Try fewer examples or draws at once (--batch-size, \
 --num-examples, --num-samples) or smaller networks (--hidden-size, --latent-size).'
     """
+    of_system = error if isinstance(error, OSError) else OSError()
+    number, filename = of_system.errno, of_system.filename
     text = " ".join(NODES.sub("", " ".join(str(error).split())).split())
     if _is_full_disk(error, text):
-        place = (
-            f", writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        )
+        place = f", writing {filename}" if filename else ""
         return f"The disk is full{place}. Free some space and try again; what was there before is unharmed."
     if _is_out_of_memory(error, text):
         found = ASKED_FOR.search(text)
@@ -47,10 +47,10 @@ def in_words(error: Exception) -> str:
             "Another worker has stopped. Start all workers again with the same command: they go on "
             "after the last epoch that was saved."
         )
-    if isinstance(error, OSError) and error.errno in LIMITS:
-        return LIMITS[error.errno]
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}."
+    if number in LIMITS:
+        return LIMITS[number]
+    if filename:
+        return f"{filename}: {of_system.strerror}."
     return text or type(error).__name__
 
 

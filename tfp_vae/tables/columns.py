@@ -12,6 +12,7 @@ from tfp_vae.tables.series import (
     as_dtype,
     days_of,
     decimals_of,
+    is_category,
     is_numeric,
     measure,
     nanoseconds_of,
@@ -198,8 +199,10 @@ class Category(Column):
 
     @classmethod
     def suits(cls, values) -> bool:
-        is_category = isinstance(values.dtype, pandas().CategoricalDtype)
-        return is_category or pandas().api.types.infer_dtype(values, skipna=True) == "string"
+        return (
+            is_category(values.dtype)
+            or pandas().api.types.infer_dtype(values, skipna=True) == "string"
+        )
 
     @classmethod
     def takes(cls, values) -> bool:
@@ -208,11 +211,10 @@ class Category(Column):
     @classmethod
     def of(cls, values, measured, **names) -> Self:
         dtype = told(values.dtype)
-        if isinstance(dtype, dict):
-            found = dtype["categories"]
-        else:
-            found = [plain(value) for value in sorted(values.dropna().unique())]
-        if len(found) > MANY_CATEGORIES and not isinstance(dtype, dict):
+        if is_category(values.dtype):
+            return cls(categories=dtype["categories"], dtype=dtype, **names)
+        found = [plain(value) for value in sorted(values.dropna().unique())]
+        if len(found) > MANY_CATEGORIES:
             raise ValueError(
                 f"The column {names['name']!r} has {len(found):,} different values in "
                 f"{len(values):,} rows, such as {found[0]!r}: too many to learn each. Leave it out, "

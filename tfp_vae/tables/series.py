@@ -19,10 +19,15 @@ def pandas() -> Any:
 
 def told(dtype) -> Any:
     """Return a dtype of pandas in a form that json can hold; `as_dtype` is the inverse."""
-    if not isinstance(dtype, pandas().CategoricalDtype):
+    if not is_category(dtype):
         return str(dtype)
     categories = [plain(value) for value in dtype.categories]
     return {"categories": categories, "ordered": bool(dtype.ordered)}
+
+
+def is_category(dtype) -> bool:
+    """Return whether a dtype of pandas is one of categories."""
+    return isinstance(dtype, pandas().CategoricalDtype)
 
 
 def as_dtype(dtype) -> Any:

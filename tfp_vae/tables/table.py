@@ -15,7 +15,7 @@ from tfp_vae import layers, networks
 from tfp_vae.batch import BESIDE_X
 from tfp_vae.layers.distribution_layer import num_params
 from tfp_vae.tables.columns import KINDS, Column
-from tfp_vae.tables.series import pandas
+from tfp_vae.tables.series import as_dtype, pandas
 
 # Names that parts of x cannot have, as models use them for other things.
 TAKEN = {"x", "z", "seed", "row", *BESIDE_X}
@@ -132,7 +132,7 @@ class Table:
         return [
             (
                 str(column.name),
-                column.dtype if isinstance(column.dtype, str) else "category",
+                str(as_dtype(column.dtype)),
                 column.likelihood or "none",
                 column.describe(),
             )

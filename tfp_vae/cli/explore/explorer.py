@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfp_vae import sampling
 from tfp_vae.checks import as_seed
-from tfp_vae.cli.explore.views import number, numbers_of, views_of
+from tfp_vae.cli.explore.views import list_of, number, numbers_of, views_of
 from tfp_vae.cli.html.parts import dimension_names
 from tfp_vae.cli.report import console
 from tfp_vae.evaluation.batches import over_batches
@@ -106,7 +106,7 @@ class Explorer:
 
     def example(self, place: int) -> dict[str, Any]:
         """Return an example and what the model makes of it."""
-        if not isinstance(place, int) or not 0 <= place < len(self.codes):
+        if place not in range(len(self.codes)):
             raise ValueError(f"place must be a whole number from 0 to {len(self.codes) - 1}.")
         return self._seen(
             {name: values[place : place + 1] for name, values in self.examples.items()}
@@ -114,8 +114,7 @@ class Explorer:
 
     def encode(self, x: list, condition: list | None = None) -> dict[str, Any]:
         """Return what the model makes of an x that the page sends, a value for each view."""
-        if not isinstance(x, list) or len(x) != len(self.views):
-            raise ValueError(f"x must be a list of {len(self.views)} values, one for each view.")
+        x = list_of(x, "x", len(self.views))
         rows = self._condition(condition, 1)
         for view, sent in zip(self.views, x, strict=True):
             rows |= {name: part[np.newaxis] for name, part in view.from_page(sent).items()}
@@ -123,15 +122,12 @@ class Explorer:
 
     def decode(self, z: list, condition: list | None = None) -> dict[str, Any]:
         """Return the points of p(x|z), of up to 32 z."""
-        if not isinstance(z, list) or not 1 <= len(z) <= MOST_ROWS:
-            raise ValueError(f"z must be a list of 1 to {MOST_ROWS} lists.")
+        z = list_of(z, "z", *range(1, MOST_ROWS + 1))
         codes = np.stack([numbers_of(one, "z", self.served.z.size) for one in z])
         return {"x": self._decoded(codes, self._condition(condition, len(codes)))}
 
     def sample(self, seed: int, condition: list | None = None) -> dict[str, Any]:
         """Return a z from the prior and the point of its p(x|z)."""
-        if not isinstance(seed, int):
-            raise ValueError("seed must be a whole number.")
         seeds = sampling.row_seeds(1, as_seed(seed))
         drawn = self.served.ask("sample", seed=seeds, **self._condition(condition, 1))
         z = as_vectors(self.served.z.whole(drawn)).numpy()[0]

@@ -210,6 +210,21 @@ def number(value) -> float | None:
     return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
 
 
+def list_of(sent, name: str, *sizes: int) -> list:
+    """Return a list that the page has sent.
+
+    Raises:
+        ValueError: if it is no list of one of the sizes.
+
+    >>> list_of([1, 2.5], "z", 2)
+    [1, 2.5]
+    """
+    if not isinstance(sent, list) or len(sent) not in sizes:
+        several = f"{sizes[0]} to {sizes[-1]} values" if len(sizes) > 1 else f"{sizes[0]} values"
+        raise ValueError(f"{name} must be a list of {several}.")
+    return sent
+
+
 def numbers_of(sent, name: str, size: int, *, missing: bool = False) -> np.ndarray:
     """Return numbers that the page has sent, float32 `[size]`, with NaN where one may be missing.
 
@@ -219,12 +234,10 @@ def numbers_of(sent, name: str, size: int, *, missing: bool = False) -> np.ndarr
     >>> numbers_of([1, 2.5], "z", 2)
     array([1. , 2.5], dtype=float32)
     """
-    kinds = (int, float, type(None)) if missing else (int, float)
-    if (
-        not isinstance(sent, list)
-        or len(sent) != size
-        or not all(isinstance(one, kinds) and not isinstance(one, bool) for one in sent)
-        or not all(one is None or -LARGEST <= one <= LARGEST for one in sent)
+    kinds = {int, float, type(None)} if missing else {int, float}
+    sent = list_of(sent, name, size)
+    if not {type(one) for one in sent} <= kinds or not all(
+        one is None or -LARGEST <= one <= LARGEST for one in sent
     ):
         raise ValueError(f"{name} must be a list of {size} finite number{'s' * (size != 1)}.")
     return np.array([math.nan if one is None else one for one in sent], "float32")
@@ -246,4 +259,4 @@ def _range(column: np.ndarray) -> dict:
     return {"low": number(ends[0]), "high": number(ends[1]), "whole": _are_whole(column)}
 
 
-__all__ = ["View", "number", "numbers_of", "views_of"]
+__all__ = ["View", "list_of", "number", "numbers_of", "views_of"]
