@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfp_vae import shapes, storage
 from tfp_vae.batch import BESIDE_X
@@ -370,7 +371,7 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
             f"The data set {name} has no test split, only {sorted(builder.info.splits)}."
         )
     if (
-        number * np.prod(image.shape, dtype="int64") * np.dtype(image.dtype).itemsize
+        number * np.prod(image.shape, dtype="int64") * tf.as_dtype(image.dtype).size
         > storage.MOST_BYTES
     ):
         return _open_tfds(builder, wanted, last)
