@@ -109,7 +109,7 @@ def trained(name, digits, steps_per_execution, halves=False, jit_compile="auto")
 
 
 @pytest.mark.parametrize("name", mostly_slow(CASES, "images"))
-@pytest.mark.rows(1, 5)
+@pytest.mark.rows(1, 3)
 def test_blocks_train_as_stock_keras_does(name, digits, monkeypatch, full):
     with monkeypatch.context() as patch:
         patch.setattr(blocks, "engine_of", lambda vae: None)

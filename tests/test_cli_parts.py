@@ -224,7 +224,7 @@ BAD = {
     "impute infinite.npz run --output x.npz": "values that are NaN or infinite",
     "impute uneven.npz run --output x.npz": "differ in length",
     "train --dataset bytes.npz --missing --likelihood IndependentBernoulli": "8-bit pixels have no missing values",
-    "train --config bad.json": "Invalid value for '--epochs'",
+    "train --config bad.json": "bad.json: epochs must be of type int",
     "impute whole.npz run": "imputed.npz exists already",
     "impute whole.npz run --output x.csv": "--output must end in .npz",
     "impute nowhere.npz run --output x.npz": "no file nowhere.npz",

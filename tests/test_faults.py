@@ -95,7 +95,7 @@ def break_write(patch, moment, error):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [4, 5, 6, 8, 9, 10])
-@pytest.mark.rows(0, 2)
+@pytest.mark.rows(0, 1)
 def test_a_disk_that_fills_up_in_training_takes_nothing_with_it(moment, here, monkeypatch):
     """In the first epoch or the second, in the metrics, in the first picture or the second."""
     monkeypatch.setattr(tfp_vae.VAE, "export", lambda vae, path, **kwargs: Path(path) / "1")
