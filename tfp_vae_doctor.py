@@ -29,6 +29,7 @@ EXTRAS = {
     "onnx": "export to ONNX",
     "openvino": "export to OpenVINO",
     "tables": "tables with named columns",
+    "course": "the lessons as notebooks",
 }
 # Run in a process of its own: an import that crashes should end in a sentence, too.
 IMPORT = """

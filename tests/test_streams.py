@@ -374,3 +374,21 @@ def test_the_command_line_trains_and_judges_what_stays_in_files(tmp_path, monkey
     ):
         assert invoke(*line)[::2] == (0, "")
     assert invoke("train", "--dataset", "nothing/")[0] == 2
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">i2", "<f4"])
+def test_bytes_in_the_order_of_another_machine_are_the_same_numbers(dtype, tmp_path, monkeypatch):
+    x = np.arange(60).reshape(20, 3).astype(dtype)
+    np.save(tmp_path / "x.npy", x)
+    monkeypatch.setattr(storage, "MOST_BYTES", 1)
+    rows = storage.open_path(tmp_path / "x.npy")["x"]
+    assert isinstance(rows, Rows)
+    np.testing.assert_array_equal(rows[:], x)
+    np.testing.assert_array_equal(rows[x[:, 0] > 30], x[x[:, 0] > 30])
+
+
+def test_a_file_holds_no_labels(tmp_path):
+    pairs = tf.data.Dataset.from_tensor_slices((np.zeros([4, 3]), np.zeros([4, 3]))).batch(2)
+    with pytest.raises(ValueError, match=r"holds one array, but the batches of .* have several"):
+        storage.write_npy(tmp_path / "x.npy", pairs)
+    assert [*tmp_path.iterdir()] == []

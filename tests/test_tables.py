@@ -419,3 +419,26 @@ def test_the_command_line_speaks_in_columns(tmp_path, monkeypatch):
         assert (code, err.count("\n")) == (2, 1)
         assert "'city' takes one of 2 categories" in err
     assert "must end in .csv or .parquet" in invoke("sample", "run", "--output", "new.npz")[2]
+
+
+def test_dates_of_other_centuries_are_refused():
+    """Their nanoseconds would wrap around."""
+    born = pd.to_datetime(["1980-01-01", "9999-12-31", "1990-05-05"]).astype("datetime64[us]")
+    frame = pd.DataFrame({"born": born, "weight": [1.5, 2.5, 3.0]})
+    with pytest.raises(ValueError, match=r"'born' has the date 9999-12-31 .* in row 1"):
+        Table.of(frame)
+
+
+def test_a_row_without_its_date_is_encoded():
+    born = pd.to_datetime(["1980-01-01", "1985-12-31", "1990-05-05"])
+    table = Table.of(pd.DataFrame({"born": born, "weight": [1.5, 2.5, 3.0]}))
+    for nothing in (None, np.nan, pd.NaT):
+        x = table.encode(pd.DataFrame({"born": [nothing], "weight": [2.0]}))
+        assert np.isnan(x["born"]).all()
+
+
+def test_the_span_of_small_integers_does_not_wrap_around():
+    frame = pd.DataFrame(
+        {"a": np.array([-20000, 20000, 5], "int16"), "b": np.array([0.5, 1.5, 2.5])}
+    )
+    assert Table.of(frame).likelihoods["a"] == "IndependentNormalLearnedScale"

@@ -22,8 +22,8 @@ SMALL = 2**26
 # weights hardly can be.
 MOST_UNPACKED = 100
 # The variables of a model may take this many times the bytes of its weights' file: a float16 may
-# be kept as a float32.
-MOST_FOR_WEIGHTS = 2
+# be kept as a float32, and an optimizer that made no step yet has two variables for each weight.
+MOST_FOR_WEIGHTS = 4
 # The end of a zip archive, whose fifth field is the number of its members; or this number, if they
 # are too many for the field.
 ZIP_END = struct.Struct("<4s4H2LH")
@@ -66,7 +66,7 @@ def load_keras(path: Path) -> Any:
     def words(made: str) -> str:
         return _damaged(
             f"The config in {path} makes weights of {made} or more, of which the file holds less than "
-            "half"
+            "a quarter"
         )
 
     try:

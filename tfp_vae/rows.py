@@ -67,14 +67,15 @@ class Rows(abc.ABC):
         return self.shape[0]
 
     def __getitem__(self, places) -> np.ndarray:
-        """Return the rows at places: a slice, or whole numbers.
+        """Return the rows at places: a slice, whole numbers, or a mask.
 
         Raises:
             IndexError: if there is no such row.
         """
         if isinstance(places, slice):
             return self._read(np.arange(*places.indices(len(self)))).numpy()
-        chosen = np.asarray(places, "int64")
+        chosen = np.asarray(places)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype("int64")
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
         if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"There are {len(self)} rows, received {places}.")
@@ -110,7 +111,8 @@ class FileRows(Rows):
     """
 
     def __init__(self, path: Path, shape: Sequence[int], dtype, start: int):
-        super().__init__(shape, dtype)
+        self._stored = np.dtype(dtype)  # perhaps with the bytes in the order of other machines
+        super().__init__(shape, self._stored.newbyteorder("="))
         self.path = path
         self.start = start
         self._file = opened(path, self)
@@ -124,7 +126,7 @@ class FileRows(Rows):
 
     def take(self, places: np.ndarray) -> np.ndarray:
         """Return the rows at places, `[batch]`; rows that follow each other are read at once."""
-        rows = np.empty([len(places), *self.shape[1:]], self.dtype)
+        rows = np.empty([len(places), *self.shape[1:]], self._stored)
         ends = np.flatnonzero(np.diff(places) != 1) + 1
         bounds = zip([0, *ends.tolist()], [*ends.tolist(), len(places)], strict=True)
         size = rows[:1].nbytes
@@ -136,7 +138,7 @@ class FileRows(Rows):
                 if not number:
                     raise OSError(f"{self.path} ended while it was read. Write it anew.")
                 position, wanted = position + number, wanted[number:]
-        return rows
+        return rows.astype(self.dtype, copy=False)
 
 
 class DecodedRows(Rows):

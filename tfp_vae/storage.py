@@ -167,7 +167,13 @@ def write_npy(path: str | os.PathLike, batches) -> None:
 
 def _write_rows(file, path: Path, batches) -> None:
     number = 0
-    for batch in map(np.ascontiguousarray, batches):
+    for given in batches:
+        if tf.nest.is_nested(given):
+            raise ValueError(
+                f"A file holds one array, but the batches of {path} have several parts. Take one of "
+                "them: data.map(lambda x, y: x)."
+            )
+        batch = np.ascontiguousarray(given)
         if not number:
             header = np.lib.format.header_data_from_array_1_0(batch)
             np.lib.format.write_array_header_1_0(file, header)

@@ -397,10 +397,12 @@ class VAE(LatentVariableModel, BlockModel):
         Under a distribution strategy, the value is the whole batch's, and the gradient that of the
         replica's own examples; both are divided by the number of replicas, whose sum Keras takes.
         """
+        loss = y_pred["loss"]
+        if sample_weight is not None:  # Keras makes `[batch, 1]` of a pandas Series
+            sample_weight = tf.reshape(tf.cast(sample_weight, loss.dtype), tf.shape(loss))
         for metric in self.term_metrics:
             metric.update_state(y_pred[metric.name], sample_weight)
-        loss = y_pred["loss"]
-        weight = tf.ones_like(loss) if sample_weight is None else tf.cast(sample_weight, loss.dtype)
+        weight = tf.ones_like(loss) if sample_weight is None else sample_weight
         weighted, weights = tf.reduce_sum(weight * loss), tf.reduce_sum(weight)
         extra = sum(tf.cast(tf.reduce_sum(extra), loss.dtype) for extra in self.losses)
         number = tf.distribute.get_strategy().num_replicas_in_sync

@@ -11,6 +11,7 @@ import rich.box
 import rich.table
 from rich.markup import escape
 
+from tfp_vae.cli.build import OF_SEQUENCES, WIDTHS
 from tfp_vae.cli.html.numbers import FACTS, NUMBERS, Number, rounded
 from tfp_vae.cli.report import console
 from tfp_vae.cli.runs import RUNS, Options, Run
@@ -20,6 +21,10 @@ DEFAULTS = {
     for field in dataclasses.fields(Options)
     if field.default is not dataclasses.MISSING
 }
+# What `--network auto` becomes.
+USUAL_NETWORKS = ("mlp", next(iter(OF_SEQUENCES)))
+# Characters in a line of a file, which has no width of its own.
+WIDTH_OF_FILES = 400
 # Options that do not change the model.
 ASIDE = ("data", "name", "num_samples", "saved_models", "tensorboard")
 
@@ -35,16 +40,16 @@ def list_runs(folder: Path) -> None:
         where = folder if folder == RUNS else f"{folder}, a folder of run folders"
         raise FileNotFoundError(f"There is no run under {where}. Train one with: tfp-vae train")
     table = _table("run", "started", "data", "epochs", "-ELBO", "NLL", "options")
-    for column in table.columns[:-1]:
-        column.no_wrap = True
+    for column in table.columns:  # a number that is cut is a wrong one
+        column.no_wrap = column.header in ("started", "epochs", "-ELBO", "NLL")
     for config in configs:
         started = f"{datetime.fromtimestamp(config.stat().st_mtime):%Y-%m-%d %H:%M}"
         try:
             row = _row(Run.open(config.parent))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             row = ["", "", "", "", f"not readable: {error}"]
         table.add_row(*map(escape, [str(config.parent), started, *row]))
-    console.print(table)
+    console.print(table, width=None if console.is_terminal else WIDTH_OF_FILES)
     console.print(
         "Nats per example. tfp-vae compare RUN RUN shows more, with errors.", markup=False
     )
@@ -53,14 +58,22 @@ def list_runs(folder: Path) -> None:
 def _row(run: Run) -> list[str]:
     epochs = f"{run.num_epochs} of {run.options.epochs}" + ", unfinished" * (not run.metrics())
     options = _options(run)
+    width = WIDTHS.get(options["network"])
+    usual = {**DEFAULTS, "network": (*USUAL_NETWORKS, "auto"), "hidden_size": (width, 0)}
     given = [
         f"--{name.replace('_', '-')}{'' if value is True else f' {value}'}"
         for name, value in options.items()
-        if name in DEFAULTS and value != DEFAULTS[name] and name not in ("dataset", "epochs")
+        if name in DEFAULTS and not _is_usual(value, usual[name])
+        if name not in ("dataset", "epochs")
     ]
     values = (_value(_numbers(run), name) for name in ("negative_elbo", "nll"))
     numbers = ["" if value is None else f"{value:.2f}" for value in values]
     return [run.options.name, epochs, *numbers, " ".join(given)]
+
+
+def _is_usual(value, usual) -> bool:
+    """Return whether an option has its default, or one of the values that stand for it."""
+    return value in usual if isinstance(usual, tuple) else value == usual
 
 
 def compare(folders: Sequence[Path]) -> None:
@@ -88,18 +101,21 @@ def compare(folders: Sequence[Path]) -> None:
             _add(table, f"--{name.replace('_', '-')}", values)
     table.add_section()
     numbers = [_numbers(run) for run in runs]
+    has_best = False
     sentences = _remarks(runs, numbers)
     for name, known_number in {**NUMBERS, **_others(numbers)}.items():
         cells = [_written(one, name) for one in numbers]
         if any(cells):
             best = None if sentences else _best(numbers, name, known_number.better)
+            has_best |= best is not None
             marked = [
                 f"{cell} *" if one is best else cell
                 for one, cell in zip(numbers, cells, strict=True)
             ]
             _add(table, known_number.title, marked)
     console.print(table)
-    for sentence in sentences or ["* the best. `tfp-vae report` compares runs example by example."]:
+    star = "* the best. " * has_best
+    for sentence in sentences or [f"{star}`tfp-vae report` compares runs example by example."]:
         console.print(sentence, markup=False)
 
 
@@ -169,7 +185,7 @@ def _remarks(runs: list[Run], numbers: list[dict]) -> list[str]:
         "data": {run.options.dataset for run in runs},
         "conditions": {str(run.options.condition) for run in runs},
         "likelihoods": {run.options.likelihood for run in runs},
-        "numbers of test examples": {str(one["num_examples"]) for one in numbers if one},
+        "numbers of test examples": {str(one.get("num_examples")) for one in numbers if one},
     }.items():
         if len(values) > 1:
             remarks.append(

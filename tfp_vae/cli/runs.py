@@ -179,8 +179,10 @@ class Run:
     def _read(self, name: str) -> dict:
         path = self.folder / f"{name}.json"
         try:
-            return json.loads(read_text(path)) if path.is_file() else {}
-        except ValueError as error:
+            content = json.loads(read_text(path)) if path.is_file() else {}
+            # The epochs of a history are lists.
+            return {key: [*value] if name == "history" else value for key, value in content.items()}
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
 
     def save(self, vae: VAE, history: dict) -> None:

@@ -258,7 +258,7 @@ class Whole(Column):
 
     @classmethod
     def suits(cls, values) -> bool:
-        return are_whole(values) and values.max() - values.min() < MOST_LEVELS
+        return are_whole(values) and int(values.max()) - int(values.min()) < MOST_LEVELS
 
     @classmethod
     def of(cls, values, measured, **names) -> Self:

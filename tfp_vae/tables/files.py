@@ -72,7 +72,7 @@ def _check_header(path: Path) -> str:
             f"{path} is not in UTF-8, first in line {line}. Convert it: iconv -f latin1 -t utf-8 "
             f"{path} > utf-8.csv, if it is Latin-1."
         ) from error
-    first = text.lstrip("\r\n").partition("\n")[0]
+    first = next(filter(str.strip, text.splitlines()), "")
     if not first.strip() or "\0" in first:
         raise ValueError(
             f"{path} is empty or no text. Expected the names of its columns in the first line."

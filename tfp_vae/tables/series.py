@@ -8,6 +8,8 @@ from tfp_vae.checks import imported
 
 # Nanoseconds of a day.
 DAY = 86_400_000_000_000
+# Years beyond which nanoseconds since 1970 do not fit 64 bits.
+EARLIEST, LATEST = 1677, 2262
 # Most decimals to which values are rounded.
 MOST_DECIMALS = 4
 
@@ -107,12 +109,21 @@ def measure(numbers: np.ndarray) -> tuple[float, float]:
 
 def nanoseconds_of(dates) -> np.ndarray:
     """Return dates as nanoseconds since 1970, as the clock shows them, whatever the time zone."""
+    if dates.isna().all():  # of whatever dtype
+        return np.zeros(len(dates), "int64")
     if not pandas().api.types.is_datetime64_any_dtype(dates.dtype):
         raise ValueError(
             f"The column {dates.name!r} takes dates, received type {dates.dtype}. Convert it by "
             "pandas.to_datetime."
         )
     local = dates.dt.tz_localize(None) if getattr(dates.dtype, "tz", None) is not None else dates
+    years = local.dt.year
+    far = local[(years <= EARLIEST) | (years >= LATEST)]
+    if len(far):
+        raise ValueError(
+            f"The column {dates.name!r} has the date {far.iloc[0]} in row {far.index[0]}. Expected "
+            f"years between {EARLIEST} and {LATEST}: leave empty what stands for no date."
+        )
     return local.to_numpy("datetime64[ns]").astype("int64")
 
 

@@ -108,7 +108,9 @@ class Subject:
     def samples(self) -> list[tuple[str, Any]]:
         """Rows of new examples with their labels: one row for each condition, if there are any."""
         rows, columns = self.medium.rows_and_columns
-        draw = functools.partial(self.vae.generate, seed=self.seed, draws=self.medium.shows_draws)
+        draw = functools.partial(
+            self.vae.generate_arrays, seed=self.seed, draws=self.medium.shows_draws
+        )
         if self.conditions is None:
             x = draw(rows * columns)
             return [("", cut(x, row * columns, (row + 1) * columns)) for row in range(rows)]
