@@ -171,6 +171,7 @@ def test_log_prob_is_the_sum_over_the_parts():
 
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.slow
+@pytest.mark.rows(0, 1)
 def test_every_method_speaks_the_names(jit_compile, tmp_path):
     vae, data = make_vae(), rows(TRAIN, 60)
     vae.compile(keras.optimizers.Adam(1e-2), jit_compile=jit_compile)

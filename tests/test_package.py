@@ -64,6 +64,7 @@ def test_the_files_are_as_an_index_wants_them(dist):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_the_wheel_runs_the_quick_start_elsewhere(dist, tmp_path):
     """In an environment of its own, which has the same libraries, but not this package."""
     (wheel,) = dist.glob("*.whl")

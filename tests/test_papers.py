@@ -43,6 +43,7 @@ def numbers_of(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_iwae_goes_on_as_if_there_had_been_no_interruption(smoke, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     results = smoke("iwae", "--k", 3, output=whole)

@@ -111,7 +111,7 @@ XLA = pytest.param("xla", marks=[pytest.mark.xla, pytest.mark.slow])
 
 @pytest.mark.parametrize("mode", ["eager", "function", XLA])
 @pytest.mark.parametrize("name", mostly_slow(MODELS, "flow posterior"))
-@pytest.mark.rows(2, 5)
+@pytest.mark.rows(2, 3)
 def test_no_tape_sees_weights_and_gradients_reach_x(name, mode):
     vae = make(name)
     x = tf.constant(X)

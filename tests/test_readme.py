@@ -44,6 +44,7 @@ def test_the_python_example_runs(tmp_path):
         "which_loss.md",
     ],
 )
+@pytest.mark.rows(0, 4)
 def test_the_pages_run(page, tmp_path):
     code = "".join(
         re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)

@@ -438,7 +438,7 @@ KINDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.rows(0, 3)
+@pytest.mark.rows(0, 2)
 def test_kinds_of_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options, make, left_out = KINDS[name]

@@ -70,6 +70,7 @@ BROKEN = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.rows(0, 1)
 def test_what_fails_after_training_is_named_and_takes_nothing_with_it(what, here, monkeypatch):
     module, name, kept, is_served = BROKEN[what]
     with monkeypatch.context() as patch:

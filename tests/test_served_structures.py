@@ -151,6 +151,7 @@ BAD = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD)
+@pytest.mark.rows(0, 1)
 def test_misuse_is_explained(kind, tmp_path):
     name, data, message = BAD[kind]
     vae = STRUCTURES[name][0]()

@@ -67,6 +67,7 @@ def here(tmp_path, monkeypatch):
     digits[:, 2] = np.nan
     np.savez(tmp_path / "people.npz", **people)
     np.savez(tmp_path / "data.npz", x=digits[:60])
+    np.savez(tmp_path / "mine.npz", np.nan_to_num(digits[:60]))
     lines = [f"{row / 7},{row % 3},{'cook' if row % 2 else ''}" for row in range(80)]
     (tmp_path / "people.csv").write_text("\n".join(["age,children,job", *lines]))
     texts = [
@@ -99,6 +100,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.rows(0, 4)
 def test_every_line_ends_in_what_it_promises(page, here, full):
     has_mnist = os.path.isdir(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "mnist"))
     if page.name == "serving.md":

@@ -75,6 +75,7 @@ def test_each_target_answers_as_the_saved_model(target, version, requests):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_openvino_reads_the_saved_model_itself(requests):
     need("openvino")
     import openvino
@@ -91,6 +92,7 @@ def test_openvino_reads_the_saved_model_itself(requests):
 
 @pytest.mark.parametrize("name", mostly_slow(PARTS, "TriL and normal"))
 @pytest.mark.slow
+@pytest.mark.full
 def test_other_distributions_are_exported_too(tmp_path, target, name):
     vae = small_vae(*PARTS[name])
     if (target, name) == ("openvino", "TriL and normal"):  # it has no diagonals of matrices
