@@ -96,7 +96,8 @@ def request(server, method, path, body=None, **headers):
     whole = path if path.startswith("/") else f"/{server.token}/{path}"
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     with contextlib.closing(connection):
-        connection.request(method, whole, body, given)
+        with contextlib.suppress(BrokenPipeError):  # refused before all of it was sent
+            connection.request(method, whole, body, given)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
 
