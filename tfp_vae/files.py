@@ -28,6 +28,27 @@ TYPES = ("i8", "f8", "U99")
 HEAD = 2**16
 
 
+def read_utf8(path: Path, what: str) -> str:
+    """Return the text of a file.
+
+    Args:
+        path: of the file.
+        what: what it should be, in words.
+
+    Raises:
+        ValueError: if it is not in UTF-8; the message names the first line that is not.
+    """
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} is not {what}, first in line {line}. Convert it: iconv -f latin1 -t utf-8 "
+            f"{path} > utf-8{path.suffix}, if it is Latin-1."
+        ) from error
+
+
 def load_file(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of an `.npz` file by name, or the array of an `.npy` file as `x`; the
     file's suffix does not matter.

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import quantity, sampling
+from tfp_vae import batch, quantity, sampling
 from tfp_vae.layers.fold import named_function, unfold
 from tfp_vae.layers.parts import map_joint, map_parts, parts_of
 from tfp_vae.layers.tensor_like import is_a
@@ -220,10 +220,8 @@ class Surface(abc.ABC):
 
     def in_columns(self, x, given):
         """Return parts of x as a DataFrame if they come from one."""
-        frame = given.get("x") if isinstance(given, Mapping) else given
-        if self.table is None or not is_frame(frame):
-            return x
-        return self.table.decode(x, frame.index)
+        frame = self._frame_of(given)
+        return x if frame is None else self.table.decode(x, frame.index)
 
     def filled(self, given, x):
         """Return parts of x as a DataFrame whose observed values are those of the one that x comes
@@ -239,10 +237,15 @@ class Surface(abc.ABC):
         """Return log-densities of x, `[num_rows]`, in the units of the DataFrame that x comes from,
         if it comes from one.
         """
-        frame = given.get("x") if isinstance(given, Mapping) else given
-        if self.table is None or not is_frame(frame):
+        frame = self._frame_of(given)
+        if self.table is None or frame is None:
             return log_density
         return log_density + tf.cast(self.table.log_units(frame), log_density.dtype)
+
+    def _frame_of(self, given):
+        """Return the DataFrame that data are, or have as their x, if the model has a table."""
+        frame = None if self.table is None else batch.by_name(given)["x"]
+        return frame if is_frame(frame) else None
 
     @property
     def mask(self) -> Quantity:

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from tfp_vae.checks import as_count
-from tfp_vae.files import is_number
+from tfp_vae.files import is_number, read_utf8
 
 __all__ = ["Vocabulary", "read_lines"]
 
@@ -242,15 +242,7 @@ def read_lines(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path} is not a text in UTF-8, first in line {line}. Convert it: iconv -f latin1 -t "
-            f"utf-8 {path}, if it is Latin-1."
-        ) from error
+    text = read_utf8(path, "a text in UTF-8")
     if "\0" in text:
         raise ValueError(f"{path} is not a text: it has zero bytes. Expected one example a line.")
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")

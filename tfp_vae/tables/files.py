@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfp_vae.checks import imported
+from tfp_vae.files import read_utf8
 from tfp_vae.tables.series import pandas
 from tfp_vae.tables.table import Table
 
@@ -63,15 +64,7 @@ def _read_csv(path: Path):
 
 def _check_header(path: Path) -> str:
     """Return what separates the values of a CSV, after checking its encoding and its first line."""
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path} is not in UTF-8, first in line {line}. Convert it: iconv -f latin1 -t utf-8 "
-            f"{path} > utf-8.csv, if it is Latin-1."
-        ) from error
+    text = read_utf8(path, "in UTF-8")
     first = next(filter(str.strip, text.splitlines()), "")
     if not first.strip() or "\0" in first:
         raise ValueError(
