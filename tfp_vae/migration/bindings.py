@@ -18,7 +18,7 @@ class Aliases(cst.CSTVisitor):
         self.program = program
 
     def visit_ImportFrom(self, node):
-        if isinstance(node.names, cst.ImportStar) and node.module:
+        if imports_all(node) and node.module:
             self.program.stars.append(meaning(str(get_full_name_for_node(node.module))))
 
     def visit_Assign(self, node):
@@ -104,6 +104,11 @@ def imported_from(node: cst.ImportFrom) -> list[tuple[str, str, cst.ImportAlias]
     module = get_full_name_for_node(node.module or "")
     found = [(one.evaluated_name, one.evaluated_alias, one) for one in node.names]
     return [(f"{module}.{last}", name or last, one) for last, name, one in found]
+
+
+def imports_all(node: cst.ImportFrom) -> bool:
+    """Return whether a statement is `from module import *`."""
+    return isinstance(node.names, cst.ImportStar)
 
 
 def import_line(new: str, name: str) -> str:

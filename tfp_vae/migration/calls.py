@@ -81,12 +81,14 @@ class Calls(cst.CSTVisitor):
             only = cst.parse_expression(f"{self.program.code(node)}s[0]")
             self.program.edit(node, lambda _: only)
 
-    def name(self, call: cst.Call) -> str:
-        """Return the meaning of what is called; of a method its name after a dot."""
-        known = self.program.meaning(call.func)
-        if known or not isinstance(call.func, cst.Attribute) or not self.uses_keras:
-            return known
-        return f".{call.func.attr.value}"
+    def name(self, node: Node) -> str:
+        """Return the meaning of what is called; of a method its name after a dot.
+
+        It is empty if the node is no call.
+        """
+        known = self.program.meaning(node.func) if m.matches(node, m.Call()) else ""
+        is_method = self.uses_keras and m.matches(node, m.Call(func=m.Attribute()))
+        return known or (f".{node.func.attr.value}" if is_method else "")
 
     def may_be_model(self, node: Node) -> bool:
         """Return whether a value is a model of Keras, or of an unknown kind."""

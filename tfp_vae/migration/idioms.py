@@ -204,7 +204,7 @@ def _is_symbolic(calls: Calls, node: Node, depth: int) -> bool:
     return depth > 0 and any(
         _is_symbolic(calls, one.args[0].value, depth - 1)
         for one in made
-        if one.args and isinstance(one.func, cst.Call) and LAYERS.match(calls.name(one.func))
+        if one.args and LAYERS.match(calls.name(one.func))
     )
 
 

@@ -3,7 +3,14 @@
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
-from tfp_vae.migration.bindings import import_line, imported, imported_from, module_aliases, pairs
+from tfp_vae.migration.bindings import (
+    import_line,
+    imported,
+    imported_from,
+    imports_all,
+    module_aliases,
+    pairs,
+)
 from tfp_vae.migration.names import is_unknown, meaning, new_name
 from tfp_vae.migration.program import Program
 from tfp_vae.migration.uses import Uses
@@ -31,7 +38,7 @@ class Imports(cst.CSTVisitor):
         self.replace(node, kept, lines)
 
     def visit_ImportFrom(self, node):
-        if isinstance(node.names, cst.ImportStar):
+        if imports_all(node):
             full = str(get_full_name_for_node(node.module or ""))
             return None if node.relative else self.move(node, full, new_name(meaning(full)))
         found = [

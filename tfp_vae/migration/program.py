@@ -3,7 +3,7 @@
 import ast
 import collections
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import libcst as cst
@@ -100,18 +100,15 @@ class Program:
     def imports(self, node: Node) -> list[Node]:
         """Return the imports that bind the first name of a dotted name."""
         scope = self.scopes.get(node)
-        found = scope[first_name(node).value] if scope else ()
-        return [one.node for one in found if isinstance(one, metadata.ImportAssignment)]
+        return [one.node for one in _imports(scope[first_name(node).value])] if scope else []
 
     def num_references(self, statement: cst.Import | cst.ImportFrom, name: str) -> int:
         """Return how often a program uses a name that an import binds."""
         scope: Any = self.scopes[statement]
         return sum(
             len(one.references)
-            for one in scope.assignments
-            if isinstance(one, metadata.ImportAssignment)
-            and one.node is statement
-            and one.name.partition(".")[0] == name
+            for one in _imports(scope.assignments)
+            if one.node is statement and one.name.partition(".")[0] == name
         )
 
     def free_name(self, wanted: str) -> str:
@@ -125,16 +122,13 @@ class Program:
 
     def statement(self, node: Node) -> Node:
         """Return the innermost statement around a node; comments stand above it."""
-        while not isinstance(node, STATEMENTS):
-            node = self.parents[node]
-        return node
+        return self.path(node, STATEMENTS)[-1]
 
-    def around(self, node: Node) -> list[Node]:
-        """Return all nodes of a function, or of the module, that a node is in."""
-        found = []
-        while not isinstance(node, cst.Module | cst.FunctionDef):
-            node = self.parents[node]
-            found.append(node)
+    def path(self, node: Node, kinds: tuple = (cst.Module, cst.FunctionDef)) -> list[Node]:
+        """Return a node and those around it, up to the first of some kinds."""
+        found = [node]
+        while not isinstance(found[-1], kinds):
+            found.append(self.parents[found[-1]])
         return found
 
     def position(self, node: Node) -> tuple[int, int]:
@@ -248,15 +242,18 @@ def _lines(original: Node, new: Node) -> list[Node]:
     return [*lines, last.with_changes(trailing_whitespace=new.trailing_whitespace)]
 
 
+def _imports(assignments: Iterable) -> list[metadata.ImportAssignment]:
+    """Return those that bind a name by an import."""
+    return [one for one in assignments if isinstance(one, metadata.ImportAssignment)]
+
+
 def is_dotted(node: Node) -> bool:
     """Return whether a node is a name, or names with dots between them."""
-    while isinstance(node, cst.Attribute):
-        node = node.value
-    return isinstance(node, cst.Name)
+    return isinstance(first_name(node), cst.Name)
 
 
-def first_name(node: Node) -> cst.Name:
+def first_name(node: Node) -> Node:
     """Return the first of names with dots between them."""
     while isinstance(node, cst.Attribute):
         node = node.value
-    return cst.ensure_type(node, cst.Name)
+    return node

@@ -74,24 +74,20 @@ def _place(calls: Calls, call: cst.Call) -> int:
     if isinstance(above, cst.Call):  # called with a tensor, whose shape is known
         return NOT_FIRST
     if isinstance(above, cst.Element) and isinstance(around, cst.List):
-        in_model = _is_model(calls, parents[parents[around]])
+        in_model = calls.name(parents[parents[around]]).endswith(".Sequential")
         others = [one for one in around.elements[1:] if _has_shape(one.value)]
         if not in_model and (others or not LAYERS.match(calls.program.meaning(call.func))):
             return UNKNOWN
         return FIRST_IN_LIST if around.elements[0] is above else NOT_FIRST
-    if isinstance(around, cst.Call) and calls.name(around) == ".add":
+    if calls.name(around) == ".add":
         statement = calls.program.statement(call)
         filled = calls.filled[calls.program.code(receiver(around))]
-        blocks = calls.program.around(statement)
+        blocks = calls.program.path(statement)
         if any(one in blocks for one in filled):
             return NOT_FIRST
         once = not any(isinstance(one, cst.For | cst.While) for one in blocks)
         return FIRST_ADDED if once and not filled and m.matches(statement, ADDED) else UNKNOWN
     return UNKNOWN
-
-
-def _is_model(calls: Calls, node: Node) -> bool:
-    return isinstance(node, cst.Call) and calls.name(node).endswith(".Sequential")
 
 
 def _has_shape(node: Node) -> bool:

@@ -8,7 +8,7 @@ from libcst.helpers import get_full_name_for_node
 
 from tfp_vae.migration.bindings import MODULES, ModuleNames, import_line, module_aliases, pairs
 from tfp_vae.migration.names import is_unknown, new_name
-from tfp_vae.migration.program import Node, Program, first_name, is_dotted
+from tfp_vae.migration.program import STATEMENTS, Node, Program, first_name, is_dotted
 
 OTHER_IMPORT = m.SimpleStatementLine(
     [m.Import() | m.ImportFrom(module=~m.Name("__future__")), m.ZeroOrMore()]
@@ -126,9 +126,5 @@ class Uses(cst.CSTVisitor):
                 body = program.module.body
                 return next((one for one in body if m.matches(one, OTHER_IMPORT)), body[0])
             node = values[0]
-        statement = program.statement(imports[0])
-        while not isinstance(program.parents[statement], cst.Module) and not isinstance(
-            program.parents[program.parents[statement]], cst.FunctionDef
-        ):  # not within `try` or `if`
-            statement = program.statement(program.parents[statement])
-        return statement
+        within = program.path(imports[0])[:-1]  # the outermost: not within `try` or `if`
+        return [one for one in within if isinstance(one, STATEMENTS)][-1]
