@@ -392,3 +392,28 @@ def test_a_file_holds_no_labels(tmp_path):
     with pytest.raises(ValueError, match=r"holds one array, but the batches of .* have several"):
         storage.write_npy(tmp_path / "x.npy", pairs)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_rows_of_a_file_are_weighted_as_arrays_are(digits, tmp_path):
+    x = digits.train[:60]
+    np.save(tmp_path / "x.npy", x)
+    weight = [0.0, 1.0, 2.0] * 20
+    numbers = {}
+    for name, given in (("array", x), ("file", storage.open_npy(tmp_path / "x.npy")["x"])):
+        keras.utils.set_random_seed(0)
+        vae = make_vae()
+        vae.compile(keras.optimizers.Adam(1e-3))
+        history = vae.fit(
+            given,
+            sample_weight=weight,
+            validation_data=(given, None, weight),
+            batch_size=20,
+            shuffle=False,
+            epochs=2,
+            verbose=0,
+        ).history
+        found = vae.evaluate(given, sample_weight=weight, verbose=0, return_dict=True)
+        numbers[name] = {**history, **found}
+    same(numbers["array"], numbers["file"])
+    unweighted = vae.evaluate(x, verbose=0, return_dict=True)
+    assert abs(unweighted["loss"] - numbers["array"]["loss"]) > 1e-3

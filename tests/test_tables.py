@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from scipy import stats
 
 import tfp_vae
 from tests.test_cli import invoke
-from tfp_vae import datasets, networks, tables
+from tfp_vae import datasets, evaluation, networks, tables
 from tfp_vae import layers as tfpl
 from tfp_vae.tables import Table
 
@@ -442,3 +443,25 @@ def test_the_span_of_small_integers_does_not_wrap_around():
         {"a": np.array([-20000, 20000, 5], "int16"), "b": np.array([0.5, 1.5, 2.5])}
     )
     assert Table.of(frame).likelihoods["a"] == "IndependentNormalLearnedScale"
+
+
+OF_FRAMES = {
+    "evaluate": lambda vae, x: evaluation.evaluate(vae, x, num_samples=5),
+    "elbo": evaluation.elbo,
+    "nll": lambda vae, x: evaluation.nll(vae, x, num_samples=5),
+    "active_units": evaluation.active_units,
+    "kl_by_dimension": evaluation.kl_by_dimension,
+    "negative_elbo": evaluation.negative_elbo,
+    "posterior_means": evaluation.posterior_means,
+    "reconstruction_errors": evaluation.reconstruction_errors,
+    "aggregate prior": lambda vae, x: tfp_vae.fit_aggregate_prior(vae, x, num_components=2).mean(),
+}
+
+
+@pytest.mark.parametrize("name", OF_FRAMES)
+@pytest.mark.rows(4, 9)
+def test_what_is_evaluated_may_be_a_frame(trained, name):
+    vae, frame = trained
+    found = OF_FRAMES[name](vae, frame)
+    expected = OF_FRAMES[name](vae, vae.table.encode(frame))
+    tf.nest.map_structure(np.testing.assert_array_equal, found, expected)

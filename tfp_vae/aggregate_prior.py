@@ -17,6 +17,7 @@ from tfp_vae.layers.flows import Flow
 from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.priors import FlowPrior
+from tfp_vae.surface import takes_frames
 from tfp_vae.vae import VAE
 
 tfd = tfp.distributions
@@ -27,6 +28,7 @@ FLOW_LEARNING_RATE = 3e-3
 CODES_ITERATIONS = 50
 
 
+@takes_frames
 def fit_aggregate_prior(
     vae: VAE,
     x: Any,

@@ -194,7 +194,7 @@ def whole(data):
     return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *batches)
 
 
-def as_dataset(data, batch_size: int = 32, *, shuffle: bool = False):
+def as_dataset(data, batch_size: int = 32, *, shuffle: bool = False, sample_weight=None):
     """Return rows of files as a `tf.data.Dataset` of batches, as Keras takes them; other data as
     they are.
 
@@ -202,10 +202,13 @@ def as_dataset(data, batch_size: int = 32, *, shuffle: bool = False):
         data: in any form.
         batch_size: number of examples in a batch.
         shuffle: whether their order is drawn anew in each epoch.
+        sample_weight: weights of rows of files, `[num_examples]`, which go along with them.
     """
     if not has_rows(data):
         return data
     number = num_examples(data)
+    if sample_weight is not None:
+        data = (data, labels(data, None, sample_weight), sample_weight)
     places = tf.data.Dataset.range(number)
     if shuffle:
         places = places.shuffle(number)

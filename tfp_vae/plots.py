@@ -14,6 +14,7 @@ from tfp_vae.checks import as_count, as_seed, needs
 from tfp_vae.evaluation.latents import variance_of_means
 from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.surface import takes_frames
 from tfp_vae.vae import VAE
 
 try:
@@ -46,6 +47,7 @@ class Generator(Protocol):
         """
 
 
+@takes_frames
 def reconstructions(
     vae: VAE,
     x,
@@ -103,6 +105,7 @@ def samples(
     return grid(np.stack(rows), "Samples from the prior, a row for each condition", labels, limits)
 
 
+@takes_frames
 def latent_traversal(
     vae: VAE,
     x,
@@ -152,6 +155,7 @@ def _under(condition) -> str:
     )
 
 
+@takes_frames
 def marginals(vae: VAE, x, *, seed: int = 0, num_panels: int = 24) -> Figure:
     """Show how each value of a table is distributed: in the data, and in draws from the model.
 

@@ -2,6 +2,7 @@
 
 import abc
 import collections
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,16 @@ from tfp_vae.tables import Table, is_frame
 from tfp_vae.text import Vocabulary
 
 tfd = tfp.distributions
+
+
+def takes_frames(function: Callable) -> Callable:
+    """Let a function of a model and data, `(model, x, ...)`, take DataFrames for x as well."""
+
+    @functools.wraps(function)
+    def encoded(model, x, *args, **kwargs):
+        return function(model, model.in_parts(x), *args, **kwargs)
+
+    return encoded
 
 
 class Surface(abc.ABC):

@@ -259,6 +259,8 @@ class VAE(LatentVariableModel, BlockModel):
         if y is x and not self.is_conditional:  # the usual target of an autoencoder
             y = None
         x = self.in_parts(x)
+        if kwargs.get("sample_weight") is not None:  # perhaps a list
+            kwargs["sample_weight"] = np.asarray(kwargs["sample_weight"])
         share = kwargs.get("validation_split")
         if share and validation_data is None and batch.are_arrays(x):  # split as in Keras
             at = math.floor(num_examples(x) * (1.0 - kwargs.pop("validation_split")))
@@ -273,6 +275,7 @@ class VAE(LatentVariableModel, BlockModel):
         if isinstance(validation_data, tuple):
             validation_data = (self.in_parts(validation_data[0]), *validation_data[1:])
         x_validation, y_validation, weight = unpack(validation_data)
+        weight = None if weight is None else np.asarray(weight)
         if self.is_conditional:
             batch.expect_no_labels(x, y)
             batch.expect_no_labels(x_validation, y_validation)
@@ -280,12 +283,16 @@ class VAE(LatentVariableModel, BlockModel):
             self._begin_with(examples["x"])
         if validation_data is not None:
             self.check_data(x_validation)
+        size = kwargs.get("batch_size") or BATCH_SIZE
         if batch.has_rows(x):
-            size = kwargs.pop("batch_size", None) or BATCH_SIZE
-            x = batch.as_dataset(x, size, shuffle=kwargs.pop("shuffle", True))
+            kwargs.pop("batch_size", None)
+            own = kwargs.pop("sample_weight", None)
+            shuffle = kwargs.pop("shuffle", True)
+            x = batch.as_dataset(x, size, shuffle=shuffle, sample_weight=own)
         if batch.has_rows(x_validation):
-            size = kwargs.pop("validation_batch_size", None) or BATCH_SIZE
-            validation_data = x_validation = batch.as_dataset(x_validation, size)
+            size = kwargs.pop("validation_batch_size", None) or size
+            validation_data = batch.as_dataset(x_validation, size, sample_weight=weight)
+            x_validation, weight = validation_data, None
         if batch.is_dataset(x):
             kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
         if weight is not None:
@@ -325,13 +332,16 @@ class VAE(LatentVariableModel, BlockModel):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
         x = self.in_parts(x)
+        if kwargs.get("sample_weight") is not None:
+            kwargs["sample_weight"] = np.asarray(kwargs["sample_weight"])
         # `fit` has already checked its validation data.
         if not kwargs.get("_use_cached_eval_dataset"):
             if self.is_conditional:
                 batch.expect_no_labels(x, y)
             self.check_data(x)
         if batch.has_rows(x):
-            x = batch.as_dataset(x, kwargs.pop("batch_size", None) or BATCH_SIZE)
+            size = kwargs.pop("batch_size", None) or BATCH_SIZE
+            x = batch.as_dataset(x, size, sample_weight=kwargs.pop("sample_weight", None))
         return super().evaluate(x, y, *args, **kwargs)
 
     def check_data(self, data) -> dict | None:

@@ -168,7 +168,9 @@ class Judge:
         x = cut(self.splits.test, None, MOST_TEST)
         errors = evaluation.reconstruction_errors(self.vae, x, batch_size=self.batch_size)
         numbers: dict[str, Any] = {
-            f"reconstruction_error_of_{part}": mean_of(values) for part, values in errors.items()
+            f"reconstruction_error_of_{part}": mean_of(values[~np.isnan(values)])
+            for part, values in errors.items()
+            if not np.isnan(values).all()  # else the test data have no value of the part
         }
         try:
             groups = evaluation.kl_by_dimension(self.vae, x, batch_size=self.batch_size)

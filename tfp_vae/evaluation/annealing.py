@@ -17,6 +17,7 @@ from tfp_vae.layers.distribution_layer import distribution_layers
 from tfp_vae.layers.shapes import in_dtype
 from tfp_vae.objectives.importance import log_mean
 from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.surface import takes_frames
 from tfp_vae.vae import VAE
 
 __all__ = ["annealed_log_prob", "bounds_on_simulated_data", "rate_distortion"]
@@ -48,6 +49,7 @@ class Settings(NamedTuple):
     num_leapfrog_steps: int
 
 
+@takes_frames
 def annealed_log_prob(
     vae: VAE,
     x: Any,
@@ -158,6 +160,7 @@ def bounds_on_simulated_data(
     return {"lower": mean_of(lower), "upper": mean_of(upper), "gap": mean_of(upper - lower)}
 
 
+@takes_frames
 def rate_distortion(
     vae: VAE,
     x: Any,

@@ -22,11 +22,13 @@ from tfp_vae.layers.parts import has_dependent_parts, innermost
 from tfp_vae.layers.values import values_of
 from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.surface import takes_frames
 from tfp_vae.vae import VAE
 
 __all__ = ["elbo", "evaluate", "importance_sampling", "nll"]
 
 
+@takes_frames
 def evaluate(
     vae: VAE,
     x: Any,
@@ -135,6 +137,7 @@ def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
     return numbers
 
 
+@takes_frames
 def elbo(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
     """Return the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example,
     `[num_examples]`; data as in `evaluate`.
@@ -142,6 +145,7 @@ def elbo(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
     return over_batches(vae.compile_once(_terms), x, batch_size)
 
 
+@takes_frames
 def nll(
     vae: VAE,
     x: Any,
@@ -160,6 +164,7 @@ def nll(
     return -float(found["log_prob"].mean)
 
 
+@takes_frames
 def importance_sampling(
     vae: VAE,
     x: Any,

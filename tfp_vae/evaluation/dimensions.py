@@ -10,6 +10,7 @@ from tfp_vae.evaluation.batches import moments_over
 from tfp_vae.layers.parts import is_joint, parts_given
 from tfp_vae.objectives.one_pass import analytic_kl, factors
 from tfp_vae.seeds import Stream, seed_of
+from tfp_vae.surface import takes_frames
 from tfp_vae.vae import VAE
 
 __all__ = ["kl_by_dimension"]
@@ -17,6 +18,7 @@ __all__ = ["kl_by_dimension"]
 tfd = tfp.distributions
 
 
+@takes_frames
 def kl_by_dimension(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
     """Return the mean KL(q(z|x) || p(z)) of each latent dimension, `[size]`, in nats, by the names
     of the latents; a sole latent is called z.

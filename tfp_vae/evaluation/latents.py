@@ -13,6 +13,7 @@ from tfp_vae.evaluation.batches import each_batch, moments_over, over_batches
 from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.parts import has_dependent_parts
 from tfp_vae.layers.vector_quantized import is_quantized
+from tfp_vae.surface import takes_frames
 from tfp_vae.vae import VAE
 
 __all__ = [
@@ -33,6 +34,7 @@ ACTIVE_VARIANCE = 0.01
 DENSITIES_AT_ONCE = 100
 
 
+@takes_frames
 def mutual_information(
     vae: VAE,
     x: Any,
@@ -66,6 +68,7 @@ def mutual_information(
     return float(np.mean(np.diagonal(log_q) - _log_aggregate(log_q)))
 
 
+@takes_frames
 def aggregate_kl(
     vae: VAE,
     x: Any,
@@ -142,6 +145,7 @@ def _densities(vae: VAE, batch, z) -> tf.Tensor:
     return sampling.log_density(vae.encode(batch), spread)
 
 
+@takes_frames
 def active_units(
     vae: VAE, x: Any, *, threshold: float = ACTIVE_VARIANCE, batch_size: int = 500
 ) -> int:
@@ -155,11 +159,13 @@ def active_units(
     return count_active(variance_of_means(vae, x, batch_size), threshold)
 
 
+@takes_frames
 def variance_of_means(vae: VAE, x, batch_size: int = 500) -> np.ndarray:
     """Return the variance over the data of each dimension of the posterior mean, `[latent]`."""
     return moments_over(vae.compile_once(means_of), x, batch_size)["mean"].variance
 
 
+@takes_frames
 def posterior_means(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
     """Return the mean of q(z|x) for each example, `[num_examples, latent]`; data as in `evaluate`.
 
@@ -168,6 +174,7 @@ def posterior_means(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
     return over_batches(vae.compile_once(means_of), x, batch_size)["mean"]
 
 
+@takes_frames
 def codes(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
     """Return the integer codes of a `layers.VectorQuantized` posterior for each example,
     `[num_examples, num_vectors]`; data as in `evaluate`.
@@ -178,6 +185,7 @@ def codes(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
     return over_batches(vae.compile_once(_codes), x, batch_size)["codes"]
 
 
+@takes_frames
 def perplexity(vae: VAE, x: Any, *, batch_size: int = 500) -> float:
     """Return the perplexity: the effective number of codes in use.
 

@@ -12,11 +12,13 @@ import numpy as np
 from tfp_vae.checks import as_seed, imported
 from tfp_vae.evaluation import bounds
 from tfp_vae.evaluation.errors import Estimate, bootstrapped
+from tfp_vae.surface import takes_frames
 from tfp_vae.vae import VAE
 
 __all__ = ["auroc", "negative_elbo", "negative_log_prob", "typicality"]
 
 
+@takes_frames
 def negative_elbo(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
     """Return the score -ELBO of each example, `[num_examples]`, in nats; larger is more unusual.
 
@@ -26,6 +28,7 @@ def negative_elbo(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
     return -bounds.elbo(vae, x, batch_size=batch_size)["elbo"]
 
 
+@takes_frames
 def negative_log_prob(
     vae: VAE,
     x: Any,

@@ -13,6 +13,7 @@ from tfp_vae.batch import by_name, num_examples, whole
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation.batches import over_batches
 from tfp_vae.layers.parts import innermost, parts_of
+from tfp_vae.surface import takes_frames
 from tfp_vae.vae import VAE
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 
+@takes_frames
 def reconstruction_errors(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
     """Return the error of each example's reconstruction, `[num_examples]`, by the parts of x.
 
@@ -36,7 +38,8 @@ def reconstruction_errors(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[st
         x: data as in `evaluate`.
         batch_size: examples held in memory at once.
 
-    Returns: a dict of the parts of x; an x without parts has the name "x".
+    Returns: a dict of the parts of x; an x without parts has the name "x". NaN for an example
+        without an observed value.
     """
     has_names = {
         name: sampling.statistics_of(innermost(part))[0] != "mean"
@@ -62,7 +65,10 @@ def _with_gaps(batch):
 
 def _error(x: np.ndarray, reconstruction: np.ndarray, has_names: bool) -> np.ndarray:
     error = (x != reconstruction) * 1.0 if has_names else (x - reconstruction) ** 2.0
-    return np.nanmean(np.where(np.isnan(x), np.nan, error).reshape(len(x), -1), axis=1)
+    is_seen = ~np.isnan(x).reshape(len(x), -1)
+    total = np.sum(error.reshape(is_seen.shape), axis=1, where=is_seen)
+    with np.errstate(invalid="ignore"):  # NaN where none is seen
+        return total / is_seen.sum(axis=1)
 
 
 class PredictiveCheck(NamedTuple):
@@ -92,6 +98,7 @@ STATISTICS: dict[str, Callable] = {
 }
 
 
+@takes_frames
 def predictive_check(
     vae: VAE,
     x: Any,
