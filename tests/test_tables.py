@@ -242,8 +242,32 @@ def test_files_are_read_as_they_were_written(tmp_path):
     assert found["born"].dtype.kind == "M"
     assert found["smokes"].dtype == bool
     np.testing.assert_array_equal(found["born"], frame["born"])
-    (tmp_path / "semicolons.csv").write_text("a;b\n1;2020-01-01\n3;2021-01-01\n")
-    assert tables.read(tmp_path / "semicolons.csv")["b"].dt.year.tolist() == [2020, 2021]
+
+
+FORMS = {
+    "semicolons": ("a;b\n1;2020-01-01\n3;2021-01-01\n", [1, pd.Timestamp("2020-01-01")]),
+    "decimal commas": ("a;b\n1,5;x\n2,25;y\n", [1.5, "x"]),
+    "of Windows": ("\ufeffa;b\r\nx;-1,5\r\ny;2\r\n", ["x", -1.5]),
+    "tabs": ("a\tb\n1,5\tx\n", [1.5, "x"]),
+    "a comma in a text": ("a;b\n1.5;x,1\n2.5;y\n", [1.5, "x,1"]),
+    "separators in a name": ('"a;b;c",d\n1,2\n', [1, 2]),
+    "of old Macs": ("a,b\r1,2\r3,4\r", [1, 2]),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_csv(tmp_path, name):
+    text, expected = FORMS[name]
+    (tmp_path / "table.csv").write_bytes(text.encode())
+    assert tables.read(tmp_path / "table.csv").iloc[0].tolist() == expected
+
+
+def test_names_of_digits_are_no_dates(tmp_path):
+    frame = pd.DataFrame({"a": ["1984", "1985"], "b": ["2020-01-01", "2021-01-01"]})
+    frame.to_parquet(tmp_path / "table.parquet")
+    found = tables.read(tmp_path / "table.parquet")
+    assert found["a"].tolist() == ["1984", "1985"]
+    assert found["b"].dt.year.tolist() == [2020, 2021]
 
 
 FILES = {

@@ -3,6 +3,7 @@
 import collections
 import csv
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ def read(path: str | os.PathLike):
     """Return a `.csv` or `.parquet` file as a pandas DataFrame.
 
     A CSV has the names of its columns in the first line, and commas, semicolons or tabs between
-    values. Columns of texts that all are dates or times as ISO 8601 writes them become dates.
+    values; beside the latter two, numbers may have decimal commas. An empty value is missing, as is
+    what pandas takes for nothing, such as NA or null. Columns of texts that all are dates or times
+    as ISO 8601 writes them, with hyphens, become dates.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -48,9 +51,11 @@ def read(path: str | os.PathLike):
 
 def _read_csv(path: Path):
     library = pandas()
-    separator = _check_header(path)
+    separator, decimal = _marks_of(path)
     try:
-        frame = library.read_csv(path, sep=separator, encoding="utf-8-sig", skipinitialspace=True)
+        frame = library.read_csv(
+            path, sep=separator, decimal=decimal, encoding="utf-8-sig", skipinitialspace=True
+        )
     except ValueError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(f"{path} is not a table in CSV: {reason}.") from error
@@ -62,23 +67,31 @@ def _read_csv(path: Path):
     )
 
 
-def _check_header(path: Path) -> str:
-    """Return what separates the values of a CSV, after checking its encoding and its first line."""
+def _marks_of(path: Path) -> tuple[str, str]:
+    """Return what separates the values of a CSV, and what the decimals of its numbers, after
+    checking its encoding and its first line.
+    """
     text = read_utf8(path, "in UTF-8")
     first = next(filter(str.strip, text.splitlines()), "")
     if not first.strip() or "\0" in first:
         raise ValueError(
             f"{path} is empty or no text. Expected the names of its columns in the first line."
         )
-    separator = max(",;\t", key=first.count)
-    names = [name.strip() for name in next(csv.reader([first], delimiter=separator))]
+    separator = max(",;\t", key=lambda mark: len(_values_of(first, mark)))
+    names = _values_of(first, separator)
     twice = [name for name, number in collections.Counter(names).items() if number > 1]
     if twice:
         raise ValueError(
             f"The name {twice[0]!r} stands above {names.count(twice[0])} columns of {path}. Rename "
             "all but one."
         )
-    return separator
+    number = rf"(^|{separator}) *-?\d+,\d+\s*({separator}|$)"
+    has_commas = separator != "," and re.search(number, text, re.MULTILINE)
+    return separator, "," if has_commas else "."
+
+
+def _values_of(line: str, separator: str) -> list[str]:
+    return [value.strip() for value in next(csv.reader([line], delimiter=separator))]
 
 
 def _with_dates(frame):
@@ -88,6 +101,8 @@ def _with_dates(frame):
         kind = library.api.types.infer_dtype(frame[name], skipna=True)
         if kind not in ("string", "date", "datetime") or frame[name].dtype.kind == "M":
             continue
+        if kind == "string" and not frame[name].dropna().str.contains("-").all():
+            continue  # such as 1984, which may be a name
         try:
             dates = library.to_datetime(frame[name], format="ISO8601")
         except (TypeError, ValueError):  # they are no dates
