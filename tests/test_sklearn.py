@@ -126,3 +126,5 @@ def test_an_imputer_fills_frames_and_arrays():
     assert error.std() < 0.7 * frame["size"].std()
     with pytest.raises(ValueError, match="'job' takes one of 2 categories, 'clerk', 'cook'"):
         Imputer(**SMALL).fit(holes).transform(holes.assign(job="baker"))
+    with pytest.raises(ValueError, match=r"The columns \['job'\] have no value to learn from"):
+        Imputer(**SMALL).fit(holes.assign(job=None))

@@ -348,7 +348,12 @@ def test_a_model_takes_and_returns_frames(trained, tmp_path):
     filled = vae.impute(rows, 5)
     assert not filled.isna().any(axis=None)
     pd.testing.assert_frame_equal(filled.where(rows.notna()), rows.where(rows.notna()))
-    assert vae.impute(rows, 5, num_draws=2).index.nlevels == 2
+    drawn = vae.impute(rows, 5, num_draws=2)
+    assert drawn.index.names == ["draw", "row"]
+    years = rows.set_index(pd.MultiIndex.from_product([[0, 1], range(10)], names=["year", "id"]))
+    in_years = vae.impute(years, 5, num_draws=2)
+    assert in_years.index.names == ["draw", "year", "id"]
+    np.testing.assert_array_equal(in_years, drawn)
     x = vae.table.encode(rows)
     np.testing.assert_array_equal(vae.encode(rows).mean(), vae.encode(x).mean())
     vae.save(tmp_path / "vae.keras")

@@ -238,6 +238,8 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Train on X, `[num_examples, num_features]`; y is ignored."""
         as_count(self.num_samples, "num_samples")
         frame = self._frame(X, reset=True)
+        if empty := [name for name in frame if frame[name].isna().all()]:
+            raise ValueError(f"The columns {empty} have no value to learn from. Leave them out.")
         table = Table.of(frame)
         with _seeded(self.random_state):
             self.vae_ = self._train(table, frame)

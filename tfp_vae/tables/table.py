@@ -185,7 +185,8 @@ class Table:
                 self.decode({part: values[draw] for part, values in x.items()}, index)
                 for draw in range(len(first))
             ]
-            return pandas().concat(dict(enumerate(draws)), names=["draw", "row"])
+            names = ["row"] if draws[0].index.names == [None] else draws[0].index.names
+            return pandas().concat(dict(enumerate(draws)), names=["draw", *names])
         series = [column.series(x.get(column.part, first), index) for column in self.columns]
         return pandas().DataFrame(dict(zip(self.names, series, strict=True)), index=index)
 
