@@ -263,7 +263,13 @@ def other_records(path):
         file.write(b"a text")
 
 
+def two_levels(path):
+    write_folder(path)
+    PIL.Image.fromarray(IMAGES[0]).save(path / "cover.png")
+
+
 BROKEN = {
+    "levels": (two_levels, "holds both images, such as cover.png, and subfolders"),
     "x.npy": (truncated, "cut short: 5 bytes are missing"),
     "sizes": (two_sizes, "must be of one size"),
     "nothing": (Path.mkdir, "holds no images"),
@@ -281,6 +287,26 @@ def test_files_that_are_no_data(name, tmp_path, monkeypatch):
     write(tmp_path / name)
     with pytest.raises(ValueError, match=message):
         datasets.load(tmp_path / name)
+
+
+def test_many_shards_are_not_all_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_OPEN", 2)
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    (tmp_path / "x").mkdir()
+    for number in range(3):
+        write_records(tmp_path / "x" / f"x.tfrecord-{number:05}-of-00003")
+    rows = storage.open_path(tmp_path / "x")["x"]
+    np.testing.assert_array_equal(rows[:], np.concatenate([IMAGES] * 3))
+
+
+def test_grey_images_of_16_bits_beside_a_hidden_folder(tmp_path):
+    grey = np.arange(40).reshape(2, 4, 5).astype("uint16") * 1000
+    for number, image in enumerate(grey):
+        PIL.Image.fromarray(image).save(tmp_path / f"{number}.png")
+    (tmp_path / ".cache").mkdir()
+    found = storage.open_images(tmp_path)
+    assert [*found] == ["x"]
+    np.testing.assert_array_equal(found["x"][:][..., 0], grey // 256)
 
 
 def test_a_feature_that_is_missing(tmp_path):

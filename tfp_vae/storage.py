@@ -26,6 +26,10 @@ TFRECORD = ".tfrecord"
 NAMES_OF_X = ("x", "image", "image/encoded", "image_raw")
 # The first bytes of images that are decoded.
 IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
+# How the names of image files end that Keras looks for.
+SUFFIXES_OF_IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+# Most files of records that stay open; systems limit them to some thousand.
+MOST_OPEN = 200
 
 
 def open_path(path: Path, wanted: Collection[str] = ()) -> dict[str, Any]:
@@ -198,13 +202,21 @@ def open_images(folder: Path) -> dict:
     of each as `label`, in the order of their names.
 
     They are those that `keras.utils.image_dataset_from_directory` finds, but of their own size:
-    uint8 `[num_examples, height, width, channels]`.
+    uint8 `[num_examples, height, width, channels]`; of 16 bits the upper eight are kept.
 
     Raises:
-        ValueError: if there are none, or they are not all of one size and kind.
+        ValueError: if there are none, they are not all of one size and kind, or some are beside
+            the subfolders.
     """
     images = imported("PIL.Image", "A folder of images", "plots")
-    has_labels = any(path.is_dir() for path in folder.iterdir())
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    has_labels = any(path.is_dir() for path in inside)
+    beside = [path for path in inside if path.suffix.lower() in SUFFIXES_OF_IMAGES]
+    if has_labels and beside:
+        raise ValueError(
+            f"{folder} holds both images, such as {beside[0].name}, and subfolders. Expected one "
+            "subfolder for each label, or none."
+        )
     try:
         found = keras.utils.image_dataset_from_directory(
             folder,
@@ -222,7 +234,8 @@ def open_images(folder: Path) -> dict:
     kinds = set()
     for path in paths:
         with images.open(path) as image:
-            kinds.add((image.height, image.width, 1 if image.mode in ("1", "L") else 3))
+            is_grey = images.getmodebase(image.mode) == "L"
+            kinds.add((image.height, image.width, 1 if is_grey else 3))
         if len(kinds) > 1:
             raise ValueError(
                 f"The images of {folder} must be of one size, and all grey or all coloured: "
@@ -310,7 +323,8 @@ class _Records:
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = [*paths]
-        self.files = [opened(path, self) for path in paths]
+        few = len(self.paths) <= MOST_OPEN
+        self.files = [opened(path, self) for path in self.paths] if few else None
         indexed = [self._index(path) for path in self.paths]
         sizes = [len(starts) for starts, _ in indexed]
         self.numbers = np.repeat(np.arange(len(indexed), dtype="uint32"), sizes)
@@ -345,8 +359,12 @@ class _Records:
         """Return the contents of the records at places, an object array `[batch]`."""
         contents = np.empty(len(places), object)
         for row, place in enumerate(places):
-            file = self.files[self.numbers[place]]
-            contents[row] = os.pread(file, int(self.lengths[place]), int(self.starts[place]))
+            number, where = self.numbers[place], (int(self.lengths[place]), int(self.starts[place]))
+            if self.files:
+                contents[row] = os.pread(self.files[number], *where)
+            else:
+                with self.paths[number].open("rb", buffering=0) as file:
+                    contents[row] = os.pread(file.fileno(), *where)
         return contents
 
 
