@@ -84,6 +84,8 @@ def test_a_later_evaluation_counts_and_draws_are_told(here):
     lines = lines_of("compare", "runs/digits-1", "runs/digits-2")
     assert "NLL (nats) 105.00 ± 0.50 108.0 ± 1.0" in lines
     assert "500, 5000 draws" in lines[-1]
+    run.write("evaluation", {"nll": 105.0, "nll_is_bound": True})
+    assert "110.25 <= 105.00" in lines_of("runs")[1]
 
 
 def test_what_does_not_compare_says_so(here):

@@ -66,9 +66,13 @@ def _row(run: Run) -> list[str]:
         if name in DEFAULTS and not _is_usual(value, usual[name])
         if name not in ("dataset", "epochs")
     ]
-    values = (_value(_numbers(run), name) for name in ("negative_elbo", "nll"))
-    numbers = ["" if value is None else f"{value:.2f}" for value in values]
-    return [run.options.name, epochs, *numbers, " ".join(given)]
+    numbers = _numbers(run)
+    values = {name: _value(numbers, name) for name in ("negative_elbo", "nll")}
+    cells = [
+        "" if value is None else f"{_bound(numbers, name)}{value:.2f}"
+        for name, value in values.items()
+    ]
+    return [run.options.name, epochs, *cells, " ".join(given)]
 
 
 def _is_usual(value, usual) -> bool:
@@ -165,9 +169,13 @@ def _written(numbers: dict, name: str) -> str:
     if value is None:
         return ""
     known = NUMBERS.get(name, Number(title="", meaning="", form=".4g"))
-    bound = "<= " * (name == "nll" and bool(numbers.get("nll_is_bound")))
     whole = f" of {numbers[known.out_of]}" if known.out_of in numbers else ""
-    return bound + rounded(value, _value(numbers, f"{name}_error"), known.form) + whole
+    return _bound(numbers, name) + rounded(value, _value(numbers, f"{name}_error"), known.form) + whole
+
+
+def _bound(numbers: dict, name: str) -> str:
+    """Return what stands before a number that is an upper bound."""
+    return "<= " * (name == "nll" and bool(numbers.get("nll_is_bound")))
 
 
 def _best(numbers: list[dict], name: str, better: int) -> dict | None:
