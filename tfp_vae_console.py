@@ -309,6 +309,13 @@ def _take_defaults(ctx: typer.Context, config: Path | None) -> Path | None:
     return config
 
 
+def _take_preset(ctx: typer.Context, preset: str | None) -> str | None:
+    """Use options that ship with the package where none are given."""
+    if preset is not None:
+        ctx.default_map = _cli().read_preset(preset)
+    return preset
+
+
 @app.command(short_help="Train a VAE, judge it, draw pictures, and export it.", epilog=EXAMPLES)
 @takes_options(Options, first=True)
 def train(
@@ -322,6 +329,14 @@ def train(
         typer.Option(
             help="config.json of another run, whose options hold where no other is given.",
             callback=_take_defaults,
+            is_eager=True,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Options that ship with the package, which hold where no other is given: best-mnist.",
+            callback=_take_preset,
             is_eager=True,
         ),
     ] = None,

@@ -131,6 +131,8 @@ class Quantity:
                     f"The VAE takes {name} of shape [{expected}], received shape "
                     f"{parts[name].shape}."
                 )
+        if not self.has_parts:
+            return value
         leads = {name: _lead(parts[name].shape, len(shape)) for name, shape in self.shapes.items()}
         if not all(lead.is_compatible_with(self.leading(value)) for lead in leads.values()):
             received = {name: tuple(lead) for name, lead in leads.items()}

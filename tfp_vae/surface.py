@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import batch, quantity, sampling
+from tfp_vae.layers.compiled import CompiledJoint
 from tfp_vae.layers.fold import named_function, unfold
 from tfp_vae.layers.parts import map_joint, map_parts, parts_of
 from tfp_vae.layers.tensor_like import is_a
@@ -170,7 +171,7 @@ class Surface(abc.ABC):
         # The parts have a fixed order, so values may be given by position: after
         # `experimental_pin(x=x)` only z remains.
         model = {**latents, **{name: of_part(name) for name in self.x.shapes}}
-        return tfd.JointDistributionNamed(collections.OrderedDict(model))
+        return CompiledJoint(collections.OrderedDict(model))
 
     def _for_each(self, prior: tfd.Distribution, condition) -> tfd.Distribution:
         """Return a prior with the batch axes of a condition that it does not depend on."""

@@ -37,7 +37,7 @@ from tfp_vae.cli.report import (
 )
 from tfp_vae.cli.runs import Options, Run, open_vae, written_whole
 from tfp_vae.cli.texts import lines_of
-from tfp_vae.cli.training import read_config, resume, train
+from tfp_vae.cli.training import read_config, read_preset, resume, train
 from tfp_vae.evaluation.errors import flat
 from tfp_vae.quantity import Quantity
 from tfp_vae.surface import Surface
@@ -375,6 +375,7 @@ __all__ = [
     "parse_likelihood",
     "plot",
     "read_config",
+    "read_preset",
     "resume",
     "sample",
     "score",

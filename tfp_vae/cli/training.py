@@ -162,6 +162,18 @@ def read_config(path: Path) -> dict:
     return {name: value for name, value in options.items() if name not in ("name", "data")}
 
 
+def read_preset(name: str) -> dict:
+    """Return options that ship with the package.
+
+    Raises:
+        ValueError: if none ship under this name.
+    """
+    known = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.json"))}
+    if name not in known:
+        raise ValueError(f"There is no preset {name!r}. Expected one of: {', '.join(known)}.")
+    return read_config(known[name])
+
+
 def resume(folder: Path, workers: Workers | None = None, **given: Any) -> None:
     """Go on with a run after its last whole epoch, as if it had never been interrupted.
 

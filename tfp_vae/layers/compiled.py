@@ -1,4 +1,4 @@
-"""Compiled functions that make distributions.
+"""Compiled functions of tensors, also such that make distributions.
 
 A small Keras network takes some milliseconds in eager mode, and a tenth of that as a graph. A graph
 returns tensors, not distributions: it returns the parameters, and the distribution is rebuilt from
@@ -21,28 +21,26 @@ tfd = tfp.distributions
 FIXED = (bool, int, float, str, np.ndarray, np.generic, tf.DType, type(None))
 
 
-class CompiledDistribution:
-    """A function from tensors to a distribution, compiled at the second call: a single call costs
-    no compilation.
+class Compiled:
+    """A function of tensors, compiled at the second eager call: a single call costs no compilation.
 
-    The function itself makes a distribution that tensors do not determine, such as that of a flow,
-    and every distribution inside a graph.
+    The function itself is called inside a graph, and where it cannot be compiled.
 
     Args:
         function: function of a dict of tensors, or of a dict of such dicts.
 
     Example:
-    >>> scale = CompiledDistribution(lambda data: tfd.Normal(data["loc"], 1.0))
-    >>> [scale({"loc": tf.constant([loc])}).mean().numpy() for loc in (1.0, 2.0, 3.0)]
-    [array([1.], dtype=float32), array([2.], dtype=float32), array([3.], dtype=float32)]
+    >>> double = Compiled(lambda data: 2.0 * data["x"])
+    >>> [double({"x": tf.constant(x)}).numpy() for x in (1.0, 2.0, 3.0)]
+    [np.float32(2.0), np.float32(4.0), np.float32(6.0)]
     """
 
-    def __init__(self, function: Callable[[dict], tfd.Distribution]):
+    def __init__(self, function: Callable[[dict], Any]):
         self.function = function
         # By the kind of the tensors: None after the first call, then the function to call.
         self._made_by: dict[Hashable, Callable | None] = {}
 
-    def __call__(self, data: dict) -> tfd.Distribution:
+    def __call__(self, data: dict) -> Any:
         # A graph would keep what is read instead of the weights.
         if not tf.executing_eagerly() or in_stateless_scope() or tf.config.functions_run_eagerly():
             return self.function(data)
@@ -57,14 +55,14 @@ class CompiledDistribution:
 
     def _compile(self, data: dict) -> Callable:
         """Return the compiled function, or the function itself if it cannot be compiled."""
-        made: list[tfd.Distribution] = []
+        traced: list[Any] = []
 
-        def parameters(data):
-            made.append(self.function(data))
-            return parameters_of(made[-1])
+        def tensors(data):
+            traced.append(self.function(data))
+            return self._tensors_of(traced[-1])
 
         compiled = without_retracing_warnings(
-            tf.function(parameters, reduce_retracing=True, autograph=False)
+            tf.function(tensors, reduce_retracing=True, autograph=False)
         )
         try:
             compiled(data)
@@ -78,9 +76,53 @@ class CompiledDistribution:
             shapes = tuple(leaf.shape for leaf in tf.nest.flatten(data))
             if shapes not in graphs:
                 graphs[shapes] = compiled.get_concrete_function(data)
-            return with_parameters(made[-1], graphs[shapes](data))
+            return self._from_tensors(traced[-1], graphs[shapes](data))
 
         return made_by
+
+    def _tensors_of(self, result) -> Any:
+        """Return the tensors of a result, which a graph returns."""
+        return result
+
+    def _from_tensors(self, traced, tensors) -> Any:
+        """Return a result from its tensors, and the one that was made while tracing."""
+        return tensors
+
+
+class CompiledDistribution(Compiled):
+    """A function from tensors to a distribution; it is not compiled if tensors do not determine the
+    distribution, such as that of a flow.
+
+    Example:
+    >>> scale = CompiledDistribution(lambda data: tfd.Normal(data["loc"], 1.0))
+    >>> [scale({"loc": tf.constant([loc])}).mean().numpy() for loc in (1.0, 2.0, 3.0)]
+    [array([1.], dtype=float32), array([2.], dtype=float32), array([3.], dtype=float32)]
+    """
+
+    def _tensors_of(self, result: tfd.Distribution) -> dict[str, Any]:
+        return parameters_of(result)
+
+    def _from_tensors(self, traced: tfd.Distribution, tensors: dict) -> tfd.Distribution:
+        return with_parameters(traced, tensors)
+
+
+class CompiledJoint(tfd.JointDistributionNamed):
+    """A `tfd.JointDistributionNamed` whose density is compiled at the second eager call.
+
+    In eager mode TFP makes all of its parts anew in each call.
+    """
+
+    def _log_prob(self, value):
+        return self._compiled("_log_prob", super()._log_prob, value)
+
+    def _unnormalized_log_prob(self, value):
+        return self._compiled("_unnormalized_log_prob", super()._unnormalized_log_prob, value)
+
+    def _compiled(self, name: str, function: Callable, value):
+        known = self.__dict__.setdefault("_compiled_functions", {})
+        if name not in known:
+            known[name] = Compiled(lambda data: function(self._model_unflatten([*data.values()])))
+        return known[name](dict(enumerate(self._model_flatten(value))))
 
 
 def parameters_of(distribution: tfd.Distribution) -> dict[str, Any]:
@@ -115,11 +157,10 @@ def with_parameters(distribution: tfd.Distribution, parameters: Mapping) -> tfd.
     """
     if is_joint(distribution):
         return map_joint(with_parameters, distribution, parameters)
+    given = distribution.parameters
     return distribution.copy(
         **{
-            name: with_parameters(distribution.parameters[name], value)
-            if isinstance(value, Mapping)
-            else value
+            name: with_parameters(given[name], value) if isinstance(value, Mapping) else value
             for name, value in parameters.items()
         }
     )
