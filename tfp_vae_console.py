@@ -4,6 +4,7 @@ It parses the options before it imports TensorFlow, so that `--help` is fast.
 """
 
 import dataclasses
+import gc
 import importlib.metadata
 import inspect
 import logging
@@ -638,14 +639,20 @@ def _cli():
     """Import the package and TensorFlow without TensorFlow's start-up log (Python's own errors are
     still shown).
     """
+    if "tfp_vae.cli" in sys.modules:
+        return sys.modules["tfp_vae.cli"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
     stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
+    # What imports make stays. To look through it for garbage would take two seconds of a command.
+    gc.disable()
     try:
         from tfp_vae import cli
     finally:
+        gc.freeze()
+        gc.enable()
         os.dup2(stderr, 2)
         os.close(stderr)
     return cli
