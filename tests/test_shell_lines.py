@@ -107,6 +107,8 @@ def test_every_line_ends_in_what_it_promises(page, here, full):
         assert invoke("train", "--epochs", 1, *SHORT)[0] == 0
     lines = commands(page)
     assert lines
+    if page.name == "mnist.md" and not full:  # it has a row for each model
+        lines = lines[::5]
     for words in lines:
         if "mnist" in words and not has_mnist:
             continue

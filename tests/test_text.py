@@ -261,13 +261,14 @@ def test_a_table_may_have_an_array_called_vocabulary():
 
 
 POSTERIORS = {
-    "a hierarchy": ["--posterior", "ladder"],
     "points": ["--posterior", "Deterministic", "--objective", "Reconstruction"],
+    "a hierarchy": ["--posterior", "ladder"],
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.rows(0, 1)
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 def test_texts_go_with_other_posteriors(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
