@@ -206,11 +206,23 @@ class Options:
             "run's; last.keras is there to go on from.",
         ),
     ] = None
+    ema: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=0.9999,
+            help="Momentum of a moving average of the weights, such as 0.999, which is then the run's model; 0: "
+            "no average.",
+        ),
+    ] = 0.0
+    tracker: Annotated[
+        str, typer.Option(help="Experiment tracker that gets the run: mlflow or wandb.")
+    ] = ""
     tensorboard: Annotated[
         bool,
         typer.Option(
             "--tensorboard/--no-tensorboard",
-            help="Write event files into the run's folder tensorboard/.",
+            help="Write event files, of curves and pictures, into the run's folder tensorboard/.",
         ),
     ] = False
     num_samples: NumSamples = 500

@@ -162,3 +162,14 @@ def check_molecules(tokens, tmp_path):
         assert (tmp_path / "out" / name).stat().st_size > 5_000
     assert example.canonical("C1CC") is None
     assert example.canonical("OCC") == "CCO"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # KerasTuner's own
+def test_tuning(tmp_path, full):
+    pytest.importorskip("keras_tuner")
+    short = {} if full else {"max_trials": 2, "epochs": 2}
+    results = load_example("tuning").main(str(tmp_path), **short)
+    assert np.isfinite([*results.values()]).all()
+    if full:
+        assert results["best: NLL"] < results["default: NLL"]

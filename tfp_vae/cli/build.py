@@ -64,7 +64,11 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
         missing=options.missing,
     )
     vae.compile(
-        keras.optimizers.Adam(learning_rate(options, steps)),
+        keras.optimizers.Adam(
+            learning_rate(options, steps),
+            use_ema=options.ema > 0.0,
+            ema_momentum=options.ema or 0.99,
+        ),
         steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION),
     )
     # So that the run can be resumed from before its first step.
@@ -101,6 +105,11 @@ def check_numbers(options: Options) -> None:
             f"--warm-up {options.warm_up} is longer than the training of {options.epochs} epochs, "
             "in which beta would not reach its value. Give fewer epochs of warm-up, or more "
             "--epochs."
+        )
+    if options.ema and options.patience:
+        raise ValueError(
+            f"--ema {options.ema} takes the average of the weights over the epochs, and --patience "
+            "the best epoch. Leave one of them out."
         )
     if options.warm_up and not options.beta:
         raise ValueError(

@@ -26,7 +26,7 @@ USUAL_NETWORKS = ("mlp", next(iter(OF_SEQUENCES)))
 # Characters in a line of a file, which has no width of its own.
 WIDTH_OF_FILES = 400
 # Options that do not change the model.
-ASIDE = ("data", "name", "num_samples", "saved_models", "tensorboard")
+ASIDE = ("data", "name", "num_samples", "saved_models", "tensorboard", "tracker")
 
 
 def list_runs(folder: Path) -> None:
@@ -170,7 +170,9 @@ def _written(numbers: dict, name: str) -> str:
         return ""
     known = NUMBERS.get(name, Number(title="", meaning="", form=".4g"))
     whole = f" of {numbers[known.out_of]}" if known.out_of in numbers else ""
-    return _bound(numbers, name) + rounded(value, _value(numbers, f"{name}_error"), known.form) + whole
+    return (
+        _bound(numbers, name) + rounded(value, _value(numbers, f"{name}_error"), known.form) + whole
+    )
 
 
 def _bound(numbers: dict, name: str) -> str:

@@ -122,9 +122,12 @@ def judge_annealed(vae: VAE, splits: datasets.Splits, num_steps: int, seed: int)
     return flat(numbers)
 
 
-def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
-    """Draw all pictures of a model; if one fails, the others are still written."""
-    folder.mkdir(parents=True, exist_ok=True)
+def pictures_of(
+    vae: VAE, splits: datasets.Splits, history: dict, seed: int
+) -> dict[str, Callable[[], Figure | str]]:
+    """Return functions that draw the pictures of a model, or write the texts in their place, by
+    name.
+    """
     conditions, first = conditions_to_draw(splits)
     pictures: dict[str, Callable[[], Figure | str]]
     if splits.num_tokens:
@@ -144,9 +147,15 @@ def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: i
         }
     if history:
         pictures["learning_curves"] = lambda: plots.learning_curves(history)
+    return pictures
+
+
+def draw(folder: Path, vae: VAE, splits: datasets.Splits, history: dict, seed: int) -> list[Path]:
+    """Draw all pictures of a model; if one fails, the others are still written."""
+    folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     failures = []
-    for name, make in pictures.items():
+    for name, make in pictures_of(vae, splits, history, seed).items():
         try:
             drawn.append(_write(make(), folder / name))
         except Exception as error:  # the other pictures are still drawn

@@ -63,9 +63,10 @@ class Run:
     """A folder with `config.json`, `history.json`, `model.keras`, and after the last epoch
     `metrics.json`.
 
-    A run with patience has a second model. During training, `model.keras` is the model of the last
-    epoch and `best.keras` the best one; at the end, `model.keras` is the best one and `last.keras`
-    that of the last epoch, from which training can go on.
+    A run with patience, or with an average of its weights, has a second model. During training,
+    `model.keras` is the model of the last epoch and `best.keras` the best one; at the end,
+    `model.keras` is the best one, or that of the average, and `last.keras` that of the last epoch,
+    from which training can go on.
     """
 
     folder: Path
@@ -171,6 +172,10 @@ class Run:
         metrics = self.metrics()
         return {**metrics, **self.evaluation()} if metrics else {}
 
+    def tracked(self) -> dict:
+        """The names that experiment trackers have for the run."""
+        return self._read("tracker")
+
     @property
     def num_epochs(self) -> int:
         """The number of epochs that the run has finished."""
@@ -262,7 +267,9 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         for name, value in {**logs, "seconds": self.seconds}.items():
             self.history.setdefault(name, []).append(float(value))
-        if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVINGS:
+        # At the end Keras replaces the weights by their average, if there is one.
+        is_last = epoch + 1 == self.params["epochs"]
+        if is_last or time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVINGS:
             self.save()
 
     def on_train_end(self, logs=None):

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tfp_vae.cli.report import (
     expect_writable,
     judge,
     load_data,
+    pictures_of,
     program,
     quote,
     relative,
@@ -35,6 +36,7 @@ from tfp_vae.cli.report import (
 )
 from tfp_vae.cli.runs import CtrlC, Options, Patience, Recorder, Run, open_vae, read_options
 from tfp_vae.cli.team import Team
+from tfp_vae.cli.trackers import Pictures, Tracker, tracker
 from tfp_vae.file_sizes import memory, size_in_words, variables_of_at_most
 from tfp_vae.not_finite import TrainingDiverged
 from tfp_vae.vae import VAE
@@ -92,6 +94,8 @@ def train(folder: Path | None, options: dict, workers: Workers | None = None) ->
         vae.check_data(part)
     if team.is_chief:
         expect_writable(Path(chosen.saved_models))
+        if chosen.tracker:
+            tracker(chosen.tracker)  # a name and a library that are there
     run = Run.create(folder, chosen, writes=team.is_chief)
     _say_what_data_are(splits, chosen.batch_size)
     with contextlib.ExitStack() as held:
@@ -261,8 +265,18 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
     ctrl_c = CtrlC()
     patience = Patience(recorder, options.patience or epochs)
     callbacks = [recorder, progress, ctrl_c, *([patience] if options.patience else [])]
+    followers = [tracker(options.tracker)(run)] if options.tracker and team.is_chief else []
+    callbacks += followers
+    if options.ema:
+        callbacks.append(keras.callbacks.SwapEMAWeights())
     if options.tensorboard and team.is_chief:
-        callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard"))
+        events = run.folder / "tensorboard"
+        drawn = pictures_of(vae, splits, {}, options.seed)
+        figures = {name: make for name, make in drawn.items() if not splits.num_tokens}
+        callbacks += [
+            keras.callbacks.TensorBoard(events),
+            Pictures(events / "pictures", lambda: {name: make() for name, make in figures.items()}),
+        ]
     if not console.is_terminal:
         callbacks.append(EpochLines(epochs))
     if first_epoch < epochs and not patience.is_over():
@@ -297,9 +311,14 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
         return
     if options.patience and run.best.is_file():
         vae = _best_of(run, patience)
+    elif options.ema:
+        vae.optimizer.finalize_variable_values(vae.trainable_variables)
+        run.keep(vae, run.best)
+        run.end_with_best()
+        vae = open_vae(run.model)
     elif team.size > 1:
         vae = open_vae(run.model)  # a model of this process alone
-    _finish(run, splits, vae, recorder.history)
+    _finish(run, splits, vae, recorder.history, followers)
 
 
 def _best_of(run: Run, patience: Patience) -> VAE:
@@ -313,7 +332,13 @@ def _best_of(run: Run, patience: Patience) -> VAE:
     return open_vae(run.model)
 
 
-def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
+def _finish(
+    run: Run,
+    splits: datasets.Splits,
+    vae: VAE,
+    history: dict,
+    followers: Sequence[Tracker] = (),
+) -> None:
     """Evaluate, draw pictures, and export; if one step fails, its error is printed and the others
     still run.
     """
@@ -340,6 +365,9 @@ def _finish(run: Run, splits: datasets.Splits, vae: VAE, history: dict) -> None:
         console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
     with _going_on(failures, "pictures", f"plot {folder}"):
         draw(run.folder / "pictures", vae, splits, history, options.seed)
+    for follower in followers:
+        with _going_on(failures, f"end in {options.tracker}", f"train --resume {folder}"):
+            follower.end(metrics)
     saved_models = Path(options.saved_models)
     with _going_on(failures, "SavedModel", f"export {folder} --saved-models {quote(saved_models)}"):
         version = vae.export(saved_models / splits.name, card=card(run, metrics))

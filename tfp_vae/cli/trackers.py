@@ -1,0 +1,179 @@
+"""Experiment trackers and TensorBoard: what follows the training of a run beside its own files."""
+
+import abc
+import dataclasses
+import importlib
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from tfp_vae.checks import imported, one_of
+from tfp_vae.cli.runs import Run
+
+
+class Tracker(keras.callbacks.Callback, abc.ABC):
+    """A run in an experiment tracker: its options, the metrics of each epoch, and its last numbers.
+
+    The epochs are reported by the tracker's own Keras callback. Of its methods those for batches
+    are not called, as they would take training out of its compiled loop. A run that is resumed goes
+    on in the tracker, too.
+
+    Args:
+        run: the run, whose folder keeps its name in the tracker, `tracker.json`.
+    """
+
+    library: ClassVar[str]
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+        known = run.tracked()
+        try:
+            identity, self.own = self.begin(
+                dataclasses.asdict(run.options), known.get(self.library)
+            )
+        except Exception as error:  # of a server, a database, or an account
+            raise ConnectionError(
+                f"The tracker {self.library} does not take the run: {str(error).strip()} Mend that, "
+                "or leave --tracker out."
+            ) from error
+        run.write("tracker", {**known, self.library: identity})
+
+    @abc.abstractmethod
+    def begin(self, options: dict, identity: str | None) -> tuple[str, keras.callbacks.Callback]:
+        """Begin a run, or go on with one; return its identity and the tracker's Keras callback."""
+
+    @abc.abstractmethod
+    def finish(self, numbers: dict[str, float], pictures: Path) -> None:
+        """Report the last numbers and the folder of pictures, and end the run."""
+
+    def end(self, metrics: dict) -> None:
+        """Report what is known when the run has been judged."""
+        numbers = {
+            name: float(value)
+            for name, value in metrics.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        self.finish(numbers, self.run.folder / "pictures")
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.own.set_model(model)
+
+    def set_params(self, params):
+        super().set_params(params)
+        self.own.set_params(params)
+
+    def on_train_begin(self, logs=None):
+        self.own.on_train_begin(logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.own.on_epoch_begin(epoch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.own.on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        self.own.on_train_end(logs)
+
+
+class MLflow(Tracker):
+    """A run in the MLflow experiment that has the name of the data."""
+
+    library = "mlflow"
+
+    def begin(self, options, identity):
+        self.mlflow = importlib.import_module("mlflow")
+        self.mlflow.set_experiment(options["name"])
+        if identity:
+            self.mlflow.start_run(run_id=identity)
+        else:
+            self.mlflow.start_run(run_name=self.run.folder.name)
+            self.mlflow.log_params(options)
+        callbacks = importlib.import_module("mlflow.keras")
+        return self.mlflow.active_run().info.run_id, callbacks.MlflowCallback()
+
+    def finish(self, numbers, pictures):
+        self.mlflow.log_metrics(numbers)
+        if pictures.is_dir():
+            self.mlflow.log_artifacts(str(pictures), "pictures")
+        self.mlflow.end_run()
+
+
+class WandB(Tracker):
+    """A run in the project `tfp_vae` of Weights & Biases, in the group of the data's name."""
+
+    library = "wandb"
+
+    def begin(self, options, identity):
+        wandb = importlib.import_module("wandb")
+        self.wandb_run = wandb.init(
+            project="tfp_vae",
+            group=options["name"],
+            name=self.run.folder.name,
+            config=options,
+            id=identity,
+            resume="allow",
+            dir=str(self.run.folder),
+        )
+        self.image: Callable[[str], Any] = wandb.Image
+        callbacks = importlib.import_module("wandb.integration.keras")
+        return self.wandb_run.id, callbacks.WandbMetricsLogger()
+
+    def finish(self, numbers, pictures):
+        self.wandb_run.summary.update(numbers)
+        drawn = sorted(pictures.glob("*.png"))
+        if drawn:
+            self.wandb_run.log({path.stem: self.image(str(path)) for path in drawn})
+        self.wandb_run.finish()
+
+
+TRACKERS: dict[str, type[Tracker]] = {one.library: one for one in (MLflow, WandB)}
+
+
+def tracker(name: str) -> type[Tracker]:
+    """Return the tracker of a name.
+
+    Raises:
+        ValueError: if there is none.
+        ImportError: if its library is not installed.
+    """
+    imported(one_of(tuple(TRACKERS), name, "--tracker"), f"--tracker {name}", name)
+    return TRACKERS[name]
+
+
+class Pictures(keras.callbacks.Callback):
+    """Show pictures of a run in TensorBoard, after the epochs 1, 2, 5, 10, 20, 50 and so on.
+
+    Args:
+        folder: of the event files.
+        draw: function that returns figures of Matplotlib by name.
+    """
+
+    def __init__(self, folder: Path, draw: Callable[[], dict]):
+        super().__init__()
+        self.folder = folder
+        self.draw = draw
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not _is_round(epoch + 1):
+            return
+        with tf.summary.create_file_writer(str(self.folder)).as_default(step=epoch):
+            for name, figure in self.draw().items():
+                content = io.BytesIO()
+                figure.savefig(content, dpi=100, format="png")
+                tf.summary.image(name, tf.io.decode_png(content.getvalue(), 3)[tf.newaxis])
+
+
+def _is_round(epoch: int) -> bool:
+    """Return whether a number is 1, 2 or 5, followed by zeros.
+
+    >>> [epoch for epoch in range(1, 101) if _is_round(epoch)]
+    [1, 2, 5, 10, 20, 50, 100]
+    """
+    return str(epoch).rstrip("0") in ("1", "2", "5")
