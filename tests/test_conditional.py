@@ -604,3 +604,21 @@ SERVED_BAD = {
 def test_misuse_of_a_served_model_is_explained(served, act, message):
     with pytest.raises(ValueError, match=message):
         act(served[1])
+
+
+@pytest.mark.parametrize("condition", [1, [0, 1, 2, 2, 1]], ids=["one", "five"])
+def test_a_served_prior_may_depend_on_the_condition(condition, tmp_path):
+    vae = of_labels(prior=prior_given(networks.one_hot(3)))
+    served = tfp_vae.load(vae.export(tmp_path / "vae", score_samples=1, log_prob_samples=1))
+    own, asked = vae.prior_distribution(condition), served.prior_distribution(condition)
+    assert asked.batch_shape == own.batch_shape
+    z = own.sample([2], seed=1)
+    np.testing.assert_allclose(asked.log_prob(z), own.log_prob(z), rtol=1e-5)
+    draws = asked.sample(2000, seed=1)
+    np.testing.assert_allclose(tf.reduce_mean(draws, 0), own.mean(), atol=0.15)
+    joint = served.joint_distribution(condition)
+    drawn = joint.sample(seed=1)
+    assert drawn["x"].shape == [*own.batch_shape, 4]
+    np.testing.assert_allclose(
+        joint.log_prob(drawn), vae.joint_distribution(condition).log_prob(drawn), rtol=1e-4
+    )

@@ -379,5 +379,26 @@ def test_a_prior_that_tensors_do_not_determine_can_be_served(digits, tmp_path):
     vae.export(tmp_path / "flow", score_samples=1, log_prob_samples=1)
     served = tfp_vae.load(tmp_path / "flow")
     np.testing.assert_allclose(served.generate(3), vae.generate(3), rtol=1e-4, atol=1e-4)
+    z = vae.prior_distribution().sample([2, 3], seed=1)
+    for model in (served, vae):
+        joint = model.joint_distribution()
+        drawn = joint.sample(5, seed=1)
+        assert (drawn["z"].shape, drawn["x"].shape) == ([5, 4], [5, 8, 8, 1])
+    np.testing.assert_allclose(
+        served.prior_distribution().log_prob(z), vae.prior_distribution().log_prob(z), rtol=1e-4
+    )
+    draws = served.prior_distribution().sample(3000, seed=2)
+    np.testing.assert_allclose(tf.reduce_mean(draws, 0), np.full(4, 0.8064), atol=0.05)
+    with pytest.raises(NotImplementedError, match="A served prior has no mean"):
+        served.prior_distribution().mean()
+
+
+def test_the_prior_of_an_earlier_export_is_only_drawn_from(digits, tmp_path):
+    version = make_vae(prior=Flow(4)).export(tmp_path / "flow", score_samples=1, log_prob_samples=1)
+    description = version / "assets.extra" / "tfp_vae.json"
+    content = json.loads(description.read_text())
+    del content["signatures"]["prior_log_prob"]
+    description.write_text(json.dumps(content))
+    (version / "assets.extra" / "SHA256SUMS").unlink()
     with pytest.raises(ValueError, match=r"prior .* is not determined by tensors"):
-        served.joint_distribution()
+        tfp_vae.load(version).joint_distribution()

@@ -268,13 +268,13 @@ class Surface(abc.ABC):
         """Flatten the leading axes of data, a dict by the names of quantities, into one.
 
         Returns:
-            The data, and the leading axes of x or z; the others are repeated along the axes that
-            they lack.
+            The data, and the leading axes of x or z, or else of the condition; the others are
+            repeated along the axes that they lack.
         """
         quantities = {
             part.name: part for part in (self.x, self.z, self.mask, self.condition) if part
         }
-        first = "x" if "x" in data else "z"
+        first = next(name for name in ("x", "z", "condition") if name in data)
         lead = quantities[first].lead(data[first])
         if all(quantities[name].leading(value).rank == 1 for name, value in data.items()):
             return dict(data), lead

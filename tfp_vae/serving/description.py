@@ -8,10 +8,10 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.joint import names_of
 from tfp_vae.serving.plain_tensors import describe, is_determined
 from tfp_vae.serving.served import FORMAT
+from tfp_vae.serving.signatures import asks_for_prior
 from tfp_vae.vae import VAE
 from tfp_vae.version import __version__
 
@@ -29,7 +29,6 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
     know.
     """
     condition = None if vae.condition is None else vae.condition.zeros()
-    prior = vae.own_prior(condition)
     content = {
         "format": FORMAT,
         "event_shape": vae.event_shape,
@@ -42,7 +41,7 @@ def description(vae: VAE, functions: Mapping, **numbers: int) -> str:
         "vocabulary": None if vae.vocabulary is None else vae.vocabulary.get_config(),
         "table": None if vae.table is None else vae.table.get_config(),
         "likelihood_layer": names_of(vae.decoder.layers[-1]),
-        "prior": None if "condition" in named_inputs(vae.prior) else _describe(prior, whole=True),
+        "prior": None if asks_for_prior(vae) else describe(vae.own_prior(condition), whole=True)[0],
         **numbers,
         "signatures": {name: _signature(function) for name, function in functions.items()},
         "versions": {
@@ -68,9 +67,9 @@ def describing(text: str) -> tf.types.experimental.PolymorphicFunction:
     return describe_rows
 
 
-def _describe(distribution: tfd.Distribution, *, whole: bool = False) -> dict | None:
+def _describe(distribution: tfd.Distribution) -> dict | None:
     """Describe a distribution; None if tensors do not determine it."""
-    return describe(distribution, whole=whole)[0] if is_determined(distribution) else None
+    return describe(distribution)[0] if is_determined(distribution) else None
 
 
 def _signature(function: tf.types.experimental.PolymorphicFunction) -> dict:

@@ -59,6 +59,7 @@ def export(
     | (autoencoders) | | `score` gives `log_likelihood` alone, and there is no `log_prob`: points have no density |
     | `posterior_sample` | x, seed | `z`, of a posterior that parameters do not determine: a flow, a hierarchy |
     | `posterior_log_prob` | x, z | `log_prob`, of the same posteriors |
+    | `prior_log_prob` | z | `log_prob`, of a prior that fixed parameters do not determine: a flow, a conditional one |
     | `likelihood_sample` | z, seed | `x`, of a likelihood that parameters do not determine: sequences |
     | `likelihood_log_prob` | z, x | `log_prob`, of the same likelihoods |
     | `impute` | x, NaN where missing | `x` with the missing values filled in, of a VAE with `missing=True` |

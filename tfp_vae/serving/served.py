@@ -104,17 +104,23 @@ class ServedVAE(Surface):
     def prior_distribution(self, condition=None) -> tfd.Distribution:
         """Return the prior p(z), batch shape `[]`, or p(z|condition) if a condition is given.
 
+        If fixed parameters do not determine it, as for a flow or with a condition, it asks the
+        model for draws and densities.
+
         Raises:
-            ValueError: if tensors alone do not determine it, as for a flow or a conditional prior.
+            ValueError: if that prior is one of several latents, or of an earlier export.
         """
-        if self.description["prior"] is None:
+        given = self._given(condition)
+        if self.description["prior"] is not None:
+            return self._for_each(rebuild(self.description["prior"], {}), condition)
+        if self.z.has_parts or "prior_log_prob" not in self.description["signatures"]:
             raise ValueError(
-                f"The prior of {self.source} is not determined by tensors alone, so the served "
-                "model has no joint distribution. Draw from it with generate, or use the live "
-                "model's joint_distribution()."
+                f"The prior of {self.source} is not determined by tensors alone, and the model has "
+                "no signature for it. Draw from it with generate, or use the live model's "
+                "prior_distribution()."
             )
-        self._given(condition)
-        return self._for_each(rebuild(self.description["prior"], {}), condition)
+        rows, lead = self.as_rows(given) if given else ({}, tf.zeros([0], tf.int32))
+        return AskedDistribution(self, "prior", rows, lead)
 
     @tf.autograph.experimental.do_not_convert
     def reconstruction(self, x):
@@ -288,19 +294,30 @@ class AskedDistribution(tfd.Distribution):
 
     Args:
         served: the model.
-        role: "posterior" or "likelihood".
-        data: the inputs of the signature that returns its mean, by name, in rows.
+        role: "posterior", "likelihood" or "prior".
+        data: what it depends on: inputs of its signatures by name, in rows.
         lead: the batch shape, as many as there are rows; None for one axis.
     """
+
+    # By role, the signatures that return its mean and its draws.
+    SIGNATURES = {
+        "posterior": ("encode", "posterior_sample"),
+        "likelihood": ("decode", "likelihood_sample"),
+        "prior": ("", "sample"),
+    }
 
     def __init__(self, served: ServedVAE, role: str, data: Mapping, lead=None):
         self._served = served
         self._role = role
-        self._quantity = {"posterior": served.z, "likelihood": served.x}[role]
+        self._quantity = served.x if role == "likelihood" else served.z
+        self._of_mean, self._of_draws = self.SIGNATURES[role]
         self._data = {name: tf.convert_to_tensor(part) for name, part in data.items()}
-        rows = next(iter(self._data.values()))
-        self._lead = tf.shape(rows)[:1] if lead is None else tf.convert_to_tensor(lead)
-        self._static_lead = rows.shape[:1] if lead is None else _static_shape(self._lead)
+        if lead is None:
+            rows = next(iter(self._data.values()))
+            self._lead, self._static_lead = tf.shape(rows)[:1], rows.shape[:1]
+        else:
+            self._lead = tf.convert_to_tensor(lead)
+            self._static_lead = _static_shape(self._lead)
         super().__init__(
             dtype=map_parts(lambda _: tf.float32, self._quantity.shape),
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -319,8 +336,9 @@ class AskedDistribution(tfd.Distribution):
         return map_parts(tf.TensorShape, self._quantity.shape)
 
     def _mean(self):
-        signature = {"posterior": "encode", "likelihood": "decode"}[self._role]
-        outputs = self._served.ask(signature, **self._data)
+        if not self._of_mean:
+            raise NotImplementedError(f"A served {self._role} has no mean. Take that of draws.")
+        outputs = self._served.ask(self._of_mean, **self._data)
         mean = self._served.statistic("mean", self._quantity, outputs)
         return self._with_axes(self._quantity.parts(mean), self._lead)
 
@@ -330,16 +348,14 @@ class AskedDistribution(tfd.Distribution):
 
     def draw_rows(self, seeds: tf.Tensor):
         """Draw once for each row, from its stateless seed, int32 `[batch, 2]`."""
-        return self._quantity.whole(
-            self._served.ask(f"{self._role}_sample", **self._data, seed=seeds)
-        )
+        return self._quantity.whole(self._served.ask(self._of_draws, **self._data, seed=seeds))
 
     def _call_sample_n(self, sample_shape, seed, **kwargs):
         lead = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self._lead], 0)
         seeds = tf.random.stateless_uniform(
             [tf.reduce_prod(lead), 2], tfp.random.sanitize_seed(seed), None, None, tf.int32
         )
-        outputs = self._served.ask(f"{self._role}_sample", **self._rows_of(lead), seed=seeds)
+        outputs = self._served.ask(self._of_draws, **self._rows_of(lead), seed=seeds)
         return self._with_axes(outputs, lead)
 
     def _call_log_prob(self, value, name, **kwargs):

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import missing, objectives, sampling
+from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.internals import without_retracing_warnings
 from tfp_vae.layers.parts import innermost, is_joint, parts_of
 from tfp_vae.layers.values import values_of
@@ -90,6 +91,10 @@ def signatures(
     def likelihood_log_prob(inputs):
         return {"log_prob": sampling.log_density(likelihood(inputs), vae.x.whole(inputs))}
 
+    def prior_log_prob(inputs):
+        prior = vae.own_prior(inputs.get("condition"))
+        return {"log_prob": sampling.log_density(prior, vae.z.whole(inputs))}
+
     def impute(inputs):
         given = vae.as_batch(data(inputs))
         values = missing.fill(vae, given, log_prob_samples, None, seed_of(Stream.SERVED_ESTIMATES))
@@ -111,6 +116,8 @@ def signatures(
             likelihood_sample: {**of_latents, **seed},
             likelihood_log_prob: {**of_latents, **x},
         }
+    if asks_for_prior(vae) and not vae.encodes_to_points:
+        functions[prior_log_prob] = of_latents
     if vae.missing:
         functions[impute] = of_data
     parts = parts_of(vae.some_likelihood)
@@ -120,6 +127,15 @@ def signatures(
         for function, specs in functions.items()
     }
     return {"serving_default": served["encode"], **served}
+
+
+def asks_for_prior(vae: VAE) -> bool:
+    """Return whether fixed tensors do not determine the prior."""
+    if "condition" in named_inputs(vae.prior):
+        return True
+    return not is_determined(
+        vae.own_prior(None if vae.condition is None else vae.condition.zeros())
+    )
 
 
 def _specs(variable: Quantity, dtype) -> dict[str, tf.TensorSpec]:

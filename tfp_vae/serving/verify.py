@@ -25,7 +25,13 @@ ESTIMATE_BATCH_SIZES = (1, 3, 16)
 TOLERANCE = 1e-5
 # Densities of z have a larger tolerance: (z - loc) / scale magnifies rounding errors if a scale is
 # small.
-OF_DENSITIES = {"score": 1e-4, "log_prob": 1e-4, "impute": 1e-4, "posterior_log_prob": 1e-3}
+OF_DENSITIES = {
+    "score": 1e-4,
+    "log_prob": 1e-4,
+    "impute": 1e-4,
+    "posterior_log_prob": 1e-3,
+    "prior_log_prob": 1e-3,
+}
 # Python's functions and XLA's clusters do not run on a stock server.
 FOREIGN = re.compile("PyFunc|^Xla")
 RANDOM = re.compile("Random|Multinomial|TruncatedNormal|Rng|StatefulUniform|StatefulStandardNormal")
