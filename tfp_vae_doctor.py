@@ -30,6 +30,9 @@ EXTRAS = {
     "openvino": "export to OpenVINO",
     "tables": "tables with named columns",
     "course": "the lessons as notebooks",
+    "mlflow": "--tracker mlflow",
+    "wandb": "--tracker wandb",
+    "tuner": "examples/tuning.py",
 }
 # Run in a process of its own: an import that crashes should end in a sentence, too.
 IMPORT = """
