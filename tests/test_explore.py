@@ -2,38 +2,48 @@
 
 import base64
 import contextlib
+import functools
 import http.client
 import importlib
 import json
 import re
 import signal
+import socket
 import threading
 import types
 import urllib.parse
 import webbrowser
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import keras
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.decomposition
 
+import tfp_vae
 from tests.browser import look
 from tests.conftest import make_vae
 from tests.contract_server import serve
 from tests.servers import BASE
 from tests.test_cli import command, invoke
-from tfp_vae import cli, datasets, evaluation, objectives
+from tests.test_tables import people, with_gaps
+from tfp_vae import cli, datasets, evaluation, networks, objectives
 from tfp_vae import layers as tfpl
 from tfp_vae.cli.explore.explorer import SIGNATURES, Explorer
 from tfp_vae.cli.explore.models import open_explorer
 from tfp_vae.cli.explore.server import Server
 from tfp_vae.cli.explore.views import number, views_of
 from tfp_vae.quantity import Quantity
+from tfp_vae.serving import client
 from tfp_vae.serving.in_process import in_process
+from tfp_vae.tables import Table
 from tfp_vae.text import Vocabulary
 
 # `cli.explore` is the function of the same name.
 COMMAND = importlib.import_module("tfp_vae.cli.explore")
+SERVER = importlib.import_module("tfp_vae.cli.explore.server")
 
 
 def explorer_of(vae, x, name, labels=None, **given):
@@ -69,6 +79,21 @@ def texts(tmp_path_factory):
         name="texts", dataset=str(path), hidden_size=8, latent_size=2, batch_size=10
     )
     return explorer_of(cli.build(splits, options), splits.test, "texts")
+
+
+@pytest.fixture(scope="module")
+def columns():
+    """A model of a table with named columns of all kinds, its explorer, and its rows, with gaps."""
+    names = ["age", "Größe (cm)", "income", "job", "smokes", "born", "at", "same"]
+    frame = with_gaps(people(40))[names]
+    table = Table.of(frame)
+    x = table.encode(frame)
+    posterior = tfpl.MultivariateNormalDiag(2)
+    inputs = table.inputs(x, missing=True)
+    encoder = networks.from_inputs(inputs, [keras.layers.Dense(4), posterior])
+    decoder = networks.from_inputs({"z": (2,)}, [keras.layers.Dense(8), table.likelihood(8)])
+    vae = tfp_vae.VAE(encoder, decoder, missing=True)
+    return vae, explorer_of(vae, x, "people"), frame
 
 
 @contextlib.contextmanager
@@ -182,6 +207,74 @@ def test_a_table_is_a_list_of_numbers(table):
             table.encode(wrong)
     with pytest.raises(ValueError, match="category"):
         table.encode([[0.5, 99]])
+
+
+TIMES = {"born": "%Y-%m-%d", "at": "%Y-%m-%dT%H:%M"}
+DECIMALS = {"Größe (cm)": 1, "weight": 3}
+
+
+def told(name, value):
+    """A value of the tests' table as a person writes it, by pandas and Python alone."""
+    if pd.isna(value):
+        return None
+    if name in TIMES:
+        return value.strftime(TIMES[name])
+    if name in DECIMALS:
+        return f"{value:.{DECIMALS[name]}f}"
+    return f"{value:.0f}" if name in ("age", "x", "income", "steps") else str(value)
+
+
+def test_columns_are_sent_by_name_and_in_their_units():
+    frame = with_gaps(people(40))
+    table = Table.of(frame)
+    parts = table.encode(frame)
+    x = Quantity("x", dict.fromkeys(parts, ()), "float32")
+    (view,) = views_of(x, None, parts, missing=True, table=table)
+    fields = {field["title"]: field for field in view.describe()["fields"]}
+    assert [*fields] == [*frame]
+    assert fields["job"]["choices"] == ["pilot", "cook", "clerk"]
+    assert fields["level"]["choices"] == ["3", "4", "5"]
+    assert fields["smokes"]["choices"] == ["False", "True"]
+    assert (fields["born"]["seconds"], fields["at"]["seconds"]) == (86400, 3600)
+    assert [fields[name]["decimals"] for name in ("age", *DECIMALS)] == [0, 1, 3]
+    sent = view.to_page(parts)
+    expected = [[told(name, row[name]) for name in frame] for _, row in frame.iterrows()]
+    assert sent == expected
+    for place, row in enumerate(sent):
+        for part, value in view.from_page(row).items():
+            np.testing.assert_allclose(value, parts[part][place], atol=1e-3)
+    nothing = view.to_page({part: np.full(1, np.nan) for part in parts})[0]
+    assert {name for name, value in zip(frame, nothing, strict=True) if value} == {"same", "since"}
+    whole = expected[0]
+    for name, wrong, complaint in [
+        ("job", "cooks", r"'cooks' is no value of the column 'job' \(3: pilot, cook, clerk\)"),
+        ("job", 1, "no value of the column 'job'"),
+        ("age", "1e9", "takes whole numbers from .*, received '1e9'.$"),
+        ("weight", "heavy", "takes numbers"),
+        ("born", "yesterday", "takes dates such as 2001-12-31, received 'yesterday'"),
+        ("born", "0001-01-01", "years between"),
+    ]:
+        one = dict(zip(frame, whole, strict=True)) | {name: wrong}
+        with pytest.raises(ValueError, match=complaint):
+            view.from_page([*one.values()])
+    (strict,) = views_of(x, None, parts, missing=False, table=table)
+    with pytest.raises(ValueError, match="None is no value of the column 'age'"):
+        strict.from_page([None, *whole[1:]])
+
+
+@pytest.mark.slow
+def test_a_model_of_columns_is_seen_in_columns(columns):
+    vae, explorer, frame = columns
+    seen = explorer.example(3)
+    assert seen["x"][0] == [told(name, frame[name][3]) for name in frame]
+    again = explorer.encode(seen["x"])
+    assert again["z"] == pytest.approx(seen["z"], abs=1e-3)
+    for found, row in [
+        (seen["reconstruction"][0], vae.reconstruct(frame.iloc[3:4]).iloc[0]),
+        (explorer.sample(5)["x"][0][0], vae.generate(1, 5).iloc[0]),
+    ]:
+        assert found == [told(name, row[name]) for name in frame]
+    json.dumps([explorer.model(), seen], allow_nan=False)
 
 
 @pytest.mark.slow
@@ -328,6 +421,34 @@ def test_nobody_else_is_answered(server):
         assert request(server, "GET", name)[0] == 404
 
 
+def test_a_refused_request_gets_its_answer_though_it_is_still_sent(server):
+    """A client that reads only after it has sent all, more than the system's buffers hold."""
+    size = 2**24
+    for host, path, status in [
+        (server.server_address[1], "encode", b"413"),
+        (server.server_address[1], "nothing", b"404"),
+        (1, "encode", b"403"),
+    ]:
+        head = f"POST /{server.token}/{path} HTTP/1.1\r\nHost: 127.0.0.1:{host}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        with socket.create_connection(server.server_address, timeout=30) as client:
+            client.sendall(head.encode() + b" " * size)
+            answer = b""
+            while piece := client.recv(2**16):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert [*json.loads(answer.partition(b"\r\n\r\n")[2])] == ["error"]
+
+
+def test_who_is_silent_after_a_refusal_is_left(server, monkeypatch):
+    monkeypatch.setattr(SERVER, "LINGER", 0.05)
+    with socket.create_connection(server.server_address, timeout=30) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+        while client.recv(2**16):
+            pass
+    assert ask(server, "example", {"place": 0})[0] == 200
+
+
 def test_questions_are_checked(server):
     json_kind = {"Content_Type": "application/json"}
     assert request(server, "POST", "model", "{}", Content_Type="text/plain")[0] == 415
@@ -408,6 +529,81 @@ def test_bad_input_is_one_line(monkeypatch, tmp_path, explorer, server):
     assert (code, f"Port {port} of 127.0.0.1 cannot be used" in err) == (2, True)
 
 
+@pytest.fixture
+def others(tmp_path, monkeypatch):
+    """The folder of files that do not suit the tracked model."""
+    monkeypatch.chdir(tmp_path)
+    np.save("flat.npy", np.ones([20, 5], "float32"))
+    people(20).to_csv("people.csv")
+    Path("lines.txt").write_text("a cat\na dog\n" * 10)
+
+
+def test_data_of_another_shape_are_one_line(others):
+    for name, told in {
+        "flat.npy": "takes examples of shape (8, 8, 1), those of flat.npy have the shape (5,).",
+        "people.csv": "people.csv is a file of a table (.csv, .parquet), and",
+        "lines.txt": "lines.txt is a file of texts (.txt, .smi, .selfies), and",
+    }.items():
+        code, out, err = invoke("explore", BASE, "--dataset", name, "--no-browser")
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert told in err
+
+
+@pytest.mark.slow
+def test_other_columns_are_one_line(others):
+    small = ["--latent-size", 2, "--hidden-size", 8, "--epochs", 1, "--num-samples", 2]
+    people(40)[["age", "Größe (cm)", "job"]].to_parquet("known.parquet")
+    assert invoke("train", "--dataset", "known.parquet", *small)[::2] == (0, "")
+    fewer = people(20)[["age", "job"]]
+    fewer.to_csv("fewer.csv", index=False)
+    told = {
+        "digits": "was trained on a file of a table (.csv, .parquet). It takes another one",
+        "fewer.csv": "The table lacks the column 'Größe (cm)'. Expected ['age', ",
+    }
+    for name, words in told.items():
+        for line in [
+            ("explore", "saved_models/known"),
+            ("explore", "runs/known-1"),
+            ("evaluate", "runs/known-1"),
+        ]:
+            code, out, err = invoke(*line, "--dataset", name)
+            assert (code, out, err.count("\n")) == (2, "", 1), err
+            assert words in err
+    explorer = open_explorer("saved_models/known", None, None, 0)
+    assert explorer.views[0].kind == "columns"
+    drawn = explorer.served.generate(300, 0, draws=True)
+    assert explorer.example(2)["x"][0][2] == drawn["job"][2]
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """A web server, but none of models."""
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_servers_that_do_not_answer_are_one_line(monkeypatch):
+    monkeypatch.setattr("tfp_vae.serving.client", functools.partial(client, retries=0, timeout=2))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        mute = silent.getsockname()[1]
+        with HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
+            thread = threading.Thread(target=other.handle_request)
+            thread.start()
+            for address, told in {
+                f"http://127.0.0.1:{port}/digits": "cannot be reached: Connection refused",
+                f"grpc://127.0.0.1:{port}/digits": "Connection refused",
+                f"http://127.0.0.1:{mute}/digits": "no answer within 2 seconds",
+                f"http://127.0.0.1:{other.server_port}/digits": "501 Not Implemented",
+            }.items():
+                code, out, err = invoke("explore", address, "--no-browser")
+                assert (code, out, err.count("\n")) == (2, "", 1), err
+                assert f"error: {address.removesuffix('/digits')}, model digits" in err
+                assert told in err
+            thread.join()
+
+
 @pytest.mark.slow
 def test_in_a_process_of_its_own(tmp_path):
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -427,6 +623,7 @@ def test_in_a_process_of_its_own(tmp_path):
 # The page in a browser
 
 DRIVE = Path(__file__).parent / "data" / "drive_explorer.js"
+COLUMN_INPUTS = [*["number"] * 3, *["select-one"] * 2, "date", "datetime-local", "fixed"]
 
 
 @pytest.mark.parametrize(
@@ -436,10 +633,13 @@ DRIVE = Path(__file__).parent / "data" / "drive_explorer.js"
         pytest.param("digits", 1300, True, marks=pytest.mark.slow),
         pytest.param("table", 500, True, marks=pytest.mark.slow),
         pytest.param("texts", 500, False, marks=pytest.mark.slow),
+        pytest.param("columns", 500, True, marks=pytest.mark.slow),
+        pytest.param("columns", 1300, False, marks=pytest.mark.slow),
     ],
 )
 def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
     explorer = request.getfixturevalue({"digits": "explorer"}.get(name, name))
+    explorer = explorer[1] if name == "columns" else explorer
     with running(explorer) as server:
         page, kind = server.files[""]
         drive = b'<script src="drive.js" defer></script><script src="page.js"'
@@ -458,5 +658,12 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
     if name == "digits":
         assert re.fullmatch(r"2\.00; q\(z\|x\) .* ± .*", seen["valuetext"])
         assert (seen["path"], seen["way"], seen["corner"]) == ([True, True, 9], True, [2, 2])
+    if name == "columns":
+        assert seen["fields"][3] == "job: 3: pilot, cook, clerk"
+        assert seen["inputs"] == COLUMN_INPUTS
+        assert seen["chosen"][0] == {"job": "pilot", "born": "1991-02-03", "smokes": None}
+        assert seen["chosen"][1] == "missing"
+        assert seen["path"] == [10, 8]
+        assert "The column 'age' takes whole numbers" in seen["error"]
     if name == "texts":
         assert "which is not in the vocabulary" in seen["error"]

@@ -107,6 +107,36 @@ async function table() {
   told.drawn = status();
 }
 
+async function columns() {
+  const rows = [...$("x").querySelectorAll("tr")];
+  const input = (at) => rows[at].querySelector("input, select");
+  const names = model.views[0].fields.map((field) => field.title);
+  told.fields = rows.map((row) => [...row.querySelectorAll("label, small")].map((one) => one.textContent).join(": "));
+  told.inputs = rows.map((_, at) => (input(at) ? input(at).type : "fixed"));
+  const wanted = { job: "=pilot", born: "1991-02-03", smokes: "" };
+  for (const [name, value] of Object.entries(wanted)) {
+    const before = edits;
+    const at = names.indexOf(name);
+    input(at).focus();
+    change(input(at), "input", value);
+    await until(name, () => edits === before + 1 && status().startsWith("Your own x"));
+  }
+  await until("the answer", () => Object.keys(wanted).every((name) => x[0][names.indexOf(name)] === (wanted[name].replace("=", "") || null)));
+  told.chosen = [Object.fromEntries(Object.keys(wanted).map((name) => [name, x[0][names.indexOf(name)]]))];
+  for (let one = 0; one < model.points.length && x[0][names.indexOf("at")] !== null; one++) {
+    change($("place"), "change", one);
+    await until("an example", () => place === one && status().startsWith(`Example ${one}:`));
+  }
+  told.chosen.push(rows[names.indexOf("at")].querySelector(".none").textContent);
+  told.path = [$("path").querySelector("tr").children.length, $("path").querySelectorAll("tbody tr").length];
+  change(input(names.indexOf("age")), "input", "999");
+  await until("an error", () => !$("error").hidden);
+  told.error = $("error").textContent;
+  change(input(names.indexOf("age")), "input", "40");
+  await until("a number", () => status().startsWith("Your own x") && x[0][0] === "40");
+  told.drawn = status();
+}
+
 async function texts() {
   const area = $("x").querySelector("textarea");
   area.focus();
@@ -120,6 +150,6 @@ async function texts() {
 
 addEventListener("load", async () => {
   await common();
-  await { digits, table, texts }[location.hash.slice(1)]();
+  await { digits, table, texts, columns }[location.hash.slice(1)]();
   document.title = JSON.stringify(told);
 });

@@ -17,13 +17,15 @@ import rich.table
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from tfp_vae import datasets, evaluation, plots, rows, serving
+from tfp_vae import datasets, evaluation, plots, rows, serving, tables
 from tfp_vae.batch import num_examples
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.runs import Run, written_whole
 from tfp_vae.cli.texts import texts
 from tfp_vae.evaluation.errors import Estimate, flat, mean_of
 from tfp_vae.layers.joint import names_of
+from tfp_vae.surface import Surface
+from tfp_vae.text import SPLITS, is_text
 from tfp_vae.vae import VAE
 
 # Largest number of rows in a picture of samples, one condition for each row.
@@ -69,6 +71,7 @@ def load_data(
             "unknown. Name it with --condition, as in training."
         )
     source = dataset or dataset_of(run, path)
+    expect_kind(vae, str(path), source)
     likelihood = names_of(vae.decoder.layers[-1])
     splits = datasets.load(
         source,
@@ -83,6 +86,24 @@ def load_data(
         if run and dataset is None
         else splits
     )
+
+
+def expect_kind(model: Surface, name: str, source: str) -> None:
+    """Raise a ValueError if a model takes a table with named columns and the data are none, or the
+    reverse, or so for texts.
+    """
+    kinds = {
+        f"a file of a table ({', '.join(tables.files.SUFFIXES)})": (
+            model.table is not None,
+            tables.is_table_file(source),
+        ),
+        f"a file of texts ({', '.join(SPLITS)})": (model.vocabulary is not None, is_text(source)),
+    }
+    for kind, (is_taken, is_given) in kinds.items():
+        if is_taken and not is_given:
+            raise ValueError(f"{name} was trained on {kind}. It takes another one, not {source}.")
+        if is_given and not is_taken:
+            raise ValueError(f"{source} is {kind}, and {name} was trained on other data.")
 
 
 def dataset_of(run: Run | None, path: Path) -> str:

@@ -114,7 +114,7 @@ class Rest(Transport):
         except requests.exceptions.SSLError as error:
             raise self.server.error(RuntimeError, signature, f"TLS: {error}") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise self.server.error(ConnectionError, signature, str(error)) from error
+            raise self.server.error(ConnectionError, signature, _reason(error)) from error
         if 300 <= status < 400:
             raise self.server.error(
                 RuntimeError, signature, f"redirects elsewhere (status {status}), which is refused"
@@ -251,6 +251,16 @@ def _read(text: bytes):
         return json.loads(text, object_pairs_hook=_expect_distinct)
     except (ValueError, RecursionError) as error:
         raise _Garbled(f"the answer is no JSON: {_start(text)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the system says of a failed connection, without the libraries' words around it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return f"cannot be reached: {found.strerror}"
+        found = found.__cause__ or found.__context__
+    return str(error)
 
 
 def _start(text: bytes) -> str:

@@ -1,6 +1,7 @@
 """The kinds of columns: each turns the values of a pandas Series into numbers, and back."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -92,6 +93,13 @@ class Column:
         """Return in words which values there are."""
         raise NotImplementedError
 
+    def form(self) -> dict:
+        """Return what a form must know to ask for a value: `choices`, the names of all there are;
+        `decimals`, with how many a number is written; or `seconds`, of which a time is a multiple.
+        It is empty if there is nothing to ask.
+        """
+        return {}
+
     def encode(self, values) -> np.ndarray:
         """Return a pandas Series as float32 `[num_rows]`, NaN where a value is missing."""
         raise NotImplementedError
@@ -117,9 +125,10 @@ class Column:
         """Raise a ValueError if some values are bad."""
         if bad.any():
             row = int(np.argmax(bad))
+            among = f", first in row {row}, and in {bad.sum():,} of {len(bad):,} rows"
             raise ValueError(
-                f"The column {self.name!r} takes {expected}, received {values.iloc[row]!r}, first in "
-                f"row {row}, and in {bad.sum():,} of {len(bad):,} rows."
+                f"The column {self.name!r} takes {expected}, received {values.iloc[row]!r}"
+                f"{among if len(bad) > 1 else ''}."
             )
 
 
@@ -180,6 +189,9 @@ class Flag(Column):
     def describe(self) -> str:
         return "true or false"
 
+    def form(self) -> dict:
+        return {"choices": ["False", "True"]}
+
     def encode(self, values) -> np.ndarray:
         bad = values.notna() & ~values.isin([False, True])
         self.refuse(values, np.asarray(bad, bool), "True and False")
@@ -231,6 +243,9 @@ class Category(Column):
         shown = ", ".join(map(str, self.categories[:4]))
         return f"{len(self.categories)}: {shown}{', ...' * (len(self.categories) > 4)}"
 
+    def form(self) -> dict:
+        return {"choices": [str(category) for category in self.categories]}
+
     def encode(self, values) -> np.ndarray:
         codes = pandas().Index(self.categories).get_indexer(values.astype(object))
         known = ", ".join(map(repr, self.categories[:6]))
@@ -273,6 +288,9 @@ class Whole(Column):
 
     def describe(self) -> str:
         return f"whole, {self.low} to {self.high}"
+
+    def form(self) -> dict:
+        return {"decimals": 0}
 
     def encode(self, values) -> np.ndarray:
         numbers = numbers_of(values, "float64")
@@ -318,6 +336,9 @@ class Count(Column):
 
     def describe(self) -> str:
         return f"counts, mean {self.mean:.4g}, up to {self.high:,}"
+
+    def form(self) -> dict:
+        return {"decimals": 0}
 
     def encode(self, values) -> np.ndarray:
         numbers = numbers_of(values, "float64")
@@ -367,6 +388,11 @@ class Number(Column):
         what = "real" if self.ends is None else "whole"
         return f"{what}, mean {self.mean:.4g}, sd {self.scale:.4g}"
 
+    def form(self) -> dict:
+        if self.decimals is not None:
+            return {"decimals": self.decimals}
+        return {"decimals": max(0, 3 - math.floor(math.log10(self.scale)))}  # sd / 1,000 is seen
+
     def encode(self, values) -> np.ndarray:
         numbers = numbers_of(values, "float64")
         self.refuse(values, np.isinf(numbers), "finite numbers")
@@ -407,6 +433,9 @@ class Date(Column):
     def describe(self) -> str:
         mean = pandas().Timestamp(int(self.mean * DAY)).date()
         return f"dates, mean {mean}, sd {self.scale:.4g} days"
+
+    def form(self) -> dict:
+        return {"seconds": self.step / 1e9}
 
     def encode(self, values) -> np.ndarray:
         return ((days_of(values) - self.mean) / self.scale).astype("float32")

@@ -153,6 +153,7 @@ def load(
     is_file = is_table_file(source)
     frame = read(source) if is_file else source
     name = Path(source).stem if is_file else "table"
+    frame = frame if table is None else table.expect(frame)
     rows = cut_rows(len(frame))
     if table is None:
         table = Table.of(frame, likelihood=likelihood, measured=frame.iloc[rows[0]])

@@ -1,5 +1,6 @@
 """What the page asks of a model: each question is a method from JSON to JSON."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -57,7 +58,9 @@ class Explorer:
         self.note = note
         self.labels = labels
         missing = bool(served.description.get("missing"))
-        self.views = views_of(served.x, served.vocabulary, self.examples, missing=missing)
+        self.views = views_of(
+            served.x, served.vocabulary, self.examples, missing=missing, table=served.table
+        )
         # Everything is traced here, before the first question.
         self.codes = self._of_examples(lambda rows: {"codes": self._encoded(rows)[0]})["codes"]
         self.scores = self._of_examples(lambda rows: served.ask("score", **rows))
@@ -72,7 +75,9 @@ class Explorer:
         }
         self.example(0)
         self.sample(0, self._condition_of(0))
-        self.most_bytes = BYTES + BYTES_OF_A_NUMBER * (
+        # A name of a category may be long, but not longer than the names of all.
+        names = len(json.dumps([view.describe() for view in self.views]))
+        self.most_bytes = (BYTES + names) + BYTES_OF_A_NUMBER * (
             served.x.size + MOST_ROWS * served.z.size + len(self._condition_of(0) or ())
         )
 

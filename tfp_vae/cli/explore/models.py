@@ -39,9 +39,14 @@ def open_explorer(
     Raises:
         FileNotFoundError: if there is no such folder or file.
         ValueError: if the address names no model, or data and model do not suit each other.
+        ConnectionError: if the server cannot be reached, fails, or is of another kind.
+        TimeoutError: if it does not answer in time.
     """
     if model is not None and "://" in model:
-        return _of_served(_client(model), model, dataset, condition, seed)
+        try:
+            return _of_served(_client(model), model, dataset, condition, seed)
+        except RuntimeError as error:  # the server fails, or is another one
+            raise ConnectionError(str(error)) from error
     if model is not None and is_served(Path(model)):
         return _of_served(serving.load(model), model, dataset, condition, seed)
     path, run = find(None if model is None else Path(model))
@@ -99,6 +104,11 @@ def _conditions_to_draw(
 def _of_data(
     served: ServedVAE, name: str, splits: datasets.Splits, source: str, condition: str | None
 ) -> Explorer:
+    if splits.event_shape != served.x.shape:
+        raise ValueError(
+            f"{name} takes examples of shape {served.x.shape}, those of {source} have the shape "
+            f"{splits.event_shape}."
+        )
     test = cut(splits.test, 0, MOST_EXAMPLES)
     number = num_examples(test)
     given = {} if served.condition is None else {"condition": test["condition"]}

@@ -215,12 +215,77 @@ const TextView = {
   help: "Change the text to see what becomes of it; only tokens that the model knows are taken.",
 };
 
-const NumbersView = {
-  show(view, values) {
-    const rows = view.fields.map((field, at) =>
-      make("tr", {}, make("th", { scope: "row", textContent: field.title }), make("td", { textContent: shown(values[at]) })));
-    return make("table", {}, make("tbody", {}, ...rows));
+// A table with a row for each field, and in it a cell for each of some examples.
+function gridOf(view, examples, cell, { label, heads }) {
+  const rows = view.fields.map((field, at) =>
+    make("tr", {}, make("th", { scope: "row", textContent: field.title }), ...examples.map((values) => cell(field, values[at]))));
+  const table = make("table", label ? { attributes: { "aria-label": label } } : {}, make("tbody", {}, ...rows));
+  if (heads) table.prepend(make("thead", {}, make("tr", {}, make("td"), ...heads.map((head) => make("th", { scope: "col", textContent: head })))));
+  return table;
+}
+
+// The values of a table are texts in the units of its columns; null is a missing one.
+const ColumnsView = {
+  cell(field, value) {
+    if (value === null) return make("td", { className: "none", textContent: "missing" });
+    return make("td", { textContent: "seconds" in field ? value.replace("T", " ") : value || "(empty)" });
   },
+
+  show: (view, values, label) => gridOf(view, [values], ColumnsView.cell, { label }),
+
+  input(view, field) {
+    if (field.choices) {
+      const options = field.choices.map((name) => make("option", { textContent: name || "(empty)", value: `=${name}` }));
+      if (view.missing) options.unshift(make("option", { textContent: "missing", value: "" }));
+      return make("select", {}, ...options);
+    }
+    if ("seconds" in field) {
+      const isDay = field.seconds % 86400 === 0;
+      return make("input", { type: isDay ? "date" : "datetime-local", step: isDay ? 1 : field.seconds < 1 ? "any" : field.seconds });
+    }
+    return make("input", { type: "number", step: 10 ** -field.decimals, placeholder: view.missing ? "missing" : "" });
+  },
+
+  edit(view, change) {
+    let values = [];
+    // A date has no place for the word in its field.
+    const marks = view.fields.map((_, at) => make("small", { className: "none", id: `no-column-${at}` }));
+    const mark = (at) => (marks[at].textContent = values[at] === null ? "missing" : "");
+    const inputs = view.fields.map((field) => ("choices" in field || "seconds" in field || "decimals" in field ? ColumnsView.input(view, field) : null));
+    const rows = inputs.map((input, at) => {
+      const { title, values: told } = view.fields[at];
+      const about = make("small", { textContent: told, id: `about-column-${at}`, hidden: "choices" in view.fields[at] });
+      if (!input) return make("tr", {}, make("th", { scope: "row" }, title, about), make("td"));
+      Object.assign(input, { id: `column-${at}` }).setAttribute("aria-describedby", `${about.id} ${marks[at].id}`);
+      const beside = "seconds" in view.fields[at] ? [marks[at]] : [];
+      input.addEventListener("input", () => {
+        if (input.validity.badInput || (input.value === "" && !view.missing)) return; // half written
+        values[at] = input.value === "" ? null : input.value.slice(view.fields[at].choices ? 1 : 0);
+        mark(at);
+        change([...values]);
+      });
+      return make("tr", {}, make("th", { scope: "row" }, make("label", { htmlFor: input.id, textContent: title }), about), make("td", {}, input, ...beside));
+    });
+    const show = (given) => {
+      values = [...given];
+      inputs.forEach((input, at) => {
+        if (!input) rows[at].lastChild.replaceWith(ColumnsView.cell(view.fields[at], values[at]));
+        else if (document.activeElement !== input) input.value = values[at] === null ? "" : (view.fields[at].choices ? "=" : "") + values[at];
+        mark(at);
+      });
+    };
+    return { element: make("table", { className: "columns" }, make("tbody", {}, ...rows)), show };
+  },
+
+  steps: (view, values, heads) => gridOf(view, values, ColumnsView.cell, { heads }),
+
+  help: "Change the values to see what becomes of them.",
+};
+
+const NumbersView = {
+  cell: (field, value) => make("td", { textContent: shown(value) }),
+
+  show: (view, values, label) => gridOf(view, [values], NumbersView.cell, { label }),
 
   edit(view, change) {
     const inputs = view.fields.map((field) => {
@@ -231,6 +296,7 @@ const NumbersView = {
     const read = () => inputs.map((input) => (input.value === "" ? null : Number(input.value)));
     const rows = inputs.map((input, at) => {
       input.addEventListener("input", () => {
+        if (input.validity.badInput) return; // half written
         const values = read();
         if (view.missing || !values.includes(null)) change(values);
       });
@@ -244,12 +310,7 @@ const NumbersView = {
     return { element: make("table", {}, make("tbody", {}, ...rows)), show };
   },
 
-  steps(view, values, labels) {
-    const head = make("tr", {}, make("td"), ...labels.map((label) => make("th", { scope: "col", textContent: label })));
-    const rows = view.fields.map((field, at) =>
-      make("tr", {}, make("th", { scope: "row", textContent: field.title }), ...values.map((value) => make("td", { textContent: shown(value[at]) }))));
-    return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
-  },
+  steps: (view, values, heads) => gridOf(view, values, NumbersView.cell, { heads }),
 
   help: "Change the numbers to see what becomes of them.",
 };
@@ -281,7 +342,7 @@ const CurveView = {
   help: "",
 };
 
-const kindOf = (view) => (view.is_curve ? CurveView : { picture: PictureView, text: TextView, numbers: NumbersView }[view.kind]);
+const kindOf = (view) => (view.is_curve ? CurveView : { picture: PictureView, text: TextView, columns: ColumnsView, numbers: NumbersView }[view.kind]);
 
 function showIn(holder, values, label) {
   holder.replaceChildren(...model.views.map((view, at) => kindOf(view).show(view, values[at], label)));
@@ -377,7 +438,7 @@ function makeSliders() {
     const size = model.importance[dim].toFixed(2);
     const told = model.ordered_by === "KL" ? `${size} nats` : `variance ${size}`;
     const label = make("label", { htmlFor: input.id, textContent: model.latents[dim] }, make("small", { textContent: told }));
-    const output = make("output", { htmlFor: input.id });
+    const output = make("output", { htmlFor: input.id, attributes: { "aria-live": "off" } }); // the slider tells it
     const bar = make("div", { className: "posterior", attributes: { "aria-hidden": "true" } }, make("div"));
     input.addEventListener("input", () => {
       z[dim] = Number(input.value);
@@ -424,10 +485,11 @@ function makeCondition() {
     encode();
   };
   const labels = model.condition.labels;
-  const fields = Array.from({ length: model.condition.size }, () => {
+  const fields = Array.from({ length: model.condition.size }, (_, at) => {
     const field = labels === null
       ? make("input", { type: "number", step: "any", value: 0 })
       : make("select", {}, ...Array.from({ length: labels }, (_, at) => make("option", { textContent: at, value: at })));
+    if (model.condition.size > 1) field.setAttribute("aria-label", `Condition, ${at + 1} of ${model.condition.size}`);
     field.addEventListener("change", change);
     return field;
   });
@@ -605,6 +667,7 @@ function makeMap() {
   });
   $("axes").textContent = `Across: ${model.axes[0]}.${model.axes[1] ? ` Up: ${model.axes[1]}.` : ""} The cross is where the sliders stand.`;
   const known = model.labels && knownLabels();
+  if (model.labels && !known) $("axes").textContent += ` Colours go from blue, the lowest ${model.label}, to yellow, the highest.`;
   $("legend").hidden = !known;
   $("legend").replaceChildren(...(known || []).map((value, at) => {
     const dot = make("span", { className: "dot" });

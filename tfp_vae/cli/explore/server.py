@@ -4,12 +4,15 @@ Only the loopback address listens. A request needs the token that is part of the
 must name this address as its host, so that other pages and other users of the computer get nothing.
 """
 
+import contextlib
 import importlib.resources
 import json
 import secrets
+import socket
 import socketserver
 import sys
 import threading
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,6 +22,8 @@ from tfp_vae.cli.failures import in_words
 HOST = "127.0.0.1"
 # Seconds until a connection that says nothing is closed.
 PATIENCE = 60
+# Seconds in which the rest of a refused request is read.
+LINGER = 5
 # The files of the page, and their types; the page itself has no name.
 FILES = {
     "": ("page.html", "text/html; charset=utf-8"),
@@ -26,6 +31,8 @@ FILES = {
     "page.css": ("page.css", "text/css; charset=utf-8"),
 }
 JSON = "application/json"
+# Bytes that are read at once of a refused request.
+CHUNK = 2**16
 # The page loads nothing but its own files, sends nothing elsewhere, and is in no other page's frame.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -136,6 +143,21 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
+        if self.close_connection:
+            self._hear_out()
+
+    def _hear_out(self) -> None:
+        """Read what still comes, until the client has ended or `LINGER` is over: if a connection is
+        closed before all was read, the client's system throws the answer away.
+        """
+        end = time.monotonic() + LINGER
+        with contextlib.suppress(OSError):  # the client has gone, or is silent
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            while (left := end - time.monotonic()) > 0:
+                self.connection.settimeout(left)
+                if not self.rfile.read1(CHUNK):
+                    return
 
     def _name(self) -> str:
         """Return what is asked for, if the request may ask."""

@@ -1,4 +1,6 @@
-"""How the page sees the parts of an example: as pictures, texts and numbers; and how it sends them."""
+"""How the page sees the parts of an example: as pictures, texts, columns and numbers; and how it sends
+them.
+"""
 
 import abc
 import base64
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from tfp_vae.quantity import Quantity
+from tfp_vae.tables import Table
+from tfp_vae.tables.series import pandas
 from tfp_vae.text import Vocabulary
 
 # Numbers that have a field each; more of them are shown as a curve, which cannot be edited.
@@ -18,6 +22,8 @@ MOST_FIELDS = 64
 # Digits that are sent of a number.
 DIGITS = 5
 LARGEST = float(np.finfo("float32").max)
+# Units in which numpy writes a time, and their seconds, the largest first.
+UNITS = {"D": 86_400, "m": 60, "s": 1, "ms": 1e-3}
 
 
 class View(abc.ABC):
@@ -141,8 +147,69 @@ class Text(View):
         return {name: self.vocabulary.encode([sent], length)[0].astype("float32")}
 
 
+class Columns(View):
+    """The columns of a table, each value as a text in the column's own unit; None where missing."""
+
+    kind = "columns"
+
+    def __init__(self, names, shapes, examples, table: Table, *, missing: bool):
+        super().__init__(names, shapes, examples)
+        self.table = table
+        self.missing = missing
+        self.forms = [column.form() for column in table.columns]
+
+    def describe(self):
+        fields = [
+            {"title": str(column.name), "values": column.describe(), **form}
+            for column, form in zip(self.table.columns, self.forms, strict=True)
+        ]
+        return {"fields": fields, "missing": self.missing}
+
+    def to_page(self, parts):
+        numbers = {part: np.asarray(parts[part], "float64") for part in self.table.parts}
+        known = {part: np.isfinite(values) for part, values in numbers.items()}
+        # Not every dtype can hold what is missing, so it gets a value first.
+        frame = self.table.decode(
+            {part: np.where(known[part], values, 0.0) for part, values in numbers.items()}
+        )
+        columns = [
+            _texts(frame[column.name], form, known.get(column.part, frame[column.name].notna()))
+            for column, form in zip(self.table.columns, self.forms, strict=True)
+        ]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def from_page(self, sent):
+        texts = list_of(sent, "x", len(self.forms))
+        return {
+            column.part: self._number(column, form, text)
+            for column, form, text in zip(self.table.columns, self.forms, texts, strict=True)
+            if not column.is_constant
+        }
+
+    def _number(self, column, form: dict, text) -> np.ndarray:
+        """Return the part of x for a value that the page has sent."""
+        if text is None and self.missing:
+            return np.array(math.nan, "float32")
+        if not isinstance(text, str) or text not in form.get("choices", [text]):
+            raise ValueError(
+                f"{text!r} is no value of the column {column.name!r} ({column.describe()})."
+            )
+        if "choices" in form:
+            return np.array(form["choices"].index(text), "float32")
+        values = pandas().Series([text], name=column.name)
+        if "seconds" in form:
+            try:
+                values = pandas().to_datetime(values, format="ISO8601")
+            except ValueError as error:
+                raise ValueError(
+                    f"The column {column.name!r} takes dates such as 2001-12-31, received {text!r}."
+                ) from error
+        with np.errstate(over="ignore"):  # what is too large is refused by the model
+            return column.encode(values)[0]
+
+
 class Numbers(View):
-    """All parts that are neither pictures nor texts, as one list of numbers; None where missing."""
+    """All parts that are nothing of the above, as one list of numbers; None where missing."""
 
     kind = "numbers"
 
@@ -182,7 +249,12 @@ class Numbers(View):
 
 
 def views_of(
-    x: Quantity, vocabulary: Vocabulary | None, examples: Mapping, *, missing: bool
+    x: Quantity,
+    vocabulary: Vocabulary | None,
+    examples: Mapping,
+    *,
+    missing: bool,
+    table: Table | None = None,
 ) -> list[View]:
     """Return the views that show all parts of x.
 
@@ -194,6 +266,8 @@ def views_of(
     shapes = x.shapes
     if vocabulary is not None:
         return [Text([*shapes], shapes, examples, vocabulary)]
+    if table is not None:
+        return [Columns([*shapes], shapes, examples, table, missing=missing)]
     pictures = [name for name, shape in shapes.items() if _is_picture(shape)]
     views: list[View] = [Picture([name], shapes, examples) for name in pictures]
     if others := [name for name in shapes if name not in pictures]:
@@ -241,6 +315,20 @@ def numbers_of(sent, name: str, size: int, *, missing: bool = False) -> np.ndarr
     ):
         raise ValueError(f"{name} must be a list of {size} finite number{'s' * (size != 1)}.")
     return np.array([math.nan if one is None else one for one in sent], "float32")
+
+
+def _texts(values, form: Mapping, known: np.ndarray) -> list[str | None]:
+    """Return a pandas Series as the texts in which a form takes its values; None where not known."""
+    if "seconds" in form:
+        unit = next((name for name in UNITS if form["seconds"] % UNITS[name] == 0), "ms")
+        times = values.dt.tz_localize(None).to_numpy(f"datetime64[{unit}]")
+        texts = times.astype(str).tolist()
+    elif "decimals" in form:
+        # No zero is negative.
+        texts = [f"{value + 0.0:.{form['decimals']}f}" for value in values.astype(float)]
+    else:
+        texts = [str(value) for value in values]
+    return [text if is_known else None for text, is_known in zip(texts, known, strict=True)]
 
 
 def _is_picture(shape: tuple) -> bool:
