@@ -89,21 +89,21 @@ def load_data(
 
 
 def expect_kind(model: Surface, name: str, source: str) -> None:
-    """Raise a ValueError if a model takes a table with named columns and the data are none, or the
-    reverse, or so for texts.
+    """Raise a ValueError if data are a table with named columns or texts and the model takes none,
+    or if they are no table and it takes one.
     """
-    kinds = {
-        f"a file of a table ({', '.join(tables.files.SUFFIXES)})": (
-            model.table is not None,
-            tables.is_table_file(source),
-        ),
-        f"a file of texts ({', '.join(SPLITS)})": (model.vocabulary is not None, is_text(source)),
-    }
-    for kind, (is_taken, is_given) in kinds.items():
-        if is_taken and not is_given:
-            raise ValueError(f"{name} was trained on {kind}. It takes another one, not {source}.")
-        if is_given and not is_taken:
-            raise ValueError(f"{source} is {kind}, and {name} was trained on other data.")
+    suffixes = ", ".join(tables.files.SUFFIXES)
+    if model.table is not None and not tables.is_table_file(source):
+        columns = ", ".join(map(str, model.table.names))
+        raise ValueError(
+            f"{name} takes a table ({suffixes}) with the columns {columns}, which {source} is not."
+        )
+    if model.table is None and tables.is_table_file(source):
+        raise ValueError(f"{source} is a table ({suffixes}), which {name} was not trained on.")
+    if model.vocabulary is None and is_text(source):
+        raise ValueError(
+            f"{source} holds texts ({', '.join(SPLITS)}), which {name} was not trained on."
+        )
 
 
 def dataset_of(run: Run | None, path: Path) -> str:
