@@ -10,7 +10,7 @@ import pytest
 import tfp_vae
 from tests.test_cli import invoke
 from tests.test_mixed import draw_table
-from tfp_vae import datasets
+from tfp_vae import cli, datasets
 
 TABLE = draw_table(400, 0)
 TABLE["single"] = TABLE["real"][:, 0]  # a number, not a vector of one
@@ -275,3 +275,30 @@ def test_groups_of_latents(name, tmp_path, monkeypatch):
     x = datasets.load("digits").test[:3]
     assert served.encode(x).event_shape.keys() == served.latent_shape.keys()
     assert invoke("sample", "run", "--output", "samples.png")[0] == 0
+
+
+@pytest.mark.slow
+def test_options_that_ship_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 2, (40, 28, 28, 1)).astype("uint8") * 255
+    np.save("images.npy", images)
+    options = [
+        "--preset",
+        "best-mnist",
+        "--dataset",
+        "images.npy",
+        "--epochs",
+        1,
+        "--num-samples",
+        2,
+    ]
+    assert invoke("train", *options, "--latent-size", 4, "--run", "run")[::2] == (0, "")
+    found = json.loads((tmp_path / "run" / "config.json").read_text())
+    shipped = cli.read_preset("best-mnist")
+    assert found["prior"] == shipped["prior"]
+    assert (found["latent_size"], shipped["dataset"]) == (4, "mnist")
+    code, _, err = invoke("train", "--preset", "nothing")
+    assert (code, err) == (
+        2,
+        "error: There is no preset 'nothing'. Expected one of: best-mnist.\n",
+    )
