@@ -483,3 +483,30 @@ def test_the_prior_of_conditions_is_of_its_own_class():
     drawn = joint.sample(seed=(0, 1))
     assert drawn["z"].shape == (5, 2)
     assert joint.log_prob(drawn).shape == (5,)
+
+
+@pytest.mark.parametrize("name", ["normal", "coupling prior"])
+def test_a_joint_density_is_the_same_each_time(name):
+    vae = make(name)
+    joint = vae.joint_distribution()
+    z = tf.random.stateless_normal([len(X), LATENT_SIZE], [0, 1])
+    expected = vae.prior_distribution().log_prob(z) + vae.decode(z).log_prob(X)
+    for _ in range(3):  # compiled from the second time on
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(z)
+            found = joint.log_prob(z=z, x=X)
+            direct = vae.prior_distribution().log_prob(z) + vae.decode(z).log_prob(X)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(tape.gradient(found, z), tape.gradient(direct, z), atol=1e-4)
+        assert tape.watched_variables() == ()
+        with pytest.raises(ValueError, match="z holds values that are NaN or infinite"):
+            joint.log_prob(z=z * np.nan, x=X)
+        if name == "normal":  # a flow says something of its own
+            with pytest.raises(ValueError, match="The VAE takes z of shape"):
+                joint.log_prob(z=z[:, :1], x=X)
+        np.testing.assert_allclose(joint.log_prob(z=z[0], x=X[0]), expected[0], rtol=1e-5)
+    for weight in vae.decoder.trainable_variables:
+        weight.assign(2.0 * weight)
+    changed = vae.prior_distribution().log_prob(z) + vae.decode(z).log_prob(X)
+    np.testing.assert_allclose(joint.log_prob(z=z, x=X), changed, rtol=1e-5)
+    assert np.abs(changed - expected).max() > 1e-3

@@ -387,7 +387,11 @@ def test_a_prior_that_tensors_do_not_determine_can_be_served(digits, tmp_path):
     np.testing.assert_allclose(
         served.prior_distribution().log_prob(z), vae.prior_distribution().log_prob(z), rtol=1e-4
     )
-    draws = served.prior_distribution().sample(3000, seed=2)
+    prior = served.prior_distribution()
+    np.testing.assert_array_equal(prior.prob(z), tf.exp(prior.log_prob(z)))
+    pinned = [one.joint_distribution().experimental_pin(x=digits.test[0]) for one in (served, vae)]
+    np.testing.assert_allclose(*(one.unnormalized_log_prob(z) for one in pinned), rtol=1e-4)
+    draws = prior.sample(3000, seed=2)
     np.testing.assert_allclose(tf.reduce_mean(draws, 0), np.full(4, 0.8064), atol=0.05)
     with pytest.raises(NotImplementedError, match="A served prior has no mean"):
         served.prior_distribution().mean()

@@ -268,7 +268,13 @@ def two_levels(path):
     PIL.Image.fromarray(IMAGES[0]).save(path / "cover.png")
 
 
+def three_levels(path):
+    write_folder(path / "train")
+    write_folder(path / "test")
+
+
 BROKEN = {
+    "splits": (three_levels, "holds images in folders within subfolders"),
     "levels": (two_levels, "holds both images, such as cover.png, and subfolders"),
     "x.npy": (truncated, "cut short: 5 bytes are missing"),
     "sizes": (two_sizes, "must be of one size"),
@@ -304,6 +310,8 @@ def test_grey_images_of_16_bits_beside_a_hidden_folder(tmp_path):
     for number, image in enumerate(grey):
         PIL.Image.fromarray(image).save(tmp_path / f"{number}.png")
     (tmp_path / ".cache").mkdir()
+    PIL.Image.fromarray(grey[0][:2]).save(tmp_path / ".cache" / "2.png")
+    (tmp_path / "._0.png").write_bytes(b"what a file manager leaves")
     found = storage.open_images(tmp_path)
     assert [*found] == ["x"]
     np.testing.assert_array_equal(found["x"][:][..., 0], grey // 256)

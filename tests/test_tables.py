@@ -249,6 +249,8 @@ FORMS = {
     "decimal commas": ("a;b\n1,5;x\n2,25;y\n", [1.5, "x"]),
     "of Windows": ("\ufeffa;b\r\nx;-1,5\r\ny;2\r\n", ["x", -1.5]),
     "tabs": ("a\tb\n1,5\tx\n", [1.5, "x"]),
+    "one column of them": ("a\tb\tc\nx\t1,2\t0.5\ny\t-,4e1\t0.75\n", ["x", 1.2, 0.5]),
+    "in quotes": ('a,b\n"1,5",x\n"2",y\n', [1.5, "x"]),
     "a comma in a text": ("a;b\n1.5;x,1\n2.5;y\n", [1.5, "x,1"]),
     "separators in a name": ('"a;b;c",d\n1,2\n', [1, 2]),
     "of old Macs": ("a,b\r1,2\r3,4\r", [1, 2]),
@@ -280,6 +282,8 @@ FILES = {
     "twice.csv": (b"a,b,a\n1,2,3\n", "The name 'a' stands above 2 columns of"),
     "ragged.csv": (b"a,b\n1,2\n1,2,3\n", "is not a table in CSV: Error tokenizing data"),
     "longer.csv": (b"a,b\n1,2,3\n1,2,3\n", "more values than there are names"),
+    "steps.csv": (b"a,b\n1,2,3\n4,5,6\n", "more values than there are names"),
+    "thousands.csv": (b"a;b\n1,234;x\n12,500;y\n", "'1,234' in the column 'a' may be thousands"),
     "header.csv": (b"a,b\n", "The data set is empty or too small: 0 examples"),
     "short.csv": (b"a,b\n1,2\n", "The data set is empty or too small: 1 examples"),
     "bad.parquet": (b"PAR1", "is not a Parquet table, or a damaged one"),
@@ -491,6 +495,6 @@ OF_FRAMES = {
 @pytest.mark.rows(4, 9)
 def test_what_is_evaluated_may_be_a_frame(trained, name):
     vae, frame = trained
-    found = OF_FRAMES[name](vae, frame)
+    found = OF_FRAMES[name](vae=vae, x=frame)
     expected = OF_FRAMES[name](vae, vae.table.encode(frame))
     tf.nest.map_structure(np.testing.assert_array_equal, found, expected)

@@ -34,6 +34,9 @@ class Kept(Tracker):
     def finish(self, numbers, pictures):
         self.told |= {"numbers": numbers, "pictures": pictures}
 
+    def interrupt(self):
+        self.told |= {"numbers": "interrupted"}
+
 
 class Broken(Kept):
     def begin(self, options, identity):

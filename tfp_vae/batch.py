@@ -208,7 +208,9 @@ def as_dataset(data, batch_size: int = 32, *, shuffle: bool = False, sample_weig
         return data
     number = num_examples(data)
     if sample_weight is not None:
-        data = (data, labels(data, None, sample_weight), sample_weight)
+        if len(sample_weight) != number:
+            raise ValueError(f"x has {number} rows, sample_weight {len(sample_weight)}.")
+        data = (data, np.zeros(number, "int8"), sample_weight)
     places = tf.data.Dataset.range(number)
     if shuffle:
         places = places.shuffle(number)

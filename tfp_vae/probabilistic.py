@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import batch, missing, objectives, priors, quantity
 from tfp_vae.checks import expect_kind
-from tfp_vae.layers.compiled import CompiledDistribution
+from tfp_vae.layers.compiled import CompiledDistribution, CompiledJoint
 from tfp_vae.layers.distribution_layer import distribution_layers
 from tfp_vae.layers.fold import first_distribution, fold, named_inputs, unfold
 from tfp_vae.layers.frozen import frozen
@@ -38,6 +38,7 @@ class ProbabilisticModel(Surface, keras.Model):
     """
 
     called = "The VAE"
+    joint_class = CompiledJoint
 
     def __init__(
         self,

@@ -230,7 +230,13 @@ def open_images(folder: Path) -> dict:
             f"{folder} holds no images. Expected PNG or JPEG files of one size, in it or in one "
             "subfolder for each label; TFRecord files; or a saved tf.data.Dataset."
         ) from error
-    paths = found.file_paths
+    paths = [path for path in found.file_paths if not _is_hidden(Path(path), folder)]
+    tops = [Path(path).relative_to(folder).parts for path in paths]
+    if deeper := [path for path, parts in zip(paths, tops, strict=True) if len(parts) > 2]:
+        raise ValueError(
+            f"{folder} holds images in folders within subfolders, such as {deeper[0]}. Expected one "
+            "subfolder for each label; load training and test data by themselves."
+        )
     kinds = set()
     for path in paths:
         with images.open(path) as image:
@@ -251,9 +257,13 @@ def open_images(folder: Path) -> dict:
     )
     if not has_labels:
         return {"x": x}
-    number_of = {name: number for number, name in enumerate(found.class_names)}
-    tops = [Path(path).relative_to(folder).parts[0] for path in paths]
-    return {"x": x, "label": np.array([number_of[top] for top in tops])}
+    labels = [parts[0] for parts in tops]
+    number_of = {name: number for number, name in enumerate(sorted(set(labels)))}
+    return {"x": x, "label": np.array([number_of[label] for label in labels])}
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _image(content: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:

@@ -4,14 +4,13 @@ import abc
 import collections
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import batch, quantity, sampling
-from tfp_vae.layers.compiled import CompiledJoint
 from tfp_vae.layers.fold import named_function, unfold
 from tfp_vae.layers.parts import map_joint, map_parts, parts_of
 from tfp_vae.layers.tensor_like import is_a
@@ -21,15 +20,19 @@ from tfp_vae.text import Vocabulary
 
 tfd = tfp.distributions
 
+F = TypeVar("F", bound=Callable)
 
-def takes_frames(function: Callable) -> Callable:
-    """Let a function of a model and data, `(model, x, ...)`, take DataFrames for x as well."""
+
+def takes_frames(function: F) -> F:
+    """Let a function of a VAE and data, `(vae, x, ...)`, take a DataFrame for x as well: it stands
+    for the parts of x that its columns become.
+    """
 
     @functools.wraps(function)
-    def encoded(model, x, *args, **kwargs):
-        return function(model, model.in_parts(x), *args, **kwargs)
+    def encoded(vae, x, *args, **kwargs):
+        return function(vae, vae.in_parts(x), *args, **kwargs)
 
-    return encoded
+    return cast(F, encoded)
 
 
 class Surface(abc.ABC):
@@ -47,6 +50,7 @@ class Surface(abc.ABC):
     condition: Quantity | None
     called = "The model"
     built: bool
+    joint_class = tfd.JointDistributionNamed
 
     @property
     def is_conditional(self) -> bool:
@@ -171,7 +175,7 @@ class Surface(abc.ABC):
         # The parts have a fixed order, so values may be given by position: after
         # `experimental_pin(x=x)` only z remains.
         model = {**latents, **{name: of_part(name) for name in self.x.shapes}}
-        return CompiledJoint(collections.OrderedDict(model))
+        return self.joint_class(collections.OrderedDict(model))
 
     def _for_each(self, prior: tfd.Distribution, condition) -> tfd.Distribution:
         """Return a prior with the batch axes of a condition that it does not depend on."""

@@ -304,6 +304,7 @@ class VAE(LatentVariableModel, BlockModel):
                 'input of encoder or decoder "condition" and pass {"x": x, "condition": y}.',
                 stacklevel=2,
             )
+            y = None
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "class_weight weighs labels, of which a VAE has none. Pass sample_weight instead."

@@ -108,7 +108,7 @@ def check_numbers(options: Options) -> None:
         )
     if options.ema and options.patience:
         raise ValueError(
-            f"--ema {options.ema} takes the average of the weights over the epochs, and --patience "
+            f"--ema {options.ema} takes the average of the weights over the steps, and --patience "
             "the best epoch. Leave one of them out."
         )
     if options.warm_up and not options.beta:

@@ -204,7 +204,9 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The `.keras` file of the last epoch of a run with --patience at its end, to go on from."""
+        """The `.keras` file of the last epoch of a run with --patience or --ema at its end, to go on
+        from.
+        """
         return self.folder / "last.keras"
 
     def end_with_best(self) -> None:

@@ -5,7 +5,8 @@ import dataclasses
 import importlib
 import io
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ class Tracker(keras.callbacks.Callback, abc.ABC):
 
     The epochs are reported by the tracker's own Keras callback. Of its methods those for batches
     are not called, as they would take training out of its compiled loop. A run that is resumed goes
-    on in the tracker, too.
+    on in the tracker, too; epochs that an interruption has lost are reported twice.
 
     Args:
         run: the run, whose folder keeps its name in the tracker, `tracker.json`.
@@ -51,6 +52,10 @@ class Tracker(keras.callbacks.Callback, abc.ABC):
     @abc.abstractmethod
     def finish(self, numbers: dict[str, float], pictures: Path) -> None:
         """Report the last numbers and the folder of pictures, and end the run."""
+
+    @abc.abstractmethod
+    def interrupt(self) -> None:
+        """Say that the run was interrupted."""
 
     def end(self, metrics: dict) -> None:
         """Report what is known when the run has been judged."""
@@ -90,16 +95,25 @@ class MLflow(Tracker):
     def begin(self, options, identity):
         self.mlflow = importlib.import_module("mlflow")
         self.mlflow.set_experiment(options["name"])
-        if identity:
+        self.is_resumed = identity is not None
+        if self.is_resumed:
             self.mlflow.start_run(run_id=identity)
+            self.mlflow.set_tag("epochs", options["epochs"])  # a parameter never changes
         else:
             self.mlflow.start_run(run_name=self.run.folder.name)
             self.mlflow.log_params(options)
         callbacks = importlib.import_module("mlflow.keras")
         return self.mlflow.active_run().info.run_id, callbacks.MlflowCallback()
 
+    def on_train_begin(self, logs=None):
+        if not self.is_resumed:  # the optimizer's configuration is a parameter, too
+            super().on_train_begin(logs)
+
+    def interrupt(self):
+        self.mlflow.end_run("KILLED")
+
     def finish(self, numbers, pictures):
-        self.mlflow.log_metrics(numbers)
+        self.mlflow.log_metrics(numbers, step=self.run.num_epochs)
         if pictures.is_dir():
             self.mlflow.log_artifacts(str(pictures), "pictures")
         self.mlflow.end_run()
@@ -124,6 +138,9 @@ class WandB(Tracker):
         self.image: Callable[[str], Any] = wandb.Image
         callbacks = importlib.import_module("wandb.integration.keras")
         return self.wandb_run.id, callbacks.WandbMetricsLogger()
+
+    def interrupt(self):
+        self.wandb_run.finish(exit_code=130)
 
     def finish(self, numbers, pictures):
         self.wandb_run.summary.update(numbers)
@@ -150,23 +167,34 @@ def tracker(name: str) -> type[Tracker]:
 class Pictures(keras.callbacks.Callback):
     """Show pictures of a run in TensorBoard, after the epochs 1, 2, 5, 10, 20, 50 and so on.
 
+    They are drawn when the epoch has been validated: of averaged weights, if these are validated.
+
     Args:
         folder: of the event files.
-        draw: function that returns figures of Matplotlib by name.
+        pictures: functions that draw figures of Matplotlib, by name. If one fails, the others are
+            still drawn.
     """
 
-    def __init__(self, folder: Path, draw: Callable[[], dict]):
+    def __init__(self, folder: Path, pictures: Mapping[str, Callable]):
         super().__init__()
         self.folder = folder
-        self.draw = draw
+        self.pictures = pictures
+        self.epoch = 0
 
-    def on_epoch_end(self, epoch, logs=None):
-        if not _is_round(epoch + 1):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_test_end(self, logs=None):
+        if not _is_round(self.epoch + 1):
             return
-        with tf.summary.create_file_writer(str(self.folder)).as_default(step=epoch):
-            for name, figure in self.draw().items():
-                content = io.BytesIO()
-                figure.savefig(content, dpi=100, format="png")
+        with tf.summary.create_file_writer(str(self.folder)).as_default(step=self.epoch):
+            for name, draw in self.pictures.items():
+                try:
+                    content = io.BytesIO()
+                    draw().savefig(content, dpi=100, format="png")
+                except Exception as error:
+                    warnings.warn(f"No picture {name} for TensorBoard: {error}", stacklevel=2)
+                    continue
                 tf.summary.image(name, tf.io.decode_png(content.getvalue(), 3)[tf.newaxis])
 
 

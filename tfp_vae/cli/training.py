@@ -192,11 +192,9 @@ def _resume(team: Team, folder: Path, given: dict) -> None:
         # As the process that held it before has left it.
         run = Run.open(folder, writes=team.is_chief)
         options = dataclasses.replace(run.options, **given)
-        if given:
-            _check_that_it_can_go_on(run, options)
-        elif (folder / "metrics.json").is_file():
+        if not given and (folder / "metrics.json").is_file():
             raise ValueError(
-                f"The run {folder} is finished: it has its {_epochs(run)} epochs and its "
+                f"The run {folder} is finished: it has its {run.num_epochs} epochs and its "
                 f"metrics.json. Train longer with --resume {quote(folder)} --epochs N, judge it "
                 f"with {program('tfp-vae')} evaluate, and draw or export what is missing with plot "
                 "and export."
@@ -204,28 +202,29 @@ def _resume(team: Team, folder: Path, given: dict) -> None:
         with team.scope():
             vae = open_vae(run.last if run.last.is_file() else run.model)
         splits = load_data(vae, run, folder, None)
+        steps = splits.steps_per_epoch(run.options.batch_size)
+        if given:  # the history may be ahead of the model
+            done = int(tf.convert_to_tensor(vae.optimizer.iterations)) // steps
+            _check_that_it_can_go_on(run, options, done)
         team.agree(0)  # all workers have read what the chief now changes
         if given:
             run = run.goes_on(options)
         run.go_on_from_last()
         # The saved schedule ends with the number of epochs that were planned when the model was
         # saved.
-        vae.optimizer.learning_rate = learning_rate(
-            run.options, splits.steps_per_epoch(run.options.batch_size)
-        )
+        vae.optimizer.learning_rate = learning_rate(run.options, steps)
         if given:
             console.print(
-                f"{folder}: on from epoch {_epochs(run) + 1} to {run.options.epochs}. The learning "
+                f"{folder}: on from epoch {done + 1} to {run.options.epochs}. The learning "
                 "rate follows the cosine over all of these: "
                 f"{float(vae.optimizer.learning_rate):.2g} now, 0 at the end."
             )
         _fit(run, splits, vae, team)
 
 
-def _check_that_it_can_go_on(run: Run, options: Options) -> None:
-    """Raise a ValueError if the new options leave no epoch to train."""
-    done = _epochs(run)
-    recorder = Recorder(run, options.epochs)
+def _check_that_it_can_go_on(run: Run, options: Options, done: int) -> None:
+    """Raise a ValueError if the new options leave no epoch to train after those that are done."""
+    recorder = Recorder(run, done)
     if options.epochs <= done:
         raise ValueError(
             f"The run {run.folder} has had {done} epochs already: --epochs must be more than that."
@@ -246,11 +245,6 @@ def _check_that_it_can_go_on(run: Run, options: Options) -> None:
     check_numbers(options)
 
 
-def _epochs(run: Run) -> int:
-    """Return the number of epochs that a run has finished."""
-    return len(run.history().get("elbo", []))
-
-
 def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
     """Train from the epoch that the optimizer has reached; then the chief evaluates, draws pictures,
     and exports.
@@ -267,16 +261,15 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
     callbacks = [recorder, progress, ctrl_c, *([patience] if options.patience else [])]
     followers = [tracker(options.tracker)(run)] if options.tracker and team.is_chief else []
     callbacks += followers
-    if options.ema:
-        callbacks.append(keras.callbacks.SwapEMAWeights())
     if options.tensorboard and team.is_chief:
         events = run.folder / "tensorboard"
-        drawn = pictures_of(vae, splits, {}, options.seed)
-        figures = {name: make for name, make in drawn.items() if not splits.num_tokens}
+        figures = {} if splits.num_tokens else pictures_of(vae, splits, {}, options.seed)
         callbacks += [
             keras.callbacks.TensorBoard(events),
-            Pictures(events / "pictures", lambda: {name: make() for name, make in figures.items()}),
+            Pictures(events / "pictures", figures),
         ]
+    if options.ema:  # the last one, so that the others see the averages at the end of a validation
+        callbacks.append(keras.callbacks.SwapEMAWeights())
     if not console.is_terminal:
         callbacks.append(EpochLines(epochs))
     if first_epoch < epochs and not patience.is_over():
@@ -301,6 +294,8 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
                 "--learning-rate."
             ) from error
         except KeyboardInterrupt:
+            for follower in followers:
+                follower.interrupt()
             console.print(
                 f"\nInterrupted after {recorder.num_saved} of {epochs} epochs; "
                 f"the run is usable as it is. Go on with: {program('tfp-vae')} train --resume "
@@ -366,8 +361,13 @@ def _finish(
     with _going_on(failures, "pictures", f"plot {folder}"):
         draw(run.folder / "pictures", vae, splits, history, options.seed)
     for follower in followers:
-        with _going_on(failures, f"end in {options.tracker}", f"train --resume {folder}"):
+        try:
             follower.end(metrics)
+        except Exception as error:  # of a server or a database
+            errors.print(
+                f"[bold red]error:[/] {options.tracker} did not get the last numbers: "
+                f"{escape(in_words(error))} They are in {folder}, metrics.json."
+            )
     saved_models = Path(options.saved_models)
     with _going_on(failures, "SavedModel", f"export {folder} --saved-models {quote(saved_models)}"):
         version = vae.export(saved_models / splits.name, card=card(run, metrics))

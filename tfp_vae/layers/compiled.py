@@ -22,7 +22,8 @@ FIXED = (bool, int, float, str, np.ndarray, np.generic, tf.DType, type(None))
 
 
 class Compiled:
-    """A function of tensors, compiled at the second eager call: a single call costs no compilation.
+    """A function of tensors, compiled at the second eager call with their dtypes and ranks: a
+    single call costs no compilation.
 
     The function itself is called inside a graph, and where it cannot be compiled.
 
@@ -109,7 +110,8 @@ class CompiledDistribution(Compiled):
 class CompiledJoint(tfd.JointDistributionNamed):
     """A `tfd.JointDistributionNamed` whose density is compiled at the second eager call.
 
-    In eager mode TFP makes all of its parts anew in each call.
+    In eager mode TFP makes all of its parts anew in each call. What has no density goes that way
+    still, for the parts say what is wrong with a value.
     """
 
     def _log_prob(self, value):
@@ -119,10 +121,16 @@ class CompiledJoint(tfd.JointDistributionNamed):
         return self._compiled("_unnormalized_log_prob", super()._unnormalized_log_prob, value)
 
     def _compiled(self, name: str, function: Callable, value):
+        parts = self._model_flatten(value)
+        if not tf.executing_eagerly() or not all(np.isfinite(part).all() for part in parts):
+            return function(value)
         known = self.__dict__.setdefault("_compiled_functions", {})
         if name not in known:
             known[name] = Compiled(lambda data: function(self._model_unflatten([*data.values()])))
-        return known[name](dict(enumerate(self._model_flatten(value))))
+        try:
+            return known[name](dict(enumerate(parts)))
+        except Exception:  # its error would speak of a graph
+            return function(value)
 
 
 def parameters_of(distribution: tfd.Distribution) -> dict[str, Any]:

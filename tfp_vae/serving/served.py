@@ -17,6 +17,7 @@ from tfp_vae.batch import by_name
 from tfp_vae.layers.fold import ONE_AXIS, unfold
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.quantity import Quantity, expect_alike
+from tfp_vae.serving.asked import AskedDistribution
 from tfp_vae.serving.plain_tensors import expect_description, expect_parameters, rebuild
 from tfp_vae.surface import Surface
 from tfp_vae.tables import Table
@@ -108,7 +109,8 @@ class ServedVAE(Surface):
         model for draws and densities.
 
         Raises:
-            ValueError: if that prior is one of several latents, or of an earlier export.
+            ValueError: if that prior is one of several latents, or of an earlier export; or if the
+                condition is missing, unexpected, or of another shape.
         """
         given = self._given(condition)
         if self.description["prior"] is not None:
@@ -286,107 +288,6 @@ class ServedVAE(Surface):
             except ValueError as error:
                 raise RuntimeError(f"{self.source}, signature {signature}: {error}") from error
         return rebuild(self.description[role], parameters)
-
-
-class AskedDistribution(tfd.Distribution):
-    """A distribution of a served model that parameters do not determine: it asks the model for
-    draws and densities.
-
-    Args:
-        served: the model.
-        role: "posterior", "likelihood" or "prior".
-        data: what it depends on: inputs of its signatures by name, in rows.
-        lead: the batch shape, as many as there are rows; None for one axis.
-    """
-
-    # By role, the signatures that return its mean and its draws.
-    SIGNATURES = {
-        "posterior": ("encode", "posterior_sample"),
-        "likelihood": ("decode", "likelihood_sample"),
-        "prior": ("", "sample"),
-    }
-
-    def __init__(self, served: ServedVAE, role: str, data: Mapping, lead=None):
-        self._served = served
-        self._role = role
-        self._quantity = served.x if role == "likelihood" else served.z
-        self._of_mean, self._of_draws = self.SIGNATURES[role]
-        self._data = {name: tf.convert_to_tensor(part) for name, part in data.items()}
-        if lead is None:
-            rows = next(iter(self._data.values()))
-            self._lead, self._static_lead = tf.shape(rows)[:1], rows.shape[:1]
-        else:
-            self._lead = tf.convert_to_tensor(lead)
-            self._static_lead = _static_shape(self._lead)
-        super().__init__(
-            dtype=map_parts(lambda _: tf.float32, self._quantity.shape),
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
-            validate_args=False,
-            allow_nan_stats=True,
-            name=f"Served{role.capitalize()}",
-        )
-
-    def _batch_shape(self):
-        return self._static_lead
-
-    def _batch_shape_tensor(self):
-        return self._lead
-
-    def _event_shape(self):
-        return map_parts(tf.TensorShape, self._quantity.shape)
-
-    def _mean(self):
-        if not self._of_mean:
-            raise NotImplementedError(f"A served {self._role} has no mean. Take that of draws.")
-        outputs = self._served.ask(self._of_mean, **self._data)
-        mean = self._served.statistic("mean", self._quantity, outputs)
-        return self._with_axes(self._quantity.parts(mean), self._lead)
-
-    def greedy(self) -> tf.Tensor:
-        """Return the most probable tokens one after another, of a likelihood of sequences."""
-        return self.mean()
-
-    def draw_rows(self, seeds: tf.Tensor):
-        """Draw once for each row, from its stateless seed, int32 `[batch, 2]`."""
-        return self._quantity.whole(self._served.ask(self._of_draws, **self._data, seed=seeds))
-
-    def _call_sample_n(self, sample_shape, seed, **kwargs):
-        lead = tf.concat([tf.reshape(tf.cast(sample_shape, tf.int32), [-1]), self._lead], 0)
-        seeds = tf.random.stateless_uniform(
-            [tf.reduce_prod(lead), 2], tfp.random.sanitize_seed(seed), None, None, tf.int32
-        )
-        outputs = self._served.ask(self._of_draws, **self._rows_of(lead), seed=seeds)
-        return self._with_axes(outputs, lead)
-
-    def _call_log_prob(self, value, name, **kwargs):
-        value = self._quantity.expect(value)
-        lead = tf.broadcast_dynamic_shape(self._quantity.lead(value), self._lead)
-        rows = self._quantity.parts(self._quantity.flat(value, lead))
-        outputs = self._served.ask(f"{self._role}_log_prob", **self._rows_of(lead), **rows)
-        return tf.reshape(outputs["log_prob"], lead)
-
-    def _rows_of(self, lead: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the data repeated along the axes `lead`, in rows."""
-
-        def repeated(part: tf.Tensor) -> tf.Tensor:
-            event = part.shape[1:]
-            spread = tf.reshape(part, tf.concat([self._lead, event], 0))
-            spread = tf.broadcast_to(spread, tf.concat([lead, event], 0))
-            return tf.reshape(spread, [-1, *event])
-
-        return {name: repeated(part) for name, part in self._data.items()}
-
-    def _with_axes(self, outputs: Mapping, lead: tf.Tensor):
-        """Return rows of the parts with the axes `lead` instead of the first one."""
-        shapes = self._quantity.shapes
-        return self._quantity.whole(
-            {name: tf.reshape(outputs[name], tf.concat([lead, shapes[name]], 0)) for name in shapes}
-        )
-
-
-def _static_shape(shape: tf.Tensor) -> tf.TensorShape:
-    static = tf.get_static_value(shape)
-    return tf.TensorShape(None if static is None else static.tolist())
 
 
 def _read(text: str, source: str) -> dict:

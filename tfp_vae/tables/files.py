@@ -3,7 +3,7 @@
 import collections
 import csv
 import os
-import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from tfp_vae.tables.series import pandas
 from tfp_vae.tables.table import Table
 
 SUFFIXES = (".csv", ".parquet")
+# A number, whose decimals stand after a comma, if it has some.
+WITH_COMMA = r"[+-]?(\d+|\d*,\d+)([eE][+-]?\d+)?"
 
 
 def is_table_file(source) -> bool:
@@ -27,7 +29,7 @@ def read(path: str | os.PathLike):
     """Return a `.csv` or `.parquet` file as a pandas DataFrame.
 
     A CSV has the names of its columns in the first line, and commas, semicolons or tabs between
-    values; beside the latter two, numbers may have decimal commas. An empty value is missing, as is
+    values. The numbers of a column may have decimal commas. An empty value is missing, as is
     what pandas takes for nothing, such as NA or null. Columns of texts that all are dates or times
     as ISO 8601 writes them, with hyphens, become dates.
 
@@ -51,26 +53,47 @@ def read(path: str | os.PathLike):
 
 def _read_csv(path: Path):
     library = pandas()
-    separator, decimal = _marks_of(path)
+    separator = _separator_of(path)
     try:
-        frame = library.read_csv(
-            path, sep=separator, decimal=decimal, encoding="utf-8-sig", skipinitialspace=True
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", library.errors.ParserWarning)
+            frame = library.read_csv(
+                path, sep=separator, encoding="utf-8-sig", skipinitialspace=True, index_col=False
+            )
+    except library.errors.ParserWarning as error:
+        raise ValueError(
+            f"{path} is not a table in CSV: its rows have more values than there are names in the "
+            "first line."
+        ) from error
     except ValueError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(f"{path} is not a table in CSV: {reason}.") from error
-    if isinstance(frame.index, library.RangeIndex):
-        return _with_dates(frame)
-    raise ValueError(
-        f"{path} is not a table in CSV: its rows have more values than there are names in the first "
-        "line."
-    )
+    return _with_dates(_with_decimals(frame, path))
 
 
-def _marks_of(path: Path) -> tuple[str, str]:
-    """Return what separates the values of a CSV, and what the decimals of its numbers, after
-    checking its encoding and its first line.
+def _with_decimals(frame, path: Path):
+    """Return a DataFrame in which columns of texts that all are numbers with decimal commas are
+    numbers.
     """
+    library = pandas()
+    for name in frame.columns:
+        known = frame[name].dropna()
+        if library.api.types.infer_dtype(known) != "string" or not len(known):
+            continue
+        if not known.str.fullmatch(WITH_COMMA).all():
+            continue
+        if known.str.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}").all():
+            raise ValueError(
+                f"{path}: {known.iloc[0]!r} in the column {name!r} may be thousands or a decimal "
+                "comma. Write it without a comma, or with a point."
+            )
+        numbers = frame[name].str.replace(",", ".").astype("float64")
+        frame = frame.assign(**{str(name): numbers})
+    return frame
+
+
+def _separator_of(path: Path) -> str:
+    """Return what separates the values of a CSV, after checking its encoding and its first line."""
     text = read_utf8(path, "in UTF-8")
     first = next(filter(str.strip, text.splitlines()), "")
     if not first.strip() or "\0" in first:
@@ -85,9 +108,7 @@ def _marks_of(path: Path) -> tuple[str, str]:
             f"The name {twice[0]!r} stands above {names.count(twice[0])} columns of {path}. Rename "
             "all but one."
         )
-    number = rf"(^|{separator}) *-?\d+,\d+\s*({separator}|$)"
-    has_commas = separator != "," and re.search(number, text, re.MULTILINE)
-    return separator, "," if has_commas else "."
+    return separator
 
 
 def _values_of(line: str, separator: str) -> list[str]:
