@@ -129,6 +129,7 @@ def test_pictures_for_tensorboard(tmp_path, monkeypatch):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append(event.step)
+    found = {name: sorted(steps) for name, steps in found.items()}
     assert found == {name: [0, 1] for name in ("reconstructions", "samples", "latent_traversal")}
 
 
