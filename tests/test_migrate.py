@@ -182,6 +182,7 @@ ASKED = {
     "tf.saved_model.save(unknown(), 'a')": "model.export(folder)",
     "tfpl.KLDivergenceRegularizer(p, weight=tf.Variable(0.1))": "assign twice the values",
     "tfpl.KLDivergenceAddLoss(p, True)": "adds an exact divergence up",
+    "make().add(tfk.layers.Dense(2, input_shape=s))": "Put a keras.Input of this shape",
     "for a in x: model.add(tfk.layers.Dense(2, input_shape=s))": "Put a keras.Input",
     "assert isinstance(rv, (str, tfp.distributions.Normal))": "ask rv.tensor_distribution",
     "tfk.Model(x, y)(0.0)": "pass a tensor with a batch axis",

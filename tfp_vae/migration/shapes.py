@@ -4,7 +4,7 @@ import libcst as cst
 from libcst import matchers as m
 
 from tfp_vae.migration.calls import LAYERS, Calls, argument, keyword_of, receiver, renamed, without
-from tfp_vae.migration.program import Node, first_name
+from tfp_vae.migration.program import Node, first_name, is_dotted
 
 SHAPES = ("input_shape", "batch_input_shape", "input_dim")
 FIRST_IN_LIST, FIRST_ADDED, NOT_FIRST, UNKNOWN = range(4)
@@ -45,8 +45,8 @@ def layer_with_shape(calls: Calls, call: cst.Call) -> None:
     """A layer with `input_shape=` gets an `Input` before it, where it is first in a model."""
     given = [keyword_of(one) for one in call.args if keyword_of(one) in SHAPES]
     name = calls.program.meaning(call.func)
-    if not given:
-        return
+    if not given or calls.program.code(call.func).endswith("InputLayer"):
+        return  # an `InputLayer` whose module is not known is left as it is
     place = _place(calls, call)
     if place == UNKNOWN:
         if LAYERS.match(name):
@@ -79,7 +79,7 @@ def _place(calls: Calls, call: cst.Call) -> int:
         if not in_model and (others or not LAYERS.match(calls.program.meaning(call.func))):
             return UNKNOWN
         return FIRST_IN_LIST if around.elements[0] is above else NOT_FIRST
-    if calls.name(around) == ".add":
+    if calls.name(around) == ".add" and is_dotted(receiver(around)):
         statement = calls.program.statement(call)
         filled = calls.filled[calls.program.code(receiver(around))]
         blocks = calls.program.path(statement)
