@@ -25,7 +25,7 @@ class AskedDistribution(tfd.Distribution):
     SIGNATURES = {
         "posterior": ("encode", "posterior_sample"),
         "likelihood": ("decode", "likelihood_sample"),
-        "prior": ("", "sample"),
+        "prior": (None, "sample"),
     }
 
     def __init__(self, served, role: str, data: Mapping, lead=None):
@@ -58,7 +58,7 @@ class AskedDistribution(tfd.Distribution):
         return map_parts(tf.TensorShape, self._quantity.shape)
 
     def _mean(self):
-        if not self._of_mean:
+        if self._of_mean is None:
             raise NotImplementedError(f"A served {self._role} has no mean. Take that of draws.")
         outputs = self._served.ask(self._of_mean, **self._data)
         mean = self._served.statistic("mean", self._quantity, outputs)

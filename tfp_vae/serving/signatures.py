@@ -116,7 +116,7 @@ def signatures(
             likelihood_sample: {**of_latents, **seed},
             likelihood_log_prob: {**of_latents, **x},
         }
-    if asks_for_prior(vae) and not vae.encodes_to_points:
+    if asks_for_prior(vae) and not vae.encodes_to_points and not vae.z.has_parts:
         functions[prior_log_prob] = of_latents
     if vae.missing:
         functions[impute] = of_data
