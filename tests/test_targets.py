@@ -111,7 +111,7 @@ def test_other_distributions_are_exported_too(tmp_path, target, name):
 
 
 @pytest.mark.slow
-@pytest.mark.rows(1, 0)
+@pytest.mark.rows(0, 1)
 def test_a_conditional_model_is_exported_too(tmp_path, target):
     inputs, ends = {"condition": networks.one_hot(4)}, PARTS["diagonal and Bernoulli"]
     encoder = networks.from_inputs({"x": (3,), **inputs}, [keras.layers.Dense(4), ends[0]])
@@ -131,7 +131,7 @@ def test_a_conditional_model_is_exported_too(tmp_path, target):
 
 
 @pytest.mark.slow
-@pytest.mark.rows(1, 0)
+@pytest.mark.rows(0, 1)
 def test_missing_values_and_parts_of_any_name_are_exported_too(tmp_path, target):
     x = {"Age": np.float32([[1.0], [np.nan]]), "job": np.float32([[np.nan, 1.0], [0.0, 1.0]])}
     inputs = {name: networks.observed(part, name) for name, part in x.items()}
