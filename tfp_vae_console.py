@@ -315,18 +315,17 @@ def takes_options(kind: type, *, first: bool) -> Callable:
     return decorate
 
 
-def _take_defaults(ctx: typer.Context, config: Path | None) -> Path | None:
-    """Use the options of another run where none are given."""
-    if config is not None:
-        ctx.default_map = _cli().read_config(config)
-    return config
+def _defaults_by(reader: str) -> Callable:
+    """Make a callback that uses the options which a function of the package reads from its option's
+    value, where no other is given.
+    """
 
+    def take(ctx: typer.Context, value):
+        if value is not None:
+            ctx.default_map = getattr(_cli(), reader)(value)
+        return value
 
-def _take_preset(ctx: typer.Context, preset: str | None) -> str | None:
-    """Use options that ship with the package where none are given."""
-    if preset is not None:
-        ctx.default_map = _cli().read_preset(preset)
-    return preset
+    return take
 
 
 @app.command(short_help="Train a VAE, judge it, draw pictures, and export it.", epilog=EXAMPLES)
@@ -341,7 +340,7 @@ def train(
         Path | None,
         typer.Option(
             help="config.json of another run, whose options hold where no other is given.",
-            callback=_take_defaults,
+            callback=_defaults_by("read_config"),
             is_eager=True,
         ),
     ] = None,
@@ -349,7 +348,7 @@ def train(
         str | None,
         typer.Option(
             help="Options that ship with the package, which hold where no other is given: best-mnist.",
-            callback=_take_preset,
+            callback=_defaults_by("read_preset"),
             is_eager=True,
         ),
     ] = None,

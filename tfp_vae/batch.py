@@ -194,6 +194,11 @@ def whole(data):
     return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *batches)
 
 
+def as_weights(sample_weight) -> np.ndarray | None:
+    """Return weights of examples as an array, also those of a list; None if there are none."""
+    return None if sample_weight is None else np.asarray(sample_weight)
+
+
 def as_dataset(data, batch_size: int = 32, *, shuffle: bool = False, sample_weight=None):
     """Return rows of files as a `tf.data.Dataset` of batches, as Keras takes them; other data as
     they are.

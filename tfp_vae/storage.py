@@ -209,7 +209,7 @@ def open_images(folder: Path) -> dict:
             the subfolders.
     """
     images = imported("PIL.Image", "A folder of images", "plots")
-    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    inside = [path for path in folder.iterdir() if not _is_hidden(path, folder)]
     has_labels = any(path.is_dir() for path in inside)
     beside = [path for path in inside if path.suffix.lower() in SUFFIXES_OF_IMAGES]
     if has_labels and beside:
@@ -231,8 +231,8 @@ def open_images(folder: Path) -> dict:
             "subfolder for each label; TFRecord files; or a saved tf.data.Dataset."
         ) from error
     paths = [path for path in found.file_paths if not _is_hidden(Path(path), folder)]
-    tops = [Path(path).relative_to(folder).parts for path in paths]
-    if deeper := [path for path, parts in zip(paths, tops, strict=True) if len(parts) > 2]:
+    places = [Path(path).relative_to(folder).parts for path in paths]
+    if deeper := [path for path, place in zip(paths, places, strict=True) if len(place) > 2]:
         raise ValueError(
             f"{folder} holds images in folders within subfolders, such as {deeper[0]}. Expected one "
             "subfolder for each label; load training and test data by themselves."
@@ -257,7 +257,7 @@ def open_images(folder: Path) -> dict:
     )
     if not has_labels:
         return {"x": x}
-    labels = [parts[0] for parts in tops]
+    labels = [place[0] for place in places]
     number_of = {name: number for number, name in enumerate(sorted(set(labels)))}
     return {"x": x, "label": np.array([number_of[label] for label in labels])}
 

@@ -259,8 +259,8 @@ class VAE(LatentVariableModel, BlockModel):
         if y is x and not self.is_conditional:  # the usual target of an autoencoder
             y = None
         x = self.in_parts(x)
-        if kwargs.get("sample_weight") is not None:  # perhaps a list
-            kwargs["sample_weight"] = np.asarray(kwargs["sample_weight"])
+        if "sample_weight" in kwargs:
+            kwargs["sample_weight"] = batch.as_weights(kwargs["sample_weight"])
         share = kwargs.get("validation_split")
         if share and validation_data is None and batch.are_arrays(x):  # split as in Keras
             at = math.floor(num_examples(x) * (1.0 - kwargs.pop("validation_split")))
@@ -275,7 +275,7 @@ class VAE(LatentVariableModel, BlockModel):
         if isinstance(validation_data, tuple):
             validation_data = (self.in_parts(validation_data[0]), *validation_data[1:])
         x_validation, y_validation, weight = unpack(validation_data)
-        weight = None if weight is None else np.asarray(weight)
+        weight = batch.as_weights(weight)
         if self.is_conditional:
             batch.expect_no_labels(x, y)
             batch.expect_no_labels(x_validation, y_validation)
@@ -333,8 +333,8 @@ class VAE(LatentVariableModel, BlockModel):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
         x = self.in_parts(x)
-        if kwargs.get("sample_weight") is not None:
-            kwargs["sample_weight"] = np.asarray(kwargs["sample_weight"])
+        if "sample_weight" in kwargs:
+            kwargs["sample_weight"] = batch.as_weights(kwargs["sample_weight"])
         # `fit` has already checked its validation data.
         if not kwargs.get("_use_cached_eval_dataset"):
             if self.is_conditional:

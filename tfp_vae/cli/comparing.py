@@ -1,7 +1,6 @@
 """`tfp-vae runs` and `tfp-vae compare`: tables of runs from their files alone, without models and data."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.markup import escape
 from tfp_vae.cli.build import OF_SEQUENCES, WIDTHS
 from tfp_vae.cli.html.numbers import FACTS, NUMBERS, Number, rounded
 from tfp_vae.cli.report import console
-from tfp_vae.cli.runs import RUNS, Options, Run
+from tfp_vae.cli.runs import RUNS, Options, Run, is_number
 
 DEFAULTS = {
     field.name: field.default
@@ -160,8 +159,7 @@ def _others(numbers: list[dict]) -> dict[str, Number]:
 
 def _value(numbers: dict, name: str) -> float | None:
     value = numbers.get(name)
-    is_number = isinstance(value, (int, float)) and math.isfinite(value)
-    return value if is_number else None
+    return value if is_number(value) else None
 
 
 def _written(numbers: dict, name: str) -> str:

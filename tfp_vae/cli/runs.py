@@ -389,5 +389,10 @@ def _next_folder(name: str) -> Path:
     return RUNS / f"{name}-{number}"
 
 
+def is_number(value) -> bool:
+    """Return whether a value of a file is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _for_json(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value

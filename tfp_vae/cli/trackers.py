@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import importlib
 import io
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfp_vae.checks import imported, one_of
-from tfp_vae.cli.runs import Run
+from tfp_vae.cli.runs import Run, is_number
 
 
 class Tracker(keras.callbacks.Callback, abc.ABC):
@@ -59,11 +58,7 @@ class Tracker(keras.callbacks.Callback, abc.ABC):
 
     def end(self, metrics: dict) -> None:
         """Report what is known when the run has been judged."""
-        numbers = {
-            name: float(value)
-            for name, value in metrics.items()
-            if isinstance(value, int | float) and math.isfinite(value)
-        }
+        numbers = {name: float(value) for name, value in metrics.items() if is_number(value)}
         self.finish(numbers, self.run.folder / "pictures")
 
     def set_model(self, model):

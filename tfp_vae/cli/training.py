@@ -204,7 +204,7 @@ def _resume(team: Team, folder: Path, given: dict) -> None:
         splits = load_data(vae, run, folder, None)
         steps = splits.steps_per_epoch(run.options.batch_size)
         if given:  # the history may be ahead of the model
-            done = int(tf.convert_to_tensor(vae.optimizer.iterations)) // steps
+            done = _num_epochs(vae, steps)
             _check_that_it_can_go_on(run, options, done)
         team.agree(0)  # all workers have read what the chief now changes
         if given:
@@ -245,6 +245,11 @@ def _check_that_it_can_go_on(run: Run, options: Options, done: int) -> None:
     check_numbers(options)
 
 
+def _num_epochs(vae: VAE, steps: int) -> int:
+    """Return the number of epochs, of so many steps, that a model was trained for."""
+    return int(tf.convert_to_tensor(vae.optimizer.iterations)) // steps
+
+
 def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
     """Train from the epoch that the optimizer has reached; then the chief evaluates, draws pictures,
     and exports.
@@ -252,8 +257,7 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
     options = run.options
     steps = splits.steps_per_epoch(options.batch_size)
     epochs = options.epochs
-    iterations = tf.convert_to_tensor(vae.optimizer.iterations)
-    first_epoch = int(iterations) // steps
+    first_epoch = _num_epochs(vae, steps)
     recorder = Recorder(run, first_epoch)
     progress = EpochProgress(first_epoch, epochs)
     ctrl_c = CtrlC()

@@ -5,6 +5,7 @@ returns tensors, not distributions: it returns the parameters, and the distribut
 them outside.
 """
 
+import functools
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -124,13 +125,17 @@ class CompiledJoint(tfd.JointDistributionNamed):
         parts = self._model_flatten(value)
         if not tf.executing_eagerly() or not all(np.isfinite(part).all() for part in parts):
             return function(value)
-        known = self.__dict__.setdefault("_compiled_functions", {})
+        known = self._compiled_functions
         if name not in known:
             known[name] = Compiled(lambda data: function(self._model_unflatten([*data.values()])))
         try:
             return known[name](dict(enumerate(parts)))
         except Exception:  # its error would speak of a graph
             return function(value)
+
+    @functools.cached_property
+    def _compiled_functions(self) -> dict[str, Compiled]:
+        return {}
 
 
 def parameters_of(distribution: tfd.Distribution) -> dict[str, Any]:
