@@ -18,6 +18,8 @@ CONTENDERS = {
     "PyTorch, eager": ["torch_vae.py", "eager"],
     "PyTorch, torch.compile": ["torch_vae.py", "compiled"],
     "JAX, lax.scan over an epoch": ["jax_vae.py"],
+    "Pythae, its own trainer": ["pythae_vae.py"],
+    "hand-written TensorFlow, an epoch in XLA": ["tensorflow_vae.py"],
     "hand-written Keras, XLA": ["keras_vae.py", "by hand", 1],
     f"hand-written Keras, XLA, {STEPS} steps a call": ["keras_vae.py", "by hand", STEPS],
     "tfp_vae, default settings": ["keras_vae.py", "tfp_vae", 1],
@@ -27,6 +29,8 @@ CONTENDERS = {
 # Those that have the network only.
 ONLY = {
     "JAX, lax.scan over an epoch": ("mlp", "iwae"),
+    "Pythae, its own trainer": ("mlp",),
+    "hand-written TensorFlow, an epoch in XLA": ("mlp", "iwae"),
     "hand-written Keras, XLA": ("mlp",),
     f"hand-written Keras, XLA, {STEPS} steps a call": ("mlp",),
 }

@@ -202,6 +202,16 @@ def test_saved_data_sets(labelled, tmp_path):
     assert datasets.load(tmp_path / "saved").train.shape == (31, 6, 5, 3)
 
 
+def test_a_large_saved_data_set_is_copied_to_rows(tmp_path, monkeypatch):
+    streamed((IMAGES, LABELS)).save(str(tmp_path / "saved"))
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    found = storage.open_path(tmp_path / "saved", ["label"])
+    for values, expected in zip((found["x"], found["label"]), (IMAGES, LABELS), strict=True):
+        assert isinstance(values, Rows)
+        np.testing.assert_array_equal(values[[3, 1]], expected[[3, 1]])
+    assert [*storage.open_path(tmp_path / "saved")] == ["x"]
+
+
 SAME = {
     "counts": (np.random.default_rng(0).integers(0, 12, (50, 7)), {}),
     "reals": (np.random.default_rng(0).normal(size=(50, 7)).astype("float32"), {}),

@@ -12,8 +12,9 @@ from scipy import stats
 
 import tfp_vae
 from tests.test_cli import invoke
-from tfp_vae import datasets, evaluation, networks, tables
+from tfp_vae import datasets, evaluation, networks, storage, tables
 from tfp_vae import layers as tfpl
+from tfp_vae.rows import Rows
 from tfp_vae.tables import Table
 
 NUMBER = 200
@@ -489,6 +490,51 @@ OF_FRAMES = {
     "reconstruction_errors": evaluation.reconstruction_errors,
     "aggregate prior": lambda vae, x: tfp_vae.fit_aggregate_prior(vae, x, num_components=2).mean(),
 }
+
+
+@pytest.mark.parametrize("frame", [people(), with_gaps(people())], ids=["whole", "gaps"])
+def test_a_large_parquet_file_is_read_by_columns_and_stays_outside_of_memory(
+    frame, tmp_path, monkeypatch
+):
+    path, missing = tmp_path / "people.parquet", frame["level"].isna().any()
+    frame.to_parquet(path)
+    expected = datasets.load(path, missing=missing)
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    if missing:
+        with pytest.raises(ValueError, match="lacks values in"):
+            datasets.load(path)
+    splits = datasets.load(path, missing=missing)
+    assert splits.table == expected.table
+    for split in datasets.SPLITS:
+        own, theirs = getattr(splits, split), getattr(expected, split)
+        assert [*own] == [*theirs]
+        for part in own:
+            assert isinstance(own[part], Rows)
+            np.testing.assert_array_equal(own[part], theirs[part])
+    one, other = (next(iter(each.batches(16, seed=3))) for each in (splits, expected))
+    tf.nest.map_structure(np.testing.assert_array_equal, one, other)
+    known = datasets.load(path, missing=missing, table=expected.table)
+    np.testing.assert_array_equal(known.test["age"], expected.test["age"])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"people\.parquet is not a Parquet table"):
+        datasets.load(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", [True, False])
+@pytest.mark.rows(0, 1)
+def test_a_large_parquet_file_trains_as_one_in_memory(missing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = (with_gaps(people()) if missing else people())[["age", "city", "born", "same"]]
+    frame.to_parquet("people.parquet")
+    options = ["--dataset", "people.parquet", *(["--missing"] if missing else []), *SMALL]
+    numbers = []
+    for most in (storage.MOST_BYTES, 0):
+        monkeypatch.setattr(storage, "MOST_BYTES", most)
+        assert invoke("train", *options, "--run", f"of-{most}")[::2] == (0, "")
+        numbers.append(json.loads(Path(f"of-{most}/metrics.json").read_text()))
+        assert invoke("report", f"of-{most}")[0] == 0
+    assert numbers[0]["nll"] == pytest.approx(numbers[1]["nll"], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", OF_FRAMES)

@@ -138,13 +138,11 @@ class Splits:
         """Return the final values of x in all training data, float32, drawn once if `draw` is
         given.
         """
-        rows = x_of(self.train)
+        rows, draw = x_of(self.train), self.draw
         own_seed = seed_of(Stream.TRAINING_VALUES, as_seed(seed))
-        if isinstance(rows, Rows):
-            return final(rows, self.draw, own_seed)
-        if self.draw is not None:
-            rows = self.draw(rows, own_seed)
-        return map_parts(lambda values: np.asarray(values, "float32"), rows)
+        if self.is_table and draw is not None:
+            rows, draw = draw(rows, own_seed), None
+        return map_parts(lambda values: final(values, draw, own_seed), rows)
 
     def batches(
         self, batch_size: int, *, seed: int = 0, first_epoch: int = 0, epochs: int = 1
@@ -253,7 +251,8 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     `TFDS_DATA_DIR` is honoured.
 
     What takes more than half a gigabyte stays in its files, where the format allows it: `.npy`,
-    uncompressed `.npz`, TFRecord (TFDS too) and images. `Splits` then hold `rows.Rows`.
+    uncompressed `.npz`, TFRecord (TFDS too) and images. Saved `tf.data.Dataset`s and Parquet files
+    are copied to temporary files of rows. `Splits` then hold `rows.Rows`.
 
     Args:
         source: name, path of a file or a folder, or array `[num_examples, *event_shape]`.

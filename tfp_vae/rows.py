@@ -247,18 +247,28 @@ def limits(values) -> tuple[float, float]:
 
 
 @functools.singledispatch
-def some_of(values):
-    """Return an array as it is; of rows of files, some that are spread over all.
+def spread(values):
+    """Return an array as it is; of rows of files, some that are spread over all."""
+    return values
 
-    Except of images, those with the least and the largest of all values are among them.
+
+@spread.register
+def _(values: Rows):
+    number = max(1, min(MOST_SAMPLED, MOST_BYTES_SAMPLED // max(1, values.nbytes // len(values))))
+    return values[:: 1 + len(values) // number]
+
+
+@functools.singledispatch
+def some_of(values):
+    """Return what `spread` does and, except of images, rows with the least and the largest of all
+    values.
     """
     return values
 
 
 @some_of.register
 def _(values: Rows):
-    number = max(1, min(MOST_SAMPLED, MOST_BYTES_SAMPLED // max(1, values.nbytes // len(values))))
-    some = values[:: 1 + len(values) // number]
+    some = spread(values)
     if values.dtype == np.uint8 and values.ndim > 2:
         return some
     edges = [np.full(values.shape[1:], edge, values.dtype) for edge in limits(values)]
@@ -302,4 +312,4 @@ def _(values: Rows, draw: Callable | None, seed: tf.Tensor | None):
     return MappedRows(values, draw_each)
 
 
-__all__ = ["Rows", "chosen", "final", "limits", "mapped", "opened", "pieces", "some_of"]
+__all__ = ["Rows", "chosen", "final", "limits", "mapped", "opened", "pieces", "some_of", "spread"]

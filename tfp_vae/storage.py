@@ -3,6 +3,7 @@
 import array
 import os
 import struct
+import tempfile
 import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def open_path(path: Path, wanted: Collection[str] = ()) -> dict[str, Any]:
     if path.is_dir():
         records = sorted(path.glob(f"*{TFRECORD}*"))
         if (path / "dataset_spec.pb").is_file():
-            arrays: dict[str, Any] = _load_saved(path)
+            arrays: dict[str, Any] = _load_saved(path, {"x", *wanted})
         else:
             arrays = open_records(records, wanted) if records else open_images(path)
     elif TFRECORD in path.name:
@@ -70,26 +71,36 @@ def in_memory(values):
     return np.asarray(values) if values.nbytes <= MOST_BYTES else values
 
 
-def _load_saved(path: Path) -> dict[str, np.ndarray]:
-    """Return the examples of a saved `tf.data.Dataset` of batches by name.
+def _load_saved(path: Path, wanted: Collection[str]) -> dict[str, Any]:
+    """Return what is wanted of the examples of a saved `tf.data.Dataset` of batches by name.
 
-    Its elements can only be read one after the other, so they are for memory alone.
+    Its elements can only be read one after the other, so a large one is copied to a file of rows.
     """
     data = tf.data.Dataset.load(str(path))
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    if size > MOST_BYTES:
-        raise ValueError(
-            f"{path} is a saved tf.data.Dataset of {size:,} bytes, whose rows can only be read one "
-            "after the other. In Python, fit and evaluate take it: tf.data.Dataset.load; for the "
-            "command line write a file of its rows: tfp_vae.storage.write_npy('x.npy', data)."
-        )
     spec = data.element_spec
     if isinstance(spec, tuple):
         names = ["x", "label", "weight"][: len(spec)]
         data = data.map(lambda *parts: dict(zip(names, parts, strict=True)))
     elif not isinstance(spec, dict):
         data = data.map(lambda x: {"x": x})
-    return dict(whole(data))
+    if size <= MOST_BYTES:
+        return dict(whole(data))
+
+    def part(name: str) -> FileRows:
+        return temporary_rows(data.map(lambda parts: parts[name]))
+
+    return {name: part(name) for name in data.element_spec if name in wanted}
+
+
+def temporary_rows(batches) -> FileRows:
+    """Return batches of examples as the rows of a file without a name, which exists as long as
+    they do.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.npy"
+        write_npy(path, batches)
+        return open_npy(path)["x"]  # an open file outlives its name
 
 
 class OnlyAsAWhole(ValueError):

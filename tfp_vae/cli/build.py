@@ -24,7 +24,7 @@ from tfp_vae.cli.names import (
 )
 from tfp_vae.cli.runs import Options
 from tfp_vae.layers.distribution_layer import num_params
-from tfp_vae.rows import limits, some_of
+from tfp_vae.rows import limits, some_of, spread
 from tfp_vae.vae import VAE
 
 # Largest number of training steps in one call of the compiled loop; the loop ends with the epoch.
@@ -236,7 +236,7 @@ def _from_inputs(
         values = splits.training_values()
         inputs = {
             name: networks.of_part(
-                values[name],
+                spread(values[name]),
                 name,
                 splits.likelihood_config[name].get("num_categories"),
                 missing=options.missing,

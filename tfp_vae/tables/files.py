@@ -1,17 +1,20 @@
 """Files of tables: CSV and Parquet."""
 
 import collections
+import contextlib
 import csv
+import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tfp_vae import storage
 from tfp_vae.checks import imported
 from tfp_vae.files import read_utf8
+from tfp_vae.rows import chosen
 from tfp_vae.tables.series import pandas
 from tfp_vae.tables.table import Table
 
@@ -42,13 +45,57 @@ def read(path: str | os.PathLike):
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
-    library = pandas()
-    imported("pyarrow", "A file .parquet", "tables")
-    try:
-        return _with_dates(library.read_parquet(path))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"{path} is not a Parquet table, or a damaged one: {reason}.") from error
+    columns = ParquetColumns(path)
+    return columns.read(columns.columns)
+
+
+class ParquetColumns:
+    """The columns of a Parquet file, each a pandas Series, which is read when it is asked for.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: if it is not such a file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        parquet = imported("pyarrow.parquet", "A file .parquet", "tables")
+        with self._naming_the_file(), parquet.ParquetFile(path) as file:
+            self._number = file.metadata.num_rows
+            self.columns = [*file.schema_arrow.empty_table().to_pandas().columns]
+
+    def __len__(self) -> int:
+        return self._number
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of all values in memory, roughly."""
+        return 8 * len(self) * len(self.columns)
+
+    def __getitem__(self, name):
+        return self._latest(name)
+
+    @functools.cached_property
+    def _latest(self) -> Callable:
+        """Return a column, and remember the latest one."""
+        return functools.lru_cache(maxsize=1)(lambda name: self.read([name])[name])
+
+    def read(self, names: list):
+        """Return some columns as a DataFrame."""
+        with self._naming_the_file():
+            return _with_dates(pandas().read_parquet(self.path, columns=names))
+
+    @contextlib.contextmanager
+    def _naming_the_file(self):
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(
+                f"{self.path} is not a Parquet table, or a damaged one: {reason}."
+            ) from error
 
 
 def _read_csv(path: Path):
@@ -172,21 +219,36 @@ def load(
         table: of a model; None makes one, whose means and scales are those of the training rows.
     """
     is_file = is_table_file(source)
-    frame = read(source) if is_file else source
+    frame = _columns_of(Path(source)) if is_file else source
     name = Path(source).stem if is_file else "table"
-    frame = frame if table is None else table.expect(frame)
-    rows = cut_rows(len(frame))
+    if table is not None:
+        table.expect_names(frame.columns)
+    splits = cut_rows(len(frame))
     if table is None:
-        table = Table.of(frame, likelihood=likelihood, measured=frame.iloc[rows[0]])
-    learned = [column.name for column in table.parts.values()]
-    gaps: dict[Any, int] = {
-        column: int(number) for column, number in frame[learned].isna().sum().items() if number
-    }
+        table = Table.of_columns(frame, likelihood, lambda values: values.iloc[splits[0]])
+    is_large = isinstance(frame, ParquetColumns)
+    x, gaps = {}, {}
+    for column in table.columns:
+        values = column.encode(frame[column.name])
+        if column.is_constant:
+            continue
+        if number := int(np.isnan(values).sum()):
+            gaps[column.name] = number
+        x[column.part] = storage.temporary_rows([values]) if is_large else values
     if gaps and not missing:
         told = ", ".join(f"{column} ({number:,})" for column, number in gaps.items())
         raise ValueError(
             f"{name} lacks values in {len(gaps)} of its columns: {told}. Train with missing=True, "
             "or --missing, and the model can fill them in."
         )
-    x = table.encode(frame)
-    return name, [{part: x[part][places] for part in x} for places in rows], table
+    parts = sorted(x)
+    return name, [{part: chosen(x[part], places) for part in parts} for places in splits], table
+
+
+def _columns_of(path: Path):
+    """Return a table as a DataFrame, or the columns of a Parquet file that is too large for one."""
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        columns = ParquetColumns(path)
+        if columns.nbytes > storage.MOST_BYTES:
+            return columns
+    return read(path)

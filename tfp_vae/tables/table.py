@@ -5,7 +5,7 @@ import keyword
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ import numpy as np
 from tfp_vae import layers, networks
 from tfp_vae.batch import BESIDE_X
 from tfp_vae.layers.distribution_layer import num_params
+from tfp_vae.rows import spread
 from tfp_vae.tables.columns import KINDS, Column
 from tfp_vae.tables.series import as_dtype, pandas
 
@@ -90,8 +91,20 @@ class Table:
         """
         if not is_frame(frame):
             raise TypeError(f"Expected a pandas DataFrame, received a {type(frame).__name__}.")
+        measured = frame if measured is None else measured
+        return cls.of_columns(frame, likelihood, lambda values: measured[values.name])
+
+    @classmethod
+    def of_columns(cls, frame, likelihood: Mapping | None, measured: Callable) -> "Table":
+        """Return the table of columns that are read one at a time.
+
+        Args:
+            frame: what has `columns`, a length, and each column by its name.
+            likelihood: see `of`.
+            measured: function from a column to the values by which it is standardized.
+        """
         _expect_different([*frame.columns])
-        if frame.empty:
+        if not len(frame) or not len(frame.columns):
             raise ValueError(
                 f"The table is empty: {len(frame)} rows of {len(frame.columns)} columns."
             )
@@ -101,14 +114,14 @@ class Table:
                 f"There is no column {unknown[0]!r} in the table, only {[*frame.columns]}."
             )
         parts = _part_names(likelihood)
-        measured = frame if measured is None else measured
         columns = []
         for name, chosen in likelihood.items():
-            kind = _kind_of(frame[name], chosen)
+            values = frame[name]
+            kind = _kind_of(values, chosen)
             names = {"name": name, "part": parts[name]}
             if not kind.is_constant:
                 names["likelihood"] = chosen or kind.likelihoods[0]
-            column = kind.of(frame[name], measured[name], **names)
+            column = kind.of(values, measured(values), **names)
             columns.append({"kind": kind.__name__.lower(), **column.get_config()})
         return cls(columns)
 
@@ -150,13 +163,17 @@ class Table:
         """
         if not is_frame(frame):
             raise TypeError(f"Expected a pandas DataFrame, received a {type(frame).__name__}.")
-        _expect_different([*frame.columns])
-        if lacking := [name for name in self.names if name not in frame.columns]:
+        self.expect_names(frame.columns)
+        return frame[self.names]
+
+    def expect_names(self, names: Sequence) -> None:
+        """Raise a ValueError if a column of the table is missing, or a name occurs twice."""
+        _expect_different([*names])
+        if lacking := [name for name in self.names if name not in names]:
             raise ValueError(
                 f"The table lacks the column {lacking[0]!r}. Expected {self.names}, received "
-                f"{[*frame.columns]}."
+                f"{[*names]}."
             )
-        return frame[self.names]
 
     def encode(self, frame) -> dict[str, np.ndarray]:
         """Return a DataFrame as the parts of x, float32 `[num_rows]`, NaN where a value is missing.
@@ -232,7 +249,7 @@ class Table:
         """
         return {
             part: networks.of_part(
-                x[part], part, self.arguments[part].get("num_categories"), missing=missing
+                spread(x[part]), part, self.arguments[part].get("num_categories"), missing=missing
             )
             for part in sorted(self.parts)
         }

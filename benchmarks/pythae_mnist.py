@@ -1,0 +1,163 @@
+"""Models of docs/mnist.md beside those of Pythae on MNIST: equal networks, epochs, data, and number of draws.
+
+TFDS_DATA_DIR=... .venv/bin/python benchmarks/pythae_mnist.py       # all rows; those that are there are not run again
+TFDS_DATA_DIR=... .venv/bin/python benchmarks/pythae_mnist.py VAE   # these rows only
+
+784-500-24-500-784 with ReLU, Adam at 1e-3, batches of 100, 20 epochs, pixels drawn anew in each epoch. Each package
+estimates the NLL of the same 1,000 test images by its own importance sampling, with 500 draws.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+RUNS, DIM, HIDDEN, LATENT, IMAGES, DRAWS = Path("runs/mnist-pythae"), 784, 500, 24, 1000, 500
+# Rows of docs/mnist.md, and for each the classes of model and configuration in Pythae with their arguments.
+ROWS: dict[str, tuple[str, str, dict]] = {
+    "VAE": ("VAE", "VAEConfig", {}),
+    "beta-VAE, beta 4": ("BetaVAE", "BetaVAEConfig", {"beta": 4.0}),
+    "IWAE-5": ("IWAE", "IWAEConfig", {"number_samples": 5}),
+    "VampPrior": ("VAMP", "VAMPConfig", {"number_components": 200}),
+    "flow posterior": ("VAE_IAF", "VAE_IAF_Config", {}),
+}
+# Beside TensorFlow, in one process, PyTorch is fifty times slower: so our part runs in another one.
+WRITE_DATA = """
+import numpy as np
+from tfp_vae import datasets
+splits = datasets.load("mnist")
+np.savez({path!r}, train=splits.train, test=splits.test)
+"""
+OURS = """
+import json
+import keras
+import numpy as np
+import tfp_vae
+vae = keras.saving.load_model({run!r} + "/model.keras")
+print(json.dumps(float(-np.mean(vae.log_prob(np.load({path!r})["test"][:{images}], {draws})))))
+"""
+
+
+def networks():
+    """Encoder and decoder as `tfp-vae train` makes them."""
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from torch import nn
+
+    class Encoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(DIM, HIDDEN), nn.ReLU())
+            self.loc, self.log_variance = nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, LATENT)
+
+        def forward(self, x):
+            hidden = self.hidden(x)
+            return ModelOutput(embedding=self.loc(hidden), log_covariance=self.log_variance(hidden))
+
+    class Decoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            hidden = nn.Linear(LATENT, HIDDEN), nn.ReLU()
+            self.network = nn.Sequential(*hidden, nn.Linear(HIDDEN, DIM), nn.Sigmoid())
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=self.network(z))
+
+    return Encoder(), Decoder()
+
+
+def train(name: str) -> dict:
+    """Train a model of Pythae by its trainer; return seconds and NLL."""
+    import pythae.models
+    import torch
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    class Drawn(torch.utils.data.Dataset):
+        """8-bit images, whose pixels are drawn when they are asked for."""
+
+        def __init__(self, images):
+            self.probabilities = torch.from_numpy(images.reshape(len(images), -1) / np.float32(255))
+
+        def __len__(self):
+            return len(self.probabilities)
+
+        def __getitem__(self, index):
+            return {"data": torch.bernoulli(self.probabilities[index])}
+
+    torch.manual_seed(0)
+    data = np.load(RUNS / "data.npz")
+    model, config, arguments = ROWS[name]
+    own = getattr(pythae.models, config)(
+        input_dim=(DIM,), latent_dim=LATENT, reconstruction_loss="bce", **arguments
+    )
+    vae = getattr(pythae.models, model)(own, *networks())
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        BaseTrainer(
+            model=vae,
+            train_dataset=Drawn(data["train"]),
+            training_config=BaseTrainerConfig(
+                output_dir=folder,
+                num_epochs=20,
+                learning_rate=1e-3,
+                per_device_train_batch_size=100,
+                optimizer_cls="Adam",
+            ),
+        ).train()
+    seconds = time.perf_counter() - start
+    test = torch.from_numpy(data["test"][:IMAGES].reshape(IMAGES, DIM))
+    nll = -vae.eval().get_nll(test, n_samples=DRAWS, batch_size=DRAWS)
+    return {"nll": float(nll), "seconds": seconds}
+
+
+def run(name: str, path: Path) -> dict:
+    """Run a row in both packages."""
+    import mnist
+
+    if not (mnist.folder(name) / "metrics.json").is_file():
+        mnist.run(name)
+    theirs = subprocess.run(
+        [sys.executable, __file__, "--only", name], check=True, stdout=subprocess.PIPE, text=True
+    )
+    code = OURS.format(run=str(mnist.folder(name)), path=str(path), images=IMAGES, draws=DRAWS)
+    ours = subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
+    )
+    seconds = json.loads((mnist.folder(name) / "metrics.json").read_text())["seconds"]
+    return {
+        "tfp_vae": {"nll": json.loads(ours.stdout.splitlines()[-1]), "seconds": seconds},
+        "Pythae": json.loads(theirs.stdout.splitlines()[-1]),
+    }
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--only"]:
+        with contextlib.redirect_stdout(sys.stderr):
+            result = train(sys.argv[2])
+        print(json.dumps(result))
+        return
+    RUNS.mkdir(parents=True, exist_ok=True)
+    data = RUNS / "data.npz"
+    if not data.is_file():
+        subprocess.run([sys.executable, "-c", WRITE_DATA.format(path=str(data))], check=True)
+    print("| model | NLL here | NLL of Pythae | seconds of training here | of Pythae |")
+    print("|---|---|---|---|---|")
+    for name in sys.argv[1:] or ROWS:
+        file = RUNS / f"{name.replace(' ', '-').replace(',', '')}.json"
+        if not file.is_file():
+            file.write_text(json.dumps(run(name, data)))
+        ours, theirs = json.loads(file.read_text()).values()
+        print(
+            f"| {name} | {ours['nll']:.2f} | {theirs['nll']:.2f} | {ours['seconds']:.0f} | "
+            f"{theirs['seconds']:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
