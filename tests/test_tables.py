@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 import tensorflow as tf
 from scipy import stats
@@ -273,6 +274,13 @@ def test_names_of_digits_are_no_dates(tmp_path):
     assert found["b"].dt.year.tolist() == [2020, 2021]
 
 
+def twice():
+    """A Parquet file of two columns of one name, as pandas does not write it."""
+    file = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table([[1, 2], [3, 4]], names=["a", "a"]), file)
+    return file.getvalue().to_pybytes()
+
+
 FILES = {
     "latin.csv": (
         "name,age\nJürgen,3\n".encode("latin1"),
@@ -288,6 +296,7 @@ FILES = {
     "header.csv": (b"a,b\n", "The data set is empty or too small: 0 examples"),
     "short.csv": (b"a,b\n1,2\n", "The data set is empty or too small: 1 examples"),
     "bad.parquet": (b"PAR1", "is not a Parquet table, or a damaged one"),
+    "twice.parquet": (twice(), "The name 'a' stands above 2 columns of"),
     "gaps.csv": (
         b"a,b\n" + b"1,2\n,3\n4,2\n" * 10,
         r"gaps lacks values in 1 of its columns: a \(10\)",

@@ -20,6 +20,7 @@ from tfp_vae.cli.html import write_report
 from tfp_vae.cli.migrate import migrate
 from tfp_vae.cli.names import parse_condition, parse_likelihood
 from tfp_vae.cli.report import (
+    busy,
     card,
     caution,
     console,
@@ -319,7 +320,8 @@ def export(model: Path | None, name: str | None, saved_models: Path, **options) 
     if name in ("", ".", "..") or Path(name).name != name:
         raise ValueError(f"--name must be the name of one folder, received {name!r}.")
     described = card(run, run.metrics()) if run else None
-    version = open_vae(path).export(saved_models / name, card=described, **options)
+    with busy("Exporting"):
+        version = open_vae(path).export(saved_models / name, card=described, **options)
     console.print(
         f"Wrote {relative(version)}\nServe it: docker run -p 8501:8501 -e MODEL_NAME={name} "
         f'-v "{version.parent}:/models/{name}" tensorflow/serving'
@@ -333,9 +335,10 @@ def plot(
     path, run = find(model)
     vae = open_vae(path)
     splits = load_data(vae, run, path, dataset, condition)
-    for picture in draw(
-        output or path.parent / "pictures", vae, splits, run.history() if run else {}, seed
-    ):
+    folder, history = output or path.parent / "pictures", run.history() if run else {}
+    with busy("Drawing pictures"):
+        pictures = draw(folder, vae, splits, history, seed)
+    for picture in pictures:
         console.print(f"Wrote {picture}")
 
 

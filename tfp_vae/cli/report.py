@@ -1,5 +1,6 @@
 """Functions that the commands share: they find models and data, and show and write results."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -16,6 +17,7 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 from matplotlib.figure import Figure
+from rich.markup import escape
 
 from tfp_vae import datasets, evaluation, plots, rows, serving, tables
 from tfp_vae.batch import num_examples
@@ -42,6 +44,17 @@ errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 def tracked(steps: Sequence, title: str) -> Iterable:
     """Return steps with a bar of progress, if they are shown in a terminal."""
     return rich.progress.track(steps, title, console=console, disable=not console.is_terminal)
+
+
+def busy(title: str) -> contextlib.AbstractContextManager:
+    """Say what takes long, in a terminal, as long as it takes."""
+    return console.status(title) if console.is_terminal else contextlib.nullcontext()
+
+
+def read_data(dataset: str, **kwargs) -> datasets.Splits:
+    """Return `datasets.load(dataset, **kwargs)`, after saying that it may take long."""
+    with busy(f"Reading {escape(dataset)}"):
+        return datasets.load(dataset, **kwargs)
 
 
 def card(run: Run, metrics: dict) -> serving.ModelCard:
@@ -73,7 +86,7 @@ def load_data(
     source = dataset or dataset_of(run, path)
     expect_kind(vae, str(path), source)
     likelihood = names_of(vae.decoder.layers[-1])
-    splits = datasets.load(
+    splits = read_data(
         source,
         condition=condition,
         likelihood=likelihood,

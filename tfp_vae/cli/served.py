@@ -7,7 +7,7 @@ import rich.table
 
 from tfp_vae import datasets, sampling, serving
 from tfp_vae.batch import num_examples
-from tfp_vae.cli.report import expect_kind
+from tfp_vae.cli.report import expect_kind, read_data
 from tfp_vae.evaluation.batches import moments_over
 from tfp_vae.evaluation.latents import ACTIVE_VARIANCE, count_active
 from tfp_vae.objectives import as_vectors
@@ -56,7 +56,7 @@ def load_data(
     told = served.description
     # It is None in older versions; then the likelihood is the one that suits the data.
     likelihood = told.get("likelihood_layer")
-    return datasets.load(
+    return read_data(
         dataset,
         condition=condition,
         likelihood=likelihood,

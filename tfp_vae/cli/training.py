@@ -21,6 +21,7 @@ from tfp_vae.cli.build import build, check_numbers, learning_rate, with_network
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.names import parse_likelihood
 from tfp_vae.cli.report import (
+    busy,
     card,
     console,
     draw,
@@ -31,6 +32,7 @@ from tfp_vae.cli.report import (
     pictures_of,
     program,
     quote,
+    read_data,
     relative,
     table,
 )
@@ -68,7 +70,7 @@ def train(folder: Path | None, options: dict, workers: Workers | None = None) ->
             f"{folder}."
         )
     likelihood = parse_likelihood(options["likelihood"])[0]
-    splits = datasets.load(
+    splits = read_data(
         options["dataset"],
         condition=options["condition"],
         likelihood=likelihood,
@@ -362,7 +364,7 @@ def _finish(
         }
         run.write("metrics", metrics)  # it says that the training is finished
         console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
-    with _going_on(failures, "pictures", f"plot {folder}"):
+    with _going_on(failures, "pictures", f"plot {folder}"), busy("Drawing pictures"):
         draw(run.folder / "pictures", vae, splits, history, options.seed)
     for follower in followers:
         try:
@@ -373,7 +375,8 @@ def _finish(
                 f"{escape(in_words(error))} They are in {folder}, metrics.json."
             )
     saved_models = Path(options.saved_models)
-    with _going_on(failures, "SavedModel", f"export {folder} --saved-models {quote(saved_models)}"):
+    remedy = f"export {folder} --saved-models {quote(saved_models)}"
+    with _going_on(failures, "SavedModel", remedy), busy("Exporting"):
         version = vae.export(saved_models / splits.name, card=card(run, metrics))
         served = quote(relative(version))
     if failures:

@@ -1,6 +1,5 @@
 """Files of tables: CSV and Parquet."""
 
-import collections
 import contextlib
 import csv
 import functools
@@ -16,7 +15,7 @@ from tfp_vae.checks import imported
 from tfp_vae.files import read_utf8
 from tfp_vae.rows import chosen
 from tfp_vae.tables.series import pandas
-from tfp_vae.tables.table import Table
+from tfp_vae.tables.table import Table, expect_different
 
 SUFFIXES = (".csv", ".parquet")
 # A number, whose decimals stand after a comma, if it has some.
@@ -65,6 +64,7 @@ class ParquetColumns:
         with self._naming_the_file(), parquet.ParquetFile(path) as file:
             self._number = file.metadata.num_rows
             self.columns = [*file.schema_arrow.empty_table().to_pandas().columns]
+        expect_different(self.columns, path)
 
     def __len__(self) -> int:
         return self._number
@@ -148,13 +148,7 @@ def _separator_of(path: Path) -> str:
             f"{path} is empty or no text. Expected the names of its columns in the first line."
         )
     separator = max(",;\t", key=lambda mark: len(_values_of(first, mark)))
-    names = _values_of(first, separator)
-    twice = [name for name, number in collections.Counter(names).items() if number > 1]
-    if twice:
-        raise ValueError(
-            f"The name {twice[0]!r} stands above {names.count(twice[0])} columns of {path}. Rename "
-            "all but one."
-        )
+    expect_different(_values_of(first, separator), path)
     return separator
 
 

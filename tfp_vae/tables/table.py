@@ -65,7 +65,7 @@ class Table:
             kinds[column["kind"]](**{key: column[key] for key in column if key != "kind"})
             for column in columns
         ]
-        _expect_different([column.name for column in self.columns])
+        expect_different([column.name for column in self.columns])
         self.parts = {column.part: column for column in self.columns if not column.is_constant}
         if len(self.parts) < 2:
             raise ValueError(
@@ -103,7 +103,7 @@ class Table:
             likelihood: see `of`.
             measured: function from a column to the values by which it is standardized.
         """
-        _expect_different([*frame.columns])
+        expect_different([*frame.columns])
         if not len(frame) or not len(frame.columns):
             raise ValueError(
                 f"The table is empty: {len(frame)} rows of {len(frame.columns)} columns."
@@ -168,7 +168,7 @@ class Table:
 
     def expect_names(self, names: Sequence) -> None:
         """Raise a ValueError if a column of the table is missing, or a name occurs twice."""
-        _expect_different([*names])
+        expect_different([*names])
         if lacking := [name for name in self.names if name not in names]:
             raise ValueError(
                 f"The table lacks the column {lacking[0]!r}. Expected {self.names}, received "
@@ -323,12 +323,13 @@ def _kind_of(values, chosen: str | None) -> type[Column]:
     )
 
 
-def _expect_different(names: Sequence) -> None:
+def expect_different(names: Sequence, where: object = "the table") -> None:
+    """Raise a ValueError if a name of a column occurs twice."""
     twice = [name for name, number in collections.Counter(names).items() if number > 1]
     if twice:
         raise ValueError(
-            f"The name {twice[0]!r} stands above {names.count(twice[0])} columns of the table. "
-            "Rename all but one."
+            f"The name {twice[0]!r} stands above {names.count(twice[0])} columns of {where}. Rename "
+            "all but one."
         )
 
 
