@@ -104,6 +104,17 @@ def test_miwae(smoke):
 
 @pytest.mark.slow
 @pytest.mark.full
+def test_tc_vae(smoke, tmp_path):
+    """With an equal weight, a penalty on total correlation alone leaves more of x in z."""
+    results = smoke("tc_vae")
+    assert results["beta-TCVAE, beta 4"]["kl"].value > results["beta-VAE, beta 4"]["kl"].value + 1.0
+    assert all(0.0 <= numbers["MIG"].value <= 1.0 for numbers in results.values())
+    assert smoke("tc_vae") == results  # what is done is not done again
+    assert (tmp_path / "tc_vae.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.full
 def test_vamp_prior(smoke, tmp_path):
     """At equal networks and epochs, learned pseudo-inputs give a better likelihood."""
     results = smoke("vamp_prior")
