@@ -56,6 +56,9 @@ def test_iwae_goes_on_as_if_there_had_been_no_interruption(smoke, tmp_path):
     with pytest.raises(ValueError, match="other options"):
         smoke("iwae", "--k", 2, output=parts)
     assert (parts / "curve.png").stat().st_size > 5_000
+    deep = smoke("iwae", "--k", 3, "--layers", 2, output=tmp_path / "deep")
+    assert deep["latent_units"] == 150
+    assert deep["nll"] < deep["-bound"] < deep["-ELBO"]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def bottom_up(
     network: keras.Model,
     latent_sizes: Sequence[int],
     *,
-    hidden_size: int = 200,
+    hidden_size: int | Sequence[int] = 200,
     top=None,
     activation="relu",
 ) -> tuple[keras.Model, Joint]:
@@ -39,7 +39,7 @@ def bottom_up(
     Args:
         network: Keras model from x to features, `[batch, num_features]`.
         latent_sizes: dimensions of z1, z2, ...
-        hidden_size: width of the hidden layer between two latents.
+        hidden_size: width of the hidden layer between two latents, or of each of several.
         top: prior of the last latent, a Keras layer; None takes `priors.StandardNormal`.
         activation: of the features and the hidden layers.
 
@@ -124,12 +124,15 @@ def _ending(size: int) -> list[keras.layers.Layer]:
     ]
 
 
-def _normal(name: str, from_size: int, size: int, hidden_size: int, activation) -> keras.Sequential:
-    hidden = keras.layers.Dense(as_count(hidden_size, "hidden_size"), activation)
-    return keras.Sequential([keras.Input((from_size,), name=name), hidden, *_ending(size)])
+def _normal(name: str, from_size: int, size: int, hidden_size, activation) -> keras.Sequential:
+    widths = [
+        as_count(width, "hidden_size") for width in np.atleast_1d(np.asarray(hidden_size, object))
+    ]
+    hidden = [keras.layers.Dense(width, activation) for width in widths]
+    return keras.Sequential([keras.Input((from_size,), name=name), *hidden, *_ending(size)])
 
 
-def _top_down(sizes: Sequence[int], hidden_size: int, activation) -> list[keras.Sequential]:
+def _top_down(sizes: Sequence[int], hidden_size, activation) -> list[keras.Sequential]:
     """Return p(z1|z2), p(z2|z3), ..."""
     return [
         _normal(f"z{k + 2}", sizes[k + 1], sizes[k], hidden_size, activation)
