@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from tfp_vae.batch import whole
 from tfp_vae.checks import imported
 from tfp_vae.files import load_file
-from tfp_vae.rows import DecodedRows, FileRows, Rows, opened
+from tfp_vae.rows import ArrayRows, DecodedRows, FileRows, Rows, opened
 
 # Largest number of bytes of an array that is read into memory.
 MOST_BYTES = 2**29
@@ -87,20 +87,20 @@ def _load_saved(path: Path, wanted: Collection[str]) -> dict[str, Any]:
     if size <= MOST_BYTES:
         return dict(whole(data))
 
-    def part(name: str) -> FileRows:
+    def part(name: str) -> Rows:
         return temporary_rows(data.map(lambda parts: parts[name]))
 
     return {name: part(name) for name in data.element_spec if name in wanted}
 
 
-def temporary_rows(batches) -> FileRows:
+def temporary_rows(batches) -> ArrayRows:
     """Return batches of examples as the rows of a file without a name, which exists as long as
     they do.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.npy"
         write_npy(path, batches)
-        return open_npy(path)["x"]  # an open file outlives its name
+        return ArrayRows(np.load(path, mmap_mode="r"))  # a mapped file outlives its name
 
 
 class OnlyAsAWhole(ValueError):
