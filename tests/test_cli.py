@@ -211,6 +211,7 @@ def test_diverged_training_says_so_and_keeps_the_last_model(here):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.xla
 def test_ctrl_c_and_resume_equal_the_uninterrupted_run_bit_for_bit(here):
     # A child inherits it where it is ignored.

@@ -352,6 +352,7 @@ for one, two in zip(*results, strict=True):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_two_devices_equal_one():
     result = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False

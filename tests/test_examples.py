@@ -98,6 +98,7 @@ def test_missing_pixels(tmp_path, full):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")
 def test_number_words(full):
     example = load_example("number_words")
@@ -165,6 +166,7 @@ def check_molecules(tokens, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")  # KerasTuner's own
 def test_tuning(tmp_path, full):
     pytest.importorskip("keras_tuner")

@@ -179,6 +179,7 @@ def break_off_after(epoch, patch):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_longer_training_that_is_broken_off_equals_the_unbroken(here, monkeypatch, unserved):
     """It breaks off before it saves an epoch, when the model on disk has the learning rate of the shorter training."""
     for name in ("whole", "broken"):

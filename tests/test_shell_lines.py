@@ -108,7 +108,7 @@ def test_every_line_ends_in_what_it_promises(page, here, full):
     lines = commands(page)
     assert lines
     if page.name == "mnist.md" and not full:  # it has a row for each model
-        lines = lines[::5]
+        lines = lines[:1]
     for words in lines:
         if "mnist" in words and not has_mnist:
             continue

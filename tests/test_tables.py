@@ -530,8 +530,8 @@ def test_a_large_parquet_file_is_read_by_columns_and_stays_outside_of_memory(
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("missing", [True, False])
-@pytest.mark.rows(0, 1)
 def test_a_large_parquet_file_trains_as_one_in_memory(missing, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frame = (with_gaps(people()) if missing else people())[["age", "city", "born", "same"]]

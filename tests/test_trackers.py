@@ -87,6 +87,7 @@ def run_in_process(*arguments, **environment):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_mlflow_gets_curves_numbers_and_pictures(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)

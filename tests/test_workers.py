@@ -203,6 +203,7 @@ def history_of(run):
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_workers_go_on_after_one_was_killed(tmp_path, addresses):
     np.savez(tmp_path / "rows.npz", np.random.default_rng(0).normal(size=(60, 6)))
     options = ["--dataset", "rows.npz", "--hidden-size", 8, "--latent-size", 2, "--num-samples", 2]
