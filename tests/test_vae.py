@@ -211,8 +211,9 @@ def test_sample_weight_weights_the_mean(vae, digits):
     numbers = vae.evaluate(x, sample_weight=weight, batch_size=6, verbose=0, return_dict=True)
     for name in ("loss", "elbo", "log_likelihood", "kl"):
         assert numbers[name] == pytest.approx(np.average(terms[name], weights=weight), rel=1e-5)
-    of_a_series = vae.evaluate(x, sample_weight=weight[:, np.newaxis], batch_size=6, verbose=0)
-    assert of_a_series[0] == pytest.approx(numbers["loss"], rel=1e-5)
+    for given in (weight[:, np.newaxis], weight.tolist()):
+        by_place = vae.evaluate(x, None, 6, 0, given)
+        assert by_place[0] == pytest.approx(numbers["loss"], rel=1e-5)
     vae.compile(keras.optimizers.SGD(0.0), jit_compile=False)
     history = vae.fit(
         x, sample_weight=weight, validation_data=(x, None, weight), batch_size=6, verbose=0

@@ -330,20 +330,27 @@ class VAE(LatentVariableModel, BlockModel):
             for layer in distribution_layers(self.decoder):
                 layer.begin_at(self.x.parts(x))
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        *args,
+        **kwargs,
+    ):
         """Evaluate as `keras.Model.evaluate` does, with a fixed seed; labels `y` are ignored."""
-        x = self.in_parts(x)
-        if "sample_weight" in kwargs:
-            kwargs["sample_weight"] = batch.as_weights(kwargs["sample_weight"])
+        x, sample_weight = self.in_parts(x), batch.as_weights(sample_weight)
         # `fit` has already checked its validation data.
         if not kwargs.get("_use_cached_eval_dataset"):
             if self.is_conditional:
                 batch.expect_no_labels(x, y)
             self.check_data(x)
         if batch.has_rows(x):
-            size = kwargs.pop("batch_size", None) or BATCH_SIZE
-            x = batch.as_dataset(x, size, sample_weight=kwargs.pop("sample_weight", None))
-        return super().evaluate(x, y, *args, **kwargs)
+            x = batch.as_dataset(x, batch_size or BATCH_SIZE, sample_weight=sample_weight)
+            batch_size = sample_weight = None
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
 
     def check_data(self, data) -> dict | None:
         """Check that data are possible under the likelihood.
