@@ -100,8 +100,8 @@ class Options:
             help="digits, shapes, a TFDS image data set such as mnist, an .npy file, or an .npz file: one array x "
             "[num_examples, ...], or x_train, x_test and perhaps x_validation; of a table the "
             "arrays that --likelihood names; a .csv or .parquet file of a table with named columns; a "
-            "folder of PNG or JPEG images; a .tfrecord file, or a folder of some; or a .txt, .smi or "
-            ".selfies file of texts, one a line."
+            "folder of PNG or JPEG images; a .tfrecord file, or a folder of some; a folder of a saved "
+            "tf.data.Dataset; or a .txt, .smi or .selfies file of texts, one a line."
         ),
     ] = "digits"
     condition: Annotated[

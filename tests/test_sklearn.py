@@ -52,6 +52,8 @@ def test_features_separate_classes_and_go_back(wine):
 def test_its_score_is_the_log_likelihood_in_the_datas_own_units(wine):
     x, _ = wine
     encoder = Encoder(**SMALL).fit(x)
+    far = Encoder(**SMALL).fit(x + 1e8)  # as times in seconds are, whose differences float32 rounds
+    assert far.score(x + 1e8) == pytest.approx(encoder.score(x), rel=1e-4)
     # In other units the density changes by the units alone.
     scaled = Encoder(**SMALL).fit(x * 10.0)
     assert scaled.score(x * 10.0) == pytest.approx(encoder.score(x) - 13 * np.log(10.0), abs=1e-2)
@@ -124,6 +126,11 @@ def test_an_imputer_fills_frames_and_arrays():
     one_known = missing["size"] & ~missing["weight"]
     error = (filled["size"] - frame["size"])[one_known]
     assert error.std() < 0.7 * frame["size"].std()
+    ages = pandas.DataFrame({"age": random.integers(18, 60, 50), "income": random.normal(size=50)})
+    new = pandas.DataFrame({"age": [75, 30], "income": [np.nan, 0.5]})
+    filled = Imputer(**SMALL).fit(ages).transform(new)
+    assert filled["age"].tolist() == [75, 30]  # beyond those of the training data, too
+    assert np.isfinite(filled["income"]).all()
     with pytest.raises(ValueError, match="'job' takes one of 2 categories, 'clerk', 'cook'"):
         Imputer(**SMALL).fit(holes).transform(holes.assign(job="baker"))
     with pytest.raises(ValueError, match=r"The columns \['job'\] have no value to learn from"):

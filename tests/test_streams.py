@@ -15,6 +15,7 @@ from tests.test_cli import invoke
 from tests.test_codes import vq_vae
 from tfp_vae import datasets, evaluation, plots, storage
 from tfp_vae import layers as tfpl
+from tfp_vae.batch import as_dataset
 from tfp_vae.rows import Rows, chosen
 
 # Sizes of the batches of a stream, which is read in others.
@@ -210,6 +211,59 @@ def test_a_large_saved_data_set_is_copied_to_rows(tmp_path, monkeypatch):
         assert isinstance(values, Rows)
         np.testing.assert_array_equal(values[[3, 1]], expected[[3, 1]])
     assert [*storage.open_path(tmp_path / "saved")] == ["x"]
+    streamed({"image": IMAGES, "label": LABELS}).save(str(tmp_path / "named"))
+    np.testing.assert_array_equal(storage.open_path(tmp_path / "named")["x"], IMAGES)
+
+
+@pytest.mark.parametrize("most", [storage.MOST_BYTES, 0])
+@pytest.mark.parametrize(
+    "data",
+    [
+        tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)),
+        tf.data.Dataset.from_tensor_slices(({"a": IMAGES, "b": LABELS}, LABELS)).batch(4),
+        tf.data.Dataset.from_tensor_slices((LABELS, LABELS, LABELS, LABELS)).batch(4),
+        tf.data.Dataset.from_tensor_slices({"a": LABELS}).batch(4),
+    ],
+    ids=["no batches", "nested", "four parts", "no x"],
+)
+def test_saved_data_sets_of_other_forms(data, most, tmp_path, monkeypatch):
+    data.save(str(tmp_path / "saved"))
+    monkeypatch.setattr(storage, "MOST_BYTES", most)
+    with pytest.raises(ValueError, match=r"saved is a tf\.data\.Dataset of elements .* Expected"):
+        datasets.load(tmp_path / "saved")
+
+
+def test_a_saved_data_set_with_compression(tmp_path):
+    streamed(IMAGES).save(str(tmp_path / "saved"), compression="GZIP")
+    with pytest.raises(ValueError, match=r"saved with compression"):
+        datasets.load(tmp_path / "saved")
+
+
+def test_rows_are_shuffled_anew_in_each_epoch_by_the_seed(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(50.0))
+    rows = storage.open_npy(tmp_path / "x.npy")["x"]
+    epochs = []
+    for _ in range(2):
+        tf.random.set_seed(3)
+        data = as_dataset(rows, 8, shuffle=True)
+        assert int(data.cardinality()) == 7
+        epochs.append([np.concatenate([*data.as_numpy_iterator()]) for _ in range(2)])
+    np.testing.assert_array_equal(*epochs)
+    first, second = epochs[0]
+    np.testing.assert_array_equal(np.sort(first), np.arange(50.0))
+    np.testing.assert_array_equal(np.sort(second), np.arange(50.0))
+    assert (first != second).mean() > 0.8
+
+
+def test_rows_are_read_as_those_of_an_array_or_not_at_all(tmp_path):
+    for x in (np.arange(12.0), np.arange(24.0).reshape(12, 2)):
+        np.save(tmp_path / "x.npy", x)
+        rows = storage.open_npy(tmp_path / "x.npy")["x"]
+        for places in (3, -1, slice(2, 9, 3), [4, 1], [], x.ravel()[: len(x)] > 3):
+            np.testing.assert_array_equal(rows[places], x[places])
+        for places in ((3, 0), [True, False], [0.7], None, ..., (slice(None), 0), 12):
+            with pytest.raises(IndexError):
+                rows[places]
 
 
 SAME = {

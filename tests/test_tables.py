@@ -266,6 +266,40 @@ def test_forms_of_csv(tmp_path, name):
     assert tables.read(tmp_path / "table.csv").iloc[0].tolist() == expected
 
 
+def test_numbers_that_begin_with_a_zero_are_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("code,part,n\n01000,0.5,1\n80331,,2\n,0.25,0\n")
+    found = tables.read(tmp_path / "a.csv")
+    assert found["code"].tolist()[:2] == ["01000", "80331"]
+    assert found["code"].isna().tolist() == [False, False, True]
+    assert found.dtypes[["part", "n"]].tolist() == [np.dtype("float64"), np.dtype("int64")]
+
+
+def test_names_of_columns_and_rows_of_all_kinds_are_kept(tmp_path, monkeypatch):
+    names = [f"patient {i}" for i in range(40)]
+    frame = pd.DataFrame(
+        np.random.default_rng(0).normal(size=(40, 3)), names, ["0", "a.b", "c [d]"]
+    )
+    frame.index.name = "id"
+    for name in ("table.parquet", "table.csv"):
+        tables.write(frame, tmp_path / name, Path(name).suffix)
+    found = tables.read(tmp_path / "table.parquet")
+    pd.testing.assert_frame_equal(found, frame)
+    assert tables.read(tmp_path / "table.csv")["id"].tolist() == names
+    frame.columns = [0, 1, 2]
+    frame.to_parquet(tmp_path / "numbers [1].parquet")
+    small = datasets.load(tmp_path / "numbers [1].parquet")
+    assert (small.name, small.table.names) == ("numbers (1)", [0, 1, 2])
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    assert datasets.load(tmp_path / "numbers [1].parquet").table == small.table
+
+
+def test_the_largest_whole_numbers_do_not_wrap_around():
+    frame = pd.DataFrame({"a": [2**63 - 1, -(2**63), 5, 7], "b": [1.5, 2.5, 3.5, 4.5]})
+    table = Table.of(frame)
+    found = table.decode({"a": np.array([9.0, -9.0]), "b": np.zeros(2)})["a"]
+    assert (found.iloc[0] > 2**62, found.iloc[1] < -(2**62)) == (True, True)
+
+
 def test_names_of_digits_are_no_dates(tmp_path):
     frame = pd.DataFrame({"a": ["1984", "1985"], "b": ["2020-01-01", "2021-01-01"]})
     frame.to_parquet(tmp_path / "table.parquet")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tests.conftest import make_vae
 from tests.test_cli import ROOT, invoke
 from tfp_vae.cli.runs import Options, Run
-from tfp_vae.cli.trackers import Tracker
+from tfp_vae.cli.trackers import TRACKERS, Tracker
 
 SMALL = ["--epochs", 2, "--hidden-size", 8, "--num-samples", 2]
 
@@ -34,8 +35,12 @@ class Kept(Tracker):
     def finish(self, numbers, pictures):
         self.told |= {"numbers": numbers, "pictures": pictures}
 
-    def interrupt(self):
-        self.told |= {"numbers": "interrupted"}
+    def interrupt(self, *, has_failed):
+        self.told |= {"numbers": "failed" if has_failed else "interrupted"}
+
+    def set_model(self, model):
+        super().set_model(model)
+        Kept.latest = self
 
 
 class Broken(Kept):
@@ -76,6 +81,24 @@ def test_what_keeps_a_tracker_from_a_run(tmp_path, monkeypatch):
         "error: --tracker mlflow needs mlflow: pip install 'tfp_vae[mlflow]'.\n",
     )
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_run_begins_goes_on_and_ends_whatever_becomes_of_its_tracker(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "mlflow", types.ModuleType("mlflow"))
+    monkeypatch.setitem(TRACKERS, "mlflow", Broken)
+    train = ["train", *SMALL, "--tracker", "mlflow", "--run", "run [1]"]
+    code, _, err = invoke(*train)
+    assert (code, "No route to host" in err, (tmp_path / "run [1]").exists()) == (2, True, False)
+    monkeypatch.setitem(TRACKERS, "mlflow", Kept)
+    code, out, err = invoke(*train, "--learning-rate", 1e20)
+    assert (code, "diverged" in err, Kept.latest.told["numbers"]) == (2, True, "failed")
+    code, out, err = invoke(*train[:-1], "other [1]")
+    assert (code, err, "other [1]" in out) == (0, "", True)
+    monkeypatch.setitem(TRACKERS, "mlflow", Broken)
+    code, _, err = invoke("train", "--resume", "other [1]", "--epochs", 3)
+    assert (code, "without the tracker: The tracker kept does not" in err) == (0, True), err
 
 
 def run_in_process(*arguments, **environment):

@@ -216,18 +216,32 @@ def as_dataset(data, batch_size: int = 32, *, shuffle: bool = False, sample_weig
         if len(sample_weight) != number:
             raise ValueError(f"x has {number} rows, sample_weight {len(sample_weight)}.")
         data = (data, np.zeros(number, "int8"), sample_weight)
-    places = tf.data.Dataset.range(number)
-    if shuffle:
-        places = places.shuffle(number)
+    size = as_count(batch_size, "batch_size")
+    places = _shuffled(number, size) if shuffle else tf.data.Dataset.range(number).batch(size)
 
     def gather(places):
         return tf.nest.map_structure(lambda values: gather_rows(values, places), data)
 
-    return (
-        places.batch(as_count(batch_size, "batch_size"))
-        .map(gather, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return places.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _shuffled(number: int, batch_size: int) -> tf.data.Dataset:
+    """Return batches of the numbers below `number`, in an order that is computed, not kept, and is
+    another one in each epoch.
+    """
+    seeds = tf.data.Dataset.random(rerandomize_each_iteration=True).batch(2).take(1)
+
+    def epoch(seed):
+        seed = tf.cast(tf.ensure_shape(seed, [2]), tf.uint32)
+        last = tf.constant(number - 1, tf.int64)
+        return (
+            tf.data.Dataset.range(number)
+            .batch(batch_size)
+            .map(lambda places: tf.random.experimental.index_shuffle(places, seed, last))
+        )
+
+    batches = tf.data.experimental.assert_cardinality(-(-number // batch_size))
+    return seeds.flat_map(epoch).apply(batches)
 
 
 def gather_rows(values, places: tf.Tensor) -> tf.Tensor:

@@ -74,6 +74,9 @@ class Splits:
     note: str = ""
     table: Table | None = None
 
+    def __post_init__(self):  # in the name of a folder, TensorFlow takes brackets for a pattern
+        object.__setattr__(self, "name", self.name.replace("[", "(").replace("]", ")"))
+
     def __repr__(self) -> str:
         rows = ", ".join(
             f"{num_examples(part):,}" for part in (self.train, self.validation, self.test)
@@ -282,6 +285,8 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     >>> splits.likelihood, splits.likelihood_config
     ('IndependentBinomial', {'total_count': 16})
     """
+    if not tables.is_frame(source):
+        sources.expect_source(source)
     if text.is_text(source, is_chosen=tokens is not None):
         if condition is not None or missing or isinstance(likelihood, Mapping):
             raise ValueError(

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tfp_vae.layers.internals import without_retracing_warnings
+
 # Number of rows in a piece, where all rows are looked at one piece after the other.
 PIECE = 1000
 # Number of examples, and of their bytes, that are looked at to learn what kind of values they are.
@@ -70,16 +72,22 @@ class Rows(abc.ABC):
         """Return the rows at places: a slice, whole numbers, or a mask.
 
         Raises:
-            IndexError: if there is no such row.
+            IndexError: if there is no such row, or the places are something else.
         """
         if isinstance(places, slice):
             return self._read(np.arange(*places.indices(len(self)))).numpy()
-        chosen = np.asarray(places)
-        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype("int64")
+        chosen = np.asarray(None if isinstance(places, tuple) else places)
+        is_mask = chosen.dtype == bool and chosen.shape == (len(self),)
+        if not is_mask and chosen.dtype.kind not in "iu" and chosen.size:
+            raise IndexError(
+                "Rows are read by a slice, whole numbers, or a mask of "
+                f"{len(self)} values, received {places!r}. numpy.asarray(rows) reads them all."
+            )
+        chosen = np.flatnonzero(chosen) if is_mask else chosen.astype("int64")
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
         if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"There are {len(self)} rows, received {places}.")
-        return self._read(chosen.ravel()).numpy().reshape(*chosen.shape, *self.shape[1:])
+        return self._read(chosen.ravel()).numpy().reshape([*chosen.shape, *self.shape[1:]])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self[:], dtype)
@@ -89,8 +97,10 @@ class Rows(abc.ABC):
 
     @functools.cached_property
     def _read(self) -> Callable:
-        return tf.function(
-            self.gather, input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False
+        return without_retracing_warnings(
+            tf.function(
+                self.gather, input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False
+            )
         )
 
     def _of_shape(self, rows: tf.Tensor) -> tf.Tensor:

@@ -89,7 +89,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def fit(self, X, y=None) -> Self:
         """Train on X, `[num_examples, num_features]`; y is ignored."""
-        x = validate_data(self, X, dtype="float32", ensure_min_samples=2)
+        x = validate_data(self, X, dtype="float64", ensure_min_samples=2)
         if self.vae is not None:
             self.vae.expect_built()
             if self.vae.condition is not None or self.vae.x.has_parts:
@@ -132,11 +132,11 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _examples(self, x: np.ndarray) -> np.ndarray:
         if self.scaler_ is not None:
             return self.scaler_.transform(x).astype("float32")
-        return x.reshape(-1, *self.vae_.event_shape)
+        return x.astype("float32").reshape(-1, *self.vae_.event_shape)
 
     def _validated(self, X) -> np.ndarray:
         check_is_fitted(self)
-        return self._examples(validate_data(self, X, dtype="float32", reset=False))
+        return self._examples(validate_data(self, X, dtype="float64", reset=False))
 
     def transform(self, X) -> np.ndarray:
         """Return the means of q(z|x), float32 `[num_examples, latent_size]`, followed by the
@@ -275,8 +275,9 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         num_features]`.
         """
         check_is_fitted(self)
-        frame = self._frame(X, reset=False)
-        filled = self.vae_.impute(frame, self.num_samples, self.random_state)
+        frame, table = self._frame(X, reset=False), self.vae_.table
+        known = table.within(frame)  # of the model, a value beyond the training data's is missing
+        filled = table.fill(frame, self.vae_.impute(known, self.num_samples, self.random_state))
         return filled if is_frame(X) else filled.to_numpy("float64")
 
     def __sklearn_tags__(self):

@@ -83,6 +83,15 @@ def read(
     return name.replace("/", "-").replace(":", "-"), load_tfds(name, features)
 
 
+def expect_source(source) -> None:
+    """Raise a TypeError if data are given in a form that no source has."""
+    if not isinstance(source, str | os.PathLike | np.ndarray | Mapping):
+        raise TypeError(
+            "Data are a name, a path, an array, a dict of arrays or a DataFrame, received a "
+            f"{type(source).__name__}. Make it an array: numpy.asarray(data)."
+        )
+
+
 def expect_numbers(
     name: str, values: np.ndarray | Rows, *, missing: bool, least_ndim: int, for_x: bool = True
 ) -> None:
@@ -159,6 +168,11 @@ def labels(source: str | os.PathLike | Mapping, *names: str) -> list[np.ndarray]
     """
     if is_text(source):
         raise ValueError(f"{source} holds texts alone, no {' and no '.join(names)}.")
+    if str(source).lower().endswith((".csv", ".parquet")):
+        raise ValueError(
+            f"{source} is a table, all of whose columns are learned together: nothing is known beside "
+            "them. Give an .npz file of x and the labels."
+        )
     if len({*names}) < len(names):
         raise ValueError(f"Each name may be given once, received {', '.join(names)}.")
     parts = read(source, {name: name for name in names})[1]

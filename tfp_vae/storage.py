@@ -76,21 +76,43 @@ def _load_saved(path: Path, wanted: Collection[str]) -> dict[str, Any]:
 
     Its elements can only be read one after the other, so a large one is copied to a file of rows.
     """
-    data = tf.data.Dataset.load(str(path))
+    data = _by_name(tf.data.Dataset.load(str(path)), path, wanted)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    spec = data.element_spec
-    if isinstance(spec, tuple):
-        names = ["x", "label", "weight"][: len(spec)]
-        data = data.map(lambda *parts: dict(zip(names, parts, strict=True)))
-    elif not isinstance(spec, dict):
-        data = data.map(lambda x: {"x": x})
-    if size <= MOST_BYTES:
-        return dict(whole(data))
 
     def part(name: str) -> Rows:
         return temporary_rows(data.map(lambda parts: parts[name]))
 
-    return {name: part(name) for name in data.element_spec if name in wanted}
+    try:
+        if size <= MOST_BYTES:
+            return dict(whole(data))
+        return {name: part(name) for name in data.element_spec if name in wanted}
+    except tf.errors.DataLossError as error:
+        raise ValueError(
+            f"{path} is a damaged tf.data.Dataset, or one that was saved with compression: save it "
+            "without."
+        ) from error
+
+
+def _by_name(data: tf.data.Dataset, path: Path, wanted: Collection[str]) -> tf.data.Dataset:
+    """Return a data set of batches as one of dicts, whose examples are `x` if they have one name."""
+    spec = data.element_spec
+    parts = spec if isinstance(spec, tuple) else (spec,)
+    if isinstance(spec, dict):
+        names = sorted(spec)  # the order of tf.nest
+        leaves = [spec[name] for name in names]
+    else:
+        names, leaves = ["x", "label", "weight"][: len(parts)], [*parts]
+    found = [name for name in NAMES_OF_X if name in names]
+    are_batches = all(isinstance(leaf, tf.TensorSpec) and leaf.shape.rank != 0 for leaf in leaves)
+    sizes = {leaf.shape[0] for leaf in leaves if are_batches and leaf.shape.rank} - {None}
+    is_known = bool(found or {*names} & {*wanted}) and len(names) == len(leaves)
+    if not is_known or not are_batches or len(sizes) > 1:
+        raise ValueError(
+            f"{path} is a tf.data.Dataset of elements {spec}. Expected batches: of x, of (x, label), "
+            "or of dicts of tensors with an x or image among them, such as data.batch(100) has."
+        )
+    names = ["x" if name in found[:1] else name for name in names]
+    return data.map(lambda *given: dict(zip(names, tf.nest.flatten(given), strict=True)))
 
 
 def temporary_rows(batches) -> ArrayRows:
@@ -156,7 +178,7 @@ def write_npy(path: str | os.PathLike, batches) -> None:
 
     Args:
         path: of the new file.
-        batches: arrays or tensors `[batch, *event_shape]`.
+        batches: several arrays or tensors `[batch, *event_shape]` of numbers.
 
     Raises:
         FileExistsError: if there is such a file.
@@ -182,6 +204,7 @@ def write_npy(path: str | os.PathLike, batches) -> None:
 
 def _write_rows(file, path: Path, batches) -> None:
     number = 0
+    header: dict[str, Any] = {}
     for given in batches:
         if tf.nest.is_nested(given):
             raise ValueError(
@@ -189,7 +212,12 @@ def _write_rows(file, path: Path, batches) -> None:
                 "them: data.map(lambda x, y: x)."
             )
         batch = np.ascontiguousarray(given)
-        if not number:
+        if batch.dtype.kind not in "biufc" or not np.ndim(given):
+            raise ValueError(
+                f"{path} takes batches of numbers, [batch, *event_shape], received shape "
+                f"{np.shape(given)} of {batch.dtype}."
+            )
+        if not header:
             header = np.lib.format.header_data_from_array_1_0(batch)
             np.lib.format.write_array_header_1_0(file, header)
             start, shape, dtype = file.tell(), batch.shape[1:], batch.dtype

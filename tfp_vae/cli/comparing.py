@@ -8,7 +8,6 @@ from typing import Any
 
 import rich.box
 import rich.table
-from rich.markup import escape
 
 from tfp_vae.cli.build import OF_SEQUENCES, WIDTHS
 from tfp_vae.cli.html.numbers import FACTS, NUMBERS, Number, rounded
@@ -47,7 +46,7 @@ def list_runs(folder: Path) -> None:
             row = _row(Run.open(config.parent))
         except (OSError, ValueError) as error:
             row = ["", "", "", "", f"not readable: {error}"]
-        table.add_row(*map(escape, [str(config.parent), started, *row]))
+        table.add_row(str(config.parent), started, *row)
     console.print(table, width=None if console.is_terminal else WIDTH_OF_FILES)
     console.print(
         "Nats per example. tfp-vae compare RUN RUN shows more, with errors.", markup=False
@@ -119,18 +118,18 @@ def compare(folders: Sequence[Path]) -> None:
     console.print(table)
     star = "* the best. " * has_best
     for sentence in sentences or [f"{star}`tfp-vae report` compares runs example by example."]:
-        console.print(sentence, markup=False)
+        console.print(sentence)
 
 
 def _table(*columns: str) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(escape(column), overflow="fold")
+        table.add_column(column, overflow="fold")
     return table
 
 
 def _add(table: rich.table.Table, title: str, values: Sequence[Any]) -> None:
-    table.add_row(*(escape(str(value)) for value in (title, *values)))
+    table.add_row(*map(str, (title, *values)))
 
 
 def _options(run: Run) -> dict[str, Any]:

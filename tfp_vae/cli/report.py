@@ -17,7 +17,6 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 from matplotlib.figure import Figure
-from rich.markup import escape
 
 from tfp_vae import datasets, evaluation, plots, rows, serving, tables
 from tfp_vae.batch import num_examples
@@ -37,7 +36,7 @@ NUM_ANNEALED = 100
 # Fewer effective samples than these make the NLL too large by a nat or more.
 FEW_SAMPLES = 10
 
-console = rich.console.Console(highlight=False, soft_wrap=True)
+console = rich.console.Console(highlight=False, soft_wrap=True, markup=False)
 errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -53,7 +52,7 @@ def busy(title: str) -> contextlib.AbstractContextManager:
 
 def read_data(dataset: str, **kwargs) -> datasets.Splits:
     """Return `datasets.load(dataset, **kwargs)`, after saying that it may take long."""
-    with busy(f"Reading {escape(dataset)}"):
+    with busy(f"Reading {dataset}"):
         return datasets.load(dataset, **kwargs)
 
 

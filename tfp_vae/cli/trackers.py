@@ -53,8 +53,8 @@ class Tracker(keras.callbacks.Callback, abc.ABC):
         """Report the last numbers and the folder of pictures, and end the run."""
 
     @abc.abstractmethod
-    def interrupt(self) -> None:
-        """Say that the run was interrupted."""
+    def interrupt(self, *, has_failed: bool) -> None:
+        """Say that the run was interrupted, or that it has failed."""
 
     def end(self, metrics: dict) -> None:
         """Report what is known when the run has been judged."""
@@ -104,8 +104,8 @@ class MLflow(Tracker):
         if not self.is_resumed:  # the optimizer's configuration is a parameter, too
             super().on_train_begin(logs)
 
-    def interrupt(self):
-        self.mlflow.end_run("KILLED")
+    def interrupt(self, *, has_failed):
+        self.mlflow.end_run("FAILED" if has_failed else "KILLED")
 
     def finish(self, numbers, pictures):
         self.mlflow.log_metrics(numbers, step=self.run.num_epochs)
@@ -134,8 +134,8 @@ class WandB(Tracker):
         callbacks = importlib.import_module("wandb.integration.keras")
         return self.wandb_run.id, callbacks.WandbMetricsLogger()
 
-    def interrupt(self):
-        self.wandb_run.finish(exit_code=130)
+    def interrupt(self, *, has_failed):
+        self.wandb_run.finish(exit_code=1 if has_failed else 130)
 
     def finish(self, numbers, pictures):
         self.wandb_run.summary.update(numbers)

@@ -104,13 +104,19 @@ def train(folder: Path | None, options: dict, workers: Workers | None = None) ->
         try:
             held.enter_context(run.hold())
             run.save(vae, {})
-        # For example, the disk is full. Remove the run: it has no model, and blocks its name.
+            followers = _followers(run, team)
+        # For example, the disk is full. Remove the run: it blocks its name.
         except Exception:
             held.close()
             if run.writes:
                 shutil.rmtree(run.folder, ignore_errors=True)
             raise
-        _fit(run, splits, vae, team)
+        _fit(run, splits, vae, team, followers)
+
+
+def _followers(run: Run, team: Team) -> list[Tracker]:
+    """Begin what the chief reports the run to."""
+    return [tracker(run.options.tracker)(run)] if run.options.tracker and team.is_chief else []
 
 
 def _go_on(team: Team, folder: Path, options: dict) -> None:
@@ -158,7 +164,7 @@ def _columns(name: str, columns: tables.Table) -> rich.table.Table:
     for title in ("column", "type", "likelihood", "values"):
         shown.add_column(title, no_wrap=title == "likelihood")
     for row in columns.describe():
-        shown.add_row(*map(escape, row))
+        shown.add_row(*row)
     return shown
 
 
@@ -221,7 +227,12 @@ def _resume(team: Team, folder: Path, given: dict) -> None:
                 "rate follows the cosine over all of these: "
                 f"{float(vae.optimizer.learning_rate):.2g} now, 0 at the end."
             )
-        _fit(run, splits, vae, team)
+        followers: list[Tracker] = []
+        try:
+            followers = _followers(run, team)
+        except (ConnectionError, ImportError) as error:  # nothing keeps a run from going on
+            errors.print(f"[bold yellow]without the tracker:[/] {escape(in_words(error))}")
+        _fit(run, splits, vae, team, followers)
 
 
 def _check_that_it_can_go_on(run: Run, options: Options, done: int) -> None:
@@ -252,7 +263,9 @@ def _num_epochs(vae: VAE, steps: int) -> int:
     return int(tf.convert_to_tensor(vae.optimizer.iterations)) // steps
 
 
-def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
+def _fit(
+    run: Run, splits: datasets.Splits, vae: VAE, team: Team, followers: Sequence[Tracker]
+) -> None:
     """Train from the epoch that the optimizer has reached; then the chief evaluates, draws pictures,
     and exports.
     """
@@ -265,7 +278,6 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
     ctrl_c = CtrlC()
     patience = Patience(recorder, options.patience or epochs)
     callbacks = [recorder, progress, ctrl_c, *([patience] if options.patience else [])]
-    followers = [tracker(options.tracker)(run)] if options.tracker and team.is_chief else []
     callbacks += followers
     if options.tensorboard and team.is_chief:
         events = run.folder / "tensorboard"
@@ -295,19 +307,22 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
                     verbose=0,
                 )
         except TrainingDiverged as error:
+            _break_off(followers, has_failed=True)
             raise ValueError(
                 f"{error} {run.folder} keeps the model of epoch {recorder.num_saved}; the option is "
                 "--learning-rate."
             ) from error
         except KeyboardInterrupt:
-            for follower in followers:
-                follower.interrupt()
+            _break_off(followers, has_failed=False)
             console.print(
                 f"\nInterrupted after {recorder.num_saved} of {epochs} epochs; "
                 f"the run is usable as it is. Go on with: {program('tfp-vae')} train --resume "
                 f"{quote(run.folder)}"
             )
             raise SystemExit(130) from None
+        except Exception:
+            _break_off(followers, has_failed=True)
+            raise
     if not team.is_chief:
         return
     if options.patience and run.best.is_file():
@@ -320,6 +335,13 @@ def _fit(run: Run, splits: datasets.Splits, vae: VAE, team: Team) -> None:
     elif team.size > 1:
         vae = open_vae(run.model)  # a model of this process alone
     _finish(run, splits, vae, recorder.history, followers)
+
+
+def _break_off(followers: Sequence[Tracker], *, has_failed: bool) -> None:
+    """Tell the trackers, if they can be reached."""
+    for follower in followers:
+        with contextlib.suppress(Exception):
+            follower.interrupt(has_failed=has_failed)
 
 
 def _best_of(run: Run, patience: Patience) -> VAE:
@@ -372,7 +394,7 @@ def _finish(
         except Exception as error:  # of a server or a database
             errors.print(
                 f"[bold red]error:[/] {options.tracker} did not get the last numbers: "
-                f"{escape(in_words(error))} They are in {folder}, metrics.json."
+                f"{escape(in_words(error))} They are in {escape(folder)}, metrics.json."
             )
     saved_models = Path(options.saved_models)
     remedy = f"export {folder} --saved-models {quote(saved_models)}"
@@ -422,7 +444,7 @@ def _going_on(failures: list[str], what: str, remedy: str) -> Iterator[None]:
         failures.append(what)
         errors.print(
             f"[bold red]error:[/] no {what}: {escape(in_words(error))} Try again with: "
-            f"{program('tfp-vae')} {remedy}"
+            f"{program('tfp-vae')} {escape(remedy)}"
         )
 
 

@@ -99,6 +99,11 @@ def export(
     keep = None if keep is None else as_count(keep, "keep")
     targets = check_targets(targets)
     base = Path(path).resolve()  # a link may lead to another file system
+    if {*"[]"} & {*str(base)}:
+        raise ValueError(
+            f"TensorFlow cannot write to {base}: it takes brackets for a pattern. Choose a path "
+            "without [ and ]."
+        )
     module = tf.Module()
     module.weights, scope = _weights(vae)
     with scope:

@@ -100,6 +100,10 @@ class Column:
         """
         return {}
 
+    def within(self, values):
+        """Return a pandas Series without the values beyond the range of the training data."""
+        return values
+
     def encode(self, values) -> np.ndarray:
         """Return a pandas Series as float32 `[num_rows]`, NaN where a value is missing."""
         raise NotImplementedError
@@ -292,6 +296,10 @@ class Whole(Column):
     def form(self) -> dict:
         return {"decimals": 0}
 
+    def within(self, values):
+        numbers = numbers_of(values, "float64")
+        return values.where((self.low <= numbers) & (numbers <= self.high))
+
     def encode(self, values) -> np.ndarray:
         numbers = numbers_of(values, "float64")
         bad = (numbers != np.rint(numbers)) | (numbers < self.low) | (numbers > self.high)
@@ -402,7 +410,10 @@ class Number(Column):
         values = self.mean + self.scale * numbers
         if self.decimals is not None:
             values = np.round(values, self.decimals)
-        return values if self.ends is None else np.clip(values, *self.ends)
+        if self.ends is None:
+            return values
+        low, high = map(_toward_zero, self.ends)
+        return np.clip(values, low, high)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -450,6 +461,12 @@ class Date(Column):
         if zone is not None:
             dates = dates.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward")
         return dates.array
+
+
+def _toward_zero(number: int) -> float:
+    """Return the float next to a whole number that is no larger in size, so that it fits its dtype."""
+    rounded = float(number)
+    return float(np.nextafter(rounded, 0.0)) if abs(int(rounded)) > abs(number) else rounded
 
 
 # In the order in which they are asked whether a column is of their kind.

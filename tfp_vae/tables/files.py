@@ -32,7 +32,8 @@ def read(path: str | os.PathLike):
 
     A CSV has the names of its columns in the first line, and commas, semicolons or tabs between
     values. The numbers of a column may have decimal commas. An empty value is missing, as is
-    what pandas takes for nothing, such as NA or null. Columns of texts that all are dates or times
+    what pandas takes for nothing, such as NA or null. Numbers of which some begin with a zero, such
+    as postcodes, are texts. Columns of texts that all are dates or times
     as ISO 8601 writes them, with hyphens, become dates.
 
     Raises:
@@ -44,8 +45,7 @@ def read(path: str | os.PathLike):
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
-    columns = ParquetColumns(path)
-    return columns.read(columns.columns)
+    return ParquetColumns(path).read()
 
 
 class ParquetColumns:
@@ -64,7 +64,9 @@ class ParquetColumns:
         with self._naming_the_file(), parquet.ParquetFile(path) as file:
             self._number = file.metadata.num_rows
             self.columns = [*file.schema_arrow.empty_table().to_pandas().columns]
+            stored = file.schema_arrow.names  # as texts, the index behind the columns
         expect_different(self.columns, path)
+        self._stored = dict(zip(self.columns, stored, strict=False))
 
     def __len__(self) -> int:
         return self._number
@@ -80,18 +82,20 @@ class ParquetColumns:
     @functools.cached_property
     def _latest(self) -> Callable:
         """Return a column, and remember the latest one."""
-        return functools.lru_cache(maxsize=1)(lambda name: self.read([name])[name])
+        return functools.lru_cache(maxsize=1)(lambda name: self.read([self._stored[name]])[name])
 
-    def read(self, names: list):
-        """Return some columns as a DataFrame."""
+    def read(self, stored: list[str] | None = None):
+        """Return some columns as a DataFrame, by their names in the file, or all."""
         with self._naming_the_file():
-            return _with_dates(pandas().read_parquet(self.path, columns=names))
+            return _with_dates(pandas().read_parquet(self.path, columns=stored))
 
     @contextlib.contextmanager
     def _naming_the_file(self):
         try:
             yield
-        except (OSError, ValueError) as error:
+        except PermissionError:
+            raise
+        except (OSError, ValueError, NotImplementedError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise ValueError(
                 f"{self.path} is not a Parquet table, or a damaged one: {reason}."
@@ -115,7 +119,12 @@ def _read_csv(path: Path):
     except ValueError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(f"{path} is not a table in CSV: {reason}.") from error
-    return _with_dates(_with_decimals(frame, path))
+    numbers = [name for name in frame.columns if frame[name].dtype.kind in "iuf"]
+    texts = library.read_csv(
+        path, sep=separator, encoding="utf-8-sig", skipinitialspace=True, dtype=str, usecols=numbers
+    )
+    codes = [name for name in numbers if texts[name].str.fullmatch(r"0\d+").any()]
+    return _with_dates(_with_decimals(frame, path).assign(**texts[codes]))
 
 
 def _with_decimals(frame, path: Path):
@@ -176,7 +185,7 @@ def _with_dates(frame):
 
 def write(frame, path: Path, suffix: str) -> None:
     """Write a DataFrame to a `.csv` or `.parquet` file, without a plain index."""
-    has_index = frame.index.nlevels > 1
+    has_index = frame.index.nlevels > 1 or frame.index.name is not None
     if suffix == ".csv":
         frame.to_csv(path, index=has_index)
     else:

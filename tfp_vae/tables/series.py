@@ -80,6 +80,8 @@ def numbers_of(values, dtype: str = "float32") -> np.ndarray:
     Raises:
         ValueError: if it has other things than numbers; the message names the column.
     """
+    if is_numeric(values):
+        return values.to_numpy(dtype, na_value=np.nan)
     try:
         return values.astype(object).where(values.notna(), np.nan).to_numpy().astype(dtype)
     except (TypeError, ValueError) as error:

@@ -175,6 +175,14 @@ class Table:
                 f"{[*names]}."
             )
 
+    def within(self, frame):
+        """Return the columns that the table knows, without values that a model cannot know: whole
+        numbers beyond those of the training data are then missing.
+        """
+        frame = self.expect(frame)
+        series = [column.within(frame[column.name]) for column in self.columns]
+        return pandas().DataFrame(dict(zip(self.names, series, strict=True)), frame.index)
+
     def encode(self, frame) -> dict[str, np.ndarray]:
         """Return a DataFrame as the parts of x, float32 `[num_rows]`, NaN where a value is missing.
 

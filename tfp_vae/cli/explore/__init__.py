@@ -7,8 +7,6 @@ and still leave the map and the drawing, its two main parts, to be written by ha
 import threading
 import webbrowser
 
-from rich.markup import escape
-
 from tfp_vae.cli.explore.models import open_explorer
 from tfp_vae.cli.explore.server import Server
 from tfp_vae.cli.report import console
@@ -31,7 +29,7 @@ def explore(
     explorer = open_explorer(model, dataset, condition, seed)
     with Server(explorer, port) as server:
         console.print(
-            f"Explore {escape(explorer.name)} at {escape(server.address)}\n"
+            f"Explore {explorer.name} at {server.address}\n"
             "Only this computer can open it. Ctrl-C ends it."
         )
         if browser:

@@ -37,7 +37,7 @@ def write_report(folders: Sequence[Path], output: Path | None, seed: int) -> Non
     page = _render(template, subjects, failures)
     with written_whole(output) as aside:
         aside.write_text(page, encoding="utf-8")
-    console.print(f"Wrote {escape(str(output))}{', over an earlier report' * is_there}")
+    console.print(f"Wrote {output}{', over an earlier report' * is_there}")
     for failure in failures:
         errors.print(f"[bold red]error:[/] {escape(failure)}")
     if failures:
