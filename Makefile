@@ -24,7 +24,8 @@ test-slow: .venv/.test
 	$(PYTEST) $(TESTS) tests/test_[j-z]*.py tfp_vae
 test-all: .venv/.test
 	$(PYTEST) $(TESTS) tests/test_[a-e]*.py
-	$(PYTEST) $(TESTS) tests/test_[f-q]*.py
+	$(PYTEST) $(TESTS) tests/test_f*.py
+	$(PYTEST) $(TESTS) tests/test_[g-q]*.py
 	$(PYTEST) $(TESTS) tests/test_[r-z]*.py tfp_vae
 
 test-environment: .venv/.test
