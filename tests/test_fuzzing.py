@@ -1,6 +1,6 @@
 """Many inputs that nobody would think of: each gives an answer, or an error that says what is wrong.
 
-Five examples of each surface are tried before every commit, fifty by CI, a thousand (of SavedModels 200) in full length;
+Five examples of each surface are tried before every commit, fifty by CI, a thousand in full length, of SavedModels 200;
 always the same ones.
 """
 
