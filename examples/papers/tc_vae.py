@@ -89,6 +89,7 @@ def draw(path: Path, rows: dict[str, list[dict]]) -> None:
             axes.plot([place] * len(scores), scores, "o", alpha=0.5)
             axes.plot(place, np.mean(scores), "k_", markersize=24)
         axes.set_xticks(range(len(rows)), [key.replace(", ", "\n") for key in rows], fontsize=8)
+        axes.margins(0.2)
         axes.set(title=title, ylim=(0.0, None))
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=80)
