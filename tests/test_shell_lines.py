@@ -100,7 +100,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-@pytest.mark.rows(0, 4)
+@pytest.mark.rows(0, 2)
 def test_every_line_ends_in_what_it_promises(page, here, full):
     has_mnist = os.path.isdir(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "mnist"))
     if page.name == "serving.md":
