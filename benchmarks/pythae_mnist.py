@@ -17,9 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import mnist
 import numpy as np
+from data import DIM
 
-RUNS, DIM, HIDDEN, LATENT, IMAGES, DRAWS = Path("runs/mnist-pythae"), 784, 500, 24, 1000, 500
+RUNS, HIDDEN, LATENT, IMAGES, DRAWS = Path("runs/mnist-pythae"), 500, 24, 1000, 500
 # Rows of docs/mnist.md, and for each the classes of model and configuration in Pythae with their arguments.
 ROWS: dict[str, tuple[str, str, dict]] = {
     "VAE": ("VAE", "VAEConfig", {}),
@@ -45,64 +47,32 @@ print(json.dumps(float(-np.mean(vae.log_prob(np.load({path!r})["test"][:{images}
 """
 
 
-def networks():
-    """Encoder and decoder as `tfp-vae train` makes them."""
-    from pythae.models.base.base_utils import ModelOutput
-    from pythae.models.nn import BaseDecoder, BaseEncoder
-    from torch import nn
-
-    class Encoder(BaseEncoder):
-        def __init__(self):
-            super().__init__()
-            self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(DIM, HIDDEN), nn.ReLU())
-            self.loc, self.log_variance = nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, LATENT)
-
-        def forward(self, x):
-            hidden = self.hidden(x)
-            return ModelOutput(embedding=self.loc(hidden), log_covariance=self.log_variance(hidden))
-
-    class Decoder(BaseDecoder):
-        def __init__(self):
-            super().__init__()
-            hidden = nn.Linear(LATENT, HIDDEN), nn.ReLU()
-            self.network = nn.Sequential(*hidden, nn.Linear(HIDDEN, DIM), nn.Sigmoid())
-
-        def forward(self, z):
-            return ModelOutput(reconstruction=self.network(z))
-
-    return Encoder(), Decoder()
-
-
 def train(name: str) -> dict:
     """Train a model of Pythae by its trainer; return seconds and NLL."""
     import pythae.models
     import torch
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    from pythae_vae import Decoder, Encoder, Rows
 
-    class Drawn(torch.utils.data.Dataset):
-        """8-bit images, whose pixels are drawn when they are asked for."""
-
-        def __init__(self, images):
-            self.probabilities = torch.from_numpy(images.reshape(len(images), -1) / np.float32(255))
-
-        def __len__(self):
-            return len(self.probabilities)
+    class Drawn(Rows):
+        """Brightness from 0 to 1, of which pixels are drawn when they are asked for."""
 
         def __getitem__(self, index):
-            return {"data": torch.bernoulli(self.probabilities[index])}
+            return {"data": torch.bernoulli(self.x[index])}
 
     torch.manual_seed(0)
     data = np.load(RUNS / "data.npz")
+    images = data["train"].reshape(-1, DIM) / np.float32(255)
     model, config, arguments = ROWS[name]
     own = getattr(pythae.models, config)(
         input_dim=(DIM,), latent_dim=LATENT, reconstruction_loss="bce", **arguments
     )
-    vae = getattr(pythae.models, model)(own, *networks())
+    vae = getattr(pythae.models, model)(own, Encoder(HIDDEN, LATENT), Decoder(HIDDEN, LATENT))
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         BaseTrainer(
             model=vae,
-            train_dataset=Drawn(data["train"]),
+            train_dataset=Drawn(torch.from_numpy(images)),
             training_config=BaseTrainerConfig(
                 output_dir=folder,
                 num_epochs=20,
@@ -121,8 +91,6 @@ def train(name: str) -> dict:
 
 def run(name: str, path: Path) -> dict:
     """Run a row in both packages."""
-    import mnist
-
     if not (mnist.folder(name) / "metrics.json").is_file():
         mnist.run(name)
     theirs = subprocess.run(
@@ -152,7 +120,7 @@ def main() -> None:
     print("| model | NLL here | NLL of Pythae | seconds of training here | of Pythae |")
     print("|---|---|---|---|---|")
     for name in sys.argv[1:] or ROWS:
-        file = RUNS / f"{name.replace(' ', '-').replace(',', '')}.json"
+        file = RUNS / f"{mnist.folder(name).name}.json"
         if not file.is_file():
             file.write_text(json.dumps(run(name, data)))
         ours, theirs = json.loads(file.read_text()).values()

@@ -17,10 +17,10 @@ from torch import nn
 
 
 class Encoder(BaseEncoder):
-    def __init__(self):
+    def __init__(self, hidden=HIDDEN, latent=LATENT):
         super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(DIM, HIDDEN), nn.ReLU())
-        self.loc, self.log_variance = nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, LATENT)
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(DIM, hidden), nn.ReLU())
+        self.loc, self.log_variance = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
 
     def forward(self, x):
         hidden = self.hidden(x)
@@ -28,10 +28,10 @@ class Encoder(BaseEncoder):
 
 
 class Decoder(BaseDecoder):
-    def __init__(self):
+    def __init__(self, hidden=HIDDEN, latent=LATENT):
         super().__init__()
         self.network = nn.Sequential(
-            nn.Linear(LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, DIM), nn.Sigmoid()
+            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, DIM), nn.Sigmoid()
         )
 
     def forward(self, z):
@@ -57,7 +57,7 @@ def main(name, batch_size, epochs):
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         trainer = BaseTrainer(
             model=VAE(config, Encoder(), Decoder()),
-            train_dataset=_Rows(torch.from_numpy(make_data(name))),
+            train_dataset=Rows(torch.from_numpy(make_data(name))),
             training_config=BaseTrainerConfig(
                 output_dir=folder,
                 num_epochs=int(epochs),
@@ -71,7 +71,7 @@ def main(name, batch_size, epochs):
     print(json.dumps(timer.seconds[1:]))
 
 
-class _Rows(torch.utils.data.Dataset):
+class Rows(torch.utils.data.Dataset):
     """Data as Pythae's trainer takes them."""
 
     def __init__(self, x):

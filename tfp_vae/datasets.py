@@ -285,8 +285,7 @@ random, anew in each epoch, white with the probability of its brightness | Indep
     >>> splits.likelihood, splits.likelihood_config
     ('IndependentBinomial', {'total_count': 16})
     """
-    if not tables.is_frame(source):
-        sources.expect_source(source)
+    sources.expect_source(source)
     if text.is_text(source, is_chosen=tokens is not None):
         if condition is not None or missing or isinstance(likelihood, Mapping):
             raise ValueError(

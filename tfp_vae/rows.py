@@ -107,7 +107,20 @@ class Rows(abc.ABC):
         return tf.ensure_shape(rows, [None, *self.shape[1:]])
 
 
-class FileRows(Rows):
+class TakenRows(Rows):
+    """Rows that NumPy takes."""
+
+    @abc.abstractmethod
+    def take(self, places: np.ndarray) -> np.ndarray:
+        """Return the rows at places, int64 `[batch]` -> `[batch, *event_shape]`."""
+
+    def gather(self, places: tf.Tensor) -> tf.Tensor:
+        return self._of_shape(
+            tf.numpy_function(self.take, [places], tf.as_dtype(self.dtype), stateful=False)
+        )
+
+
+class FileRows(TakenRows):
     """The rows of an array in a file, one after the other, as `.npy` files have them.
 
     They are read by their positions. A mapping of the file into memory would be as fast, but its
@@ -129,11 +142,6 @@ class FileRows(Rows):
         if (missing := start + self.nbytes - path.stat().st_size) > 0:
             raise ValueError(f"{path} is cut short: {missing:,} bytes are missing. Write it anew.")
 
-    def gather(self, places: tf.Tensor) -> tf.Tensor:
-        return self._of_shape(
-            tf.numpy_function(self.take, [places], tf.as_dtype(self.dtype), stateful=False)
-        )
-
     def take(self, places: np.ndarray) -> np.ndarray:
         """Return the rows at places, `[batch]`; rows that follow each other are read at once."""
         rows = np.empty([len(places), *self.shape[1:]], self._stored)
@@ -151,7 +159,7 @@ class FileRows(Rows):
         return rows.astype(self.dtype, copy=False)
 
 
-class ArrayRows(Rows):
+class ArrayRows(TakenRows):
     """The rows of an array that NumPy maps from a file: fast for small rows, but only for files that
     nobody shortens, as that would end the process.
 
@@ -163,13 +171,8 @@ class ArrayRows(Rows):
         super().__init__(array.shape, array.dtype)
         self.array = array
 
-    def gather(self, places: tf.Tensor) -> tf.Tensor:
-        def take(places):
-            return np.asarray(self.array[places])
-
-        return self._of_shape(
-            tf.numpy_function(take, [places], tf.as_dtype(self.dtype), stateful=False)
-        )
+    def take(self, places: np.ndarray) -> np.ndarray:
+        return np.asarray(self.array[places])
 
 
 class DecodedRows(Rows):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import shapes, storage
+from tfp_vae import shapes, storage, tables
 from tfp_vae.batch import BESIDE_X
 from tfp_vae.checks import imported
 from tfp_vae.files import expect_no_file, is_number
@@ -85,7 +85,9 @@ def read(
 
 def expect_source(source) -> None:
     """Raise a TypeError if data are given in a form that no source has."""
-    if not isinstance(source, str | os.PathLike | np.ndarray | Mapping):
+    if not (
+        isinstance(source, str | os.PathLike | np.ndarray | Mapping) or tables.is_frame(source)
+    ):
         raise TypeError(
             "Data are a name, a path, an array, a dict of arrays or a DataFrame, received a "
             f"{type(source).__name__}. Make it an array: numpy.asarray(data)."
@@ -168,7 +170,7 @@ def labels(source: str | os.PathLike | Mapping, *names: str) -> list[np.ndarray]
     """
     if is_text(source):
         raise ValueError(f"{source} holds texts alone, no {' and no '.join(names)}.")
-    if str(source).lower().endswith((".csv", ".parquet")):
+    if tables.is_table_file(source):
         raise ValueError(
             f"{source} is a table, all of whose columns are learned together: nothing is known beside "
             "them. Give an .npz file of x and the labels."

@@ -12,7 +12,6 @@ The same command goes on after an interruption: each model and seed is written d
 """
 
 import argparse
-import json
 import math
 import warnings
 from pathlib import Path
@@ -54,7 +53,7 @@ def likelihoods(shape: tuple) -> dict[str, keras.layers.Layer]:
     }
 
 
-def train(splits: datasets.Splits, name: str, seed: int, options: dict) -> tuple[dict, np.ndarray]:
+def train(splits: datasets.Splits, name: str, seed: int, options: dict) -> dict:
     """Train a model; return its numbers, in nats per image, and samples."""
     keras.utils.set_random_seed(seed)
     shape, hidden = splits.event_shape, {"hidden_sizes": (options["hidden"],)}
@@ -80,7 +79,7 @@ def train(splits: datasets.Splits, name: str, seed: int, options: dict) -> tuple
         )
         mended = judge(with_likelihood(fixed(shape, error)), splits, options)
         numbers |= {"fitted sigma": error, "nll, fitted sigma": mended["nll"]}
-    return numbers, vae.generate(NUM_PICTURES)
+    return {"numbers": numbers, "samples": vae.generate(NUM_PICTURES).tolist()}
 
 
 def root_mean_squared_error(log_likelihood: float, sigma: float, dim: int) -> float:
@@ -134,13 +133,7 @@ def main(arguments: list[str] | None = None) -> dict:
     for name in names:
         for seed in range(seeds):
             path = folder / f"{name} {seed}.json"
-            known = json.loads(path.read_text()) if path.is_file() else {}
-            if known.get("options") != given:
-                numbers, samples = train(splits, name, seed, given)
-                known = {"options": given, "numbers": numbers, "samples": samples.tolist()}
-                folder.mkdir(parents=True, exist_ok=True)
-                stages.write(path, known)
-                print(name, seed, numbers, flush=True)
+            known = stages.once(path, given, train, splits, name, seed, given)
             rows[name].append(known["numbers"])
             pictures.setdefault(name, np.array(known["samples"]))
     results = {name: stages.summary(numbers) for name, numbers in rows.items()}

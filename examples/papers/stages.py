@@ -106,6 +106,17 @@ def judge_once(
     return results
 
 
+def once(path: Path, options: dict, make: Callable[..., dict], *arguments) -> dict:
+    """Return the dict that `make(*arguments)` makes, from its file if that is of the same options."""
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    if known.get("options") != options:
+        known = {"options": options, **make(*arguments)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, known)
+        print(path.stem, known["numbers"], flush=True)
+    return known
+
+
 def write(path: Path, content) -> None:
     """Write a json file, whole or not at all."""
     aside = path.with_suffix(".next")

@@ -13,7 +13,6 @@ The same command goes on after an interruption: each model and seed is written d
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 
@@ -48,7 +47,9 @@ def models(num_examples: int) -> dict[str, objectives.Objective]:
     }
 
 
-def train(splits: datasets.Splits, factors: np.ndarray, name: str, seed: int, options: dict):
+def train(
+    splits: datasets.Splits, factors: np.ndarray, name: str, seed: int, options: dict
+) -> dict[str, dict]:
     """Train a model; return its scores, and its other numbers in nats per image."""
     keras.utils.set_random_seed(seed)
     shape, hidden = splits.event_shape, {"hidden_sizes": (options["hidden"],) * 2}
@@ -71,13 +72,14 @@ def train(splits: datasets.Splits, factors: np.ndarray, name: str, seed: int, op
     )
     codes = evaluation.posterior_means(vae, splits.test)
     elbo = evaluation.elbo(vae, splits.test)
-    return {
+    numbers = {
         "MIG": evaluation.mutual_information_gap(codes, factors, seed=seed).value,
         "FactorVAE score": evaluation.factor_vae_score(codes, factors, seed=seed).value,
         "reconstruction": -float(np.mean(elbo["log_likelihood"])),
         "kl": float(np.mean(elbo["kl"])),
         "active units": int(evaluation.active_units(vae, splits.test)),
     }
+    return {"numbers": numbers}
 
 
 def draw(path: Path, rows: dict[str, list[dict]]) -> None:
@@ -116,14 +118,8 @@ def main(arguments: list[str] | None = None) -> dict:
     rows = {name: [] for name in names}
     for seed in range(seeds):
         for name in names:
-            path = folder / f"{name} {seed}.json"
-            known = json.loads(path.read_text()) if path.is_file() else {}
-            if known.get("options") != given:
-                known = {"options": given, "numbers": train(splits, factors, name, seed, given)}
-                folder.mkdir(parents=True, exist_ok=True)
-                stages.write(path, known)
-                print(name, seed, known["numbers"], flush=True)
-            rows[name].append(known["numbers"])
+            path, of_model = folder / f"{name} {seed}.json", (splits, factors, name, seed, given)
+            rows[name].append(stages.once(path, given, train, *of_model)["numbers"])
     results = {name: stages.summary(numbers) for name, numbers in rows.items()}
     for name, numbers in results.items():
         print(

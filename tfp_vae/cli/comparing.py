@@ -48,9 +48,7 @@ def list_runs(folder: Path) -> None:
             row = ["", "", "", "", f"not readable: {error}"]
         table.add_row(str(config.parent), started, *row)
     console.print(table, width=None if console.is_terminal else WIDTH_OF_FILES)
-    console.print(
-        "Nats per example. tfp-vae compare RUN RUN shows more, with errors.", markup=False
-    )
+    console.print("Nats per example. tfp-vae compare RUN RUN shows more, with errors.")
 
 
 def _row(run: Run) -> list[str]:

@@ -252,6 +252,5 @@ def _columns_of(path: Path):
     """Return a table as a DataFrame, or the columns of a Parquet file that is too large for one."""
     if path.suffix.lower() == ".parquet" and path.is_file():
         columns = ParquetColumns(path)
-        if columns.nbytes > storage.MOST_BYTES:
-            return columns
+        return columns if columns.nbytes > storage.MOST_BYTES else columns.read()
     return read(path)
