@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers import light
 from tfp_vae.layers.arguments import as_distribution_class
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.shapes import as_event_shape, softplus_above, split_params
@@ -220,11 +221,11 @@ def independent_of(
     reinterpreted = event_ndims - base.event_shape.rank
     if base.event_shape.rank and not reinterpreted:
         return base
-    return tfd.Independent(
+    return light.Independent(
         base,
         reinterpreted,
         validate_args=base.validate_args,
-        name=name or f"Independent{base.name}",
+        name=name,
     )
 
 

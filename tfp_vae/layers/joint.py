@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae.layers import diagonal
+from tfp_vae.layers import light
 from tfp_vae.layers.distribution_layer import DistributionLayer, distribution_layers
 from tfp_vae.layers.fold import call_by_name, fold, is_automatic, named_function, named_inputs
 from tfp_vae.layers.frozen import later
@@ -251,6 +251,6 @@ class ProductOfNormals(DistributionLayer):
             tf.add_n([p * normal.mean() for p, normal in zip(precisions, normals, strict=True)])
             / precision
         )
-        return diagonal.MultivariateNormalDiag(
+        return light.MultivariateNormalDiag(
             loc, tf.math.rsqrt(precision), validate_args=validate_args
         )

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count
-from tfp_vae.layers import diagonal
+from tfp_vae.layers import light
 from tfp_vae.layers.distribution_layer import DistributionLayer
 from tfp_vae.layers.independent import OfOneClass, independent
 from tfp_vae.layers.shapes import (
@@ -74,7 +74,7 @@ class MultivariateNormalDiag(DistributionLayer):
     def new(params, event_size: int, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., 2 * event_size]`."""
         return independent(
-            diagonal.MultivariateNormalDiag,
+            light.MultivariateNormalDiag,
             params,
             event_size,
             lowest={"scale_diag": MIN_SCALE},

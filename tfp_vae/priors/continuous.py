@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count, expect_kind
-from tfp_vae.layers import diagonal
+from tfp_vae.layers import light
 from tfp_vae.layers.flows import Flow
 from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.normal import MIN_SCALE, UNIT_SCALE
@@ -58,7 +58,7 @@ class StandardNormal(Prior):
 
     def call(self, inputs=None) -> tfd.Distribution:
         zeros = tf.zeros([self.event_size], self.variable_dtype)
-        return diagonal.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
+        return light.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -96,7 +96,7 @@ class Normal(Prior):
         )
 
     def call(self, inputs=None) -> tfd.Distribution:
-        return diagonal.MultivariateNormalDiag(
+        return light.MultivariateNormalDiag(
             tf.convert_to_tensor(self.loc),
             softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scale)),
         )
@@ -198,7 +198,7 @@ class NormalMixture(Prior):
 
     def call(self, inputs=None) -> tfd.Distribution:
         scales = softplus_above(MIN_SCALE, tf.convert_to_tensor(self.raw_scales))
-        components = diagonal.MultivariateNormalDiag(tf.convert_to_tensor(self.locs), scales)
+        components = light.MultivariateNormalDiag(tf.convert_to_tensor(self.locs), scales)
         return tfd.MixtureSameFamily(tfd.Categorical(tf.convert_to_tensor(self.logits)), components)
 
 
@@ -411,5 +411,5 @@ class FlowPrior(Prior):
 
     def call(self, inputs=None) -> tfd.Distribution:
         zeros = tf.zeros([self.flow.event_size], self.variable_dtype)
-        normal = diagonal.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
+        normal = light.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
         return tfd.TransformedDistribution(normal, self.flow.bijector())

@@ -1,4 +1,4 @@
-"""Our diagonal normal distribution answers as TFP's own does, whatever is asked of it."""
+"""Our light distributions answer as TFP's own do, whatever is asked of them."""
 
 import copy
 import inspect
@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tests.conftest import mostly_slow
-from tfp_vae.layers import diagonal
+from tfp_vae.layers import light
 
 tfd = tfp.distributions
 RANDOM = np.random.default_rng(0)
@@ -43,6 +43,62 @@ PARAMETERS = {
     "one value": {"loc": LOC[:, :1], "scale_diag": SCALE[:, :1]},
     "integers": {"loc": tf.ones([2, 3], tf.int32), "scale_diag": tf.ones([2, 3], tf.int32)},
     "batches that differ": {"loc": normal(2, 3), "scale_diag": tf.exp(normal(4, 3))},
+}
+IMAGES, LOGITS = tf.constant(RANDOM.normal(size=(4, 2, 3)), tf.float32), normal(4, 2, 3)
+# The same for what is inside of an Independent.
+INSIDE = {
+    "one axis": {"distribution": tfd.Normal(LOC, SCALE), "reinterpreted_batch_ndims": 1},
+    "two axes": {"distribution": tfd.Normal(IMAGES, 1.0), "reinterpreted_batch_ndims": 2},
+    "all axes": {"distribution": tfd.Laplace(LOC, SCALE), "reinterpreted_batch_ndims": 2},
+    "no axis": {"distribution": tfd.Normal(LOC, SCALE), "reinterpreted_batch_ndims": 0},
+    "too many axes": {"distribution": tfd.Normal(LOC, SCALE), "reinterpreted_batch_ndims": 3},
+    "of zeros and ones": {
+        "distribution": tfd.Bernoulli(logits=LOGITS, dtype=tf.float32),
+        "reinterpreted_batch_ndims": 2,
+    },
+    "of whole numbers": {"distribution": tfd.Poisson(SCALE), "reinterpreted_batch_ndims": 1},
+    "of vectors": {
+        "distribution": tfd.MultivariateNormalDiag(IMAGES, tf.ones_like(IMAGES)),
+        "reinterpreted_batch_ndims": 1,
+    },
+    "of an Independent": {
+        "distribution": tfd.Independent(tfd.Normal(IMAGES, 1.0), 1),
+        "reinterpreted_batch_ndims": 1,
+    },
+    "checked": {
+        "distribution": tfd.Normal(LOC, SCALE, validate_args=True),
+        "reinterpreted_batch_ndims": 1,
+        "validate_args": True,
+    },
+    "exact sums": {
+        "distribution": tfd.Normal(LOC, SCALE),
+        "reinterpreted_batch_ndims": 1,
+        "experimental_use_kahan_sum": True,
+    },
+    "named": {"distribution": tfd.Normal(LOC, SCALE), "reinterpreted_batch_ndims": 1, "name": "q"},
+    "float64": {
+        "distribution": tfd.Normal(tf.cast(LOC, tf.float64), tf.cast(SCALE, tf.float64)),
+        "reinterpreted_batch_ndims": 1,
+    },
+    "variables": {
+        "distribution": tfd.Normal(tf.Variable(LOC), tf.Variable(SCALE)),
+        "reinterpreted_batch_ndims": 1,
+    },
+    "an array of axes": {
+        "distribution": tfd.Normal(LOC, SCALE),
+        "reinterpreted_batch_ndims": np.int32(1),
+    },
+    "a tensor of axes": {
+        "distribution": tfd.Normal(LOC, SCALE),
+        "reinterpreted_batch_ndims": tf.constant(1),
+    },
+    "no composite tensor": {
+        "distribution": tfd.TransformedDistribution(
+            tfd.Normal(LOC, SCALE),
+            tfp.bijectors.Inline(tf.exp, tf.math.log, forward_min_event_ndims=0),
+        ),
+        "reinterpreted_batch_ndims": 1,
+    },
 }
 OTHER = tfd.MultivariateNormalTriL(LOC, tf.linalg.diag(SCALE) + 0.1 * tf.eye(3))
 # What is asked of it: a function of the distribution and of values in its shape.
@@ -112,6 +168,25 @@ QUESTIONS = {
     "is sharded": lambda q, x: q.experimental_is_sharded,
     "global draws": lambda q, x: (tf.random.set_seed(3), q.sample(2, seed=5))[1],
 }  # fmt: skip
+# The same, of what only an Independent has.
+QUESTIONS_OF_INSIDE = {
+    "class": lambda q, x: type(q).__name__,
+    "inside": lambda q, x: q.distribution.mean(),
+    "axes": lambda q, x: int(q.reinterpreted_batch_ndims),
+    "copy of fewer axes": lambda q, x: q.copy(reinterpreted_batch_ndims=0).log_prob(x),
+    "copy of too many": lambda q, x: q.copy(reinterpreted_batch_ndims=9).log_prob(x),
+    "copy of another": lambda q, x: q.copy(distribution=tfd.Normal(x, 2.0)).log_prob(x),
+    "row": lambda q, x: q[1].log_prob(x[1]),
+    "rows of a row": lambda q, x: q[1:3][0].mean(),
+    "to TFP's": lambda q, x: q.kl_divergence(tfd.Independent(q.distribution.copy(), 1)),
+    "from TFP's": lambda q, x: tfd.Independent(q.distribution.copy(), 1).kl_divergence(q),
+    "log of a ratio": lambda q, x: tfp.experimental.distributions.log_prob_ratio(q, x, q, 2.0 * x),
+    "across a loop": lambda q, x: tf.while_loop(
+        lambda i, q: i < 2, lambda i, q: (i + 1, q), (0, q)
+    )[1].mean(),
+    "batches by vectorizing": lambda q, x: tf.vectorized_map(lambda y: q.log_prob(y), x[None]),
+    "not inside of a function": lambda q, x: tf.function(lambda: q.copy().log_prob(x))(),
+}
 # Public names that no question asks: they are for those who write distributions.
 NOT_ASKED = {
     "experimental_fit", "experimental_from_mean_variance", "param_shapes", "param_static_shapes",
@@ -138,12 +213,9 @@ def answer(question, cls, parameters):
     return found
 
 
-@pytest.mark.parametrize("name", mostly_slow(PARAMETERS, "plain", "two batch axes", "no location"))
-@pytest.mark.rows(3, 6)
-def test_it_answers_as_tfps_own_does(name):
-    for asked, question in QUESTIONS.items():
-        ours = answer(question, diagonal.MultivariateNormalDiag, PARAMETERS[name])
-        theirs = answer(question, tfd.MultivariateNormalDiag, PARAMETERS[name])
+def expect_equal_answers(own, tfps, parameters, questions):
+    for asked, question in questions.items():
+        ours, theirs = (answer(question, cls, parameters) for cls in (own, tfps))
         tf.nest.assert_same_structure(ours, theirs)
         for one, other in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
             if isinstance(other, np.ndarray) and other.dtype.kind == "f":
@@ -154,10 +226,24 @@ def test_it_answers_as_tfps_own_does(name):
                 np.testing.assert_array_equal(one, other, err_msg=asked)
 
 
+@pytest.mark.parametrize("name", mostly_slow(PARAMETERS, "plain", "two batch axes", "no location"))
+@pytest.mark.rows(3, 6)
+def test_the_normal_one_answers_as_tfps_own_does(name):
+    expect_equal_answers(
+        light.MultivariateNormalDiag, tfd.MultivariateNormalDiag, PARAMETERS[name], QUESTIONS
+    )
+
+
+@pytest.mark.parametrize("name", mostly_slow(INSIDE, "two axes", "too many axes", "of vectors"))
+def test_the_independent_one_answers_as_tfps_own_does(name):
+    questions = {**QUESTIONS, **QUESTIONS_OF_INSIDE}
+    expect_equal_answers(light.Independent, tfd.Independent, INSIDE[name], questions)
+
+
 def test_every_public_name_is_asked_for():
-    public = {name for name, _ in inspect.getmembers(tfd.MultivariateNormalDiag)}
-    public = {name for name in public if not name.startswith("_")} - NOT_ASKED
-    assert public <= {*QUESTIONS}
+    for cls in (tfd.MultivariateNormalDiag, tfd.Independent):
+        public = {name for name, _ in inspect.getmembers(cls) if not name.startswith("_")}
+        assert public - NOT_ASKED - {"reinterpreted_batch_ndims"} <= {*QUESTIONS}
 
 
 def test_batches_of_unknown_size_compile_and_keep_their_shapes():
@@ -165,7 +251,7 @@ def test_batches_of_unknown_size_compile_and_keep_their_shapes():
         input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([None, 3])], jit_compile=True
     )
     def of(loc, scale):
-        q = diagonal.MultivariateNormalDiag(loc, scale)
+        q = light.MultivariateNormalDiag(loc, scale)
         assert q.batch_shape.as_list() == [None]
         assert q.sample(2, seed=SEED).shape.as_list() == [2, None, 3]
         return q.log_prob(X), q.mean(), q.stddev(), q.batch_shape_tensor()
@@ -187,28 +273,36 @@ def test_gradients_reach_the_parameters_through_draws_and_densities():
         return tape.gradient(loss, [LOC, SCALE])
 
     for ours, theirs in zip(
-        gradients(diagonal.MultivariateNormalDiag),
+        gradients(light.MultivariateNormalDiag),
         gradients(tfd.MultivariateNormalDiag),
         strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, 1e-4)
 
 
-def test_it_is_copied_and_pickled_which_tfps_own_is_not():
-    q = diagonal.MultivariateNormalDiag(LOC, SCALE)
+@pytest.mark.parametrize(
+    "q",
+    [
+        light.MultivariateNormalDiag(LOC, SCALE),
+        light.Independent(tfd.Bernoulli(logits=LOC), 1),
+    ],
+    ids=repr,
+)
+def test_copies_and_pickles_are_equal_which_tfp_does_not_offer(q):
     for again in (copy.copy(q), copy.deepcopy(q), pickle.loads(pickle.dumps(q))):
+        assert type(again) is type(q)
         np.testing.assert_array_equal(again.log_prob(X), q.log_prob(X))
 
 
 def test_what_is_made_in_one_graph_serves_in_the_next():
-    q = diagonal.MultivariateNormalDiag(LOC, SCALE)
+    q = light.MultivariateNormalDiag(LOC, SCALE)
     for _ in range(2):  # two functions, two graphs
         of = tf.function(lambda x: (q.bijector.inverse(x), q.scale.to_dense(), q.entropy()))
         np.testing.assert_allclose(of(X)[0], (X - LOC) / SCALE, 1e-5)
 
     @tf.function
     def inner_before_outer(loc):
-        q = diagonal.MultivariateNormalDiag(loc, SCALE)
+        q = light.MultivariateNormalDiag(loc, SCALE)
         looped = tf.map_fn(lambda _: q.bijector.inverse(X), tf.zeros([2]))
         return looped, q.bijector.inverse(X)
 

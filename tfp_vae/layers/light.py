@@ -1,4 +1,4 @@
-"""TFP's diagonal normal distribution, without the time to build its parts."""
+"""Two distributions of TFP, without the time to build their parts."""
 
 import functools
 
@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae.layers.internals import is_composite
 from tfp_vae.layers.own import own
 from tfp_vae.layers.tensor_like import current_graph, inside
 
@@ -175,6 +176,75 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
         normal = tf.transpose(drawn, [0, *range(2, rank), 1])
         drawn = self._loc + self._scale_diag * tf.reshape(normal, tf.concat([lead, shape], 0))
         return self._set_sample_static_shape(drawn, sample_shape)
+
+
+@own
+class Independent(tfd.Independent):
+    """A `tfd.Independent` that is made in less than half the time.
+
+    TFP asks for the batch shape of the distribution inside while it makes one, which takes as long
+    as all the rest. Here it is asked for when it is needed first, and so an error for too many axes
+    comes then.
+
+    Args:
+        distribution, reinterpreted_batch_ndims, validate_args, experimental_use_kahan_sum, name: as
+            TFP's. A distribution inside that is no composite tensor, or a number of axes that is
+            no whole number of Python, gives TFP's own.
+
+    Example:
+    >>> Independent(tfd.Bernoulli(logits=tf.zeros([3, 2])), 1)
+    <tfp.distributions.Independent 'IndependentBernoulli' batch_shape=[3] event_shape=[2] dtype=int32>
+    """
+
+    def __new__(cls, distribution=None, reinterpreted_batch_ndims=0, *args, **kwargs):
+        is_ours = is_composite(distribution) and isinstance(reinterpreted_batch_ndims, int)
+        if is_ours or distribution is None:  # as `copy` and `pickle` make one
+            return super().__new__(cls)
+        return tfd.Independent(distribution, reinterpreted_batch_ndims, *args, **kwargs)
+
+    def __init__(
+        self,
+        distribution,
+        reinterpreted_batch_ndims,
+        validate_args=False,
+        experimental_use_kahan_sum=False,
+        name=None,
+    ):
+        parameters = dict(locals())
+        del parameters["self"]
+        self._distribution = distribution
+        self._reinterpreted_batch_ndims = self._no_dependency(np.int32(reinterpreted_batch_ndims))
+        self._experimental_use_kahan_sum = experimental_use_kahan_sum
+        tfd.Distribution.__init__(
+            self,
+            dtype=distribution.dtype,
+            reparameterization_type=distribution.reparameterization_type,
+            validate_args=validate_args,
+            allow_nan_stats=distribution.allow_nan_stats,
+            parameters=parameters,
+            name=name or f"Independent{distribution.name}",
+        )
+
+    # TFP warns of a subclass with a constructor of its own that does not repeat this.
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return super()._parameter_properties(dtype, num_classes)
+
+    @functools.cached_property
+    def _static_reinterpreted_batch_ndims(self) -> int:
+        number, batch = int(self._reinterpreted_batch_ndims), self._distribution.batch_shape
+        if batch.rank is not None and number > batch.rank:
+            raise ValueError(
+                f"reinterpreted_batch_ndims is {number}, but {self._distribution} has {batch.rank} "
+                "batch axes. Make it smaller."
+            )
+        return number
+
+    def _parameter_control_dependencies(self, is_init):
+        return [] if is_init else super()._parameter_control_dependencies(is_init)
+
+    def __getitem__(self, slices):
+        return tfd.Independent(**self.parameters)[slices]
 
 
 def _are_plain(loc, scale_diag) -> bool:
