@@ -359,6 +359,36 @@ def test_files_that_are_no_data(name, tmp_path, monkeypatch):
         datasets.load(tmp_path / name)
 
 
+def cut_image(path):
+    write_folder(path)
+    image = path / "a" / "02.png"
+    image.write_bytes(image.read_bytes()[:-20])
+
+
+def cut_image_in_a_record(path):
+    write_records(path)
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    example = tf.train.Example.FromString(records[2])
+    image = example.features.feature["image"].bytes_list
+    image.value[0] = image.value[0][:-20]
+    records[2] = example.SerializeToString()
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for record in records:
+            file.write(record)
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [(cut_image, "/02.png, it cannot"), (cut_image_in_a_record, "record 2 of .*, it cannot")],
+    ids=["folder", "records"],
+)
+def test_a_damaged_image_is_named(write, name, tmp_path):
+    path = tmp_path / ("x.tfrecord" if "record" in name else "images")
+    write(path)
+    with pytest.raises(ValueError, match=f"Replace or remove .*{name} be decoded: .*PNG"):
+        datasets.load(path)
+
+
 def test_many_shards_are_not_all_open(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "MOST_OPEN", 2)
     monkeypatch.setattr(storage, "MOST_BYTES", 0)

@@ -75,7 +75,7 @@ class Rows(abc.ABC):
             IndexError: if there is no such row, or the places are something else.
         """
         if isinstance(places, slice):
-            return self._read(np.arange(*places.indices(len(self)))).numpy()
+            return self._rows_at(np.arange(*places.indices(len(self))))
         chosen = np.asarray(None if isinstance(places, tuple) else places)
         is_mask = chosen.dtype == bool and chosen.shape == (len(self),)
         if not is_mask and chosen.dtype.kind not in "iu" and chosen.size:
@@ -87,7 +87,7 @@ class Rows(abc.ABC):
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
         if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"There are {len(self)} rows, received {places}.")
-        return self._read(chosen.ravel()).numpy().reshape([*chosen.shape, *self.shape[1:]])
+        return self._rows_at(chosen.ravel()).reshape([*chosen.shape, *self.shape[1:]])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self[:], dtype)
@@ -102,6 +102,9 @@ class Rows(abc.ABC):
                 self.gather, input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False
             )
         )
+
+    def _rows_at(self, places: np.ndarray) -> np.ndarray:
+        return self._read(places).numpy()
 
     def _of_shape(self, rows: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(rows, [None, *self.shape[1:]])
@@ -183,17 +186,42 @@ class DecodedRows(Rows):
         dtype: of the values.
         read: function from places, int64 `[batch]`, to their bytes, an object array `[batch]`.
         decode: function from a scalar string to one row.
+        name_of: function from a place to what an error calls its row.
     """
 
-    def __init__(self, shape: Sequence[int], dtype, read: Callable, decode: Callable):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype,
+        read: Callable,
+        decode: Callable,
+        name_of: Callable[[int], str],
+    ):
         super().__init__(shape, dtype)
         self.read = read
         self.decode = decode
+        self.name_of = name_of
 
     def gather(self, places: tf.Tensor) -> tf.Tensor:
         strings = tf.numpy_function(self.read, [places], tf.string, stateful=False)
         row = tf.TensorSpec(self.shape[1:], tf.as_dtype(self.dtype))
         return self._of_shape(tf.map_fn(self.decode, strings, fn_output_signature=row))
+
+    def _rows_at(self, places: np.ndarray) -> np.ndarray:
+        try:
+            return super()._rows_at(places)
+        except tf.errors.InvalidArgumentError:
+            for place in places:
+                self._expect_decodable(int(place))
+            raise
+
+    def _expect_decodable(self, place: int) -> None:
+        try:
+            self.decode(self.read(np.array([place]))[0])
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(
+                f"Replace or remove {self.name_of(place)}, it cannot be decoded: {error.message}"
+            ) from error
 
 
 class ChosenRows(Rows):

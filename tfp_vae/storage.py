@@ -293,6 +293,7 @@ def open_images(folder: Path) -> dict:
         "uint8",
         lambda places: names[places],
         lambda path: _image(tf.io.read_file(path), shape),
+        lambda place: paths[place],
     )
     if not has_labels:
         return {"x": x}
@@ -362,7 +363,7 @@ def _feature(records: "_Records", name: str, value) -> Rows | None:
         content = tf.io.parse_single_example(record, {name: given})[name]
         return _image(content, shape) if dtype == "uint8" else content
 
-    return DecodedRows([len(records.starts), *shape], dtype, records.read, decode)
+    return DecodedRows([len(records.starts), *shape], dtype, records.read, decode, records.name_of)
 
 
 class _Records:
@@ -403,6 +404,11 @@ class _Records:
                 lengths.append(length)
                 position += 16 + length
         return np.array(starts, "int64"), np.array(lengths, "int64")
+
+    def name_of(self, place: int) -> str:
+        """Return what to call the record at a place."""
+        number = self.numbers[place]
+        return f"record {place - int(np.argmax(self.numbers == number))} of {self.paths[number]}"
 
     def read(self, places: np.ndarray) -> np.ndarray:
         """Return the contents of the records at places, an object array `[batch]`."""

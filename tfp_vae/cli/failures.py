@@ -16,6 +16,8 @@ LIMITS = {
 ASKED_FOR = re.compile(r"allocate ([\d.]+ [KMGT]iB)|(shape ?\[[\d,]+\])|allocat\w+ (\d+ bytes)")
 # Names of nodes and operations in TensorFlow's messages; they do not help the user.
 NODES = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:\w*\]( name:\s*\S*)?|\s*\[\[.*?\]\]")
+# Where in the code an operation of a graph was made, which TensorFlow says before what is wrong with it.
+STACK = re.compile(r'^Graph execution error:.* File "[^"]+", line \d+, in \S+ ')
 # What TensorFlow says when another worker does not answer.
 OF_WORKERS = ("Collective ops is aborted", "coordination service", "Connection reset by peer")
 
@@ -31,7 +33,7 @@ def in_words(error: Exception) -> str:
     """
     of_system = error if isinstance(error, OSError) else OSError()
     number, filename = of_system.errno, of_system.filename
-    text = " ".join(NODES.sub("", " ".join(str(error).split())).split())
+    text = STACK.sub("", " ".join(NODES.sub("", " ".join(str(error).split())).split()))
     if _is_full_disk(error, text):
         place = f", writing {filename}" if filename else ""
         return f"The disk is full{place}. Free some space and try again; what was there before is unharmed."
