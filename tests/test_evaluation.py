@@ -95,6 +95,12 @@ def test_active_units_counts_the_dimensions_that_move(digits):
     assert (means.var(axis=0) > 0.01).tolist() == [True, False, False, False]
 
 
+def test_one_example_has_no_standard_error(trained_vae, digits):
+    numbers = evaluation.evaluate(trained_vae, digits.test[:1], num_samples=5)
+    assert np.isfinite(numbers["nll"]) and np.isnan(numbers["nll_error"])
+    assert "±" not in str(evaluation.nll(trained_vae, digits.test[:1], num_samples=5))
+
+
 def test_nll_is_reproducible_and_follows_its_seed(trained_vae, digits):
     first, again, other = (
         evaluation.nll(trained_vae, digits.test, num_samples=5, seed=seed) for seed in (0, 0, 1)

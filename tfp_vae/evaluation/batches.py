@@ -110,7 +110,7 @@ class Moments:
         """The mean of values of independent examples, and its standard error; see
         `errors.mean_of`.
         """
-        error = np.sqrt(self._running.variance(ddof=1) / self.number) if self.number > 1 else 0.0
+        error = np.sqrt(self._running.variance(ddof=1) / self.number) if self.number > 1 else np.nan
         return Estimate(float(self.mean), float(error))
 
 

@@ -11,7 +11,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: the estimate.
-        error: its standard error over other examples, with all that was fitted before as it is; 0
+        error: its standard error over other examples, with all that was fitted before as it is; NaN
             for one example.
 
     >>> print(Estimate(0.9312, 0.0071))
@@ -22,18 +22,19 @@ class Estimate(NamedTuple):
     error: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ± {self.error:.3f}"
+        error = "" if np.isnan(self.error) else f" ± {self.error:.3f}"
+        return f"{self.value:.3f}{error}"
 
 
 def mean_of(values: np.ndarray) -> Estimate:
     """Return the mean of values of independent examples, and its standard error.
 
-    >>> mean_of(np.array([1., 3.]))
-    Estimate(value=2.0, error=1.0)
+    >>> mean_of(np.array([1., 3.])), mean_of(np.array([1.]))
+    (Estimate(value=2.0, error=1.0), Estimate(value=1.0, error=nan))
     """
     values = np.asarray(values, "float64")
     if len(values) < 2:
-        return Estimate(float(values.mean()), 0.0)
+        return Estimate(float(values.mean()), np.nan)
     return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
