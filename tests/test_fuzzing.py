@@ -463,3 +463,6 @@ def test_nothing_cannot_be_predicted(vae):
     vae.compile("adam", run_eagerly=True)
     with pytest.raises(TypeError, match="x must be one array or tensor"):
         vae.predict(None)
+    for nothing in ({}, np.array([]), np.zeros([0, 3])):
+        with pytest.raises(ValueError, match="data set is empty"):
+            vae.predict(nothing)

@@ -102,6 +102,8 @@ def examples_of(data):
         if isinstance(data, Mapping):
             raise TypeError(f"Data by name must be arrays or tensors, received {data!r}.")
         return None
+    if not any(map(len, leaves)):
+        raise ValueError("The data set is empty. Expected at least one example.")
     if len({len(leaf) for leaf in leaves}) > 1:
         raise ValueError(
             f"The arrays differ in length: {[len(leaf) for leaf in leaves]} for {sorted(data)}."
