@@ -262,6 +262,11 @@ def test_steps_of_one_call_last_about_a_tenth_of_a_second():
     assert blocks.most_steps(make_vae(), 20, 1, 100, divides=False) == blocks.MOST_STEPS
     assert blocks.most_steps(make_vae(), 20, 1, 34, divides=True) == 34
     assert blocks.most_steps(make_vae(), 20, 1, 106, divides=True) == 2
+    large, huge = (
+        blocks.most_steps(make_vae(), 20, 1, 100, divides=False, copied=copied)
+        for copied in (blocks.MOST_BYTES_OF_A_CALL // 3, 10 * blocks.MOST_BYTES_OF_A_CALL)
+    )
+    assert (large, huge) == (3, 1)
 
 
 def test_iterators_of_earlier_epochs_are_deleted_in_a_thread():

@@ -70,7 +70,8 @@ def test_encode_and_decode_give_plain_distributions(vae, digits):
     q, p = vae.encode(digits.test[:3]), vae.decode(np.zeros([3, 4]))
     assert isinstance(q, tfd.MultivariateNormalDiag)
     assert unwrap(q) is q
-    assert type(p) is tfd.Independent
+    assert unwrap(p) is p
+    assert isinstance(p, tfd.Independent)
     assert (q.batch_shape, q.event_shape, p.event_shape) == ([3], [4], [8, 8, 1])
 
 

@@ -201,15 +201,16 @@ class BlockModel(keras.Model):
             batch_size = batch_size or _batch_size(num_examples(x), given)
             rows = blocks.rows_of(x, arguments["y"], weight)
             steps = given or math.ceil(num_examples(x) / batch_size)
+            copied = 0
         elif batch.is_dataset(x) and weight is None:
-            rows = None
+            rows, copied = None, blocks.bytes_of(x)
             steps = given or max(0, int(x.cardinality()))
             batch_size = tf.nest.flatten(x.element_spec)[0].shape[0] or batch_size or BATCH_SIZE
         else:
             return None
         if not steps:  # a data set of unknown length
             return None
-        most = self._most_steps(batch_size, steps, divides=given is not None)
+        most = self._most_steps(batch_size, steps, divides=given is not None, copied=copied)
         several = blocks.stacked(x, most) if rows is None and given and steps % most == 0 else None
         if several is not None:
             arguments["x"] = several
@@ -288,10 +289,10 @@ class BlockModel(keras.Model):
         steps = math.ceil(num_examples(x) / BATCH_SIZE)
         return BATCH_SIZE * blocks.most_steps(self, BATCH_SIZE, 1, steps, divides=False)
 
-    def _most_steps(self, batch_size: int, steps: int, *, divides: bool) -> int:
+    def _most_steps(self, batch_size: int, steps: int, **limits) -> int:
         if self.steps_per_execution != 1:
             return self.steps_per_execution
-        return blocks.most_steps(self, batch_size, self.num_draws, steps, divides=divides)
+        return blocks.most_steps(self, batch_size, self.num_draws, steps, **limits)
 
     @functools.cached_property
     def _train_program(self) -> Callable:

@@ -23,6 +23,8 @@ SPEED = 2.5e11
 MOST_STEPS = 50
 # Largest number of bytes of data that are copied to the device.
 MOST_BYTES = 4 * 2**30
+# Largest number of bytes of a stream in one call, of which several copies are in memory.
+MOST_BYTES_OF_A_CALL = 8 * 2**20
 # Keras modules whose layers lose their fast kernels in an XLA loop on the CPU: there a convolution
 # runs at 1/17 of its speed, a recurrent network at 1/5.
 SLOW = ("convolutional", "rnn", "attention", "pooling")
@@ -233,7 +235,19 @@ def looks_at_batches(callback, hooks: tuple[str, ...] = OF_TRAINING) -> bool:
     return any(mine is not getattr(plain, hook) for mine, hook in zip(own, hooks, strict=True))
 
 
-def most_steps(model, batch_size: int, num_draws: int, steps: int, *, divides: bool) -> int:
+def bytes_of(data: tf.data.Dataset) -> int:
+    """Return the number of bytes of a batch; 0 if its shape is not known.
+
+    >>> bytes_of(tf.data.Dataset.from_tensors((tf.zeros([2, 3]), tf.zeros([2], tf.int64))))
+    40
+    """
+    specs = tf.nest.flatten(data.element_spec)
+    return sum((spec.shape.num_elements() or 0) * spec.dtype.size for spec in specs)
+
+
+def most_steps(
+    model, batch_size: int, num_draws: int, steps: int, *, divides: bool, copied: int = 0
+) -> int:
     """Return how many steps to run in one call, so that it takes about `SECONDS`.
 
     Args:
@@ -244,9 +258,11 @@ def most_steps(model, batch_size: int, num_draws: int, steps: int, *, divides: b
         steps: number of steps in an epoch.
         divides: whether the result must divide the number of steps in an epoch, as Keras requires
             if `steps_per_epoch` is given.
+        copied: bytes of the data of a step, of a stream.
     """
     cost = 6.0 * multiplications(model) * batch_size * num_draws / SPEED
-    limit = max(1, min(MOST_STEPS, steps, math.ceil(SECONDS / cost)))
+    limit = min(MOST_STEPS, steps, math.ceil(SECONDS / cost))
+    limit = max(1, min(limit, MOST_BYTES_OF_A_CALL // copied) if copied else limit)
     if not divides:
         return limit
     return max(divisor for divisor in range(1, limit + 1) if steps % divisor == 0)

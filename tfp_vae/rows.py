@@ -106,8 +106,8 @@ class Rows(abc.ABC):
     def _rows_at(self, places: np.ndarray) -> np.ndarray:
         return self._read(places).numpy()
 
-    def _of_shape(self, rows: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(rows, [None, *self.shape[1:]])
+    def _of_shape(self, rows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(rows, [*places.shape, *self.shape[1:]])
 
 
 class TakenRows(Rows):
@@ -119,7 +119,7 @@ class TakenRows(Rows):
 
     def gather(self, places: tf.Tensor) -> tf.Tensor:
         return self._of_shape(
-            tf.numpy_function(self.take, [places], tf.as_dtype(self.dtype), stateful=False)
+            tf.numpy_function(self.take, [places], tf.as_dtype(self.dtype), stateful=False), places
         )
 
 
@@ -205,7 +205,7 @@ class DecodedRows(Rows):
     def gather(self, places: tf.Tensor) -> tf.Tensor:
         strings = tf.numpy_function(self.read, [places], tf.string, stateful=False)
         row = tf.TensorSpec(self.shape[1:], tf.as_dtype(self.dtype))
-        return self._of_shape(tf.map_fn(self.decode, strings, fn_output_signature=row))
+        return self._of_shape(tf.map_fn(self.decode, strings, fn_output_signature=row), places)
 
     def _rows_at(self, places: np.ndarray) -> np.ndarray:
         try:
@@ -242,7 +242,7 @@ class ChosenRows(Rows):
             return self.places[places].astype("int64")
 
         own = tf.numpy_function(look_up, [places], tf.int64, stateful=False)
-        return self.rows.gather(tf.ensure_shape(own, [None]))
+        return self.rows.gather(tf.ensure_shape(own, places.shape))
 
 
 class MappedRows(Rows):
@@ -261,7 +261,7 @@ class MappedRows(Rows):
         self.function = function
 
     def gather(self, places: tf.Tensor) -> tf.Tensor:
-        return self._of_shape(self.function(self.rows.gather(places), places))
+        return self._of_shape(self.function(self.rows.gather(places), places), places)
 
 
 def opened(path: Path, owner: object) -> int:
