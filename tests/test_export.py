@@ -196,5 +196,5 @@ def test_every_distribution_layer_has_a_served_form(case):
     description, tensors = describe(p)
     assert {tensor.shape[0] for tensor in tensors.values()} == {3}
     again, x = rebuild(json.loads(json.dumps(description)), tensors), p.sample(seed=[1, 2])
-    assert type(again) is type(p)
+    assert issubclass(type(again), type(p))  # a light one in place of TFP's
     np.testing.assert_allclose(again.log_prob(x), p.log_prob(x), rtol=1e-5, atol=1e-5)
