@@ -221,12 +221,7 @@ def independent_of(
     reinterpreted = event_ndims - base.event_shape.rank
     if base.event_shape.rank and not reinterpreted:
         return base
-    return light.Independent(
-        base,
-        reinterpreted,
-        validate_args=base.validate_args,
-        name=name,
-    )
+    return light.Independent(base, reinterpreted, validate_args=base.validate_args, name=name)
 
 
 def _unconstrained(distribution_class, event_shape, predicted, constants, dtype=tf.float32) -> dict:
