@@ -1,12 +1,14 @@
 """Many inputs that nobody would think of: each gives an answer, or an error that says what is wrong.
 
-Five examples of each surface are tried before every commit, fifty by CI, a thousand in full length, of SavedModels 200;
-always the same ones.
+Five examples of each surface are tried before every commit, fifty by CI, a thousand in full length, always the same.
 """
 
+import concurrent.futures
 import contextlib
+import functools
 import inspect
 import json
+import multiprocessing
 import shutil
 import signal
 from pathlib import Path
@@ -33,26 +35,31 @@ ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
 @pytest.fixture(params=[5, pytest.param(50, marks=pytest.mark.slow)])
-def try_all(request, full):
-    """Run a check on as many examples of a strategy as the tier of the tests has time for."""
-    number = 1000 if full and request.param > 5 else request.param
+def number(request, full):
+    """How many examples the tier of the tests has time for."""
+    return 1000 if full and request.param > 5 else request.param
 
-    def run(strategy, check, most=1000):
-        @hypothesis.settings(
-            max_examples=min(number, most),
-            derandomize=True,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        @hypothesis.given(strategy)
-        def one(example):
-            with in_time(), contextlib.suppress(Refused):
-                check(example)
 
-        one()
+@pytest.fixture
+def try_all(number):
+    """Run a check on that many examples of a strategy."""
+    return functools.partial(run, number)
 
-    return run
+
+def run(number, strategy, check, seed=0):
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=number,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(strategy)
+    def one(example):
+        with in_time(), contextlib.suppress(Refused):
+            check(example)
+
+    one()
 
 
 class Refused(Exception):
@@ -316,17 +323,28 @@ SERVED_FILES = sorted(
 )
 
 
-def test_flipped_bytes_of_saved_models(try_all, tmp_path, digits):
+def test_flipped_bytes_of_saved_models(number, tmp_path, digits):
+    """In processes of 200 examples each, since TensorFlow keeps some 40 MB of every model it loads."""
+    if number <= 200:
+        flip_saved_models(number, tmp_path / "1", digits.test[:2])
+        return
+    spawn = multiprocessing.get_context("spawn")
+    for seed in range(number // 200):
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
+            arguments = (200, tmp_path / str(seed), digits.test[:2], seed)
+            process.submit(flip_saved_models, *arguments).result()
+
+
+def flip_saved_models(number, folder, x, seed=0):
     """Of the graph, the variables, the description, and the checksums themselves."""
-    folder = tmp_path / "1"
     shutil.copytree(MODEL, folder)
     contents = {name: (folder / name).read_bytes() for name in SERVED_FILES}
 
     def answers():
         served = tfp_vae.load(folder)
         return {
-            **served.score(digits.test[:2]),
-            "mean": served.encode(digits.test[:2]).mean().numpy(),
+            **served.score(x),
+            "mean": served.encode(x).mean().numpy(),
         }
 
     true = answers()
@@ -342,7 +360,7 @@ def test_flipped_bytes_of_saved_models(try_all, tmp_path, digits):
             (folder / name).write_bytes(contents[name])
 
     of_files = [st.tuples(st.just(name), flips(len(text))) for name, text in contents.items()]
-    try_all(st.one_of(of_files), check, most=200)  # TensorFlow keeps some 40 MB of each it loads
+    run(number, st.one_of(of_files), check, seed)
 
 
 # The public functions

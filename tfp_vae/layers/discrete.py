@@ -83,19 +83,56 @@ class IndependentBernoulli(DistributionLayer):
 
 @own
 class Bernoulli(tfd.Bernoulli):
-    """`tfd.Bernoulli`, whose density takes one softplus of each logit instead of two: training an
-    MLP on digits is a tenth faster, `log_prob` a third.
+    """`tfd.Bernoulli`, whose density takes one softplus of each logit instead of two, and that of a
+    whole image a logarithm of a dozen logits.
     """
 
     def _log_prob(self, event):
         if self.logits is None:
             return super()._log_prob(event)
+        rest, wrong = self._parts(event)
+        return rest - tf.math.softplus(wrong)
+
+    def summed_log_prob(self, event, ndims: int) -> tf.Tensor:
+        """Return the sum of the log-densities over the last axes, at least one."""
+        axes = range(-ndims, 0)
+        if self.logits is None:
+            return tf.reduce_sum(self._log_prob(event), axes)
+        rest, wrong = self._parts(event)
+        return tf.reduce_sum(rest, axes) - summed_softplus(wrong, ndims)
+
+    def _parts(self, event) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return what the log-density has beside minus a softplus, and the logit in that softplus."""
         logits = tf.convert_to_tensor(self.logits)
         event = tf.cast(event, logits.dtype)
         # An infinite logit of the right sign has density 1; fractions are weighed as TFP does.
         nearest = tf.cast(event > 0.5, logits.dtype)
         rest = tf.math.multiply_no_nan(logits, event - nearest)
-        return rest - tf.math.softplus((1.0 - 2.0 * nearest) * logits)
+        return rest, tf.where(event > 0.5, -logits, logits)
+
+
+def summed_softplus(x: tf.Tensor, ndims: int) -> tf.Tensor:
+    """Sum softplus over the last axes.
+
+    >>> (summed_softplus(tf.zeros([2, 3, 4]), 2).numpy() / np.log(2.0)).round(5)
+    array([12., 12.], dtype=float32)
+    """
+    size = x.shape[-ndims:].num_elements()
+    if not size or x.dtype.size < 4:
+        return tf.reduce_sum(tf.math.softplus(x), range(-ndims, 0))
+    number = max(divisor for divisor in range(1, 17) if size % divisor == 0)
+    lead = tf.shape(x)[: x.shape.rank - ndims]
+    return _softplus_by_products(tf.reshape(x, tf.concat([lead, [number, size // number]], 0)))
+
+
+@tf.custom_gradient
+def _softplus_by_products(x: tf.Tensor) -> tf.Tensor:
+    """Sum softplus over the last two axes, with one logarithm of the product of each column. Its
+    factors are from 1 to 2, and each is rounded by the dtype's epsilon at most.
+    """
+    products = tf.reduce_prod(1.0 + tf.exp(-tf.abs(x)), -2)
+    total = tf.reduce_sum(tf.nn.relu(x), (-2, -1)) + tf.reduce_sum(tf.math.log(products), -1)
+    return total, lambda upstream: upstream[..., tf.newaxis, tf.newaxis] * tf.sigmoid(x)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

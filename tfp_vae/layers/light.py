@@ -184,7 +184,8 @@ class Independent(tfd.Independent):
 
     TFP asks for the batch shape of the distribution inside while it makes one, which takes as long
     as all the rest. Here it is asked for when it is needed first, and so an error for too many axes
-    comes then.
+    comes then. A distribution inside that has a method `summed_log_prob(x, ndims)`, the sum of its
+    log-densities over the last axes, is asked for it.
 
     Args:
         distribution, reinterpreted_batch_ndims, validate_args, experimental_use_kahan_sum, name: as
@@ -239,6 +240,13 @@ class Independent(tfd.Independent):
                 "batch axes. Make it smaller."
             )
         return number
+
+    def _log_prob(self, x, **kwargs):
+        ndims = self._static_reinterpreted_batch_ndims
+        summed = getattr(self._distribution, "summed_log_prob", None)
+        if summed is None or not ndims or kwargs or self._experimental_use_kahan_sum:
+            return super()._log_prob(x, **kwargs)
+        return summed(x, ndims)
 
     def _parameter_control_dependencies(self, is_init):
         return [] if is_init else super()._parameter_control_dependencies(is_init)
