@@ -115,7 +115,7 @@ def summed_softplus(x: tf.Tensor, ndims: int) -> tf.Tensor:
     """Sum softplus over the last axes.
 
     >>> (summed_softplus(tf.zeros([2, 3, 4]), 2).numpy() / np.log(2.0)).round(5)
-    array([12., 12.], dtype=float32)
+    array([12., 12.])
     """
     size = x.shape[-ndims:].num_elements()
     if not size or x.dtype.size < 4:
