@@ -1,5 +1,6 @@
 """Training by the block is Keras's own training: equal weights, callbacks, and metrics."""
 
+import itertools
 import queue
 import threading
 
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 
 from tests import test_codes, test_conditional, test_mixed, test_normal_scale, test_schedules
 from tests.conftest import make_vae, mostly_slow
@@ -321,3 +323,29 @@ def test_what_keras_refuses_is_refused(digits):
         vae.fit(x, sample_weight=np.ones(5), verbose=0)
     with pytest.raises(ValueError, match="not recognized"):
         vae.evaluate(x, sample_weights=np.ones(30), verbose=0)
+
+
+@pytest.mark.parametrize("shuffle", [True, False, "batch"])
+def test_order_of_rows(shuffle):
+    """With a seed it is Keras's; without one, each row is taken once in each epoch."""
+    rows = np.arange(11, dtype="int32")
+    order = blocks.RowOrder(11, 4, shuffle)
+    keras_order = ArrayDataAdapter(rows, batch_size=4, shuffle=shuffle).get_tf_dataset()
+    for _ in range(2):
+        assert [one.tolist() for one in order] == [one.numpy().tolist() for one in keras_order]
+    tf.random.set_seed(None)
+    order = blocks.RowOrder(40, 16, shuffle)
+    first, second = ([one.tolist() for one in order] for _ in range(2))
+    assert [len(one) for one in first] == [16, 16, 8]
+    assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*second)) == list(range(40))
+    assert (first == second) == (shuffle is False)
+    sets = [[set(one) for one in epoch] for epoch in (first, second)]
+    assert (sets[0] == sets[1]) == (shuffle is not True)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "2"])
+def test_batches_are_of_whole_numbers(digits, batch_size):
+    vae = make_vae()
+    vae.compile("adam")
+    with pytest.raises(ValueError, match="batch_size must be a whole number"):
+        vae.fit(digits.train[:20], batch_size=batch_size)

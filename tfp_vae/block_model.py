@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfp_vae import batch, blocks, replicas
 from tfp_vae.batch import num_examples
+from tfp_vae.checks import as_count
 from tfp_vae.layers.internals import without_retracing_warnings
 from tfp_vae.not_finite import StopIfNotFinite, with_first
 
@@ -64,9 +64,11 @@ class BlockModel(keras.Model):
         # This is for training only: `make_train_function` restores the value for validation.
         training.own_steps = self.steps_per_execution  # type: ignore[has-type]
         self.steps_per_execution = training.most_steps
-        if training.rows is not None:  # Keras shuffles row numbers just like rows
-            numbers = np.arange(num_examples(x), dtype="int32")
-            arguments |= {"x": numbers, "y": None, "sample_weight": None}
+        if training.epoch is not None:  # then Keras only counts the batches
+            counted = tf.data.Dataset.range(len(training.epoch))
+            size = arguments.get("validation_batch_size") or arguments.get("batch_size")
+            arguments |= {"x": counted, "y": None, "sample_weight": None, "batch_size": None}
+            arguments |= {"shuffle": False, "validation_batch_size": size}
         try:
             return super().fit(**arguments)
         finally:
@@ -197,9 +199,15 @@ class BlockModel(keras.Model):
         weight = arguments.get("sample_weight")
         given = arguments.get("steps_per_epoch")
         batch_size = arguments.get("batch_size")
+        epoch = None
         if batch.are_arrays(x) and not arguments.get("validation_split"):
-            batch_size = batch_size or _batch_size(num_examples(x), given)
+            if batch_size is None:
+                batch_size = _batch_size(num_examples(x), given)
+            batch_size = as_count(batch_size, "batch_size")
             rows = blocks.rows_of(x, arguments["y"], weight)
+            if rows is not None:
+                shuffle = arguments.get("shuffle", True)
+                epoch = blocks.RowOrder(num_examples(x), batch_size, shuffle)
             steps = given or math.ceil(num_examples(x) / batch_size)
             copied = 0
         elif batch.is_dataset(x) and weight is None:
@@ -215,7 +223,7 @@ class BlockModel(keras.Model):
         if several is not None:
             arguments["x"] = several
         return blocks.Blocks(
-            self._train_program, most, steps, rows, are_stacked=several is not None
+            self._train_program, most, steps, rows, epoch, are_stacked=several is not None
         )
 
     def evaluate(
@@ -245,7 +253,7 @@ class BlockModel(keras.Model):
         test = blocks.Blocks(
             self._test_program, self._most_steps(size, steps, divides=False), steps, rows
         )
-        numbers = ((np.arange(i, min(i + size, number)),) for i in range(0, number, size))
+        numbers = iter(blocks.RowOrder(number, size, shuffle=False))
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = keras.callbacks.CallbackList(
                 callbacks,

@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from tensorflow.python.util.dispatch import register_dispatchable_type
 
 # `tf.experimental.dispatch_for_api` looks only at annotations of registered classes, and only
@@ -62,6 +64,20 @@ def graph_aside(name: str) -> tf.Graph:
     `tf.Graph` supports no composite tensors and captures nothing.
     """
     return tf.__internal__.FuncGraph(name)
+
+
+def is_seeded() -> bool:
+    """Return whether `tf.random.set_seed` was called, which has no counterpart that reads the seed."""
+    return graph_aside("seed").seed is not None
+
+
+def order_of_keras(number: int, batch_size: int, shuffle) -> Iterable[tf.Tensor]:
+    """Return the data set of row numbers by which Keras's `fit` visits the rows of arrays.
+
+    No public part of Keras tells the order.
+    """
+    rows = np.arange(number, dtype="int32")
+    return ArrayDataAdapter(rows, batch_size=batch_size, shuffle=shuffle).get_tf_dataset()
 
 
 def eagerly() -> AbstractContextManager:
