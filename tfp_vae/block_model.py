@@ -33,6 +33,9 @@ class BlockModel(keras.Model):
     distribution strategy, with `run_eagerly` or `jit_compile=False`, or if a callback runs on each
     batch. The results are the same as with single steps.
 
+    The order of the rows of arrays is new in each epoch. After `keras.utils.set_random_seed` it is the
+    one that Keras takes then: the same in each epoch.
+
     Under a distribution strategy, each step runs on all replicas, of one process or of several
     workers; of these, only the chief runs callbacks that write files.
     """
