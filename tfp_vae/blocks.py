@@ -118,7 +118,7 @@ class Blocks:
         size = self.most_steps if len(batches) > 1 else 1
         padded = [*batches, *batches[-1:] * (size - len(batches))]
         if self.rows is not None:
-            return self.program(self.rows, tf.constant(padded), tf.constant(len(batches)))
+            return self.program(self.rows, tf.constant(np.stack(padded)), tf.constant(len(batches)))
         block = tf.nest.map_structure(lambda *parts: tf.stack(parts), *padded)
         return self._run(block, len(batches))
 
