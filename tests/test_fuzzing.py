@@ -46,10 +46,10 @@ def try_all(number):
     return functools.partial(run, number)
 
 
-def run(number, strategy, check, seed=0):
-    @hypothesis.seed(seed)
+def run(number, strategy, check, seed=None):
     @hypothesis.settings(
         max_examples=number,
+        derandomize=seed is None,
         deadline=None,
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
@@ -59,7 +59,7 @@ def run(number, strategy, check, seed=0):
         with in_time(), contextlib.suppress(Refused):
             check(example)
 
-    one()
+    (one if seed is None else hypothesis.seed(seed)(one))()
 
 
 class Refused(Exception):
