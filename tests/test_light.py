@@ -347,6 +347,15 @@ def _with_gradients(function, x):
     return y, slope, second.gradient(squares, x)
 
 
+def test_summed_densities_of_what_is_checked():
+    """Checked bits are checked, and densities near 0 of an odd number of bits are not rounded to 0."""
+    checked = discrete.Bernoulli(logits=tf.zeros([2]), dtype=tf.float32, validate_args=True)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        light.Independent(checked, 1).log_prob([2.0, 0.5])
+    sure = light.Independent(discrete.Bernoulli(logits=tf.fill([17], 20.0)), 1)
+    np.testing.assert_allclose(sure.log_prob(tf.ones([17])), -17 * np.exp(-20.0), rtol=1e-4)
+
+
 def test_summed_densities_at_the_ends():
     """Infinite logits, unknown sizes, and half precision, whose sums are as exact as TFP's."""
     ends = light.Independent(discrete.Bernoulli(logits=tf.constant([np.inf, -np.inf])), 1)

@@ -33,8 +33,8 @@ class BlockModel(keras.Model):
     distribution strategy, with `run_eagerly` or `jit_compile=False`, or if a callback runs on each
     batch. The results are the same as with single steps.
 
-    The order of the rows of arrays is new in each epoch. After `keras.utils.set_random_seed` it is the
-    one that Keras takes then: the same in each epoch.
+    Shuffled arrays have a new order in each epoch. After `keras.utils.set_random_seed` it is the one
+    that Keras takes then: the same in each epoch.
 
     Under a distribution strategy, each step runs on all replicas, of one process or of several
     workers; of these, only the chief runs callbacks that write files.
@@ -52,6 +52,8 @@ class BlockModel(keras.Model):
     def fit(self, x=None, y=None, *args, **kwargs) -> keras.callbacks.History:
         arguments = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         arguments["y"] = batch.labels(x, y, arguments.get("sample_weight"))
+        if arguments.get("batch_size") is not None:
+            arguments["batch_size"] = as_count(arguments["batch_size"], "batch_size")
         if self.is_distributed:
             guard = StopIfNotFinite(lambda epoch: None)
             arguments["callbacks"] = with_first(guard, arguments.get("callbacks"), self)
@@ -204,9 +206,7 @@ class BlockModel(keras.Model):
         batch_size = arguments.get("batch_size")
         epoch = None
         if batch.are_arrays(x) and not arguments.get("validation_split"):
-            if batch_size is None:
-                batch_size = _batch_size(num_examples(x), given)
-            batch_size = as_count(batch_size, "batch_size")
+            batch_size = batch_size or _batch_size(num_examples(x), given)
             rows = blocks.rows_of(x, arguments["y"], weight)
             if rows is not None:
                 shuffle = arguments.get("shuffle", True)

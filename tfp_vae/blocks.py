@@ -163,24 +163,23 @@ class RowOrder:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self._random = np.random.default_rng()
-        self._order: list[np.ndarray] = []
-        if shuffle and is_seeded():  # then Keras's order is the same in each epoch
-            order = order_of_keras(number, batch_size, shuffle)
-            self._order = [rows.numpy() for rows in order]
+        self._order = np.arange(number, dtype="int32")
+        self._is_fixed = not shuffle or is_seeded()
+        if shuffle and self._is_fixed:  # then Keras's order is the same in each epoch
+            size = batch_size if shuffle == "batch" else number
+            order = order_of_keras(number, size, shuffle)
+            self._order = np.concatenate([rows.numpy() for rows in order])
 
     def __len__(self) -> int:
         return math.ceil(self.number / self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self._order) if self._order else self._new_order()
-
-    def _new_order(self) -> Iterator[np.ndarray]:
-        order = np.arange(self.number, dtype="int32")
-        if self.shuffle and self.shuffle != "batch":
-            self._random.shuffle(order)
+        order, within = self._order, self.shuffle == "batch"
+        if not (self._is_fixed or within):
+            order = self._random.permutation(order)
         for start in range(0, self.number, self.batch_size):
             rows = order[start : start + self.batch_size]
-            yield self._random.permutation(rows) if self.shuffle == "batch" else rows
+            yield rows if self._is_fixed or not within else self._random.permutation(rows)
 
 
 def program_of(model: keras.Model, step: Callable, engine: str) -> Callable:

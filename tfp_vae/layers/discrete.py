@@ -117,10 +117,10 @@ def summed_softplus(x: tf.Tensor, ndims: int) -> tf.Tensor:
     >>> (summed_softplus(tf.zeros([2, 3, 4]), 2).numpy() / np.log(2.0)).round(5)
     array([12., 12.])
     """
-    size = x.shape[-ndims:].num_elements()
-    if not size or x.dtype.size < 4:
-        return tf.reduce_sum(tf.math.softplus(x), range(-ndims, 0))
+    size = x.shape[-ndims:].num_elements() or 1
     number = max(divisor for divisor in range(1, 17) if size % divisor == 0)
+    if number == 1 or x.dtype.size < 4:
+        return tf.reduce_sum(tf.math.softplus(x), range(-ndims, 0))
     lead = tf.shape(x)[: x.shape.rank - ndims]
     return _softplus_by_products(tf.reshape(x, tf.concat([lead, [number, size // number]], 0)))
 

@@ -72,7 +72,7 @@ def is_seeded() -> bool:
 
 
 def order_of_keras(number: int, batch_size: int, shuffle) -> Iterable[tf.Tensor]:
-    """Return the data set of row numbers by which Keras's `fit` visits the rows of arrays.
+    """Return the data set of batches of row numbers by which Keras's `fit` visits arrays.
 
     No public part of Keras tells the order.
     """

@@ -244,9 +244,10 @@ class Independent(tfd.Independent):
     def _log_prob(self, x, **kwargs):
         ndims = self._static_reinterpreted_batch_ndims
         summed = getattr(self._distribution, "summed_log_prob", None)
-        if summed is None or not ndims or kwargs or self._experimental_use_kahan_sum:
-            return super()._log_prob(x, **kwargs)
-        return summed(x, ndims)
+        is_plain = ndims and not (
+            kwargs or self._distribution.validate_args or self._experimental_use_kahan_sum
+        )
+        return summed(x, ndims) if summed and is_plain else super()._log_prob(x, **kwargs)
 
     def _parameter_control_dependencies(self, is_init):
         return [] if is_init else super()._parameter_control_dependencies(is_init)
