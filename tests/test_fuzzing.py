@@ -30,6 +30,8 @@ from tfp_vae.file_sizes import load_keras
 
 # Seconds within which there must be an answer.
 LIMIT = 60
+# Examples of SavedModels that one process loads.
+IN_A_PROCESS = 200
 # What a function of the package may raise, and the command line says in a line.
 ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
@@ -324,14 +326,14 @@ SERVED_FILES = sorted(
 
 
 def test_flipped_bytes_of_saved_models(number, tmp_path, digits):
-    """In processes of 200 examples each, since TensorFlow keeps some 40 MB of every model it loads."""
-    if number <= 200:
+    """In several processes, since TensorFlow keeps some 40 MB of every model it loads."""
+    if number <= IN_A_PROCESS:
         flip_saved_models(number, tmp_path / "1", digits.test[:2])
         return
     spawn = multiprocessing.get_context("spawn")
-    for seed in range(number // 200):
+    for seed in range(number // IN_A_PROCESS):
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
-            arguments = (200, tmp_path / str(seed), digits.test[:2], seed)
+            arguments = (IN_A_PROCESS, tmp_path / str(seed), digits.test[:2], seed)
             process.submit(flip_saved_models, *arguments).result()
 
 

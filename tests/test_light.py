@@ -311,7 +311,7 @@ def test_what_is_made_in_one_graph_serves_in_the_next():
     np.testing.assert_array_equal(looped[1], whole)
 
 
-# Number of products: 16 of 49, 2 of 7, 13 of 17, none.
+# Products of 16, 14 and 13 factors, and none.
 @pytest.mark.parametrize("shape", [(28, 28, 1), (14,), (13, 17), (19,)])
 def test_summed_densities_of_bits(shape):
     """The density of an image, and its first and second gradients, are those of TFP's."""

@@ -164,22 +164,22 @@ class RowOrder:
         self.shuffle = shuffle
         self._random = np.random.default_rng()
         self._order = np.arange(number, dtype="int32")
-        self._is_fixed = not shuffle or is_seeded()
-        if shuffle and self._is_fixed:  # then Keras's order is the same in each epoch
+        if shuffle and is_seeded():  # then Keras's order is the same in each epoch
             size = batch_size if shuffle == "batch" else number
             order = order_of_keras(number, size, shuffle)
             self._order = np.concatenate([rows.numpy() for rows in order])
+            self.shuffle = False
 
     def __len__(self) -> int:
         return math.ceil(self.number / self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        order, within = self._order, self.shuffle == "batch"
-        if not (self._is_fixed or within):
-            order = self._random.permutation(order)
+        within = self.shuffle == "batch"
+        whole = self.shuffle and not within
+        order = self._random.permutation(self._order) if whole else self._order
         for start in range(0, self.number, self.batch_size):
             rows = order[start : start + self.batch_size]
-            yield rows if self._is_fixed or not within else self._random.permutation(rows)
+            yield self._random.permutation(rows) if within else rows
 
 
 def program_of(model: keras.Model, step: Callable, engine: str) -> Callable:

@@ -84,7 +84,7 @@ class IndependentBernoulli(DistributionLayer):
 @own
 class Bernoulli(tfd.Bernoulli):
     """`tfd.Bernoulli`, whose density takes one softplus of each logit instead of two, and that of a
-    whole image a logarithm of a dozen logits.
+    whole image one logarithm for up to sixteen logits.
     """
 
     def _log_prob(self, event):
