@@ -232,7 +232,7 @@ def test_columns_are_sent_by_name_and_in_their_units():
     frame = with_gaps(people(40))
     table = Table.of(frame)
     parts = table.encode(frame)
-    x = Quantity("x", dict.fromkeys(parts, ()), "float32")
+    x = Quantity("x", table.shapes, "float32")
     (view,) = views_of(x, None, parts, missing=True, table=table)
     fields = {field["title"]: field for field in view.describe()["fields"]}
     assert [*fields] == [*frame]
@@ -247,7 +247,7 @@ def test_columns_are_sent_by_name_and_in_their_units():
     for place, row in enumerate(sent):
         for part, value in view.from_page(row).items():
             np.testing.assert_allclose(value, parts[part][place], atol=1e-3)
-    nothing = view.to_page({part: np.full(1, np.nan) for part in parts})[0]
+    nothing = view.to_page({part: np.full([1, *table.shapes[part]], np.nan) for part in parts})[0]
     assert {name for name, value in zip(frame, nothing, strict=True) if value} == {"same", "since"}
     whole = expected[0]
     for name, wrong, complaint in [

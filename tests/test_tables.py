@@ -77,9 +77,15 @@ def test_a_frame_goes_to_numbers_and_back(frame):
     table = Table.of(frame)
     x = table.encode(frame)
     assert_equal(table.decode(x, frame.index), frame)
-    for part, values in x.items():
-        assert values.dtype == "float32"
-        np.testing.assert_array_equal(np.isnan(values), frame[table.parts[part].name].isna())
+    assert {part: values.shape for part, values in x.items()} == {
+        part: (NUMBER, *shape) for part, shape in table.shapes.items()
+    }
+    assert {values.dtype.name for values in x.values()} == {"float32"}
+    numbers = table.split(x)
+    for name, values in numbers.items():
+        np.testing.assert_array_equal(np.isnan(values), frame[name].isna())
+    for part, values in table.join(numbers).items():
+        np.testing.assert_array_equal(values, x[part])
     again = Table.from_config(json.loads(json.dumps(table.get_config())))
     assert again == table
     assert_equal(again.decode(again.encode(frame), frame.index), frame)
@@ -100,7 +106,78 @@ def test_each_column_has_the_likelihood_of_its_dtype():
         **dict.fromkeys(("born", "at"), normal),
         **dict.fromkeys(("same", "since", "nothing"), ""),
     }
-    assert [*Table.of(people()).parts][:4] == ["age", "Grosse_cm", "weight", "x_"]
+    assert Table.of(people()).shapes == {
+        "age": (),
+        "numbers": (5,),
+        "x_": (),
+        "income": (),
+        "names": (2,),  # of three names each
+        "names2": (3,),  # of two
+        "flags": (2,),
+    }
+
+
+def test_columns_of_one_likelihood_are_one_part_unless_it_was_chosen():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=[*"abcd"])
+    table = Table.of(frame, likelihood={"d": None, "a": None, "b": "IndependentNormal", "c": None})
+    assert table.shapes == {"numbers": (3,), "b": ()}
+    assert table.likelihoods == {
+        "numbers": "IndependentNormalLearnedScale",
+        "b": "IndependentNormal",
+    }
+    x = table.encode(frame)
+    np.testing.assert_allclose(x["numbers"], stats.zscore(frame[["d", "a", "c"]]), rtol=1e-5)
+    assert_equal(table.decode(x), frame[["d", "a", "b", "c"]])
+    assert table.likelihood(3).parts["numbers"].layers[-1].raw_scale.shape == (3,)
+    with pytest.raises(ValueError, match=r"\['d', 'a', 'c'\] share a likelihood, but received"):
+        table.likelihood(3, {"a": {"rate": 2.0}})
+    named = Table.of(
+        frame.rename(columns={"a": "numbers"}),
+        likelihood={"numbers": "IndependentNormal", "b": None, "c": None},
+    )
+    assert named.shapes == {"numbers": (), "numbers2": (2,)}
+    assert Table.of(frame).shapes == {"a": (), "numbers": (3,)}
+
+
+def test_a_part_of_several_columns_has_the_density_of_its_columns():
+    """One network with the weights of the networks of each column, as older files have them."""
+    frame = pd.DataFrame(
+        {
+            **{f"n{i}": np.random.default_rng(i).normal(size=30) for i in range(3)},
+            **{
+                f"c{i}": np.random.default_rng(i).poisson(400, 30) * (np.arange(30) > 0)
+                for i in range(2)
+            },
+            **{f"f{i}": np.random.default_rng(i).uniform(size=30) < 0.5 for i in range(2)},
+            **{f"l{i}": np.random.default_rng(i).permutation(30) for i in range(2)},
+            **{f"s{i}": np.random.default_rng(i).choice([*"abc"], 30) for i in range(2)},
+        }
+    )
+    together = Table.of(frame)
+    assert [*together.shapes] == ["numbers", "counts", "flags", "levels", "names"]
+    config = together.get_config()
+    for column in config["columns"]:
+        column["part"] = column["name"]
+    alone = Table.from_config(config)
+    joint, single = together.likelihood(4), alone.likelihood(4)
+    features = np.random.default_rng(0).normal(size=(30, 4)).astype("float32")
+    joint(features), single(features)
+    for part, columns in together.parts.items():
+        dense, size = joint.parts[part].layers[0], len(columns)
+        for place, column in enumerate(columns):
+            for weight, own in zip(
+                dense.weights, single.parts[column.name].layers[0].weights, strict=True
+            ):
+                value = weight.numpy()
+                params = np.moveaxis(value.reshape(*value.shape[:-1], -1, size), -1, 0)
+                own.assign(
+                    params[place]
+                    if part != "names"
+                    else value.reshape(*value.shape[:-1], size, -1)[..., place, :]
+                )
+    x, x_alone = together.encode(frame), alone.encode(frame)
+    expected = single(features)
+    np.testing.assert_allclose(joint(features).log_prob(x), expected.log_prob(x_alone), rtol=1e-4)
 
 
 def test_whole_numbers_with_gaps_are_whole_and_strings_of_few_values_are_names():
@@ -129,8 +206,9 @@ def test_means_become_possible_values():
 def test_scales_are_those_of_the_training_rows_and_names_those_of_all():
     frame = pd.DataFrame({"a": [1.5, 2.5, 99.0], "b": ["u", "u", "v"]})
     table = Table.of(frame, measured=frame.iloc[:2])
-    assert (table.parts["a"].mean, table.parts["a"].scale) == (2.0, 0.5)
-    assert table.parts["b"].categories == ["u", "v"]
+    number, names = table.columns
+    assert (number.mean, number.scale) == (2.0, 0.5)
+    assert names.categories == ["u", "v"]
 
 
 def test_likelihoods_and_columns_of_choice():
@@ -147,7 +225,7 @@ def test_draws_have_an_index_of_their_own_and_known_values_stay():
     frame = with_gaps(people(5)).drop(columns=["nothing"])
     frame.index = [*"vwxyz"]
     table = Table.of(with_gaps(people()).drop(columns=["nothing"]))
-    x = {part: np.zeros([3, 5]) for part in table.parts}
+    x = {part: np.zeros([3, 5, *shape]) for part, shape in table.shapes.items()}
     draws = table.fill(frame, table.decode(x, frame.index))
     assert draws.index.names == ["draw", "row"]
     assert len(draws) == 15
@@ -414,7 +492,7 @@ def test_densities_are_in_the_units_of_the_columns(trained):
     vae, frame = trained
     rows = frame.iloc[:40]
     table, x = vae.table, vae.table.encode(rows)
-    size, born = table.parts["Grosse_cm"], table.parts["born"]
+    size, born = (column for column in table.columns if column.name in ("Größe (cm)", "born"))
     gain = rows["Größe (cm)"].notna() * np.log(size.scale) + rows["born"].notna() * np.log(
         born.scale
     )
@@ -433,6 +511,11 @@ def test_a_served_model_gets_and_sends_names(trained, tmp_path):
     assert served.table == vae.table
     rows = frame.iloc[:6]
     pd.testing.assert_frame_equal(served.generate(5, draws=True), vae.generate(5, draws=True))
+    card = (tmp_path / "served" / "1" / "assets.extra" / "model_card.md").read_text()
+    assert (
+        "| Größe (cm) | float64 | `numbers[0]` | IndependentNormalLearnedScale | real, mean" in card
+    )
+    assert "| same | str | nothing | none | always x |" in card
     filled = served.impute(rows)
     assert not filled.isna().any(axis=None)
     assert filled.dtypes.equals(rows.dtypes)
@@ -519,7 +602,7 @@ def test_the_span_of_small_integers_does_not_wrap_around():
     frame = pd.DataFrame(
         {"a": np.array([-20000, 20000, 5], "int16"), "b": np.array([0.5, 1.5, 2.5])}
     )
-    assert Table.of(frame).likelihoods["a"] == "IndependentNormalLearnedScale"
+    assert Table.of(frame).columns[0].likelihood == "IndependentNormalLearnedScale"
 
 
 OF_FRAMES = {

@@ -298,7 +298,8 @@ def of_part(
 ) -> keras.Model:
     """Network that turns a part of x into numbers of order one.
 
-    Labels become one-hot vectors; other values are standardized.
+    Labels become one-hot vectors; other values are standardized: if some may be missing, each of a
+    vector by its own standard deviation, those of larger shapes by that of all.
 
     Args:
         x: the data to measure, `[num_examples, *shape]`.
@@ -315,10 +316,12 @@ def of_part(
         if not missing:
             return standardized(x)
         network = observed(x, name)
-        scale = np.nanstd(x) if np.isfinite(x).any() else 0.0
-        return keras.Model(
-            network.input, keras.layers.Rescaling(1.0 / (scale or 1.0))(network.output)
-        )
+        seen, axis = ~np.isnan(x), 0 if x.ndim == 2 else None
+        number = np.maximum(seen.sum(axis, keepdims=True), 1)
+        mean = np.sum(x, axis, keepdims=True, where=seen) / number
+        scale = np.sqrt(np.sum((x - mean) ** 2, axis, where=seen) / np.squeeze(number))
+        scaled = keras.layers.Rescaling((1.0 / np.where(scale > 0.0, scale, 1.0)).tolist())
+        return keras.Model(network.input, scaled(network.output))
     vectors = one_hot(num_labels, x.shape[1:])
     if not missing:
         return vectors

@@ -12,6 +12,7 @@ from tfp_vae import sampling
 from tfp_vae.batch import by_name, first
 from tfp_vae.checks import as_count, as_seed, needs
 from tfp_vae.evaluation.latents import variance_of_means
+from tfp_vae.layers.parts import map_parts
 from tfp_vae.quantity import Quantity
 from tfp_vae.seeds import Stream, seed_of
 from tfp_vae.surface import takes_frames
@@ -177,15 +178,12 @@ def marginals(vae: VAE, x, *, seed: int = 0, num_panels: int = 24) -> Figure:
     shape = [-(-NUM_DRAWS // (1 if condition is None else len(condition)))]
     drawn = vae.x.whole(joint.sample(shape, seed=seed_of(Stream.MARGINALS, as_seed(seed))))
     columns = {}
-    for name, event_shape in vae.x.shapes.items():
-        real, made = (
-            np.reshape(part[name], [-1, int(np.prod(event_shape))]) for part in (data["x"], drawn)
-        )
-        for column in range(real.shape[-1]):
-            columns[f"{name} {column}" if real.shape[-1] > 1 else name] = (
-                real[:, column],
-                made[:, column],
-            )
+    real_columns, made_columns = vae.columns(data["x"]), vae.columns(drawn)
+    for name, one in vae.columns(map_parts(np.zeros, vae.x.shape)).items():
+        real, made = (np.reshape(of[name], [-1, one.size]) for of in (real_columns, made_columns))
+        for column in range(one.size):
+            title = f"{name} {column}" if one.size > 1 else str(name)
+            columns[title] = (real[:, column], made[:, column])
     number = min(as_count(num_panels, "num_panels"), len(columns))
     width = min(6, number)
     height = -(-number // width)

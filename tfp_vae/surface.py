@@ -234,6 +234,13 @@ class Surface(abc.ABC):
             )
         return self.table.encode(data)
 
+    def columns(self, x) -> dict[Any, np.ndarray]:
+        """Return the numbers of the columns of a table's x by their names, `[..., num_rows]`; of
+        another x its parts.
+        """
+        parts = self.x.parts(x)
+        return parts if self.table is None else self.table.split(parts)
+
     def in_columns(self, x, given):
         """Return parts of x as a DataFrame if they come from one."""
         frame = self._frame_of(given)

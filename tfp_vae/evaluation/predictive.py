@@ -38,17 +38,19 @@ def reconstruction_errors(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[st
         x: data as in `evaluate`.
         batch_size: examples held in memory at once.
 
-    Returns: a dict of the parts of x; an x without parts has the name "x". NaN for an example
+    Returns: a dict of the parts of x, or of the columns of a table; an x without parts has the name
+        "x". NaN for an example
         without an observed value.
     """
     has_names = {
-        name: sampling.statistics_of(innermost(part))[0] != "mean"
+        name: np.full(vae.x.shapes[name], sampling.statistics_of(innermost(part))[0] != "mean")
         for name, part in parts_of(vae.some_likelihood).items()
     }
+    has_names = vae.columns(vae.x.whole(has_names))
 
     def errors(batch, start):
-        parts, means = vae.x.parts(_with_gaps(batch)), vae.x.parts(vae.reconstruct(batch))
-        return {name: _error(parts[name], means[name], has_names[name]) for name in parts}
+        seen, means = vae.columns(_with_gaps(batch)), vae.columns(vae.reconstruct(batch))
+        return {name: _error(seen[name], means[name], has_names[name].all()) for name in seen}
 
     return over_batches(errors, x, batch_size)
 
@@ -129,7 +131,7 @@ def predictive_check(
             then only the likelihood is checked, and mildly, since z has seen x.
         seed: of the draws.
 
-    Returns: a `PredictiveCheck` by the name of its statistic, of tables "STATISTIC of PART".
+    Returns: a `PredictiveCheck` by the name of its statistic, of tables "STATISTIC of COLUMN".
 
     Raises:
         ValueError: if a statistic of the data is not finite.
@@ -173,7 +175,7 @@ def _check(observed: float, drawn: np.ndarray) -> PredictiveCheck:
 def _statistics_of(vae: VAE, x, statistics: Mapping[str, Callable]) -> dict[str, float]:
     return {
         f"{name} of {part}" if vae.x.has_parts else name: float(statistic(values))
-        for part, values in vae.x.parts(x).items()
+        for part, values in vae.columns(x).items()
         for name, statistic in statistics.items()
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 
+from tfp_vae.tables import Table
 from tfp_vae.vae import VAE
 
 CARD = Path("assets.extra") / "model_card.md"
@@ -69,6 +70,7 @@ def write_card(folder: Path, name: str, vae: VAE, description: str, card: ModelC
         "Pictures": "\n\n".join(f"![{picture.stem}]({picture.name})" for picture in pictures),
         "Architecture": _architecture(vae),
         "Signatures": _signatures(content["signatures"]),
+        "Columns": "" if vae.table is None else _columns(vae.table),
         "Versions": _table(("package", "version"), list(content["versions"].items())),
         "Notes": card.notes,
     }
@@ -127,6 +129,19 @@ def _signatures(signatures: Mapping) -> str:
         for name, each in signatures.items()
     ]
     return _table(("signature", "inputs", "outputs"), rows)
+
+
+def _columns(table: Table) -> str:
+    rows = [
+        (*told[:2], f"`{place}`" if place else "nothing", *told[2:])
+        for told, place in zip(table.describe(), table.places.values(), strict=True)
+    ]
+    return (
+        "`tfp_vae.client` takes and returns the columns in their own units and names. Requests without it "
+        "hold numbers, standardized if the values have a mean and sd (standard deviation), the place of "
+        "a name among all names, and a whole number's distance from the smallest.\n\n"
+        + _table(("column", "dtype", "in a request", "likelihood", "values"), rows)
+    )
 
 
 def _specs(specs: Mapping) -> str:

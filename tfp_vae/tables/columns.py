@@ -30,11 +30,6 @@ MOST_LEVELS = 256
 MANY_CATEGORIES = 200
 # Nanoseconds of the units to which dates are rounded, the largest first.
 STEPS = (DAY, DAY // 24, 60_000_000_000, 1_000_000_000, 1_000_000, 1_000, 1)
-NORMALS = (
-    "IndependentNormalLearnedScale",
-    "IndependentNormal",
-    "IndependentNormalOptimalScale",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +40,8 @@ class Column:
 
     Args:
         name: of the column.
-        part: name of the part of x: a name such as variables of Python have.
+        part: name of the part of x: a name such as variables of Python have. Columns of one part
+            are its places, in their order.
         dtype: pandas's name of the dtype; for one of categories a dict of them.
         likelihood: name of a class in `tfp_vae.layers`.
     """
@@ -57,6 +53,8 @@ class Column:
 
     # The likelihoods that suit such columns, the usual one first.
     likelihoods: ClassVar[tuple[str, ...]] = ()
+    # The name of the part of several such columns.
+    together: ClassVar[str] = ""
     is_constant: ClassVar[bool] = False
 
     @classmethod
@@ -74,9 +72,8 @@ class Column:
         """Return the column of some values, with what must be measured taken from others."""
         return cls(dtype=told(values.dtype), **names)
 
-    @property
-    def arguments(self) -> dict:
-        """The arguments of the likelihood besides the event shape."""
+    def arguments(self, event_shape: tuple = ()) -> dict:
+        """Return the arguments of the likelihood besides the event shape."""
         return {}
 
     @property
@@ -181,6 +178,7 @@ class Flag(Column):
     """True and False."""
 
     likelihoods = ("IndependentBernoulli",)
+    together = "flags"
 
     @classmethod
     def suits(cls, values) -> bool:
@@ -212,6 +210,7 @@ class Category(Column):
     categories: list
 
     likelihoods = ("IndependentCategorical",)
+    together = "names"
 
     @classmethod
     def suits(cls, values) -> bool:
@@ -239,8 +238,7 @@ class Category(Column):
             )
         return cls(categories=found, dtype=dtype, **names)
 
-    @property
-    def arguments(self) -> dict:
+    def arguments(self, event_shape=()):
         return {"num_categories": len(self.categories)}
 
     def describe(self) -> str:
@@ -274,6 +272,7 @@ class Whole(Column):
     high: int
 
     likelihoods = ("IndependentQuantizedLogistic", "IndependentBinomial")
+    together = "levels"
 
     @classmethod
     def suits(cls, values) -> bool:
@@ -283,8 +282,7 @@ class Whole(Column):
     def of(cls, values, measured, **names) -> Self:
         return cls(low=int(values.min()), high=int(values.max()), dtype=told(values.dtype), **names)
 
-    @property
-    def arguments(self) -> dict:
+    def arguments(self, event_shape=()):
         span = self.high - self.low
         if self.likelihood == "IndependentBinomial":
             return {"total_count": span}
@@ -323,6 +321,7 @@ class Count(Column):
         "IndependentPoisson",
         "IndependentZeroInflatedNegativeBinomial",
     )
+    together = "counts"
 
     @classmethod
     def suits(cls, values) -> bool:
@@ -359,15 +358,34 @@ class Count(Column):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Number(Column):
-    """Real numbers, or whole ones of a wide range, standardized; they keep their decimals."""
+class Standardized(Column):
+    """Values that become numbers of mean 0 and standard deviation 1 over the training data."""
 
     mean: float
     scale: float
+
+    likelihoods = (
+        "IndependentNormalLearnedScale",
+        "IndependentNormal",
+        "IndependentNormalOptimalScale",
+    )
+    together = "numbers"
+
+    def arguments(self, event_shape=()):
+        has_scales = self.likelihood == "IndependentNormalLearnedScale"
+        return {"scale_shape": event_shape} if has_scales and event_shape else {}
+
+    @property
+    def log_scale(self) -> float:
+        return float(np.log(self.scale))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Number(Standardized):
+    """Real numbers, or whole ones of a wide range, standardized; they keep their decimals."""
+
     decimals: int | None  # to which values are rounded
     ends: list | None  # of whole numbers
-
-    likelihoods = NORMALS
 
     @classmethod
     def suits(cls, values) -> bool:
@@ -387,10 +405,6 @@ class Number(Column):
         mean, scale = measure(numbers_of(measured, "float64"))
         told_by: dict = {"mean": mean, "scale": scale, "decimals": decimals, "ends": ends}
         return cls(dtype=told(values.dtype), **told_by, **names)
-
-    @property
-    def log_scale(self) -> float:
-        return float(np.log(self.scale))
 
     def describe(self) -> str:
         what = "real" if self.ends is None else "whole"
@@ -417,14 +431,10 @@ class Number(Column):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Date(Column):
+class Date(Standardized):
     """Dates and times, as days, standardized; the values become multiples of a step."""
 
-    mean: float
-    scale: float
     step: int  # in nanoseconds
-
-    likelihoods = NORMALS
 
     @classmethod
     def suits(cls, values) -> bool:
@@ -436,10 +446,6 @@ class Date(Column):
         step = next(step for step in STEPS if not (nanoseconds % step).any())
         mean, scale = measure(days_of(measured))
         return cls(mean=mean, scale=scale, step=step, dtype=told(values.dtype), **names)
-
-    @property
-    def log_scale(self) -> float:
-        return float(np.log(self.scale))
 
     def describe(self) -> str:
         mean = pandas().Timestamp(int(self.mean * DAY)).date()

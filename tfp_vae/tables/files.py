@@ -13,11 +13,13 @@ import numpy as np
 from tfp_vae import storage
 from tfp_vae.checks import imported
 from tfp_vae.files import read_utf8
-from tfp_vae.rows import chosen
+from tfp_vae.rows import TakenRows, chosen
 from tfp_vae.tables.series import pandas
 from tfp_vae.tables.table import Table, expect_different
 
 SUFFIXES = (".csv", ".parquet")
+# How many rows of a large table are put together at a time.
+ROWS_AT_ONCE = 100_000
 # A number, whose decimals stand after a comma, if it has some.
 WITH_COMMA = r"[+-]?(\d+|\d*,\d+)([eE][+-]?\d+)?"
 
@@ -230,22 +232,32 @@ def load(
     if table is None:
         table = Table.of_columns(frame, likelihood, lambda values: values.iloc[splits[0]])
     is_large = isinstance(frame, ParquetColumns)
-    x, gaps = {}, {}
+    numbers, gaps = {}, {}
     for column in table.columns:
         values = column.encode(frame[column.name])
         if column.is_constant:
             continue
         if number := int(np.isnan(values).sum()):
             gaps[column.name] = number
-        x[column.part] = storage.temporary_rows([values]) if is_large else values
+        numbers[column.name] = storage.temporary_rows([values]) if is_large else values
     if gaps and not missing:
         told = ", ".join(f"{column} ({number:,})" for column, number in gaps.items())
         raise ValueError(
             f"{name} lacks values in {len(gaps)} of its columns: {told}. Train with missing=True, "
             "or --missing, and the model can fill them in."
         )
-    parts = sorted(x)
-    return name, [{part: chosen(x[part], places) for part in parts} for places in splits], table
+    x = table.join(numbers, _stacked_rows) if is_large else table.join(numbers)
+    cut = [{part: chosen(values, places) for part, values in x.items()} for places in splits]
+    return name, cut, table
+
+
+def _stacked_rows(columns: list[TakenRows]) -> TakenRows:
+    """Return columns that are rows of files beside each other, `[num_rows, num_columns]`."""
+    number = len(columns[0])
+    pieces = np.array_split(np.arange(number), -(-number // ROWS_AT_ONCE))
+    return storage.temporary_rows(
+        np.stack([column.take(places) for column in columns], -1) for places in pieces
+    )
 
 
 def _columns_of(path: Path):

@@ -1,5 +1,6 @@
 """What a pandas Series holds, as numbers and in words."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from tfp_vae.checks import imported
 DAY = 86_400_000_000_000
 # Years beyond which nanoseconds since 1970 do not fit 64 bits.
 EARLIEST, LATEST = 1677, 2262
+# Units in which numpy writes a time, and their seconds, the largest first.
+UNITS = {"D": 86_400, "m": 60, "s": 1, "ms": 1e-3}
 # Most decimals to which values are rounded.
 MOST_DECIMALS = 4
 
@@ -138,3 +141,19 @@ def with_gaps(values: np.ndarray, numbers: np.ndarray):
     """Return values, in an object array with None where the numbers are NaN, if some are."""
     missing = np.isnan(numbers)
     return np.where(missing, np.array(None), values) if missing.any() else values
+
+
+def texts_of(values, form: Mapping, known: np.ndarray) -> list[str | None]:
+    """Return a Series as the texts in which a form takes its values, see `Column.form`; None where
+    one is not known.
+    """
+    if "seconds" in form:
+        unit = next((name for name in UNITS if form["seconds"] % UNITS[name] == 0), "ms")
+        times = values.dt.tz_localize(None).to_numpy(f"datetime64[{unit}]")
+        texts = times.astype(str).tolist()
+    elif "decimals" in form:
+        # No zero is negative.
+        texts = [f"{value + 0.0:.{form['decimals']}f}" for value in values.astype(float)]
+    else:
+        texts = [str(value) for value in values]
+    return [text if is_known else None for text, is_known in zip(texts, known, strict=True)]

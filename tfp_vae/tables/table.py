@@ -1,6 +1,8 @@
 """The mapping between the columns of a table and the parts of x."""
 
 import collections
+import dataclasses
+import functools
 import keyword
 import re
 import sys
@@ -16,8 +18,10 @@ from tfp_vae.batch import BESIDE_X
 from tfp_vae.layers.distribution_layer import num_params
 from tfp_vae.rows import spread
 from tfp_vae.tables.columns import KINDS, Column
-from tfp_vae.tables.series import as_dtype, pandas
+from tfp_vae.tables.series import as_dtype, pandas, texts_of
 
+# Puts the columns of one part beside each other.
+BESIDE = functools.partial(np.stack, axis=-1)
 # Names that parts of x cannot have, as models use them for other things.
 TAKEN = {"x", "z", "seed", "row", *BESIDE_X}
 
@@ -32,18 +36,21 @@ def is_frame(data) -> bool:
 class Table:
     """The columns of a table, and how each becomes numbers and back.
 
-    | column | part of x | likelihood |
-    |---|---|---|
-    | of bool | 0 and 1 | IndependentBernoulli |
-    | of texts or of categories | their numbers | IndependentCategorical |
-    | of whole numbers, at most 256 from the smallest to the largest | from 0 on | IndependentQuantizedLogistic |
-    | of other whole numbers from 0 on | the same | IndependentNegativeBinomial |
-    | of other numbers | standardized | IndependentNormalLearnedScale |
-    | of dates | days, standardized | IndependentNormalLearnedScale |
-    | of one value alone, or of none | none: it has this value everywhere | |
+    | column | in x | likelihood | several are |
+    |---|---|---|---|
+    | of bool | 0 and 1 | IndependentBernoulli | flags |
+    | of texts or of categories | their numbers | IndependentCategorical | names |
+    | of whole numbers with at most 256 levels | from 0 on | IndependentQuantizedLogistic | levels |
+    | of other whole numbers from 0 on | the same | IndependentNegativeBinomial | counts |
+    | of other numbers | standardized | IndependentNormalLearnedScale | numbers |
+    | of dates | days, standardized | IndependentNormalLearnedScale | numbers |
+    | of one value alone, or of none | none: it has this value everywhere | | |
 
-    The part of a column is called like the column, as far as variables of Python can be.
-    Give the table to the `layers.Joint` at the end of a decoder: it is saved and served with the
+    Several columns of one likelihood, with equal arguments, are one part of x, `[num_rows,
+    num_columns]`, so that a table of a hundred columns is learned about as fast as one of ten. The
+    part of a single column, or of one whose likelihood was chosen, is `[num_rows]`, and called like
+    the column, as far as variables of Python can be; so is the first of columns that are all of one
+    likelihood. Give the table to the `layers.Joint` at the end of a decoder: it is saved and served with the
     model, whose methods then take DataFrames and return them.
 
     Args:
@@ -57,6 +64,9 @@ class Table:
     >>> table = Table.of(pandas.DataFrame({"weight in kg": [61.5, 80.0], "smokes": [True, False]}))
     >>> table.likelihoods
     {'weight_in_kg': 'IndependentNormalLearnedScale', 'smokes': 'IndependentBernoulli'}
+    >>> table = Table.of(pandas.DataFrame({"age": [3.5, 4.0], "height": [98.0, 102.5], "likes cake": [True, False]}))
+    >>> table.shapes
+    {'numbers': (2,), 'likes_cake': ()}
     """
 
     def __init__(self, columns: Sequence[Mapping]):
@@ -66,13 +76,15 @@ class Table:
             for column in columns
         ]
         expect_different([column.name for column in self.columns])
-        self.parts = {column.part: column for column in self.columns if not column.is_constant}
-        if len(self.parts) < 2:
+        varying = [column for column in self.columns if not column.is_constant]
+        if len(varying) < 2:
             raise ValueError(
                 "A table needs two columns at least that have more than one value each, received "
-                f"{[column.name for column in self.parts.values()]} of "
-                f"{[column.name for column in self.columns]}, {len(self.parts)} feature(s)."
+                f"{[column.name for column in varying]} of {self.names}, {len(varying)} feature(s)."
             )
+        self.parts: dict[str, list[Column]] = {}
+        for column in varying:
+            self.parts.setdefault(column.part, []).append(column)
 
     @classmethod
     def of(cls, frame, *, likelihood: Mapping | None = None, measured=None) -> "Table":
@@ -113,17 +125,16 @@ class Table:
             raise ValueError(
                 f"There is no column {unknown[0]!r} in the table, only {[*frame.columns]}."
             )
-        parts = _part_names(likelihood)
-        columns = []
+        columns = {}
         for name, chosen in likelihood.items():
             values = frame[name]
             kind = _kind_of(values, chosen)
-            names = {"name": name, "part": parts[name]}
+            names = {"name": name, "part": ""}
             if not kind.is_constant:
                 names["likelihood"] = chosen or kind.likelihoods[0]
-            column = kind.of(values, measured(values), **names)
-            columns.append({"kind": kind.__name__.lower(), **column.get_config()})
-        return cls(columns)
+            columns[name] = kind.of(values, measured(values), **names)
+        columns |= _in_parts(columns, alone=[name for name in columns if likelihood[name]])
+        return cls([_config_of(column) for column in columns.values()])
 
     @property
     def names(self) -> list:
@@ -131,14 +142,23 @@ class Table:
         return [column.name for column in self.columns]
 
     @property
+    def shapes(self) -> dict[str, tuple]:
+        """The shape of each part of one row."""
+        return {
+            part: (len(columns),) if len(columns) > 1 else ()
+            for part, columns in self.parts.items()
+        }
+
+    @property
     def likelihoods(self) -> dict[str, str]:
         """The name of the likelihood of each part."""
-        return {part: column.likelihood for part, column in self.parts.items()}
+        return {part: columns[0].likelihood for part, columns in self.parts.items()}
 
     @property
     def arguments(self) -> dict[str, dict]:
         """The arguments of the likelihood of each part, besides the event shape."""
-        return {part: column.arguments for part, column in self.parts.items()}
+        shapes = self.shapes
+        return {part: columns[0].arguments(shapes[part]) for part, columns in self.parts.items()}
 
     def describe(self) -> list[tuple[str, str, str, str]]:
         """Return name, dtype, likelihood and values of each column, in words."""
@@ -151,6 +171,20 @@ class Table:
             )
             for column in self.columns
         ]
+
+    @property
+    def places(self) -> dict[Any, str]:
+        """Where the numbers of each column are in x, as Python writes it; "" for a constant one.
+
+        >>> Table([{"kind": "flag", "name": name, "part": "flags", "dtype": "bool"} for name in "ab"]).places
+        {'a': 'flags[0]', 'b': 'flags[1]'}
+        """
+        shapes = self.shapes
+        return dict.fromkeys(self.names, "") | {
+            column.name: f"{part}[{place}]" if shapes[part] else part
+            for part, columns in self.parts.items()
+            for place, column in enumerate(columns)
+        }
 
     # From DataFrames to x and back
 
@@ -184,7 +218,8 @@ class Table:
         return pandas().DataFrame(dict(zip(self.names, series, strict=True)), frame.index)
 
     def encode(self, frame) -> dict[str, np.ndarray]:
-        """Return a DataFrame as the parts of x, float32 `[num_rows]`, NaN where a value is missing.
+        """Return a DataFrame as the parts of x, float32 `[num_rows]` or `[num_rows, num_columns]`,
+        NaN where a value is missing.
 
         Further columns are left out.
 
@@ -193,27 +228,65 @@ class Table:
                 as a new category; the message names the column and the row.
         """
         frame = self.expect(frame)
-        numbers = {column.part: column.encode(frame[column.name]) for column in self.columns}
-        return {part: numbers[part] for part in sorted(self.parts)}
+        return self.join(
+            {column.name: column.encode(frame[column.name]) for column in self.columns}
+        )
+
+    def join(self, numbers: Mapping[Any, Any], stack: Callable = BESIDE) -> dict[str, Any]:
+        """Return the numbers of the columns by their names, `[...]`, as the parts of x.
+
+        Args:
+            numbers: of each column that has more than one value; others are left out.
+            stack: function from the numbers of the columns of one part to the part.
+        """
+        return {
+            part: stack([numbers[column.name] for column in self.parts[part]])
+            if shape
+            else numbers[self.parts[part][0].name]
+            for part, shape in sorted(self.shapes.items())
+        }
+
+    def split(self, x: Mapping[str, np.ndarray]) -> dict[Any, np.ndarray]:
+        """Return parts of x as the numbers of the columns by their names, `[..., num_rows]`."""
+        return {
+            column.name: np.asarray(x[part])[..., place] if shape else np.asarray(x[part])
+            for part, shape in self.shapes.items()
+            for place, column in enumerate(self.parts[part])
+        }
 
     def decode(self, x: Mapping[str, np.ndarray], index=None):
-        """Return parts of x, `[num_rows]`, as a DataFrame with the columns and dtypes of the table.
+        """Return parts of x as a DataFrame with the columns and dtypes of the table.
 
         Means become possible values: whole numbers are rounded, and True is what has a probability
-        of at least a half. With a leading axis, `[num_draws, num_rows]`, the index of the DataFrame
-        has the levels draw and row.
+        of at least a half. If x has a leading axis, of draws, the index of the DataFrame has the
+        levels draw and row.
         """
-        x = {part: np.asarray(x[part]) for part in self.parts}
-        first = next(iter(x.values()))
+        numbers = self.split(x)
+        first = next(iter(numbers.values()))
         if first.ndim == 2:
             draws = [
-                self.decode({part: values[draw] for part, values in x.items()}, index)
+                self.decode({part: x[part][draw] for part in self.parts}, index)
                 for draw in range(len(first))
             ]
             names = ["row"] if draws[0].index.names == [None] else draws[0].index.names
             return pandas().concat(dict(enumerate(draws)), names=["draw", *names])
-        series = [column.series(x.get(column.part, first), index) for column in self.columns]
+        series = [column.series(numbers.get(column.name, first), index) for column in self.columns]
         return pandas().DataFrame(dict(zip(self.names, series, strict=True)), index=index)
+
+    def texts(self, x: Mapping[str, np.ndarray]) -> dict[Any, list[str | None]]:
+        """Return parts of x as the texts of each column's values, as a form takes them; None where
+        a value is missing.
+        """
+        numbers = self.split(x)
+        known = {name: np.isfinite(values) for name, values in numbers.items()}
+        # Not every dtype can hold what is missing, so it gets a value first.
+        frame = self.decode(
+            self.join({name: np.where(known[name], numbers[name], 0.0) for name in numbers})
+        )
+        return {
+            name: texts_of(frame[name], column.form(), known.get(name, frame[name].notna()))
+            for name, column in zip(self.names, self.columns, strict=True)
+        }
 
     def fill(self, frame, values):
         """Return a DataFrame with what is missing taken from another one, or from each of its
@@ -241,7 +314,7 @@ class Table:
         frame = self.expect(frame)
         return -sum(
             column.log_scale * frame[column.name].notna().to_numpy("float32")
-            for column in self.parts.values()
+            for column in self.columns
         )
 
     # Networks
@@ -255,9 +328,10 @@ class Table:
             x: training data, as `encode` returns them.
             missing: whether values may be missing.
         """
+        arguments = self.arguments
         return {
             part: networks.of_part(
-                spread(x[part]), part, self.arguments[part].get("num_categories"), missing=missing
+                spread(x[part]), part, arguments[part].get("num_categories"), missing=missing
             )
             for part in sorted(self.parts)
         }
@@ -271,16 +345,23 @@ class Table:
             num_features: size of the layer before it.
             arguments: further arguments of the likelihoods of some columns, by their names.
             **dense: further arguments of the `keras.layers.Dense` of each part.
+
+        Raises:
+            ValueError: if columns of one part have different arguments.
         """
         parts = {}
-        for part, column in self.parts.items():
-            config = {
-                "event_shape": (),
-                **column.arguments,
-                **(arguments or {}).get(column.name, {}),
-            }
-            layer = getattr(layers, column.likelihood)
-            bias = [column.bias] + [0.0] * (num_params(layer, config) - 1)
+        for part, columns in self.parts.items():
+            given = [(arguments or {}).get(column.name, {}) for column in columns]
+            if any(own != given[0] for own in given):
+                raise ValueError(
+                    f"The columns {[column.name for column in columns]} share a likelihood, but "
+                    f"received different arguments of it, {given}. Choose the likelihood of such "
+                    "a column by its name."
+                )
+            config = {"event_shape": self.shapes[part], **self.arguments[part], **given[0]}
+            layer = getattr(layers, columns[0].likelihood)
+            bias = [column.bias for column in columns]  # the first parameters of all come first
+            bias += [0.0] * (num_params(layer, config) - len(bias))
             begin = keras.initializers.Constant(bias)
             outputs = keras.layers.Dense(len(bias), bias_initializer=begin, **dense)
             parts[part] = keras.Sequential([keras.Input((num_features,)), outputs, layer(**config)])
@@ -295,12 +376,7 @@ class Table:
         return f"Table({', '.join(map(str, self.names))})"
 
     def get_config(self) -> dict:
-        return {
-            "columns": [
-                {"kind": type(column).__name__.lower(), **column.get_config()}
-                for column in self.columns
-            ]
-        }
+        return {"columns": [_config_of(column) for column in self.columns]}
 
     @classmethod
     def from_config(cls, config: dict):
@@ -341,13 +417,37 @@ def expect_different(names: Sequence, where: object = "the table") -> None:
         )
 
 
-def _part_names(names) -> dict[Any, str]:
-    """Return a name that Python's variables may have for each name of a column.
+def _config_of(column: Column) -> dict:
+    return {"kind": type(column).__name__.lower(), **column.get_config()}
 
-    >>> _part_names(["Größe (cm)", "size", "x", "2nd", "größe cm"])
-    {'Größe (cm)': 'Grosse_cm', 'size': 'size', 'x': 'x_', '2nd': 'c2nd', 'größe cm': 'grosse_cm'}
+
+def _in_parts(columns: Mapping[Any, Column], alone: Sequence) -> dict[Any, Column]:
+    """Return the columns that have more than one value, each with the name of its part: columns
+    whose likelihoods are equal share one, except those that are to be alone.
     """
-    parts: dict[Any, str] = {}
+    parts: dict[Any, list[Column]] = {}
+    for name, column in columns.items():
+        if not column.is_constant:
+            kind = (column.together, *column.arguments().items())
+            parts.setdefault((True, name) if name in alone else (False, kind), []).append(column)
+    first, *others = parts.values()
+    if not others and len(first) > 1:  # an x of parts has two at least
+        parts = {"first": first[:1], "others": first[1:]}
+    names = _part_names([of[0].together if len(of) > 1 else of[0].name for of in parts.values()])
+    return {
+        column.name: dataclasses.replace(column, part=part)
+        for part, of in zip(names, parts.values(), strict=True)
+        for column in of
+    }
+
+
+def _part_names(names: Sequence) -> list[str]:
+    """Return different names that Python's variables may have for some names.
+
+    >>> _part_names(["Größe (cm)", "size", "x", "2nd", "größe cm", "size"])
+    ['Grosse_cm', 'size', 'x_', 'c2nd', 'grosse_cm', 'size2']
+    """
+    parts: list[str] = []
     for name in names:
         plain = unicodedata.normalize("NFKD", str(name).replace("ß", "ss"))
         part = re.sub(r"\W+", "_", plain.encode("ascii", "ignore").decode()).strip("_") or "c"
@@ -355,8 +455,8 @@ def _part_names(names) -> dict[Any, str]:
         if part in TAKEN or keyword.iskeyword(part) or part.endswith("_mask"):
             part += "_"
         number = 1
-        while part in parts.values():
+        while part in parts:
             number += 1
             part = f"{part.rstrip('0123456789')}{number}"
-        parts[name] = part
+        parts.append(part)
     return parts

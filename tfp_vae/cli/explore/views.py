@@ -22,8 +22,6 @@ MOST_FIELDS = 64
 # Digits that are sent of a number.
 DIGITS = 5
 LARGEST = float(np.finfo("float32").max)
-# Units in which numpy writes a time, and their seconds, the largest first.
-UNITS = {"D": 86_400, "m": 60, "s": 1, "ms": 1e-3}
 
 
 class View(abc.ABC):
@@ -166,25 +164,17 @@ class Columns(View):
         return {"fields": fields, "missing": self.missing}
 
     def to_page(self, parts):
-        numbers = {part: np.asarray(parts[part], "float64") for part in self.table.parts}
-        known = {part: np.isfinite(values) for part, values in numbers.items()}
-        # Not every dtype can hold what is missing, so it gets a value first.
-        frame = self.table.decode(
-            {part: np.where(known[part], values, 0.0) for part, values in numbers.items()}
-        )
-        columns = [
-            _texts(frame[column.name], form, known.get(column.part, frame[column.name].notna()))
-            for column, form in zip(self.table.columns, self.forms, strict=True)
-        ]
-        return [list(row) for row in zip(*columns, strict=True)]
+        return [list(row) for row in zip(*self.table.texts(parts).values(), strict=True)]
 
     def from_page(self, sent):
         texts = list_of(sent, "x", len(self.forms))
-        return {
-            column.part: self._number(column, form, text)
-            for column, form, text in zip(self.table.columns, self.forms, texts, strict=True)
-            if not column.is_constant
-        }
+        return self.table.join(
+            {
+                column.name: self._number(column, form, text)
+                for column, form, text in zip(self.table.columns, self.forms, texts, strict=True)
+                if not column.is_constant
+            }
+        )
 
     def _number(self, column, form: dict, text) -> np.ndarray:
         """Return the part of x for a value that the page has sent."""
@@ -315,20 +305,6 @@ def numbers_of(sent, name: str, size: int, *, missing: bool = False) -> np.ndarr
     ):
         raise ValueError(f"{name} must be a list of {size} finite number{'s' * (size != 1)}.")
     return np.array([math.nan if one is None else one for one in sent], "float32")
-
-
-def _texts(values, form: Mapping, known: np.ndarray) -> list[str | None]:
-    """Return a pandas Series as the texts in which a form takes its values; None where not known."""
-    if "seconds" in form:
-        unit = next((name for name in UNITS if form["seconds"] % UNITS[name] == 0), "ms")
-        times = values.dt.tz_localize(None).to_numpy(f"datetime64[{unit}]")
-        texts = times.astype(str).tolist()
-    elif "decimals" in form:
-        # No zero is negative.
-        texts = [f"{value + 0.0:.{form['decimals']}f}" for value in values.astype(float)]
-    else:
-        texts = [str(value) for value in values]
-    return [text if is_known else None for text, is_known in zip(texts, known, strict=True)]
 
 
 def _is_picture(shape: tuple) -> bool:

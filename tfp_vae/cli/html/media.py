@@ -114,12 +114,12 @@ class Tables(Medium):
     distance = "none"
 
     def show(self, rows, alt, caption, *, paired=True):
-        columns = [(label, _columns(self.vae, x)) for label, x in rows]
+        columns = [(label, _texts(self.vae, x)) for label, x in rows]
         names = [*columns[0][1]]
         shown = [
             (
                 place,
-                [f"{label} {place + 1}".strip(), *(_number(values[name][place]) for name in names)],
+                [f"{label} {place + 1}".strip(), *(values[name][place] for name in names)],
             )
             for label, values in columns
             for place in range(len(values[names[0]]))
@@ -141,13 +141,19 @@ def medium_of(vae: VAE, splits: datasets.Splits) -> Medium:
     return kind(vae, splits)
 
 
-def _columns(vae: VAE, x) -> dict[str, np.ndarray]:
-    """Return each number of a table's rows by name, `[num_rows]`."""
+def _texts(vae: VAE, x) -> dict[str, list[str]]:
+    """Return each value of a table's rows by name, as texts."""
+    if vae.table is not None:
+        return {
+            str(name): ["missing" if text is None else text for text in texts]
+            for name, texts in vae.table.texts(x).items()
+        }
     columns = {}
     for name, values in vae.x.parts(x).items():
         flat = np.reshape(values, [len(values), -1])
         for place, column in enumerate(flat.T):
-            columns[name if len(flat.T) == 1 else f"{name} {place}"] = column
+            title = name if len(flat.T) == 1 else f"{name} {place}"
+            columns[title] = [_number(value) for value in column]
     return columns
 
 
