@@ -1,9 +1,15 @@
 """What all tests share: seeds, small models, real digits, and MNIST where it is prepared."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "TFP_VAE_CACHE" not in os.environ:  # the processes of all tests share one, and no user's
+    os.environ["TFP_VAE_CACHE"] = cache = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
 
 import keras
 import pytest

@@ -58,8 +58,8 @@ def test_the_files_are_as_an_index_wants_them(dist):
         files = archive.namelist()
     packed = {Path(name).parts[0] for name in files}
     version = tfp_vae.__version__
-    own = {"tfp_vae", "tfp_vae_console.py", "tfp_vae_doctor.py", f"tfp_vae-{version}.dist-info"}
-    assert packed == own
+    beside = {f"tfp_vae_{name}.py" for name in ("cache", "console", "doctor")}
+    assert packed == {"tfp_vae", *beside, f"tfp_vae-{version}.dist-info"}
     assert {"tfp_vae/py.typed", "tfp_vae/cli/html/report.html.j2"} <= {*files}
 
 
