@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests import test_codes, test_conditional, test_mixed, test_normal_scale, test_schedules
 from tests.conftest import make_vae, mostly_slow
-from tfp_vae import blocks, networks, objectives
+from tfp_vae import blocks, networks, objectives, storage
 from tfp_vae import layers as tfpl
 from tfp_vae.layers.internals import order_of_keras
 from tfp_vae.vae import VAE
@@ -346,5 +346,6 @@ def test_order_of_rows(shuffle):
 def test_batches_are_of_whole_numbers(digits, batch_size):
     vae = make_vae()
     vae.compile("adam")
-    with pytest.raises(ValueError, match="batch_size must be a whole number"):
-        vae.fit(digits.train[:20], batch_size=batch_size)
+    for x in (digits.train[:20], storage.temporary_rows([digits.train[:20]])):
+        with pytest.raises(ValueError, match="batch_size must be a whole number"):
+            vae.fit(x, batch_size=batch_size)

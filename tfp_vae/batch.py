@@ -9,6 +9,8 @@ from tfp_vae.checks import as_count
 from tfp_vae.layers.fold import named_inputs
 from tfp_vae.rows import Rows
 
+# Keras's default.
+BATCH_SIZE = 32
 # Names that a dict of data may have besides "x".
 BESIDE_X = ("condition", "mask")
 # Number of the first rows of files that are checked before training and evaluation.
@@ -201,13 +203,13 @@ def as_weights(sample_weight) -> np.ndarray | None:
     return None if sample_weight is None else np.asarray(sample_weight)
 
 
-def as_dataset(data, batch_size: int = 32, *, shuffle: bool = False, sample_weight=None):
+def as_dataset(data, batch_size: int | None = None, *, shuffle: bool = False, sample_weight=None):
     """Return rows of files as a `tf.data.Dataset` of batches, as Keras takes them; other data as
     they are.
 
     Args:
         data: in any form.
-        batch_size: number of examples in a batch.
+        batch_size: number of examples in a batch; None takes Keras's default.
         shuffle: whether their order is drawn anew in each epoch.
         sample_weight: weights of rows of files, `[num_examples]`, which go along with them.
     """
@@ -218,7 +220,7 @@ def as_dataset(data, batch_size: int = 32, *, shuffle: bool = False, sample_weig
         if len(sample_weight) != number:
             raise ValueError(f"x has {number} rows, sample_weight {len(sample_weight)}.")
         data = (data, np.zeros(number, "int8"), sample_weight)
-    size = as_count(batch_size, "batch_size")
+    size = BATCH_SIZE if batch_size is None else as_count(batch_size, "batch_size")
     places = _shuffled(number, size) if shuffle else tf.data.Dataset.range(number).batch(size)
 
     def gather(places):

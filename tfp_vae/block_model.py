@@ -9,13 +9,11 @@ import keras
 import tensorflow as tf
 
 from tfp_vae import batch, blocks, replicas
-from tfp_vae.batch import num_examples
+from tfp_vae.batch import BATCH_SIZE, num_examples
 from tfp_vae.checks import as_count
 from tfp_vae.layers.internals import without_retracing_warnings
 from tfp_vae.not_finite import StopIfNotFinite, with_first
 
-# Keras's default.
-BATCH_SIZE = 32
 # Callbacks that write files, which several workers would write at once.
 WRITERS = (
     keras.callbacks.CSVLogger,

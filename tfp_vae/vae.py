@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import batch, missing, objectives, priors, replicas
 from tfp_vae.batch import num_examples
-from tfp_vae.block_model import BATCH_SIZE, BlockModel
+from tfp_vae.block_model import BlockModel
 from tfp_vae.checks import as_seed, expect_kind
 from tfp_vae.generative import LatentVariableModel
 from tfp_vae.layers.distribution_layer import distribution_layers
@@ -283,7 +283,7 @@ class VAE(LatentVariableModel, BlockModel):
             self._begin_with(examples["x"])
         if validation_data is not None:
             self.check_data(x_validation)
-        size = kwargs.get("batch_size") or BATCH_SIZE
+        size = kwargs.get("batch_size")
         if batch.has_rows(x):
             kwargs.pop("batch_size", None)
             own = kwargs.pop("sample_weight", None)
@@ -348,7 +348,7 @@ class VAE(LatentVariableModel, BlockModel):
                 batch.expect_no_labels(x, y)
             self.check_data(x)
         if batch.has_rows(x):
-            x = batch.as_dataset(x, batch_size or BATCH_SIZE, sample_weight=sample_weight)
+            x = batch.as_dataset(x, batch_size, sample_weight=sample_weight)
             batch_size = sample_weight = None
         return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
 
@@ -445,7 +445,7 @@ class VAE(LatentVariableModel, BlockModel):
         if examples is not None:
             self._given(batch.by_name(examples).get("condition"))
         if batch.has_rows(x):
-            arrays = batch.as_dataset(x, batch_size or BATCH_SIZE)
+            arrays = batch.as_dataset(x, batch_size)
             batch_size = None
         if batch_size is None and not args and not kwargs.keys() & {"steps", "callbacks"}:
             batch_size = self.most_rows(arrays)
