@@ -75,6 +75,8 @@ def runs(tmp_path_factory):
         *SMALL,
         "--num-samples",
         20,
+        "--seed",
+        1,
     ]
     code, out, err = invoke(
         "train", *options, "--run", folder / "run", "--saved-models", folder / "served"

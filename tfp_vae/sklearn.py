@@ -3,6 +3,7 @@ encoder, and an imputer of missing values.
 """
 
 import contextlib
+import math
 import random
 from collections.abc import Iterator
 from typing import Self
@@ -10,7 +11,7 @@ from typing import Self
 import keras
 import numpy as np
 
-from tfp_vae import layers, networks, sampling
+from tfp_vae import layers, networks, objectives, sampling
 from tfp_vae.checks import as_count, needs
 from tfp_vae.objectives import as_vectors
 from tfp_vae.surface import Surface
@@ -29,6 +30,9 @@ try:
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
     raise needs("tfp_vae.sklearn", "data", error) from error
+
+# Draws of z for each row in the training of an imputer, and its least epochs and steps.
+NUM_DRAWS, LEAST_EPOCHS, LEAST_STEPS = 20, 20, 2000
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -180,18 +184,20 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Missing values of a table, filled in by a VAE that is trained on what is observed.
 
-    `fit` trains a VAE on a DataFrame with columns of all kinds, see `tables.Table`, or on an array
-    of numbers. `transform` replaces a missing number by its mean given the observed values of its
-    row, and a missing category by the most probable one. What is observed stays as it is.
+    `fit` trains a VAE by the importance-weighted bound of 20 draws, on a DataFrame with columns of
+    all kinds, see `tables.Table`, or on an array of numbers. `transform` replaces a missing number
+    by its mean given the observed values of its row, and a missing category by the most probable
+    one. What is observed stays as it is.
 
     Reference: Mattei & Frellsen, 2019, MIWAE, arXiv:1812.02633.
 
     Args:
         latent_size: dimensions of z.
         hidden_size: width of the hidden layers of encoder and decoder.
-        epochs: number of passes of `fit` over the data.
+        epochs: number of passes of `fit` over the data; None takes 20, or as many as make 2,000
+            steps if these are more.
         batch_size: examples in one training step.
-        learning_rate: of Adam.
+        learning_rate: Adam's first one; it falls to 0 as a cosine.
         num_samples: draws of z for each row of `transform`.
         random_state: int, of weights, order and draws.
 
@@ -220,9 +226,9 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         latent_size: int = 8,
         *,
         hidden_size: int = 128,
-        epochs: int = 200,
-        batch_size: int = 100,
-        learning_rate: float = 3e-3,
+        epochs: int | None = None,
+        batch_size: int = 32,
+        learning_rate: float = 1e-3,
         num_samples: int = 200,
         random_state: int = 0,
     ):
@@ -260,14 +266,19 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         width = as_count(self.hidden_size, "hidden_size")
         posterior = layers.MultivariateNormalDiag(size)
         inputs = table.inputs(table.encode(frame), missing=True)
-        hidden = keras.layers.Dense(width, "relu"), keras.layers.Dense(width, "relu")
+        hidden = keras.layers.Dense(width, "tanh"), keras.layers.Dense(width, "tanh")
         features = keras.layers.Dense(posterior.params_size(size))
         encoder = networks.from_inputs(inputs, [hidden[0], features, posterior])
         decoder = networks.from_inputs({"z": (size,)}, [hidden[1], table.likelihood(width)])
-        vae = VAE(encoder, decoder, missing=True, seed=self.random_state)
-        vae.compile(keras.optimizers.Adam(self.learning_rate))
+        objective = objectives.IWAE(NUM_DRAWS)
+        vae = VAE(encoder, decoder, objective=objective, missing=True, seed=self.random_state)
         batch_size = min(as_count(self.batch_size, "batch_size"), len(frame))
-        vae.fit(frame, epochs=self.epochs, batch_size=batch_size, verbose=0)
+        steps = math.ceil(len(frame) / batch_size)
+        epochs = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
+        epochs = epochs if self.epochs is None else as_count(self.epochs, "epochs")
+        rate = keras.optimizers.schedules.CosineDecay(self.learning_rate, epochs * steps)
+        vae.compile(keras.optimizers.Adam(rate))
+        vae.fit(frame, epochs=epochs, batch_size=batch_size, verbose=0)
         return vae
 
     def transform(self, X):
