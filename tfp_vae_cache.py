@@ -1,8 +1,9 @@
 """The programs that XLA has compiled, kept from one command of tfp-vae to the next.
 
 It stands beside the package, because TensorFlow asks where they are when it is imported. TensorFlow could share one
-folder among all processes, but there a file that is cut short, or a disk that is full, ends the training. So each
-process has a folder of its own: whole files go in when it starts, and new ones go out when it ends.
+folder among all processes, but a file there that is cut short ends the training, as does a disk that is full. So each
+process has a temporary folder of its own: whole files are copied into it from the store when the process starts, and
+new ones out of it when it ends.
 """
 
 import atexit
@@ -11,21 +12,20 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
-# The folder, instead of the user's cache; empty: nothing is kept.
+# The folder of the stores, instead of the user's cache; empty: nothing is kept.
 VARIABLE = "TFP_VAE_CACHE"
 # Bytes of programs that are kept, for all kinds of machine; a small model has 5 MB of them.
-MOST_BYTES = 200_000_000
-# Bytes that must be free on the disk; with less there is no cache.
+MOST_BYTES = 100_000_000
+# Bytes that must be free on the disks; with less nothing is kept.
 LEAST_FREE = 2**30
-# Seconds after which the folder of a process that was killed is removed.
-LONGEST_RUN = 30 * 86_400
-# Characters of a file's SHA-256 in its name.
+# Characters of a SHA-256 in the names of stores and of their files.
 DIGITS = 16
+STORE, FILE = re.compile(r"xla-[0-9a-f]{16}"), re.compile(r"([0-9a-f]{16})-(xla_compile_cache_.*)")
 
 
 def keep_programs() -> None:
@@ -34,21 +34,20 @@ def keep_programs() -> None:
 
     Where that is not possible nothing is kept, and all works as without it.
     """
-    chosen, flags = os.environ.get(VARIABLE), os.environ.get("TF_XLA_FLAGS", "")
-    if chosen == "" or "tf_xla_persistent_cache" in flags:
+    chosen, flags = os.environ.get(VARIABLE), os.environ.get("TF_XLA_FLAGS", "").strip()
+    # Flags that do not begin with a hyphen are the name of a file of flags.
+    if chosen == "" or "tf_xla_persistent_cache" in flags or not f"{flags}-".startswith("-"):
         return
     try:
-        base = Path(chosen) if chosen else _users_cache()
-        store = base / _machine(flags)
-        store.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_ones_own(store) or shutil.disk_usage(store).free < LEAST_FREE:
-            return
-        tidy(base)
-        own = Path(tempfile.mkdtemp(prefix="process-", dir=base))
-        take(store, own)
-    except OSError:
+        store = _store(Path(chosen).expanduser() if chosen else _users_cache(), flags)
+        own = Path(tempfile.mkdtemp(prefix="tfp_vae-programs-"))
+    except (OSError, RuntimeError, ImportError):  # no home, or TensorFlow by another name
         return
-    atexit.register(_end, own, store)
+    atexit.register(_end, own, store, os.getpid())
+    # TensorFlow takes the flags apart at white space.
+    if store is None or re.search(r"[\s'\"]", str(own)) or not _has_space(own):
+        return
+    take(store, own)
     os.environ["TF_XLA_FLAGS"] = (
         f"{flags} --tf_xla_persistent_cache_directory={own} "
         "--tf_xla_persistent_cache_device_types=CPU"
@@ -56,42 +55,72 @@ def keep_programs() -> None:
 
 
 def take(store: Path, own: Path) -> None:
-    """Link the whole files of the store into the folder of a process; remove others."""
-    for path in store.iterdir():
-        digest, _, name = path.name.partition("-")
-        if _digest(path) == digest:
-            _link(path, own / name)
-        else:
-            path.unlink(missing_ok=True)
+    """Copy the whole files of a store into the folder of a process; remove damaged ones."""
+    for path, digest, name in _files(store):
+        try:
+            content = path.read_bytes()
+            if _digest(content) == digest:
+                (own / name).write_bytes(content)
+            else:
+                path.unlink()
+        except OSError:  # another process has removed it, or the disk is full
+            (own / name).unlink(missing_ok=True)
 
 
 def give(own: Path, store: Path) -> None:
-    """Link the files of a process that the store has not into it."""
-    known = {path.name.partition("-")[2] for path in store.iterdir()}
-    for path in own.iterdir():
-        if path.name not in known and not path.name.endswith(".tmp"):
-            _link(path, store / f"{_digest(path)}-{path.name}")
+    """Copy the files of a process that a store has not into it."""
+    known = {name for _, _, name in _files(store)}
+    for path in own.glob("xla_compile_cache_*.pb"):
+        if path.name not in known:
+            content = path.read_bytes()
+            aside = store / f"{own.name}.tmp"
+            try:
+                aside.write_bytes(content)
+                aside.replace(store / f"{_digest(content)}-{path.name}")
+            finally:
+                aside.unlink(missing_ok=True)
 
 
 def tidy(base: Path) -> None:
-    """Remove the oldest programs beyond `MOST_BYTES`, and folders of processes that were killed."""
+    """Remove the oldest files beyond `MOST_BYTES` of all stores."""
+    files = [
+        one for store in base.iterdir() if STORE.fullmatch(store.name) for one in _files(store)
+    ]
     with contextlib.suppress(FileNotFoundError):  # another process tidies up, too
-        for folder in base.glob("process-*"):
-            if time.time() - folder.stat().st_mtime > LONGEST_RUN:
-                shutil.rmtree(folder, ignore_errors=True)
-        told = [(path.stat(), path) for path in base.glob("xla-*/*")]
+        told = sorted(
+            ((path.stat(), path) for path, _, _ in files), key=lambda one: one[0].st_mtime
+        )
         total = sum(about.st_size for about, _ in told)
-        for about, path in sorted(told, key=lambda one: one[0].st_mtime):
+        for about, path in told:
             if total <= MOST_BYTES:
                 break
-            path.unlink(missing_ok=True)
+            path.unlink()
             total -= about.st_size
 
 
-def _end(own: Path, store: Path) -> None:
-    with contextlib.suppress(OSError):  # the disk is full, or the folder gone
-        give(own, store)
+def _store(base: Path, flags: str) -> Path | None:
+    """Return the store of this machine, tidied up, or None if it is not safe to use."""
+    store = base.absolute() / _machine(flags)
+    store.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if store.is_symlink() or not all(map(_is_ones_own, (base, store))) or not _has_space(store):
+        return None
+    tidy(base)
+    return store
+
+
+def _end(own: Path, store: Path | None, process: int) -> None:
+    if os.getpid() != process:  # a fork of it
+        return
+    with contextlib.suppress(OSError):
+        if store is not None:
+            give(own, store)
     shutil.rmtree(own, ignore_errors=True)
+
+
+def _files(store: Path) -> list[tuple[Path, str, str]]:
+    """Return the path, the digest and TensorFlow's name of each file that is the store's own."""
+    found = ((path, FILE.fullmatch(path.name)) for path in store.iterdir())
+    return [(path, match[1], match[2]) for path, match in found if match and path.is_file()]
 
 
 def _users_cache() -> Path:
@@ -100,7 +129,7 @@ def _users_cache() -> Path:
 
 
 def _machine(flags: str) -> str:
-    """Return the name of the folder of programs that run here: they are made for one kind of
+    """Return the name of the store of programs that run here: they are made for one kind of
     processor, one version of TensorFlow, and the flags of XLA.
     """
     about = [importlib.metadata.version("tensorflow"), platform.machine(), platform.system()]
@@ -110,7 +139,7 @@ def _machine(flags: str) -> str:
         about += [line for line in lines if line.startswith(("model name", "flags", "Features"))]
     except OSError:  # no Linux
         about += [platform.processor(), platform.node()]
-    return f"xla-{hashlib.sha256(repr(about).encode()).hexdigest()[:DIGITS]}"
+    return f"xla-{_digest(repr(about).encode())}"
 
 
 def _is_ones_own(folder: Path) -> bool:
@@ -119,16 +148,9 @@ def _is_ones_own(folder: Path) -> bool:
     return not hasattr(os, "getuid") or (about.st_uid == os.getuid() and not about.st_mode & 0o022)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+def _has_space(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free >= LEAST_FREE
 
 
-def _link(path: Path, to: Path) -> None:
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.link(path, to)
-        except FileExistsError:
-            raise
-        except OSError:  # no links on such a disk
-            shutil.copyfile(path, to)
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGITS]

@@ -245,6 +245,16 @@ BAD = {
         ValueError,
         "The name 'a' stands above 2 columns",
     ),
+    "a name twice as a text": (
+        pd.DataFrame([[1, 2], [3, 4]], columns=["1", 1]),
+        ValueError,
+        "The name '1' stands above 2 columns",
+    ),
+    "no column that varies": (
+        pd.DataFrame({"a": [1, 1], "b": [5, 5]}),
+        ValueError,
+        r"received \[\] of \['a', 'b'\], 0 feature",
+    ),
     "one column": (
         pd.DataFrame({"a": [1, 2], "b": [5, 5]}),
         ValueError,

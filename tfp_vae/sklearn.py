@@ -31,8 +31,8 @@ try:
 except ImportError as error:
     raise needs("tfp_vae.sklearn", "data", error) from error
 
-# Draws of z for each row in the training of an imputer, and its least epochs and steps.
-NUM_DRAWS, LEAST_EPOCHS, LEAST_STEPS = 20, 20, 2000
+# Of the training of an imputer: draws of z for each row, and the usual number of epochs.
+NUM_DRAWS, STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20, 2000, 20, 500
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -194,8 +194,8 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Args:
         latent_size: dimensions of z.
         hidden_size: width of the hidden layers of encoder and decoder.
-        epochs: number of passes of `fit` over the data; None takes 20, or as many as make 2,000
-            steps if these are more.
+        epochs: number of passes of `fit` over the data; None takes as many as make 2,000 steps,
+            but at least 20 and at most 500.
         batch_size: examples in one training step.
         learning_rate: Adam's first one; it falls to 0 as a cosine.
         num_samples: draws of z for each row of `transform`.
@@ -274,7 +274,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         vae = VAE(encoder, decoder, objective=objective, missing=True, seed=self.random_state)
         batch_size = min(as_count(self.batch_size, "batch_size"), len(frame))
         steps = math.ceil(len(frame) / batch_size)
-        epochs = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
+        epochs = min(max(LEAST_EPOCHS, math.ceil(STEPS / steps)), MOST_EPOCHS)
         epochs = epochs if self.epochs is None else as_count(self.epochs, "epochs")
         rate = keras.optimizers.schedules.CosineDecay(self.learning_rate, epochs * steps)
         vae.compile(keras.optimizers.Adam(rate))

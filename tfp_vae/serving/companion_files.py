@@ -133,7 +133,10 @@ def _signatures(signatures: Mapping) -> str:
 
 def _columns(table: Table) -> str:
     rows = [
-        (*told[:2], f"`{place}`" if place else "nothing", *told[2:])
+        [
+            text.replace("|", "\\|")
+            for text in (*told[:2], f"`{place}`" if place else "nothing", *told[2:])
+        ]
         for told, place in zip(table.describe(), table.places.values(), strict=True)
     ]
     return (

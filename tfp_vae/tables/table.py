@@ -47,7 +47,7 @@ class Table:
     | of one value alone, or of none | none: it has this value everywhere | | |
 
     Several columns of one likelihood, with equal arguments, are one part of x, `[num_rows,
-    num_columns]`, so that a table of a hundred columns is learned about as fast as one of ten. The
+    num_columns]`, so that a table of a hundred columns is learned about as fast as one of five. The
     part of a single column, or of one whose likelihood was chosen, is `[num_rows]`, and called like
     the column, as far as variables of Python can be; so is the first of columns that are all of one
     likelihood. Give the table to the `layers.Joint` at the end of a decoder: it is saved and served with the
@@ -408,13 +408,12 @@ def _kind_of(values, chosen: str | None) -> type[Column]:
 
 
 def expect_different(names: Sequence, where: object = "the table") -> None:
-    """Raise a ValueError if a name of a column occurs twice."""
-    twice = [name for name, number in collections.Counter(names).items() if number > 1]
-    if twice:
-        raise ValueError(
-            f"The name {twice[0]!r} stands above {names.count(twice[0])} columns of {where}. Rename "
-            "all but one."
-        )
+    """Raise a ValueError if the name of a column occurs twice, as a text."""
+    for name, number in collections.Counter(map(str, names)).items():
+        if number > 1:
+            raise ValueError(
+                f"The name {name!r} stands above {number} columns of {where}. Rename all but one."
+            )
 
 
 def _config_of(column: Column) -> dict:
@@ -430,9 +429,9 @@ def _in_parts(columns: Mapping[Any, Column], alone: Sequence) -> dict[Any, Colum
         if not column.is_constant:
             kind = (column.together, *column.arguments().items())
             parts.setdefault((True, name) if name in alone else (False, kind), []).append(column)
-    first, *others = parts.values()
-    if not others and len(first) > 1:  # an x of parts has two at least
-        parts = {"first": first[:1], "others": first[1:]}
+    found = [*parts.values()]
+    if len(found) == 1 and len(found[0]) > 1:  # an x of parts has two at least
+        parts = {"first": found[0][:1], "others": found[0][1:]}
     names = _part_names([of[0].together if len(of) > 1 else of[0].name for of in parts.values()])
     return {
         column.name: dataclasses.replace(column, part=part)
