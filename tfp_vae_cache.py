@@ -25,7 +25,8 @@ MOST_BYTES = 100_000_000
 LEAST_FREE = 2**30
 # Characters of a SHA-256 in the names of stores and of their files.
 DIGITS = 16
-STORE, FILE = re.compile(r"xla-[0-9a-f]{16}"), re.compile(r"([0-9a-f]{16})-(xla_compile_cache_.*)")
+STORE = re.compile(rf"xla-[0-9a-f]{{{DIGITS}}}")
+FILE = re.compile(rf"([0-9a-f]{{{DIGITS}}})-(xla_compile_cache_.*)")
 
 
 def keep_programs() -> None:
@@ -35,17 +36,19 @@ def keep_programs() -> None:
     Where that is not possible nothing is kept, and all works as without it.
     """
     chosen, flags = os.environ.get(VARIABLE), os.environ.get("TF_XLA_FLAGS", "").strip()
-    # Flags that do not begin with a hyphen are the name of a file of flags.
-    if chosen == "" or "tf_xla_persistent_cache" in flags or not f"{flags}-".startswith("-"):
+    is_file = flags and not flags.startswith("-")  # which holds the flags
+    if chosen == "" or is_file or "tf_xla_persistent_cache" in flags:
         return
     try:
         store = _store(Path(chosen).expanduser() if chosen else _users_cache(), flags)
+        if store is None:
+            return
         own = Path(tempfile.mkdtemp(prefix="tfp_vae-programs-"))
     except (OSError, RuntimeError, ImportError):  # no home, or TensorFlow by another name
         return
     atexit.register(_end, own, store, os.getpid())
     # TensorFlow takes the flags apart at white space.
-    if store is None or re.search(r"[\s'\"]", str(own)) or not _has_space(own):
+    if re.search(r"[\s'\"]", str(own)) or not _has_space(own):
         return
     take(store, own)
     os.environ["TF_XLA_FLAGS"] = (
@@ -108,12 +111,11 @@ def _store(base: Path, flags: str) -> Path | None:
     return store
 
 
-def _end(own: Path, store: Path | None, process: int) -> None:
+def _end(own: Path, store: Path, process: int) -> None:
     if os.getpid() != process:  # a fork of it
         return
     with contextlib.suppress(OSError):
-        if store is not None:
-            give(own, store)
+        give(own, store)
     shutil.rmtree(own, ignore_errors=True)
 
 

@@ -23,8 +23,6 @@ except ImportError as error:
     print(f"tfp-vae needs {error.name}: pip install 'tfp_vae[cli]'.", file=sys.stderr)
     sys.exit(2)
 
-import tfp_vae_cache
-
 # Each example has its own line in `train --help`, even in a narrow terminal.
 EXAMPLES = """\b
 Examples:
@@ -655,6 +653,8 @@ def _cli():
     if "tfp_vae.cli" in sys.modules:
         return sys.modules["tfp_vae.cli"]
     if "tensorflow" not in sys.modules:
+        import tfp_vae_cache
+
         tfp_vae_cache.keep_programs()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)

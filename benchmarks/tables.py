@@ -4,8 +4,8 @@ python benchmarks/tables.py                                # all tables, without
 pip install --target peers ctgan                           # with its torch, into a folder of its own
 python benchmarks/tables.py --peers peers --tables wine mixed
 
-It writes the end of docs/tables.md. All contenders have their default settings; those of
-tfp_vae's imputer were chosen on other splits of the same tables. --epochs is a shorter training of tfp_vae.
+It writes the end of docs/tables.md. All contenders have their default settings; those of tfp_vae's imputer were chosen
+on other splits of the same tables. --epochs is a shorter training of tfp_vae.
 """
 
 import argparse

@@ -73,8 +73,8 @@ def ends(monkeypatch):
     monkeypatch.setenv("TF_XLA_FLAGS", "")
     monkeypatch.setattr("atexit.register", lambda *call: registered.append(call))
     yield registered
-    for end, own, *_ in registered:
-        end(own, None, os.getpid())
+    for end, *arguments in registered:
+        end(*arguments)
 
 
 def test_tensorflow_is_told_a_folder_of_this_process_alone(tmp_path, ends, monkeypatch):

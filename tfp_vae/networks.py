@@ -316,10 +316,8 @@ def of_part(
         if not missing:
             return standardized(x)
         network = observed(x, name)
-        seen, axis = ~np.isnan(x), 0 if x.ndim == 2 else None
-        number = np.maximum(seen.sum(axis, keepdims=True), 1)
-        mean = np.sum(x, axis, keepdims=True, where=seen) / number
-        scale = np.sqrt(np.sum((x - mean) ** 2, axis, where=seen) / np.squeeze(number))
+        scale = np.ma.masked_invalid(x).std(0 if x.ndim == 2 else None)
+        scale = np.ma.filled(scale, 0.0)  # where nothing is seen
         scaled = keras.layers.Rescaling((1.0 / np.where(scale > 0.0, scale, 1.0)).tolist())
         return keras.Model(network.input, scaled(network.output))
     vectors = one_hot(num_labels, x.shape[1:])

@@ -39,18 +39,19 @@ def reconstruction_errors(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[st
         batch_size: examples held in memory at once.
 
     Returns: a dict of the parts of x, or of the columns of a table; an x without parts has the name
-        "x". NaN for an example
-        without an observed value.
+        "x". NaN for an example without an observed value.
     """
     has_names = {
-        name: np.full(vae.x.shapes[name], sampling.statistics_of(innermost(part))[0] != "mean")
+        name: sampling.statistics_of(innermost(part))[0] != "mean"
         for name, part in parts_of(vae.some_likelihood).items()
     }
-    has_names = vae.columns(vae.x.whole(has_names))
+    if vae.table is not None:
+        columns = (column for column in vae.table.columns if not column.is_constant)
+        has_names = {column.name: has_names[column.part] for column in columns}
 
     def errors(batch, start):
         seen, means = vae.columns(_with_gaps(batch)), vae.columns(vae.reconstruct(batch))
-        return {name: _error(seen[name], means[name], has_names[name].all()) for name in seen}
+        return {name: _error(seen[name], means[name], has_names[name]) for name in seen}
 
     return over_batches(errors, x, batch_size)
 

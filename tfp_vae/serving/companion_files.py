@@ -133,10 +133,7 @@ def _signatures(signatures: Mapping) -> str:
 
 def _columns(table: Table) -> str:
     rows = [
-        [
-            text.replace("|", "\\|")
-            for text in (*told[:2], f"`{place}`" if place else "nothing", *told[2:])
-        ]
+        (*told[:2], f"`{place}`" if place else "nothing", *told[2:])
         for told, place in zip(table.describe(), table.places.values(), strict=True)
     ]
     return (
@@ -156,7 +153,8 @@ def _specs(specs: Mapping) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows] if rows else []
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
 
 
 def _number(value) -> str:

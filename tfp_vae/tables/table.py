@@ -7,7 +7,7 @@ import keyword
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -133,7 +133,7 @@ class Table:
             if not kind.is_constant:
                 names["likelihood"] = chosen or kind.likelihoods[0]
             columns[name] = kind.of(values, measured(values), **names)
-        columns |= _in_parts(columns, alone=[name for name in columns if likelihood[name]])
+        columns |= _in_parts(columns, alone={name for name in columns if likelihood[name]})
         return cls([_config_of(column) for column in columns.values()])
 
     @property
@@ -261,6 +261,7 @@ class Table:
         of at least a half. If x has a leading axis, of draws, the index of the DataFrame has the
         levels draw and row.
         """
+        x = {part: np.asarray(x[part]) for part in self.parts}
         numbers = self.split(x)
         first = next(iter(numbers.values()))
         if first.ndim == 2:
@@ -270,7 +271,12 @@ class Table:
             ]
             names = ["row"] if draws[0].index.names == [None] else draws[0].index.names
             return pandas().concat(dict(enumerate(draws)), names=["draw", *names])
-        series = [column.series(numbers.get(column.name, first), index) for column in self.columns]
+        return self._frame(numbers, index)
+
+    def _frame(self, numbers: Mapping[Any, np.ndarray], index=None):
+        """Return the numbers of the columns by their names, `[num_rows]`, as a DataFrame."""
+        some = next(iter(numbers.values()))  # of as many rows, for constant columns
+        series = [column.series(numbers.get(column.name, some), index) for column in self.columns]
         return pandas().DataFrame(dict(zip(self.names, series, strict=True)), index=index)
 
     def texts(self, x: Mapping[str, np.ndarray]) -> dict[Any, list[str | None]]:
@@ -280,9 +286,7 @@ class Table:
         numbers = self.split(x)
         known = {name: np.isfinite(values) for name, values in numbers.items()}
         # Not every dtype can hold what is missing, so it gets a value first.
-        frame = self.decode(
-            self.join({name: np.where(known[name], numbers[name], 0.0) for name in numbers})
-        )
+        frame = self._frame({name: np.where(known[name], numbers[name], 0.0) for name in numbers})
         return {
             name: texts_of(frame[name], column.form(), known.get(name, frame[name].notna()))
             for name, column in zip(self.names, self.columns, strict=True)
@@ -349,6 +353,7 @@ class Table:
         Raises:
             ValueError: if columns of one part have different arguments.
         """
+        shapes, own_arguments = self.shapes, self.arguments
         parts = {}
         for part, columns in self.parts.items():
             given = [(arguments or {}).get(column.name, {}) for column in columns]
@@ -358,7 +363,7 @@ class Table:
                     f"received different arguments of it, {given}. Choose the likelihood of such "
                     "a column by its name."
                 )
-            config = {"event_shape": self.shapes[part], **self.arguments[part], **given[0]}
+            config = {"event_shape": shapes[part], **own_arguments[part], **given[0]}
             layer = getattr(layers, columns[0].likelihood)
             bias = [column.bias for column in columns]  # the first parameters of all come first
             bias += [0.0] * (num_params(layer, config) - len(bias))
@@ -420,22 +425,23 @@ def _config_of(column: Column) -> dict:
     return {"kind": type(column).__name__.lower(), **column.get_config()}
 
 
-def _in_parts(columns: Mapping[Any, Column], alone: Sequence) -> dict[Any, Column]:
+def _in_parts(columns: Mapping[Any, Column], alone: Collection) -> dict[Any, Column]:
     """Return the columns that have more than one value, each with the name of its part: columns
     whose likelihoods are equal share one, except those that are to be alone.
     """
-    parts: dict[Any, list[Column]] = {}
+    equal: dict[Any, list[Column]] = {}
     for name, column in columns.items():
         if not column.is_constant:
-            kind = (column.together, *column.arguments().items())
-            parts.setdefault((True, name) if name in alone else (False, kind), []).append(column)
-    found = [*parts.values()]
-    if len(found) == 1 and len(found[0]) > 1:  # an x of parts has two at least
-        parts = {"first": found[0][:1], "others": found[0][1:]}
-    names = _part_names([of[0].together if len(of) > 1 else of[0].name for of in parts.values()])
+            likelihood = (column.likelihood, *column.arguments().items())
+            key = (True, name) if name in alone else (False, likelihood)
+            equal.setdefault(key, []).append(column)
+    parts = [*equal.values()]
+    if len(parts) == 1 and len(parts[0]) > 1:  # an x of parts has two at least
+        parts = [parts[0][:1], parts[0][1:]]
+    names = _part_names([of[0].together if len(of) > 1 else of[0].name for of in parts])
     return {
         column.name: dataclasses.replace(column, part=part)
-        for part, of in zip(names, parts.values(), strict=True)
+        for part, of in zip(names, parts, strict=True)
         for column in of
     }
 
