@@ -116,7 +116,7 @@ def test_a_disk_that_fills_up_in_training_takes_nothing_with_it(moment, here, mo
 
 
 def test_a_run_whose_first_step_fails_can_go_on(here, monkeypatch):
-    monkeypatch.setattr(training, "_finish", lambda *arguments: None)
+    monkeypatch.setattr(training, "finish", lambda *arguments: None)
     with monkeypatch.context() as patch:
         patch.setattr(tfp_vae.VAE, "fit", raise_out_of_memory)
         code, _, err = invoke("train", *SMALL, "--epochs", 1, "--run", "run")

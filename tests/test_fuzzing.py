@@ -201,7 +201,7 @@ def here(run_folder, tmp_path, monkeypatch):
     """A copy of the run in the current folder; nothing is trained or exported."""
     shutil.copytree(run_folder, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setattr(training, "_fit", lambda run, splits, vae: None)
+    monkeypatch.setattr(training, "_fit", lambda *given: None)
     monkeypatch.setattr(tfp_vae.VAE, "export", lambda vae, path, **kwargs: Path(path) / "1")
     return tmp_path / "copy"
 

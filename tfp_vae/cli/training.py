@@ -2,15 +2,12 @@
 
 import contextlib
 import dataclasses
-import os
 import shutil
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import rich.progress
 import rich.table
 import tensorflow as tf
 from rich.markup import escape
@@ -19,22 +16,18 @@ from tfp_vae import datasets, tables
 from tfp_vae.batch import num_examples
 from tfp_vae.cli.build import build, check_numbers, learning_rate, with_network
 from tfp_vae.cli.failures import in_words
+from tfp_vae.cli.finish import EVALUATION_BATCH_SIZE, finish
 from tfp_vae.cli.names import parse_likelihood
+from tfp_vae.cli.progress import EpochLines, EpochProgress
 from tfp_vae.cli.report import (
-    busy,
-    card,
     console,
-    draw,
     errors,
     expect_writable,
-    judge,
     load_data,
     pictures_of,
     program,
     quote,
     read_data,
-    relative,
-    table,
 )
 from tfp_vae.cli.runs import CtrlC, Options, Patience, Recorder, Run, open_vae, read_options
 from tfp_vae.cli.team import Team
@@ -43,10 +36,6 @@ from tfp_vae.file_sizes import memory, size_in_words, variables_of_at_most
 from tfp_vae.not_finite import TrainingDiverged
 from tfp_vae.vae import VAE
 from tfp_vae.workers import Workers
-
-# Number of examples held in memory at once when a run is evaluated.
-EVALUATION_BATCH_SIZE = 500
-
 
 # Options that `train` may have replaced by what suits the data.
 FITTED_TO_DATA = ("network", "hidden_size", "batch_size")
@@ -269,72 +258,90 @@ def _fit(
     """Train from the epoch that the optimizer has reached; then the chief evaluates, draws pictures,
     and exports.
     """
-    options = run.options
-    steps = splits.steps_per_epoch(options.batch_size)
-    epochs = options.epochs
+    options, steps = run.options, splits.steps_per_epoch(run.options.batch_size)
     first_epoch = _num_epochs(vae, steps)
     recorder = Recorder(run, first_epoch)
-    progress = EpochProgress(first_epoch, epochs)
-    ctrl_c = CtrlC()
-    patience = Patience(recorder, options.patience or epochs)
-    callbacks = [recorder, progress, ctrl_c, *([patience] if options.patience else [])]
-    callbacks += followers
-    if options.tensorboard and team.is_chief:
+    patience = Patience(recorder, options.patience or options.epochs)
+    if first_epoch < options.epochs and not patience.is_over():
+        progress, ctrl_c = EpochProgress(first_epoch, options.epochs), CtrlC()
+        callbacks = [recorder, progress, ctrl_c, *([patience] if options.patience else [])]
+        callbacks += [*followers, *_chosen_callbacks(run, splits, vae, team)]
+        batches = splits.batches(
+            options.batch_size, seed=options.seed, first_epoch=first_epoch, epochs=options.epochs
+        )
+        with (
+            _breaking_off(recorder, followers),
+            ctrl_c,
+            progress.bar if console.is_terminal else contextlib.nullcontext(),
+        ):
+            vae.fit(
+                batches,
+                steps_per_epoch=steps,
+                initial_epoch=first_epoch,
+                epochs=options.epochs,
+                validation_data=(splits.validation,),
+                validation_batch_size=EVALUATION_BATCH_SIZE,
+                callbacks=callbacks,
+                verbose=0,
+            )
+    if team.is_chief:
+        finish(run, splits, _trained(run, vae, team, patience), recorder.history, followers)
+
+
+def _chosen_callbacks(
+    run: Run, splits: datasets.Splits, vae: VAE, team: Team
+) -> list[keras.callbacks.Callback]:
+    """Make the callbacks that the run's options ask for, and the lines of a log."""
+    callbacks: list[keras.callbacks.Callback] = []
+    if run.options.tensorboard and team.is_chief:
         events = run.folder / "tensorboard"
-        figures = {} if splits.num_tokens else pictures_of(vae, splits, {}, options.seed)
+        figures = {} if splits.num_tokens else pictures_of(vae, splits, {}, run.options.seed)
         callbacks += [
             keras.callbacks.TensorBoard(events),
             Pictures(events / "pictures", figures),
         ]
-    if options.ema:  # the last one, so that the others see the averages at the end of a validation
+    if run.options.ema:  # after those that shall see the averages at the end of a validation
         callbacks.append(keras.callbacks.SwapEMAWeights())
     if not console.is_terminal:
-        callbacks.append(EpochLines(epochs))
-    if first_epoch < epochs and not patience.is_over():
-        batches = splits.batches(
-            options.batch_size, seed=options.seed, first_epoch=first_epoch, epochs=epochs
+        callbacks.append(EpochLines(run.options.epochs))
+    return callbacks
+
+
+@contextlib.contextmanager
+def _breaking_off(recorder: Recorder, followers: Sequence[Tracker]) -> Iterator[None]:
+    """When training breaks off, tell the trackers, and the user what is kept and how to go on."""
+    folder = recorder.run.folder
+    try:
+        yield
+    except TrainingDiverged as error:
+        _break_off(followers, has_failed=True)
+        raise ValueError(
+            f"{error} {folder} keeps the model of epoch {recorder.num_saved}; the option is "
+            "--learning-rate."
+        ) from error
+    except KeyboardInterrupt:
+        _break_off(followers, has_failed=False)
+        console.print(
+            f"\nInterrupted after {recorder.num_saved} of {recorder.run.options.epochs} epochs; the "
+            f"run is usable as it is. Go on with: {program('tfp-vae')} train --resume "
+            f"{quote(folder)}"
         )
-        try:
-            with ctrl_c, progress.bar if console.is_terminal else contextlib.nullcontext():
-                vae.fit(
-                    batches,
-                    steps_per_epoch=steps,
-                    initial_epoch=first_epoch,
-                    epochs=epochs,
-                    validation_data=(splits.validation,),
-                    validation_batch_size=EVALUATION_BATCH_SIZE,
-                    callbacks=callbacks,
-                    verbose=0,
-                )
-        except TrainingDiverged as error:
-            _break_off(followers, has_failed=True)
-            raise ValueError(
-                f"{error} {run.folder} keeps the model of epoch {recorder.num_saved}; the option is "
-                "--learning-rate."
-            ) from error
-        except KeyboardInterrupt:
-            _break_off(followers, has_failed=False)
-            console.print(
-                f"\nInterrupted after {recorder.num_saved} of {epochs} epochs; "
-                f"the run is usable as it is. Go on with: {program('tfp-vae')} train --resume "
-                f"{quote(run.folder)}"
-            )
-            raise SystemExit(130) from None
-        except Exception:
-            _break_off(followers, has_failed=True)
-            raise
-    if not team.is_chief:
-        return
-    if options.patience and run.best.is_file():
-        vae = _best_of(run, patience)
-    elif options.ema:
+        raise SystemExit(130) from None
+    except Exception:
+        _break_off(followers, has_failed=True)
+        raise
+
+
+def _trained(run: Run, vae: VAE, team: Team, patience: Patience) -> VAE:
+    """Return the model that training has made: the best one, the average, or the last one."""
+    if run.options.patience and run.best.is_file():
+        return _best_of(run, patience)
+    if run.options.ema:
         vae.optimizer.finalize_variable_values(vae.trainable_variables)
         run.keep(vae, run.best)
         run.end_with_best()
-        vae = open_vae(run.model)
-    elif team.size > 1:
-        vae = open_vae(run.model)  # a model of this process alone
-    _finish(run, splits, vae, recorder.history, followers)
+        return open_vae(run.model)
+    return vae if team.size == 1 else open_vae(run.model)  # a model of this process alone
 
 
 def _break_off(followers: Sequence[Tracker], *, has_failed: bool) -> None:
@@ -353,128 +360,3 @@ def _best_of(run: Run, patience: Patience) -> VAE:
     )
     run.end_with_best()
     return open_vae(run.model)
-
-
-def _finish(
-    run: Run,
-    splits: datasets.Splits,
-    vae: VAE,
-    history: dict,
-    followers: Sequence[Tracker] = (),
-) -> None:
-    """Evaluate, draw pictures, and export; if one step fails, its error is printed and the others
-    still run.
-    """
-    options = run.options
-    folder = quote(run.folder)
-    failures: list[str] = []
-    metrics: dict = {}
-    with _going_on(failures, "numbers", f"train --resume {folder}"):
-        metrics = judge(vae, splits, options.num_samples, EVALUATION_BATCH_SIZE, options.seed)
-        # The median leaves out the epochs that compile: the first, and the first after each resume.
-        seconds = history["seconds"]
-        speed = (
-            splits.steps_per_epoch(options.batch_size)
-            * options.batch_size
-            / statistics.median(seconds)
-        )
-        metrics |= {
-            "epochs": len(seconds),
-            "seconds": sum(seconds),
-            "examples_per_second": speed,
-            "data": splits.note,
-        }
-        run.write("metrics", metrics)  # it says that the training is finished
-        console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
-    with _going_on(failures, "pictures", f"plot {folder}"), busy("Drawing pictures"):
-        draw(run.folder / "pictures", vae, splits, history, options.seed)
-    for follower in followers:
-        try:
-            follower.end(metrics)
-        except Exception as error:  # of a server or a database
-            errors.print(
-                f"[bold red]error:[/] {options.tracker} did not get the last numbers: "
-                f"{escape(in_words(error))} They are in {escape(folder)}, metrics.json."
-            )
-    saved_models = Path(options.saved_models)
-    remedy = f"export {folder} --saved-models {quote(saved_models)}"
-    with _going_on(failures, "SavedModel", remedy), busy("Exporting"):
-        version = vae.export(saved_models / splits.name, card=card(run, metrics))
-        served = quote(relative(version))
-    if failures:
-        console.print(f"Run: {run.folder}, without {' and '.join(failures)}.")
-        raise SystemExit(1)
-    console.print(
-        f"Run: {run.folder} (metrics.json, pictures/)   SavedModel: {relative(version)}\n\nNext:"
-    )
-    if splits.vocabulary:
-        console.print(f"  {program('tfp-vae')} sample {folder} --draws    # new texts")
-    elif splits.table is not None:
-        console.print(
-            f"  {program('tfp-vae')} sample {folder} --draws --output new.csv    # new rows of the "
-            f"table\n  {program('tfp-vae')} score {quote(Path(options.dataset))} {folder}    # how "
-            "probable each row is"
-        )
-    elif splits.is_table:
-        console.print(
-            f"  {program('tfp-vae')} sample {folder} --draws --output new.npz    # new rows of the "
-            "table"
-        )
-    else:
-        console.print(f"  {program('tfp-vae')} sample {folder}    # a picture of new examples")
-    console.print(f"  {program('tfp-vae')} report {folder}    # all about it as one page")
-    console.print(f"  {program('tfp-vae')} explore {folder}    # turn its latents in the browser")
-    console.print(
-        f"  {program('tfp-vae')} evaluate {folder} --num-samples 5000    # a tighter log-likelihood"
-    )
-    console.print(
-        f"  {program('saved_model_cli')} show --dir {served} --all    # what TensorFlow Serving "
-        "will offer"
-    )
-
-
-@contextlib.contextmanager
-def _going_on(failures: list[str], what: str, remedy: str) -> Iterator[None]:
-    """Go on after an error; print it in one line with the command to try again."""
-    try:
-        yield
-    except Exception as error:  # whatever a library raises: what was made before stays, and so does what can still be
-        if os.environ.get("TFP_VAE_TRACEBACK"):
-            raise
-        failures.append(what)
-        errors.print(
-            f"[bold red]error:[/] no {what}: {escape(in_words(error))} Try again with: "
-            f"{program('tfp-vae')} {escape(remedy)}"
-        )
-
-
-class EpochLines(keras.callbacks.Callback):
-    """Progress as one line for each epoch, for logs."""
-
-    def __init__(self, epochs: int):
-        super().__init__()
-        self.epochs = epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        shown = ("loss", "elbo", "log_likelihood", "kl", "val_elbo")
-        numbers = "  ".join(f"{name} {logs[name]:.2f}" for name in shown if name in logs)
-        console.print(f"epoch {epoch + 1}/{self.epochs}  {numbers}")
-
-
-class EpochProgress(keras.callbacks.Callback):
-    """One progress bar over all epochs, with the latest ELBO."""
-
-    def __init__(self, first_epoch: int, epochs: int):
-        super().__init__()
-        self.bar = rich.progress.Progress(
-            rich.progress.TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
-            rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.TimeRemainingColumn(),
-            console=console,
-        )
-        self.task = self.bar.add_task("compiling ...", total=epochs, completed=first_epoch)
-
-    def on_epoch_end(self, epoch, logs=None):
-        text = f"elbo {logs['elbo']:.2f}  val_elbo {logs['val_elbo']:.2f}  kl {logs['kl']:.2f}"
-        self.bar.update(self.task, completed=epoch + 1, description=text)

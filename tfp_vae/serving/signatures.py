@@ -4,9 +4,10 @@ Inputs and outputs are plain tensors. The batch is always the first axis, and ro
 of each other.
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -31,35 +32,72 @@ def signatures(
     vae: VAE, *, score_samples: int, log_prob_samples: int
 ) -> dict[str, tf.types.experimental.PolymorphicFunction]:
     """Make every served function of a VAE; the keys are the signatures' names."""
-    x = _specs(vae.x, tf.float32)
-    z = _specs(vae.z, tf.float32)
-    condition = {} if vae.condition is None else _specs(vae.condition, vae.condition.dtype)
-    seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
+    parts = parts_of(vae.some_likelihood)
+    ends = {name: values_of(innermost(part)).ends for name, part in parts.items()}
+    are_possible = functools.partial(_are_possible, vae, ends)
+    served = {
+        function.__name__: _serve(function, specs, are_possible)
+        for function, specs in _Functions(vae, score_samples, log_prob_samples).of_this_vae()
+    }
+    return {"serving_default": served["encode"], **served}
 
-    def data(inputs):
-        given = {"condition": inputs["condition"]} if condition else {}
-        return {"x": vae.x.whole(inputs), **given}
 
-    def posterior(inputs):
-        return vae.posterior(vae.as_batch(data(inputs)))
+@dataclasses.dataclass(frozen=True)
+class _Functions:
+    """What is served: functions of named tensors, which return named tensors.
 
-    def encode(inputs):
-        return _outputs(posterior(inputs), stddev=True)
+    Args:
+        vae: the model.
+        score_samples: draws of z in `score`.
+        log_prob_samples: draws of z in `log_prob` and `impute`.
+    """
 
-    def decode(inputs):
-        return _outputs(likelihood(inputs))
+    vae: VAE
+    score_samples: int
+    log_prob_samples: int
 
-    def reconstruct(inputs):
-        return _named("mean", vae.reconstruction(data(inputs)))
+    def of_this_vae(self) -> Iterator[tuple[Callable, dict[str, tf.TensorSpec]]]:
+        """Yield the functions that are defined for this VAE, each with what it takes."""
+        vae = self.vae
+        condition = {} if vae.condition is None else _specs(vae.condition, vae.condition.dtype)
+        seed = {"seed": tf.TensorSpec([None, 2], tf.int32, "seed")}
+        x, z = _specs(vae.x, tf.float32), _specs(vae.z, tf.float32)
+        of_data, of_latents = {**x, **condition}, {**z, **condition}
+        yield self.encode, of_data
+        yield self.decode, of_latents
+        yield self.reconstruct, of_data
+        yield self.sample, {**seed, **condition}
+        yield self.score, of_data
+        if not vae.encodes_to_points:
+            yield self.log_prob, of_data
+        if not is_determined(vae.some_posterior):
+            yield self.posterior_sample, {**of_data, **seed}
+            yield self.posterior_log_prob, {**of_data, **z}
+        if not is_determined(vae.some_likelihood):
+            yield self.likelihood_sample, {**of_latents, **seed}
+            yield self.likelihood_log_prob, {**of_latents, **x}
+        if asks_for_prior(vae) and not vae.encodes_to_points and not vae.z.has_parts:
+            yield self.prior_log_prob, of_latents
+        if vae.missing:
+            yield self.impute, of_data
 
-    def sample(inputs):
-        drawn = vae.sample_rows(inputs["seed"], inputs.get("condition"))
-        return {**vae.z.parts(drawn["z"]), **vae.x.parts(drawn["x"])}
+    def encode(self, inputs):
+        return _outputs(self._posterior(inputs), stddev=True)
 
-    def score(inputs):
-        one_pass = vae.one_pass(data(inputs), seed_of(Stream.SERVED_ESTIMATES))
-        z = sampling.sample_alike(one_pass.posterior, score_samples, one_pass.seed)
-        if vae.encodes_to_points:  # without a density nothing else is defined
+    def decode(self, inputs):
+        return _outputs(self._likelihood(inputs))
+
+    def reconstruct(self, inputs):
+        return _named("mean", self.vae.reconstruction(self._data(inputs)))
+
+    def sample(self, inputs):
+        drawn = self.vae.sample_rows(inputs["seed"], inputs.get("condition"))
+        return {**self.vae.z.parts(drawn["z"]), **self.vae.x.parts(drawn["x"])}
+
+    def score(self, inputs):
+        one_pass = self._one_pass(inputs)
+        z = sampling.sample_alike(one_pass.posterior, self.score_samples, one_pass.seed)
+        if self.vae.encodes_to_points:  # without a density nothing else is defined
             return {"log_likelihood": tf.reduce_mean(one_pass.log_likelihood(z), 0)}
         log_likelihood, log_prior, log_posterior = (
             tf.reduce_mean(term, 0) for term in one_pass.log_densities(z)
@@ -67,66 +105,52 @@ def signatures(
         kl = one_pass.kl(log_prior, log_posterior)
         return {"elbo": log_likelihood - kl, "log_likelihood": log_likelihood, "kl": kl}
 
-    def log_prob(inputs):
+    def log_prob(self, inputs):
         estimate = objectives.importance_sampled_log_prob(
-            vae.one_pass(data(inputs), seed_of(Stream.SERVED_ESTIMATES)),
-            log_prob_samples,
-            draws_per_step=min(DRAWS_PER_STEP, log_prob_samples),
+            self._one_pass(inputs),
+            self.log_prob_samples,
+            draws_per_step=min(DRAWS_PER_STEP, self.log_prob_samples),
             draw=sampling.sample_alike,
         )
         return {"log_prob": estimate}
 
-    def posterior_sample(inputs):
-        return vae.z.parts(sampling.sample_rows(posterior(inputs), inputs["seed"]))
+    def posterior_sample(self, inputs):
+        return self.vae.z.parts(sampling.sample_rows(self._posterior(inputs), inputs["seed"]))
 
-    def posterior_log_prob(inputs):
-        return {"log_prob": sampling.log_density(posterior(inputs), vae.z.whole(inputs))}
+    def posterior_log_prob(self, inputs):
+        return self._log_prob(self._posterior(inputs), self.vae.z.whole(inputs))
 
-    def likelihood(inputs):
-        return vae.likelihood(vae.z.whole(inputs), inputs.get("condition"))
+    def likelihood_sample(self, inputs):
+        return self.vae.x.parts(sampling.sample_rows(self._likelihood(inputs), inputs["seed"]))
 
-    def likelihood_sample(inputs):
-        return vae.x.parts(sampling.sample_rows(likelihood(inputs), inputs["seed"]))
+    def likelihood_log_prob(self, inputs):
+        return self._log_prob(self._likelihood(inputs), self.vae.x.whole(inputs))
 
-    def likelihood_log_prob(inputs):
-        return {"log_prob": sampling.log_density(likelihood(inputs), vae.x.whole(inputs))}
+    def prior_log_prob(self, inputs):
+        return self._log_prob(self.vae.own_prior(inputs.get("condition")), self.vae.z.whole(inputs))
 
-    def prior_log_prob(inputs):
-        prior = vae.own_prior(inputs.get("condition"))
-        return {"log_prob": sampling.log_density(prior, vae.z.whole(inputs))}
+    def impute(self, inputs):
+        given, seed = self.vae.as_batch(self._data(inputs)), seed_of(Stream.SERVED_ESTIMATES)
+        values = missing.fill(self.vae, given, self.log_prob_samples, None, seed)
+        filled = tf.nest.map_structure(tf.where, given["mask"], given["x"], values)
+        return self.vae.x.parts(filled)
 
-    def impute(inputs):
-        given = vae.as_batch(data(inputs))
-        values = missing.fill(vae, given, log_prob_samples, None, seed_of(Stream.SERVED_ESTIMATES))
-        return vae.x.parts(tf.nest.map_structure(tf.where, given["mask"], given["x"], values))
+    def _data(self, inputs):
+        given = {} if self.vae.condition is None else {"condition": inputs["condition"]}
+        return {"x": self.vae.x.whole(inputs), **given}
 
-    of_data = {**x, **condition}
-    of_latents = {**z, **condition}
-    functions = {
-        encode: of_data,
-        decode: of_latents,
-        reconstruct: of_data,
-        sample: {**seed, **condition},
-    }
-    functions |= {score: of_data} if vae.encodes_to_points else {score: of_data, log_prob: of_data}
-    if not is_determined(vae.some_posterior):
-        functions |= {posterior_sample: {**of_data, **seed}, posterior_log_prob: {**of_data, **z}}
-    if not is_determined(vae.some_likelihood):
-        functions |= {
-            likelihood_sample: {**of_latents, **seed},
-            likelihood_log_prob: {**of_latents, **x},
-        }
-    if asks_for_prior(vae) and not vae.encodes_to_points and not vae.z.has_parts:
-        functions[prior_log_prob] = of_latents
-    if vae.missing:
-        functions[impute] = of_data
-    parts = parts_of(vae.some_likelihood)
-    ends = {name: values_of(innermost(part)).ends for name, part in parts.items()}
-    served = {
-        function.__name__: _serve(function, specs, functools.partial(_are_possible, vae, ends))
-        for function, specs in functions.items()
-    }
-    return {"serving_default": served["encode"], **served}
+    def _one_pass(self, inputs):
+        return self.vae.one_pass(self._data(inputs), seed_of(Stream.SERVED_ESTIMATES))
+
+    def _posterior(self, inputs):
+        return self.vae.posterior(self.vae.as_batch(self._data(inputs)))
+
+    def _likelihood(self, inputs):
+        return self.vae.likelihood(self.vae.z.whole(inputs), inputs.get("condition"))
+
+    @staticmethod
+    def _log_prob(distribution, value):
+        return {"log_prob": sampling.log_density(distribution, value)}
 
 
 def asks_for_prior(vae: VAE) -> bool:
