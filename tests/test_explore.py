@@ -415,6 +415,9 @@ def test_nobody_else_is_answered(server):
     for path in wrong:
         assert request(server, "GET", path)[0] == 403, path
     assert request(server, "GET", "", Host="evil.example")[0] == 403
+    for method in ("PUT", "DELETE", "HEAD", "OPTIONS"):
+        assert request(server, method, "model", Host="evil.example")[0] == 403
+        assert request(server, method, "model")[0] == 405
     assert (
         request(server, "GET", "model", Host=f"evil.example:{server.server_address[1]}")[0] == 403
     )
@@ -475,6 +478,8 @@ def test_questions_are_checked(server):
         ("example", {"place": 60}),
         ("example", {"place": -1}),
         ("example", {"place": "0"}),
+        ("example", {"place": 1.0}),
+        ("example", {"place": True}),
         ("sample", {"seed": -1}),
         ("sample", {"seed": 0.5}),
         ("encode", {"x": [{"pixels": ""}]}),

@@ -43,6 +43,7 @@ class Surface(abc.ABC):
         condition: the quantity that the model is conditional on, or None.
         called: name of the model in error messages.
         built: whether the shapes are known.
+        missing: whether values of x may be missing.
     """
 
     x: Quantity
@@ -50,6 +51,7 @@ class Surface(abc.ABC):
     condition: Quantity | None
     called = "The model"
     built: bool
+    missing: bool
     joint_class = tfd.JointDistributionNamed
 
     @property
@@ -232,7 +234,7 @@ class Surface(abc.ABC):
                 f"{self.called} takes arrays, received a DataFrame: it was made without a "
                 "tfp_vae.tables.Table, by which columns become numbers."
             )
-        return self.table.encode(data)
+        return self.table.encode(data, missing=self.missing)
 
     def columns(self, x) -> dict[Any, np.ndarray]:
         """Return the numbers of the columns of a table's x by their names, `[..., num_rows]`; of

@@ -243,7 +243,7 @@ def _impute_table(
     seed: int,
 ) -> None:
     expect_new(output, *tables.files.SUFFIXES)
-    frame = tables.read(data)
+    frame = tables.read(data, table)
     parts = table.encode(frame)
     group = {name: name for name in parts}
     filled = _filled(vae, parts, group, num_samples, num_draws, seed)
@@ -301,7 +301,9 @@ def score(model: Path | None, data: Path, output: Path, *, num_samples: int, see
             "a .csv or .parquet file. For others there is evaluate."
         )
     expect_new(output, *tables.files.SUFFIXES)
-    frame = tables.read(data)
+    frame = tables.read(data, vae.table)
+    if not len(frame):
+        raise ValueError(f"{data} holds no rows to score. Expected at least one.")
     draws = {} if isinstance(vae, serving.ServedVAE) else {"num_samples": num_samples, "seed": seed}
     values = []
     for start in tracked(range(0, len(frame), SCORE_BATCH_SIZE), "Scoring"):

@@ -221,6 +221,11 @@ class ServedVAE(Surface):
         config = self.description.get("vocabulary")
         return None if config is None else Vocabulary.from_config(config)
 
+    @property
+    def missing(self) -> bool:  # type: ignore[override]
+        """Whether values of x may be missing."""
+        return bool(self.description.get("missing", False))
+
     @functools.cached_property
     def table(self) -> Table | None:
         """The columns of a model of tables, which takes and returns DataFrames; otherwise None."""
@@ -257,7 +262,7 @@ class ServedVAE(Surface):
                 f"{signature} takes {', '.join(expected)}; received "
                 f"{', '.join(inputs) or 'nothing'}."
             )
-        nan = self.description.get("missing", False)
+        nan = self.missing
         tensors = {
             name: _check(signature, name, inputs[name], expected[name], nan=nan) for name in inputs
         }

@@ -1,22 +1,15 @@
-"""The kinds of columns: each turns the values of a pandas Series into numbers, and back."""
+"""What columns are: each kind turns the values of a pandas Series into numbers, and back."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from tfp_vae.tables.series import (
-    DAY,
     are_flags,
-    are_whole,
     as_dtype,
-    days_of,
-    decimals_of,
     is_category,
     is_numeric,
-    measure,
-    nanoseconds_of,
     numbers_of,
     pandas,
     plain,
@@ -24,19 +17,15 @@ from tfp_vae.tables.series import (
     with_gaps,
 )
 
-# Most levels of whole numbers that have a probability each.
-MOST_LEVELS = 256
 # Most categories of a column of texts, unless categories are chosen for it.
 MANY_CATEGORIES = 200
-# Nanoseconds of the units to which dates are rounded, the largest first.
-STEPS = (DAY, DAY // 24, 60_000_000_000, 1_000_000_000, 1_000_000, 1_000, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
     """A column of a table, and the part of x that stands for it.
 
-    To add a kind: subclass, implement the methods below, and name the class in `KINDS`.
+    To add a kind: subclass, implement the methods below, and name the class in `table.KINDS`.
 
     Args:
         name: of the column.
@@ -96,6 +85,15 @@ class Column:
         It is empty if there is nothing to ask.
         """
         return {}
+
+    def parse(self, texts, guessed):
+        """Return the values of a file, one of texts alone: a pandas Series as the column takes it.
+
+        Args:
+            texts: the values as they are written.
+            guessed: the same as what they seem to be, if there were no such column.
+        """
+        return guessed
 
     def within(self, values):
         """Return a pandas Series without the values beyond the range of the training data."""
@@ -162,12 +160,22 @@ class Constant(Column):
     def describe(self) -> str:
         return "no value" if self.value is None else f"always {self.value}"
 
+    def parse(self, texts, guessed):
+        return texts if isinstance(self.value, str) and guessed.dtype.kind != "M" else guessed
+
+    def within(self, values):
+        return values.where(~self._others(values))
+
     def encode(self, values) -> np.ndarray:
         """Check that there is no other value."""
-        own = self.series(np.zeros(len(values)), values.index)
-        bad = values.notna() & ((values.astype(object) != own.astype(object)) | own.isna())
-        self.refuse(values, np.asarray(bad, bool), self.describe())
+        self.refuse(values, self._others(values), self.describe())
         return np.zeros(len(values), "float32")
+
+    def _others(self, values) -> np.ndarray:
+        """Return where there is another value."""
+        own = self.series(np.zeros(len(values)), values.index)
+        others = values.notna() & ((values.astype(object) != own.astype(object)) | own.isna())
+        return np.asarray(others, bool)
 
     def decode(self, numbers: np.ndarray) -> list:
         return [self.value] * len(numbers)
@@ -248,6 +256,9 @@ class Category(Column):
     def form(self) -> dict:
         return {"choices": [str(category) for category in self.categories]}
 
+    def parse(self, texts, guessed):
+        return texts if any(isinstance(name, str) for name in self.categories) else guessed
+
     def encode(self, values) -> np.ndarray:
         codes = pandas().Index(self.categories).get_indexer(values.astype(object))
         known = ", ".join(map(repr, self.categories[:6]))
@@ -262,218 +273,3 @@ class Category(Column):
     def decode(self, numbers: np.ndarray) -> Any:
         names = np.array([*self.categories, None], dtype=object)
         return names[np.where(np.isnan(numbers), -1, np.nan_to_num(numbers)).astype(int)]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Whole(Column):
-    """Whole numbers from the smallest one seen to the largest."""
-
-    low: int
-    high: int
-
-    likelihoods = ("IndependentQuantizedLogistic", "IndependentBinomial")
-    together = "levels"
-
-    @classmethod
-    def suits(cls, values) -> bool:
-        return are_whole(values) and int(values.max()) - int(values.min()) < MOST_LEVELS
-
-    @classmethod
-    def of(cls, values, measured, **names) -> Self:
-        return cls(low=int(values.min()), high=int(values.max()), dtype=told(values.dtype), **names)
-
-    def arguments(self, event_shape=()):
-        span = self.high - self.low
-        if self.likelihood == "IndependentBinomial":
-            return {"total_count": span}
-        return {"num_levels": span + 1}
-
-    def describe(self) -> str:
-        return f"whole, {self.low} to {self.high}"
-
-    def form(self) -> dict:
-        return {"decimals": 0}
-
-    def within(self, values):
-        numbers = numbers_of(values, "float64")
-        return values.where((self.low <= numbers) & (numbers <= self.high))
-
-    def encode(self, values) -> np.ndarray:
-        numbers = numbers_of(values, "float64")
-        bad = (numbers != np.rint(numbers)) | (numbers < self.low) | (numbers > self.high)
-        expected = f"whole numbers from {self.low} to {self.high}, those of the training data"
-        self.refuse(values, bad & ~np.isnan(numbers), expected)
-        return (numbers - self.low).astype("float32")
-
-    def decode(self, numbers: np.ndarray) -> np.ndarray:
-        return np.clip(np.rint(numbers), 0, self.high - self.low) + self.low
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Count(Column):
-    """Counts without a limit."""
-
-    high: int
-    mean: float
-
-    likelihoods = (
-        "IndependentNegativeBinomial",
-        "IndependentPoisson",
-        "IndependentZeroInflatedNegativeBinomial",
-    )
-    together = "counts"
-
-    @classmethod
-    def suits(cls, values) -> bool:
-        return cls.takes(values) and values.min() == 0
-
-    @classmethod
-    def takes(cls, values) -> bool:
-        return are_whole(values) and values.min() >= 0 and values.max() <= 2**24
-
-    @classmethod
-    def of(cls, values, measured, **names) -> Self:
-        mean = measure(numbers_of(measured, "float64"))[0]
-        return cls(high=int(values.max()), mean=mean, dtype=told(values.dtype), **names)
-
-    @property
-    def bias(self) -> float:
-        """The logarithm of the mean, which would take long to learn."""
-        return float(np.log(max(self.mean, 0.1)))
-
-    def describe(self) -> str:
-        return f"counts, mean {self.mean:.4g}, up to {self.high:,}"
-
-    def form(self) -> dict:
-        return {"decimals": 0}
-
-    def encode(self, values) -> np.ndarray:
-        numbers = numbers_of(values, "float64")
-        bad = (numbers != np.rint(numbers)) | (numbers < 0) | (numbers > 2**24)
-        self.refuse(values, bad & ~np.isnan(numbers), "whole numbers from 0 to 2**24")
-        return numbers.astype("float32")
-
-    def decode(self, numbers: np.ndarray) -> np.ndarray:
-        return np.rint(numbers)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Standardized(Column):
-    """Values that become numbers of mean 0 and standard deviation 1 over the training data."""
-
-    mean: float
-    scale: float
-
-    likelihoods = (
-        "IndependentNormalLearnedScale",
-        "IndependentNormal",
-        "IndependentNormalOptimalScale",
-    )
-    together = "numbers"
-
-    def arguments(self, event_shape=()):
-        has_scales = self.likelihood == "IndependentNormalLearnedScale"
-        return {"scale_shape": event_shape} if has_scales and event_shape else {}
-
-    @property
-    def log_scale(self) -> float:
-        return float(np.log(self.scale))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Number(Standardized):
-    """Real numbers, or whole ones of a wide range, standardized; they keep their decimals."""
-
-    decimals: int | None  # to which values are rounded
-    ends: list | None  # of whole numbers
-
-    @classmethod
-    def suits(cls, values) -> bool:
-        return is_numeric(values)
-
-    @classmethod
-    def of(cls, values, measured, **names) -> Self:
-        known = numbers_of(values, "float64")
-        bad = np.isinf(known)
-        if bad.any():
-            raise ValueError(
-                f"The column {names['name']!r} holds {bad.sum():,} infinite values, first in row "
-                f"{np.argmax(bad)}. Remove or replace them."
-            )
-        decimals = decimals_of(known)
-        ends = None if decimals != 0 else [int(values.min()), int(values.max())]
-        mean, scale = measure(numbers_of(measured, "float64"))
-        told_by: dict = {"mean": mean, "scale": scale, "decimals": decimals, "ends": ends}
-        return cls(dtype=told(values.dtype), **told_by, **names)
-
-    def describe(self) -> str:
-        what = "real" if self.ends is None else "whole"
-        return f"{what}, mean {self.mean:.4g}, sd {self.scale:.4g}"
-
-    def form(self) -> dict:
-        if self.decimals is not None:
-            return {"decimals": self.decimals}
-        return {"decimals": max(0, 3 - math.floor(math.log10(self.scale)))}  # sd / 1,000 is seen
-
-    def encode(self, values) -> np.ndarray:
-        numbers = numbers_of(values, "float64")
-        self.refuse(values, np.isinf(numbers), "finite numbers")
-        return ((numbers - self.mean) / self.scale).astype("float32")
-
-    def decode(self, numbers: np.ndarray) -> np.ndarray:
-        values = self.mean + self.scale * numbers
-        if self.decimals is not None:
-            values = np.round(values, self.decimals)
-        if self.ends is None:
-            return values
-        low, high = map(_toward_zero, self.ends)
-        return np.clip(values, low, high)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Date(Standardized):
-    """Dates and times, as days, standardized; the values become multiples of a step."""
-
-    step: int  # in nanoseconds
-
-    @classmethod
-    def suits(cls, values) -> bool:
-        return pandas().api.types.is_datetime64_any_dtype(values.dtype)
-
-    @classmethod
-    def of(cls, values, measured, **names) -> Self:
-        nanoseconds = nanoseconds_of(values.dropna())
-        step = next(step for step in STEPS if not (nanoseconds % step).any())
-        mean, scale = measure(days_of(measured))
-        return cls(mean=mean, scale=scale, step=step, dtype=told(values.dtype), **names)
-
-    def describe(self) -> str:
-        mean = pandas().Timestamp(int(self.mean * DAY)).date()
-        return f"dates, mean {mean}, sd {self.scale:.4g} days"
-
-    def form(self) -> dict:
-        return {"seconds": self.step / 1e9}
-
-    def encode(self, values) -> np.ndarray:
-        return ((days_of(values) - self.mean) / self.scale).astype("float32")
-
-    def decode(self, numbers: np.ndarray) -> Any:
-        steps = np.rint((self.mean + self.scale * numbers) * (DAY / self.step))
-        known = np.isfinite(steps)
-        most = np.iinfo("int64").max // self.step
-        nanoseconds = np.clip(np.where(known, steps, 0), -most, most).astype("int64") * self.step
-        dates = pandas().Series(nanoseconds).astype("datetime64[ns]").where(known)
-        zone = getattr(as_dtype(self.dtype), "tz", None)
-        if zone is not None:
-            dates = dates.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward")
-        return dates.array
-
-
-def _toward_zero(number: int) -> float:
-    """Return the float next to a whole number that is no larger in size, so that it fits its dtype."""
-    rounded = float(number)
-    return float(np.nextafter(rounded, 0.0)) if abs(int(rounded)) > abs(number) else rounded
-
-
-# In the order in which they are asked whether a column is of their kind.
-KINDS = (Constant, Flag, Category, Date, Whole, Count, Number)

@@ -14,7 +14,7 @@ from tfp_vae import storage
 from tfp_vae.checks import imported
 from tfp_vae.files import read_utf8
 from tfp_vae.rows import TakenRows, chosen
-from tfp_vae.tables.series import pandas
+from tfp_vae.tables.series import dates_of, expect_no_gaps, pandas
 from tfp_vae.tables.table import Table, expect_different
 
 SUFFIXES = (".csv", ".parquet")
@@ -22,6 +22,8 @@ SUFFIXES = (".csv", ".parquet")
 ROWS_AT_ONCE = 100_000
 # A number, whose decimals stand after a comma, if it has some.
 WITH_COMMA = r"[+-]?(\d+|\d*,\d+)([eE][+-]?\d+)?"
+# What may be a number with decimals, or one of thousands.
+AMBIGUOUS = r"[+-]?[1-9]\d{0,2}[,.]\d{3}"
 
 
 def is_table_file(source) -> bool:
@@ -29,14 +31,20 @@ def is_table_file(source) -> bool:
     return isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() in SUFFIXES
 
 
-def read(path: str | os.PathLike):
+def read(path: str | os.PathLike, table: Table | None = None):
     """Return a `.csv` or `.parquet` file as a pandas DataFrame.
 
     A CSV has the names of its columns in the first line, and commas, semicolons or tabs between
-    values. The numbers of a column may have decimal commas. An empty value is missing, as is
-    what pandas takes for nothing, such as NA or null. Numbers of which some begin with a zero, such
-    as postcodes, are texts. Columns of texts that all are dates or times
-    as ISO 8601 writes them, with hyphens, become dates.
+    values; a first column without a name is the index. The numbers of a column may have decimal
+    commas. An empty value is missing, as is what pandas takes for nothing, such as NA or null.
+    Numbers of which some begin with a zero, such as postcodes, are texts. Columns of texts that all
+    are dates or times as ISO 8601 writes them, with hyphens, become dates, in UTC if they have
+    different offsets.
+
+    Args:
+        path: of the file.
+        table: of a model, which knows what the columns of a CSV are; those of a few rows may seem to
+            be something else.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -46,7 +54,7 @@ def read(path: str | os.PathLike):
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix.lower() == ".csv":
-        return _read_csv(path)
+        return _read_csv(path, table)
     return ParquetColumns(path).read()
 
 
@@ -104,15 +112,19 @@ class ParquetColumns:
             ) from error
 
 
-def _read_csv(path: Path):
+def _read_csv(path: Path, table: Table | None):
+    separator, has_index = _form_of(path)
+    options = {
+        "sep": separator,
+        "encoding": "utf-8-sig",
+        "skipinitialspace": True,
+        "index_col": 0 if has_index else False,
+    }
     library = pandas()
-    separator = _separator_of(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", library.errors.ParserWarning)
-            frame = library.read_csv(
-                path, sep=separator, encoding="utf-8-sig", skipinitialspace=True, index_col=False
-            )
+            frame = library.read_csv(path, **options)
     except library.errors.ParserWarning as error:
         raise ValueError(
             f"{path} is not a table in CSV: its rows have more values than there are names in the "
@@ -121,37 +133,54 @@ def _read_csv(path: Path):
     except ValueError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(f"{path} is not a table in CSV: {reason}.") from error
-    numbers = [name for name in frame.columns if frame[name].dtype.kind in "iuf"]
-    texts = library.read_csv(
-        path, sep=separator, encoding="utf-8-sig", skipinitialspace=True, dtype=str, usecols=numbers
-    )
-    codes = [name for name in numbers if texts[name].str.fullmatch(r"0\d+").any()]
-    return _with_dates(_with_decimals(frame, path).assign(**texts[codes]))
+    texts = library.read_csv(path, **options, dtype=str).set_axis(frame.index)
+    frame = _with_dates(_with_numbers(frame, texts, path, table))
+    known = {} if table is None else {column.name: column for column in table.columns}
+    parsed = {
+        name: known[name].parse(texts[name], frame[name]) for name in frame.columns if name in known
+    }
+    return frame.assign(**parsed)
 
 
-def _with_decimals(frame, path: Path):
+def _with_numbers(frame, texts, path: Path, table: Table | None):
     """Return a DataFrame in which columns of texts that all are numbers with decimal commas are
-    numbers.
+    numbers, whole numbers with gaps are whole, and numbers that begin with a zero are texts.
     """
-    library = pandas()
-    for name in frame.columns:
-        known = frame[name].dropna()
-        if library.api.types.infer_dtype(known) != "string" or not len(known):
-            continue
-        if not known.str.fullmatch(WITH_COMMA).all():
-            continue
-        if known.str.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}").all():
-            raise ValueError(
-                f"{path}: {known.iloc[0]!r} in the column {name!r} may be thousands or a decimal "
-                "comma. Write it without a comma, or with a point."
-            )
-        numbers = frame[name].str.replace(",", ".").astype("float64")
-        frame = frame.assign(**{str(name): numbers})
-    return frame
+    reals = [] if table is None else [c.name for c in table.columns if c.form().get("decimals")]
+    written = {name: texts[name].dropna() for name in frame.columns if texts[name].notna().any()}
+    numbers = [name for name in written if frame[name].dtype.kind in "iuf"]
+    with_comma = [
+        name
+        for name in written
+        if frame[name].dtype.kind not in "iufb" and written[name].str.fullmatch(WITH_COMMA).all()
+    ]
+    for name in [*with_comma, *numbers] if with_comma else []:
+        if name not in reals:
+            _expect_clear(written[name], path, with_comma)
+    columns = {name: texts[name].str.replace(",", ".").astype("float64") for name in with_comma}
+    for name in numbers:
+        if written[name].str.fullmatch(r"0\d+").any():
+            columns[name] = texts[name]
+        elif frame[name].dtype.kind == "f" and written[name].str.fullmatch(r"[+-]?\d+").all():
+            with contextlib.suppress(OverflowError, ValueError):  # beyond 64 bits
+                columns[name] = texts[name].astype("Int64")  # a float for its gaps
+    return frame.assign(**columns)
 
 
-def _separator_of(path: Path) -> str:
-    """Return what separates the values of a CSV, after checking its encoding and its first line."""
+def _expect_clear(texts, path: Path, with_comma: list) -> None:
+    """Raise a ValueError if all numbers of a column may have thousands or decimals."""
+    if texts.str.fullmatch(AMBIGUOUS).all():
+        raise ValueError(
+            f"{path}: {texts.iloc[0]!r} in the column {texts.name!r} may be thousands or decimals, "
+            f"as there are decimal commas in {with_comma}. Write it without a comma or point, or "
+            "with other decimals."
+        )
+
+
+def _form_of(path: Path) -> tuple[str, bool]:
+    """Return what separates the values of a CSV, and whether its first column has no name, after
+    checking its encoding and its first line.
+    """
     text = read_utf8(path, "in UTF-8")
     first = next(filter(str.strip, text.splitlines()), "")
     if not first.strip() or "\0" in first:
@@ -159,8 +188,9 @@ def _separator_of(path: Path) -> str:
             f"{path} is empty or no text. Expected the names of its columns in the first line."
         )
     separator = max(",;\t", key=lambda mark: len(_values_of(first, mark)))
-    expect_different(_values_of(first, separator), path)
-    return separator
+    names = _values_of(first, separator)
+    expect_different(names, path)
+    return separator, len(names) > 1 and not names[0]
 
 
 def _values_of(line: str, separator: str) -> list[str]:
@@ -177,7 +207,7 @@ def _with_dates(frame):
         if kind == "string" and not frame[name].dropna().str.contains("-").all():
             continue  # such as 1984, which may be a name
         try:
-            dates = library.to_datetime(frame[name], format="ISO8601")
+            dates = dates_of(frame[name])
         except (TypeError, ValueError):  # they are no dates
             continue
         if dates.dtype.kind == "M":
@@ -187,7 +217,7 @@ def _with_dates(frame):
 
 def write(frame, path: Path, suffix: str) -> None:
     """Write a DataFrame to a `.csv` or `.parquet` file, without a plain index."""
-    has_index = frame.index.nlevels > 1 or frame.index.name is not None
+    has_index = not isinstance(frame.index, pandas().RangeIndex) or frame.index.name is not None
     if suffix == ".csv":
         frame.to_csv(path, index=has_index)
     else:
@@ -224,7 +254,7 @@ def load(
         table: of a model; None makes one, whose means and scales are those of the training rows.
     """
     is_file = is_table_file(source)
-    frame = _columns_of(Path(source)) if is_file else source
+    frame = _columns_of(Path(source), table) if is_file else source
     name = Path(source).stem if is_file else "table"
     if table is not None:
         table.expect_names(frame.columns)
@@ -237,15 +267,10 @@ def load(
         values = column.encode(frame[column.name])
         if column.is_constant:
             continue
-        if number := int(np.isnan(values).sum()):
-            gaps[column.name] = number
+        gaps[column.name] = int(np.isnan(values).sum())
         numbers[column.name] = storage.temporary_rows([values]) if is_large else values
-    if gaps and not missing:
-        told = ", ".join(f"{column} ({number:,})" for column, number in gaps.items())
-        raise ValueError(
-            f"{name} lacks values in {len(gaps)} of its columns: {told}. Train with missing=True, "
-            "or --missing, and the model can fill them in."
-        )
+    if not missing:
+        expect_no_gaps(gaps, name)
     x = table.join(numbers, _stacked_rows) if is_large else table.join(numbers)
     cut = [{part: chosen(values, places) for part, values in x.items()} for places in splits]
     return name, cut, table
@@ -260,9 +285,9 @@ def _stacked_rows(columns: list[TakenRows]) -> TakenRows:
     )
 
 
-def _columns_of(path: Path):
+def _columns_of(path: Path, table: Table | None):
     """Return a table as a DataFrame, or the columns of a Parquet file that is too large for one."""
     if path.suffix.lower() == ".parquet" and path.is_file():
         columns = ParquetColumns(path)
         return columns if columns.nbytes > storage.MOST_BYTES else columns.read()
-    return read(path)
+    return read(path, table)

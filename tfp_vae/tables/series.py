@@ -13,6 +13,10 @@ DAY = 86_400_000_000_000
 EARLIEST, LATEST = 1677, 2262
 # Units in which numpy writes a time, and their seconds, the largest first.
 UNITS = {"D": 86_400, "m": 60, "s": 1, "ms": 1e-3}
+# A time with the offset of its zone, at the end of a text.
+OFFSET = r"\d\d:\d\d.*(Z|[+-]\d\d(?::?\d\d)?)$"
+# Whole numbers up to this size are floats without an error.
+EXACT = 2**53
 # Most decimals to which values are rounded.
 MOST_DECIMALS = 4
 
@@ -93,6 +97,35 @@ def numbers_of(values, dtype: str = "float32") -> np.ndarray:
         ) from error
 
 
+def levels_of(values, low: int) -> np.ndarray:
+    """Return a Series as floats from `low` on, NaN where a value is missing, exact if they are close
+    to it, however large it is.
+    """
+    numbers = numbers_of(values, "float64")
+    if abs(low) <= EXACT or not pandas().api.types.is_integer_dtype(values.dtype):
+        return numbers - low
+    known = np.isfinite(numbers)
+    numbers[known] = [int(value) - low for value in values[known]]
+    return numbers
+
+
+def dates_of(texts):
+    """Return texts that are dates as ISO 8601 writes them as dates, in UTC if they have different
+    offsets.
+
+    Raises:
+        TypeError, ValueError: if some are no such dates.
+    """
+    offsets = texts.dropna().astype(str).str.extract(OFFSET, expand=False)
+    differ = offsets.notna().all() and offsets.nunique() > 1
+    return pandas().to_datetime(texts, format="ISO8601", utc=bool(differ))
+
+
+def zone_of(dtype):
+    """Return the time zone of a dtype of dates, None of all others."""
+    return getattr(dtype, "tz", None)
+
+
 def decimals_of(numbers: np.ndarray) -> int | None:
     """Return with how many decimals all numbers are written, if these are few.
 
@@ -121,7 +154,7 @@ def nanoseconds_of(dates) -> np.ndarray:
             f"The column {dates.name!r} takes dates, received type {dates.dtype}. Convert it by "
             "pandas.to_datetime."
         )
-    local = dates.dt.tz_localize(None) if getattr(dates.dtype, "tz", None) is not None else dates
+    local = dates if zone_of(dates.dtype) is None else dates.dt.tz_localize(None)
     years = local.dt.year
     far = local[(years <= EARLIEST) | (years >= LATEST)]
     if len(far):
@@ -141,6 +174,29 @@ def with_gaps(values: np.ndarray, numbers: np.ndarray):
     """Return values, in an object array with None where the numbers are NaN, if some are."""
     missing = np.isnan(numbers)
     return np.where(missing, np.array(None), values) if missing.any() else values
+
+
+def filled_from(values, others):
+    """Return a Series with what is missing taken from another one; dates stay in their zone."""
+    known = values.notna()
+    if known.all():
+        return values
+    if zone_of(values.dtype) is not None:
+        others = others.astype(values.dtype)
+    try:
+        return values.where(known, others)
+    except TypeError:  # whole numbers, of a column that is not whole in the training data
+        return values.astype(others.dtype).where(known, others)
+
+
+def expect_no_gaps(gaps: Mapping[Any, int], what: str) -> None:
+    """Raise a ValueError if some columns have gaps, whose numbers are given."""
+    if found := {name: number for name, number in gaps.items() if number}:
+        told = ", ".join(f"{name} ({number:,})" for name, number in found.items())
+        raise ValueError(
+            f"{what} lacks values in {len(found)} of its columns: {told}. Train with missing=True, "
+            "or --missing, and the model can fill them in."
+        )
 
 
 def texts_of(values, form: Mapping, known: np.ndarray) -> list[str | None]:

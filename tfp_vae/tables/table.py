@@ -17,9 +17,12 @@ from tfp_vae import layers, networks
 from tfp_vae.batch import BESIDE_X
 from tfp_vae.layers.distribution_layer import num_params
 from tfp_vae.rows import spread
-from tfp_vae.tables.columns import KINDS, Column
-from tfp_vae.tables.series import as_dtype, pandas, texts_of
+from tfp_vae.tables.columns import Category, Column, Constant, Flag
+from tfp_vae.tables.numeric import Count, Date, Number, Whole
+from tfp_vae.tables.series import as_dtype, expect_no_gaps, filled_from, pandas, texts_of
 
+# In the order in which they are asked whether a column is of their kind.
+KINDS: tuple[type[Column], ...] = (Constant, Flag, Category, Date, Whole, Count, Number)
 # Puts the columns of one part beside each other.
 BESIDE = functools.partial(np.stack, axis=-1)
 # Names that parts of x cannot have, as models use them for other things.
@@ -217,20 +220,26 @@ class Table:
         series = [column.within(frame[column.name]) for column in self.columns]
         return pandas().DataFrame(dict(zip(self.names, series, strict=True)), frame.index)
 
-    def encode(self, frame) -> dict[str, np.ndarray]:
+    def encode(self, frame, *, missing: bool = True) -> dict[str, np.ndarray]:
         """Return a DataFrame as the parts of x, float32 `[num_rows]` or `[num_rows, num_columns]`,
         NaN where a value is missing.
 
         Further columns are left out.
+
+        Args:
+            frame: the DataFrame.
+            missing: whether values may be missing.
 
         Raises:
             ValueError: if a column is missing, or has a value that the table does not know, such
                 as a new category; the message names the column and the row.
         """
         frame = self.expect(frame)
-        return self.join(
-            {column.name: column.encode(frame[column.name]) for column in self.columns}
-        )
+        numbers = {column.name: column.encode(frame[column.name]) for column in self.columns}
+        if not missing:
+            gaps = {name: int(np.isnan(values).sum()) for name, values in numbers.items()}
+            expect_no_gaps(gaps, "The table")
+        return self.join(numbers)
 
     def join(self, numbers: Mapping[Any, Any], stack: Callable = BESIDE) -> dict[str, Any]:
         """Return the numbers of the columns by their names, `[...]`, as the parts of x.
@@ -308,7 +317,7 @@ class Table:
             return pandas().concat(each, names=values.index.names)
         filled = frame.copy()
         for name in self.names:
-            filled[name] = own[name].where(own[name].notna(), values[name])
+            filled[name] = filled_from(own[name], values[name])
         return filled
 
     def log_units(self, frame) -> np.ndarray:

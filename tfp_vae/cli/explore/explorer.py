@@ -57,9 +57,8 @@ class Explorer:
         self.name = name
         self.note = note
         self.labels = labels
-        missing = bool(served.description.get("missing"))
         self.views = views_of(
-            served.x, served.vocabulary, self.examples, missing=missing, table=served.table
+            served.x, served.vocabulary, self.examples, missing=served.missing, table=served.table
         )
         # Everything is traced here, before the first question.
         self.codes = self._of_examples(lambda rows: {"codes": self._encoded(rows)[0]})["codes"]
@@ -111,7 +110,7 @@ class Explorer:
 
     def example(self, place: int) -> dict[str, Any]:
         """Return an example and what the model makes of it."""
-        if place not in range(len(self.codes)):
+        if type(place) is not int or place not in range(len(self.codes)):
             raise ValueError(f"place must be a whole number from 0 to {len(self.codes) - 1}.")
         return self._seen(
             {name: values[place : place + 1] for name, values in self.examples.items()}

@@ -64,6 +64,8 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    # Connections that wait to be taken.
+    request_queue_size = 128
 
     def __init__(self, explorer: Explorer, port: int = 0):
         self.explorer = explorer
@@ -123,6 +125,12 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a question."""
         self._answer(self._post)
 
+    def do_HEAD(self):
+        """Refuse, as all but GET and POST."""
+        self._answer(self._refuse)
+
+    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD
+
     def log_message(self, *arguments):
         """Write nothing: the terminal shows the address, and the page its errors."""
 
@@ -177,6 +185,9 @@ class Handler(BaseHTTPRequestHandler):
         if name not in self.server.files:
             raise Refusal(HTTPStatus.NOT_FOUND, "There is no such file.")
         return self.server.files[name]
+
+    def _refuse(self, name: str) -> tuple[bytes, str]:
+        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and POST.")
 
     def _post(self, name: str) -> tuple[bytes, str]:
         if name not in self.server.explorer.questions:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfp_vae.quantity import Quantity
 from tfp_vae.tables import Table
-from tfp_vae.tables.series import pandas
+from tfp_vae.tables.series import dates_of, pandas
 from tfp_vae.text import Vocabulary
 
 # Numbers that have a field each; more of them are shown as a curve, which cannot be edited.
@@ -186,10 +186,10 @@ class Columns(View):
             )
         if "choices" in form:
             return np.array(form["choices"].index(text), "float32")
-        values = pandas().Series([text], name=column.name)
+        values = texts = pandas().Series([text], name=column.name)
         if "seconds" in form:
             try:
-                values = pandas().to_datetime(values, format="ISO8601")
+                values = column.parse(texts, dates_of(texts))
             except ValueError as error:
                 raise ValueError(
                     f"The column {column.name!r} takes dates such as 2001-12-31, received {text!r}."
