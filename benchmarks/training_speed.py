@@ -25,6 +25,8 @@ CONTENDERS = {
     "tfp_vae, default settings": ["keras_vae.py", "tfp_vae", 1],
     f"tfp_vae, {STEPS} steps a call": ["keras_vae.py", "tfp_vae", STEPS],
     "tfp_vae, step by step": ["keras_vae.py", "step by step", 1],
+    "the matrix products alone, by XLA": ["products.py", "XLA"],
+    "the matrix products alone, by TensorFlow": ["products.py", "TensorFlow"],
 }
 # Those that have the network only.
 ONLY = {
@@ -33,6 +35,8 @@ ONLY = {
     "hand-written TensorFlow, an epoch in XLA": ("mlp", "iwae"),
     "hand-written Keras, XLA": ("mlp",),
     f"hand-written Keras, XLA, {STEPS} steps a call": ("mlp",),
+    "the matrix products alone, by XLA": ("mlp",),
+    "the matrix products alone, by TensorFlow": ("mlp",),
 }
 
 

@@ -35,6 +35,7 @@ def german(tmp_path):
     return Table.of(read(tmp_path, GERMAN))
 
 
+# A line of the file, and what it says.
 ROWS = {
     "no zero in front": ("12345;1,5;XL;2024-01-05;3", ("12345", 1.5, "XL", 3)),
     "a name of digits": ("01234;1,5;1;2024-01-05;3", ("01234", 1.5, "1", 3)),
@@ -58,6 +59,57 @@ def test_columns_of_one_value_are_read_as_they_were(tmp_path):
     other = first + row.format(1, 0.5).replace("007", "7")
     with pytest.raises(ValueError, match="'code' takes always 007, received '7'"):
         table.encode(read(tmp_path, other, table))
+
+
+def test_what_a_table_knows_is_not_in_question(tmp_path):
+    """Names that look like numbers, numbers of thousands, and columns that no model uses."""
+    frame = pd.DataFrame(
+        {
+            "version": ["1,125", "2,5", "10"],
+            "income": [51234.5, 1000 / 3, 9.0],
+            "same": 1.125,
+            "n": [1, 2, 3],
+        }
+    )
+    table = Table.of(frame)
+    text = "version;income;same;n;other\n1,125;1,125;1,125;2;1,234\n"
+    found = read(tmp_path, text, table)
+    assert [*found.iloc[0]] == ["1,125", 1.125, 1.125, 2, "1,234"]
+    table.encode(found)
+    with pytest.raises(ValueError, match="'2,000' in the column 'income' may be thousands"):
+        read(tmp_path, 'version,income,same,n\n10,"2,000",1.125,3\n', table)
+    with pytest.raises(ValueError, match="'2,000' in the column 'n' may be thousands"):
+        read(tmp_path, "version;income;same;n\n10;5,5;1,125;2,000\n", table)
+
+
+def test_long_numbers_have_no_commas(tmp_path):
+    ids = "1234567890123456789012345", "2234567890123456789012345"
+    found = read(tmp_path, f"id,x,code\n{ids[0]},1.125,00{ids[0]}\n{ids[1]},2.757,00{ids[1]}\n")
+    assert found["x"].tolist() == [1.125, 2.757]
+    assert found["code"].tolist() == [f"00{number}" for number in ids]
+
+
+def test_numbers_of_a_known_column_may_begin_with_a_zero(tmp_path):
+    table = Table.of(pd.DataFrame({"a": [5, 7, 9], "b": [0.5, 1.5, 2.5]}))
+    found = read(tmp_path, "a,b\n05,1\n,2\n+7 ,2\n", table)
+    assert found["a"].tolist() == [5, pd.NA, 7]
+
+
+def test_a_column_of_any_name_is_read(tmp_path):
+    frame = pd.DataFrame({"self": [1, 2, 3], "b": [1.5, 2.0, 4.0]})
+    pd.testing.assert_frame_equal(read(tmp_path, frame.to_csv(index=False), Table.of(frame)), frame)
+
+
+def test_constant_dates_and_texts_of_dates(tmp_path):
+    when = pd.Timestamp("2024-01-05T10:00")
+    frame = pd.DataFrame({"text": "2024-01-05", "a": [1, 2], "b": [0.5, 1.5]})
+    frame["at"] = when.tz_localize("Europe/Berlin")
+    table = Table.of(frame)
+    text = "text,a,b,at\n2024-01-05,1,0.5,2024-01-05T{}\n"
+    table.encode(read(tmp_path, text.format("10:00"), table))
+    table.encode(read(tmp_path, text.format("09:00Z"), table))
+    with pytest.raises(ValueError, match="'at' takes always"):
+        table.encode(read(tmp_path, text.format("10:00Z"), table))
 
 
 def test_whole_numbers_with_gaps_are_kept_to_the_last_digit(tmp_path):
@@ -88,7 +140,8 @@ def test_whole_numbers_of_any_size_have_levels(dtype):
     table = Table.of(frame)
     pd.testing.assert_frame_equal(table.decode(table.encode(frame)), frame)
     within = table.within(frame.assign(id=pd.array([base - 3 + i for i in range(50)], dtype=dtype)))
-    assert within["id"].isna().tolist() == [True] * 3 + [False] * 47
+    levels = table.encode(within)["id"]
+    np.testing.assert_array_equal(levels, [np.nan] * 3 + [*range(47)])
     with pytest.raises(ValueError, match=f"whole numbers from {base} to"):
         table.encode(frame.assign(id=ids + 1))
 
@@ -108,6 +161,19 @@ def test_an_instant_is_the_same_in_each_time_zone():
     gaps = universal.assign(when=universal.when.where(universal.index % 2 == 0))
     filled = table.fill(gaps, found)
     pd.testing.assert_frame_equal(filled, universal, check_freq=False)
+    arrow = frame.assign(when=frame.when.astype("timestamp[us, tz=Europe/Berlin][pyarrow]"))
+    for part, values in table.encode(frame).items():
+        np.testing.assert_array_equal(table.encode(arrow)[part], values)
+        np.testing.assert_array_equal(Table.of(arrow).encode(frame)[part], values)
+    pd.testing.assert_frame_equal(Table.of(arrow).decode(table.encode(frame)), arrow)
+
+
+def test_a_column_without_dates_takes_those_of_the_model():
+    frame = in_summer_and_winter(None)
+    table = Table.of(frame)
+    nothing = frame.assign(when=pd.Series(pd.NaT, frame.index, "datetime64[ns, UTC]"))
+    assert np.isnan(table.encode(nothing)["when"]).all()
+    pd.testing.assert_frame_equal(table.fill(nothing, frame), frame, check_freq=False)
 
 
 def test_dates_with_and_without_a_zone_are_not_mixed():
@@ -147,6 +213,10 @@ def test_a_nameless_first_column_is_the_index(tmp_path):
     for suffix in (".csv", ".parquet"):
         tables.write(frame, tmp_path / f"new{suffix}", suffix)
         pd.testing.assert_frame_equal(tables.read(tmp_path / f"new{suffix}"), frame)
+    old = Table.of(read(tmp_path, frame.to_csv(index_label="Unnamed: 0")))  # as it once was
+    assert [*read(tmp_path, frame.to_csv(), old)] == ["Unnamed: 0", "age", "kids"]
+    with pytest.raises(ValueError, match="more values than there are names"):
+        read(tmp_path, ",a,b\n0,1,2,9\n1,3,4,9\n")
     codes = "".join(f"{i},00{i},{i / 2}\n" for i in range(3))
     assert read(tmp_path, f",code,x\n{codes}")["code"].tolist() == ["000", "001", "002"]
 

@@ -8,6 +8,7 @@ import numpy as np
 from tfp_vae.tables.series import (
     are_flags,
     as_dtype,
+    in_zone,
     is_category,
     is_numeric,
     numbers_of,
@@ -15,6 +16,7 @@ from tfp_vae.tables.series import (
     plain,
     told,
     with_gaps,
+    zone_of,
 )
 
 # Most categories of a column of texts, unless categories are chosen for it.
@@ -64,6 +66,11 @@ class Column:
     def arguments(self, event_shape: tuple = ()) -> dict:
         """Return the arguments of the likelihood besides the event shape."""
         return {}
+
+    @property
+    def has_decimals(self) -> bool | None:
+        """Whether values may have decimals; None if they are no numbers."""
+        return None
 
     @property
     def bias(self) -> float:
@@ -161,7 +168,10 @@ class Constant(Column):
         return "no value" if self.value is None else f"always {self.value}"
 
     def parse(self, texts, guessed):
-        return texts if isinstance(self.value, str) and guessed.dtype.kind != "M" else guessed
+        dtype = as_dtype(self.dtype)
+        if isinstance(self.value, str) and dtype.kind != "M":
+            return texts
+        return in_zone(guessed, zone_of(dtype))
 
     def within(self, values):
         return values.where(~self._others(values))

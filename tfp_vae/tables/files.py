@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from tfp_vae import storage
 from tfp_vae.checks import imported
 from tfp_vae.files import read_utf8
 from tfp_vae.rows import TakenRows, chosen
+from tfp_vae.tables.columns import Column
 from tfp_vae.tables.series import dates_of, expect_no_gaps, pandas
 from tfp_vae.tables.table import Table, expect_different
 
@@ -118,7 +120,7 @@ def _read_csv(path: Path, table: Table | None):
         "sep": separator,
         "encoding": "utf-8-sig",
         "skipinitialspace": True,
-        "index_col": 0 if has_index else False,
+        "index_col": False,
     }
     library = pandas()
     try:
@@ -133,48 +135,76 @@ def _read_csv(path: Path, table: Table | None):
     except ValueError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(f"{path} is not a table in CSV: {reason}.") from error
-    texts = library.read_csv(path, **options, dtype=str).set_axis(frame.index)
-    frame = _with_dates(_with_numbers(frame, texts, path, table))
-    known = {} if table is None else {column.name: column for column in table.columns}
-    parsed = {
-        name: known[name].parse(texts[name], frame[name]) for name in frame.columns if name in known
-    }
-    return frame.assign(**parsed)
+    texts = library.read_csv(path, **options, dtype=str)
+    if has_index and (table is None or frame.columns[0] not in table.names):
+        frame = frame.set_index(frame.columns[0]).rename_axis(None)
+        texts = texts.iloc[:, 1:].set_axis(frame.index)
+    # What is known of each column; columns that a table has not stay as they are.
+    known: dict[Any, Column | None] = dict.fromkeys(frame.columns)
+    if table is not None:
+        known = {column.name: column for column in table.columns if column.name in known}
+    _expect_clear(frame, texts, known, path, separator)
+    for name, column in known.items():
+        has_decimals = None if column is None else column.has_decimals
+        frame[name] = _numbers_of(texts[name], frame[name], has_decimals)
+    frame = _with_dates(frame)
+    for name, column in known.items():
+        if column is not None:
+            frame[name] = column.parse(texts[name], frame[name])
+    return frame
 
 
-def _with_numbers(frame, texts, path: Path, table: Table | None):
-    """Return a DataFrame in which columns of texts that all are numbers with decimal commas are
-    numbers, whole numbers with gaps are whole, and numbers that begin with a zero are texts.
+def _have_commas(texts, guessed) -> bool:
+    """Return whether all values of a column are numbers, of which some have decimal commas."""
+    known = texts.dropna()
+    return (
+        guessed.dtype.kind not in "iufb"
+        and bool(known.str.fullmatch(WITH_COMMA).all())
+        and bool(known.str.contains(",").any())
+    )
+
+
+def _numbers_of(texts, guessed, has_decimals: bool | None):
+    """Return a column of a CSV, as numbers if all of its values are: with decimal commas, or whole
+    ones to their last digit, though there are gaps. Those that begin with a zero are texts.
+
+    Args:
+        texts: its values as they are written.
+        guessed: what pandas takes them for.
+        has_decimals: of a column that is known to be of numbers, whether they have decimals.
     """
-    reals = [] if table is None else [c.name for c in table.columns if c.form().get("decimals")]
-    written = {name: texts[name].dropna() for name in frame.columns if texts[name].notna().any()}
-    numbers = [name for name in written if frame[name].dtype.kind in "iuf"]
-    with_comma = [
-        name
-        for name in written
-        if frame[name].dtype.kind not in "iufb" and written[name].str.fullmatch(WITH_COMMA).all()
-    ]
-    for name in [*with_comma, *numbers] if with_comma else []:
-        if name not in reals:
-            _expect_clear(written[name], path, with_comma)
-    columns = {name: texts[name].str.replace(",", ".").astype("float64") for name in with_comma}
-    for name in numbers:
-        if written[name].str.fullmatch(r"0\d+").any():
-            columns[name] = texts[name]
-        elif frame[name].dtype.kind == "f" and written[name].str.fullmatch(r"[+-]?\d+").all():
-            with contextlib.suppress(OverflowError, ValueError):  # beyond 64 bits
-                columns[name] = texts[name].astype("Int64")  # a float for its gaps
-    return frame.assign(**columns)
+    known = texts.dropna().str.strip()
+    if _have_commas(texts, guessed):
+        return texts.str.replace(",", ".").astype("float64")
+    if not len(known) or not known.str.fullmatch(r"[+-]?\d+").all():
+        return guessed
+    if has_decimals is None and known.str.fullmatch(r"0\d+").any():
+        return texts
+    if guessed.dtype.kind == "f":
+        for dtype in ("Int64", "UInt64"):
+            with contextlib.suppress(OverflowError, TypeError, ValueError):
+                return texts.str.strip().str.removeprefix("+").astype(dtype)
+    return guessed if guessed.dtype.kind in "iu" else texts.astype("float64")
 
 
-def _expect_clear(texts, path: Path, with_comma: list) -> None:
-    """Raise a ValueError if all numbers of a column may have thousands or decimals."""
-    if texts.str.fullmatch(AMBIGUOUS).all():
-        raise ValueError(
-            f"{path}: {texts.iloc[0]!r} in the column {texts.name!r} may be thousands or decimals, "
-            f"as there are decimal commas in {with_comma}. Write it without a comma or point, or "
-            "with other decimals."
-        )
+def _expect_clear(frame, texts, known: Mapping, path: Path, separator: str) -> None:
+    """Raise a ValueError if all numbers of a column may have thousands or decimals: one with commas,
+    or one with points beside such with decimal commas.
+    """
+    with_commas = [name for name in known if _have_commas(texts[name], frame[name])]
+    for name, column in known.items() if with_commas else ():
+        is_in_question = name in with_commas or frame[name].dtype.kind == "f"
+        if column is not None and column.has_decimals is None:
+            is_in_question = False  # no numbers
+        elif column is not None and column.has_decimals and name in with_commas:
+            is_in_question = separator == ","  # else the decimals are after the comma
+        values = texts[name].dropna()
+        if is_in_question and len(values) and values.str.fullmatch(AMBIGUOUS).all():
+            raise ValueError(
+                f"{path}: {values.iloc[0]!r} in the column {name!r} may be thousands or decimals, "
+                f"as there are decimal commas in {with_commas}. Write it without a comma or point, "
+                "or with other decimals."
+            )
 
 
 def _form_of(path: Path) -> tuple[str, bool]:
@@ -211,7 +241,7 @@ def _with_dates(frame):
         except (TypeError, ValueError):  # they are no dates
             continue
         if dates.dtype.kind == "M":
-            frame = frame.assign(**{name: dates})
+            frame[name] = dates
     return frame
 
 

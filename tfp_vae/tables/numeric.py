@@ -14,6 +14,7 @@ from tfp_vae.tables.series import (
     as_dtype,
     days_of,
     decimals_of,
+    in_zone,
     is_numeric,
     levels_of,
     measure,
@@ -37,6 +38,8 @@ class Whole(Column):
 
     low: int
     high: int
+
+    has_decimals = False
 
     likelihoods = ("IndependentQuantizedLogistic", "IndependentBinomial")
     together = "levels"
@@ -63,6 +66,8 @@ class Whole(Column):
 
     def within(self, values):
         levels = levels_of(values, self.low)
+        if values.dtype.kind in "iu":  # floats have not all of them
+            values = values.convert_dtypes()
         return values.where((levels >= 0) & (levels <= self.high - self.low))
 
     def encode(self, values) -> np.ndarray:
@@ -86,6 +91,8 @@ class Count(Column):
 
     high: int
     mean: float
+
+    has_decimals = False
 
     likelihoods = (
         "IndependentNegativeBinomial",
@@ -157,6 +164,10 @@ class Number(Standardized):
 
     decimals: int | None  # to which values are rounded
     ends: list | None  # of whole numbers
+
+    @property
+    def has_decimals(self) -> bool:
+        return self.decimals != 0
 
     @classmethod
     def suits(cls, values) -> bool:
@@ -237,9 +248,7 @@ class Date(Standardized):
         return zone_of(as_dtype(self.dtype))
 
     def parse(self, texts, guessed):
-        if self.zone is None or guessed.dtype.kind != "M" or zone_of(guessed.dtype) is not None:
-            return guessed
-        return self._in_zone(guessed)
+        return in_zone(guessed, self.zone)
 
     def encode(self, values) -> np.ndarray:
         zone, own = self.zone, zone_of(values.dtype)
@@ -259,11 +268,7 @@ class Date(Standardized):
         most = (np.iinfo("int64").max - DAY) // self.step  # a zone's clock may be behind
         nanoseconds = np.clip(np.where(known, steps, 0), -most, most).astype("int64") * self.step
         dates = pandas().Series(nanoseconds).astype("datetime64[ns]").where(known)
-        return (dates if self.zone is None else self._in_zone(dates)).array
-
-    def _in_zone(self, dates):
-        """Return dates of the zone's clock; of an hour that it shows twice, the first."""
-        return dates.dt.tz_localize(self.zone, ambiguous=True, nonexistent="shift_forward")
+        return in_zone(dates, self.zone).array
 
 
 def _toward_zero(number: int) -> float:

@@ -123,7 +123,16 @@ def dates_of(texts):
 
 def zone_of(dtype):
     """Return the time zone of a dtype of dates, None of all others."""
-    return getattr(dtype, "tz", None)
+    return getattr(getattr(dtype, "pyarrow_dtype", dtype), "tz", None)
+
+
+def in_zone(values, zone):
+    """Return dates without a time zone as those that its clock shows, of an hour that it shows twice
+    the first; all other values stay.
+    """
+    if zone is None or values.dtype.kind != "M" or zone_of(values.dtype) is not None:
+        return values
+    return values.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward")
 
 
 def decimals_of(numbers: np.ndarray) -> int | None:
@@ -179,13 +188,13 @@ def with_gaps(values: np.ndarray, numbers: np.ndarray):
 def filled_from(values, others):
     """Return a Series with what is missing taken from another one; dates stay in their zone."""
     known = values.notna()
-    if known.all():
-        return values
+    if known.all() or not known.any():
+        return values if known.all() else others
     if zone_of(values.dtype) is not None:
         others = others.astype(values.dtype)
     try:
         return values.where(known, others)
-    except TypeError:  # whole numbers, of a column that is not whole in the training data
+    except TypeError:  # such as whole numbers, of a column of decimals
         return values.astype(others.dtype).where(known, others)
 
 

@@ -214,7 +214,8 @@ class Table:
 
     def within(self, frame):
         """Return the columns that the table knows, without values that a model cannot know: whole
-        numbers beyond those of the training data are then missing.
+        numbers beyond those of the training data, and others than the one value of a constant
+        column, are then missing.
         """
         frame = self.expect(frame)
         series = [column.within(frame[column.name]) for column in self.columns]

@@ -127,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self):
         """Refuse, as all but GET and POST."""
-        self._answer(self._refuse)
+        self._answer(self._refuse_method)
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD
 
@@ -149,8 +149,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         if self.close_connection:
             self.send_header("Connection", "close")
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, POST")
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
         if self.close_connection:
             self._hear_out()
 
@@ -186,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(HTTPStatus.NOT_FOUND, "There is no such file.")
         return self.server.files[name]
 
-    def _refuse(self, name: str) -> tuple[bytes, str]:
+    def _refuse_method(self, name: str) -> tuple[bytes, str]:
         raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and POST.")
 
     def _post(self, name: str) -> tuple[bytes, str]:
