@@ -200,10 +200,10 @@ def _expect_clear(frame, texts, known: Mapping, path: Path, separator: str) -> N
             is_in_question = separator == ","  # else the decimals are after the comma
         values = texts[name].dropna()
         if is_in_question and len(values) and values.str.fullmatch(AMBIGUOUS).all():
+            beside = f" beside decimal commas in {with_commas}" * (name not in with_commas)
             raise ValueError(
-                f"{path}: {values.iloc[0]!r} in the column {name!r} may be thousands or decimals, "
-                f"as there are decimal commas in {with_commas}. Write it without a comma or point, "
-                "or with other decimals."
+                f"{path}: {values.iloc[0]!r} in the column {name!r} may be thousands or decimals"
+                f"{beside}. Write it without a comma or point, or with other decimals."
             )
 
 
