@@ -188,8 +188,10 @@ def with_gaps(values: np.ndarray, numbers: np.ndarray):
 def filled_from(values, others):
     """Return a Series with what is missing taken from another one; dates stay in their zone."""
     known = values.notna()
-    if known.all() or not known.any():
-        return values if known.all() else others
+    if known.all():
+        return values
+    if not known.any():
+        return others
     if zone_of(values.dtype) is not None:
         others = others.astype(values.dtype)
     try:

@@ -400,8 +400,8 @@ class Table:
 
 def _kind_of(values, chosen: str | None) -> type[Column]:
     """Return the kind of a column, or the kind that has the chosen likelihood."""
-    if KINDS[0].suits(values):
-        return KINDS[0]
+    if Constant.suits(values):
+        return Constant
     if chosen is None:
         found = [kind for kind in KINDS if kind.suits(values)]
     else:
