@@ -143,10 +143,15 @@ def _read_csv(path: Path, table: Table | None):
     known: dict[Any, Column | None] = dict.fromkeys(frame.columns)
     if table is not None:
         known = {column.name: column for column in table.columns if column.name in known}
-    _expect_clear(frame, texts, known, path, separator)
+    with_commas = [name for name in known if _have_commas(texts[name], frame[name])]
+    if with_commas:
+        _expect_clear(frame, texts, known, with_commas, path, separator)
     for name, column in known.items():
-        has_decimals = None if column is None else column.has_decimals
-        frame[name] = _numbers_of(texts[name], frame[name], has_decimals)
+        if name in with_commas:
+            frame[name] = texts[name].str.replace(",", ".").astype("float64")
+        else:
+            is_number = column is not None and column.has_decimals is not None
+            frame[name] = _whole_or_codes(texts[name], frame[name], is_number=is_number)
     frame = _with_dates(frame)
     for name, column in known.items():
         if column is not None:
@@ -164,21 +169,19 @@ def _have_commas(texts, guessed) -> bool:
     )
 
 
-def _numbers_of(texts, guessed, has_decimals: bool | None):
-    """Return a column of a CSV, as numbers if all of its values are: with decimal commas, or whole
-    ones to their last digit, though there are gaps. Those that begin with a zero are texts.
+def _whole_or_codes(texts, guessed, *, is_number: bool):
+    """Return a column of a CSV, if all of its values are digits as whole numbers, which keep the
+    last one though there are gaps; or as texts, if some begin with a zero.
 
     Args:
         texts: its values as they are written.
         guessed: what pandas takes them for.
-        has_decimals: of a column that is known to be of numbers, whether they have decimals.
+        is_number: whether the column is known to be of numbers.
     """
     known = texts.dropna().str.strip()
-    if _have_commas(texts, guessed):
-        return texts.str.replace(",", ".").astype("float64")
     if not len(known) or not known.str.fullmatch(r"[+-]?\d+").all():
         return guessed
-    if has_decimals is None and known.str.fullmatch(r"0\d+").any():
+    if not is_number and known.str.fullmatch(r"0\d+").any():
         return texts
     if guessed.dtype.kind == "f":
         for dtype in ("Int64", "UInt64"):
@@ -187,12 +190,13 @@ def _numbers_of(texts, guessed, has_decimals: bool | None):
     return guessed if guessed.dtype.kind in "iu" else texts.astype("float64")
 
 
-def _expect_clear(frame, texts, known: Mapping, path: Path, separator: str) -> None:
+def _expect_clear(
+    frame, texts, known: Mapping, with_commas: list, path: Path, separator: str
+) -> None:
     """Raise a ValueError if all numbers of a column may have thousands or decimals: one with commas,
     or one with points beside such with decimal commas.
     """
-    with_commas = [name for name in known if _have_commas(texts[name], frame[name])]
-    for name, column in known.items() if with_commas else ():
+    for name, column in known.items():
         is_in_question = name in with_commas or frame[name].dtype.kind == "f"
         if column is not None and column.has_decimals is None:
             is_in_question = False  # no numbers
