@@ -1,6 +1,7 @@
 """Input data: by name, as arrays, as rows of files, or as a data set."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,22 @@ BATCH_SIZE = 32
 BESIDE_X = ("condition", "mask")
 # Number of the first rows of files that are checked before training and evaluation.
 CHECKED = 1000
+
+
+class Examples(NamedTuple):
+    """Examples with their labels and weights, in Keras's order."""
+
+    x: Any
+    y: Any = None
+    weight: np.ndarray | None = None
+
+    def cut(self, start: int | None, end: int | None) -> "Examples":
+        """Return some of them; x, y and weight are arrays."""
+        return Examples(*(cut(part, start, end) for part in self))
+
+    def as_dataset(self, batch_size: int | None, *, shuffle: bool = False) -> "Examples":
+        """Return rows of files as a data set of batches with their weights."""
+        return Examples(as_dataset(self.x, batch_size, shuffle=shuffle, sample_weight=self.weight))
 
 
 def by_name(data) -> dict:

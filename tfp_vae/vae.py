@@ -21,7 +21,6 @@ from tfp_vae.layers.values import check_values
 from tfp_vae.layers.vector_quantized import commitment_loss
 from tfp_vae.objectives.gradients import with_gradient_of
 from tfp_vae.seeds import Stream, seed_of
-from tfp_vae.tables import is_frame
 
 tfd = tfp.distributions
 
@@ -258,67 +257,57 @@ class VAE(LatentVariableModel, BlockModel):
         """
         if y is x and not self.is_conditional:  # the usual target of an autoencoder
             y = None
-        x = self.in_parts(x)
-        if "sample_weight" in kwargs:
-            kwargs["sample_weight"] = batch.as_weights(kwargs["sample_weight"])
-        share = kwargs.get("validation_split")
-        if share and validation_data is None and batch.are_arrays(x):  # split as in Keras
-            at = math.floor(num_examples(x) * (1.0 - kwargs.pop("validation_split")))
-            weight = kwargs.pop("sample_weight", None)
-            validation_data = (batch.cut(x, at, None), None, batch.cut(weight, at, None))
-            x = batch.cut(x, None, at)
-            y = batch.cut(y, None, at)
-            kwargs["sample_weight"] = batch.cut(weight, None, at)
+        given = self._examples(x, y, kwargs.pop("sample_weight", None))
         unpack = keras.utils.unpack_x_y_sample_weight
-        if is_frame(validation_data):
-            validation_data = (validation_data,)
-        if isinstance(validation_data, tuple):
-            validation_data = (self.in_parts(validation_data[0]), *validation_data[1:])
-        x_validation, y_validation, weight = unpack(validation_data)
-        weight = batch.as_weights(weight)
-        if self.is_conditional:
-            batch.expect_no_labels(x, y)
-            batch.expect_no_labels(x_validation, y_validation)
-        if (examples := self.check_data(x)) is not None:
+        held_out = None if validation_data is None else self._examples(*unpack(validation_data))
+        if held_out is None and kwargs.get("validation_split") and batch.are_arrays(given.x):
+            at = math.floor(num_examples(given.x) * (1.0 - kwargs.pop("validation_split")))
+            given, held_out = given.cut(None, at), given.cut(at, None)  # as Keras does
+        if (examples := self.check_data(given.x)) is not None:
             self._begin_with(examples["x"])
-        if validation_data is not None:
-            self.check_data(x_validation)
-        size = kwargs.get("batch_size")
-        if batch.has_rows(x):
-            kwargs.pop("batch_size", None)
-            own = kwargs.pop("sample_weight", None)
-            shuffle = kwargs.pop("shuffle", True)
-            x = batch.as_dataset(x, size, shuffle=shuffle, sample_weight=own)
-        if batch.has_rows(x_validation):
-            size = kwargs.pop("validation_batch_size", None) or size
-            validation_data = batch.as_dataset(x_validation, size, sample_weight=weight)
-            x_validation, weight = validation_data, None
-        if batch.is_dataset(x):
-            kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
-        if weight is not None:
-            labels = batch.labels(x_validation, y_validation, weight)
-            validation_data = x_validation, labels, weight
-        if y is not None and not self.is_conditional:
+        if held_out is not None:
+            self.check_data(held_out.x)
+        if given.y is not None:
             warnings.warn(
                 "The labels y are ignored: a VAE learns from x alone. Leave them out, or name an "
                 'input of encoder or decoder "condition" and pass {"x": x, "condition": y}.',
                 stacklevel=2,
             )
-            y = None
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "class_weight weighs labels, of which a VAE has none. Pass sample_weight instead."
             )
-        history = super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+        size = kwargs.get("batch_size")
+        if batch.has_rows(given.x):
+            kwargs.pop("batch_size", None)
+            given = given.as_dataset(size, shuffle=kwargs.pop("shuffle", True))
+        if held_out is not None and batch.has_rows(held_out.x):
+            held_out = held_out.as_dataset(kwargs.pop("validation_batch_size", None) or size)
+        if batch.is_dataset(given.x):
+            kwargs.setdefault("shuffle", False)  # a Dataset shuffles itself, and Keras would warn
+        if held_out is not None and held_out.weight is not None:
+            held_out = held_out._replace(y=batch.labels(*held_out))
+        kwargs |= {"validation_data": held_out, "sample_weight": given.weight}
+        history = super().fit(given.x, None, *args, **kwargs)
+        self._tell_of_collapse(history)
+        return history
+
+    def _examples(self, x, y=None, weight=None) -> batch.Examples:
+        """Return what `fit` is given, with the parts of x and the weights as it computes with them."""
+        if self.is_conditional:
+            batch.expect_no_labels(x, y)
+        return batch.Examples(self.in_parts(x), y, batch.as_weights(weight))
+
+    def _tell_of_collapse(self, history: keras.callbacks.History) -> None:
+        """Warn if the posterior says next to nothing about x after training."""
         kl = history.history.get("kl", [np.inf])[-1]
         if kl < COLLAPSED_KL and not self.encodes_to_points:
             warnings.warn(
                 f"The posterior has collapsed: KL(q(z|x) || p(z)) is {kl:.2g} nats per example, so "
                 "z says next to nothing about x. Try a smaller beta, a lower learning rate, or a "
                 "weaker decoder.",
-                stacklevel=2,
+                stacklevel=3,
             )
-        return history
 
     def _begin_with(self, x) -> None:
         """Show the data to the prior and, before the first step, to the decoder's layers, which may
