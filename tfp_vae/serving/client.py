@@ -74,22 +74,57 @@ def client(
             "url must be http://host:port, https://host:port, grpc://host:port or "
             f"grpcs://host:port, received {url!r}."
         )
-    retries = whole_number(retries, "retries must be a whole number of at least 0", 0)
-    batch_size = as_count(batch_size, "batch_size")
     server = Server(url.rstrip("/"), model, version, headers or {}, credentials, ca)
-    signatures: dict[str, dict] = {
-        DESCRIBE: {"outputs": {"description": {"dtype": "string", "shape": [None]}}}
-    }
-    send = TRANSPORTS[scheme](server)
+    answers = _Answers(
+        TRANSPORTS[scheme],
+        server,
+        timeout,
+        whole_number(retries, "retries must be a whole number of at least 0", 0),
+        as_count(batch_size, "batch_size"),
+    )
+    text = answers(DESCRIBE, {"row": tf.zeros([1], tf.int32)})["description"][0].numpy()
+    try:
+        served = ServedVAE(
+            answers,
+            text.decode(),
+            f"{url}, model {model}",
+            checks_answers=True,
+            again=functools.partial(client, **options),
+        )
+    except (ValueError, RecursionError) as error:
+        raise server.error(RuntimeError, DESCRIBE, str(error)) from error
+    answers.expect(served.description["signatures"])
+    return served
 
-    def answer(signature: str, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        outputs = signatures[signature]["outputs"]
+
+class _Answers:
+    """A server's answers by signature, at first to what describes the model alone."""
+
+    def __init__(
+        self,
+        transport: type[Transport],
+        server: Server,
+        timeout: float,
+        retries: int,
+        batch_size: int,
+    ):
+        self.transport, self.server, self.send = transport, server, transport(server)
+        self.timeout, self.retries, self.batch_size = timeout, retries, batch_size
+        self.signatures: dict[str, Mapping] = {
+            DESCRIBE: {"outputs": {"description": {"dtype": "string", "shape": [None]}}}
+        }
+
+    def expect(self, signatures: Mapping[str, Mapping]) -> None:
+        """Learn the signatures of a model, and with them how large an answer may be."""
+        self.signatures |= signatures
+        limit = _largest_answer(self.signatures, self.batch_size)
+        self.send = self.transport(dataclasses.replace(self.server, limit=limit))
+
+    def __call__(self, signature: str, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        outputs = self.signatures[signature]["outputs"]
 
         def ask(*values: np.ndarray) -> list[np.ndarray]:
-            end = time.monotonic() + timeout
-            rows = _split(dict(zip(inputs, values, strict=True)), batch_size)
-            parts = [_patiently(send, retries, end, signature, part, outputs) for part in rows]
-            return [np.concatenate([part[name] for part in parts]) for name in outputs]
+            return self._ask(signature, dict(zip(inputs, values, strict=True)), outputs)
 
         if tf.executing_eagerly():
             values = [
@@ -103,22 +138,14 @@ def client(
             value.set_shape(spec["shape"])
         return dict(zip(outputs, values, strict=True))
 
-    text = answer(DESCRIBE, {"row": tf.zeros([1], tf.int32)})["description"][0].numpy()
-    try:
-        served = ServedVAE(
-            answer,
-            text.decode(),
-            f"{url}, model {model}",
-            checks_answers=True,
-            again=functools.partial(client, **options),
-        )
-    except (ValueError, RecursionError) as error:
-        raise server.error(RuntimeError, DESCRIBE, str(error)) from error
-    signatures.update(served.description["signatures"])
-    send = TRANSPORTS[scheme](
-        dataclasses.replace(server, limit=_largest_answer(signatures, batch_size))
-    )
-    return served
+    def _ask(self, signature: str, inputs: Mapping, outputs: Mapping) -> list[np.ndarray]:
+        """Ask for some rows at a time, all within the time that a call may take."""
+        end = time.monotonic() + self.timeout
+        parts = [
+            _patiently(self.send, self.retries, end, signature, part, outputs)
+            for part in _split(inputs, self.batch_size)
+        ]
+        return [np.concatenate([part[name] for part in parts]) for name in outputs]
 
 
 def _largest_answer(signatures: Mapping[str, Mapping], batch_size: int) -> int:
