@@ -5,7 +5,7 @@ BIN := .venv/bin
 # few but long tests would come last.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 .DELETE_ON_ERROR:
-.PHONY: train test test-slow test-all test-environment check lint format docs package notebooks benchmark clean
+.PHONY: train test test-slow test-all test-environment check lint format docs package urls notebooks benchmark clean
 
 train: .venv/.package
 	$(BIN)/tfp-vae train
@@ -52,6 +52,13 @@ package: .venv/.test
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
+
+# The project's addresses, known to who releases it: make urls URL=https://host/owner/repository
+urls:
+	$(if $(URL),,$(error Give URL=https://host/owner/repository))
+	printf 'project_urls =\n    %s = $(URL)%s\n    %s = $(URL)%s\n    %s = $(URL)%s\n' \
+	  Source '' Issues /issues Changelog /blob/main/CHANGELOG.md | sed -i '/^keywords/r /dev/stdin' setup.cfg
+	echo 'repository-code: $(URL)' >> CITATION.cff
 
 # The lessons of the course as notebooks, with their outputs: minutes on two cores.
 notebooks: .venv/.course

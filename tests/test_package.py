@@ -16,6 +16,7 @@ import tfp_vae
 from tests.test_readme import README, ROOT
 
 PACKED = ("*.md", "*.cfg", "*.toml", "*.cff", "*.yml", "*.py", "LICENSE", "MANIFEST.in", "Makefile")
+URL = "https://example.org/someone/tfp_vae"
 FOLDERS = ("benchmarks", "docs", "examples", "saved_models", "tests", "tfp_vae")
 
 
@@ -40,6 +41,7 @@ def dist(tmp_path_factory):
     ignore = shutil.ignore_patterns("__pycache__")
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
+    run("make", "-C", source, "urls", f"URL={URL}")
     out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source)
     return out
@@ -56,6 +58,9 @@ def test_the_files_are_as_an_index_wants_them(dist):
         assert name in names
     with zipfile.ZipFile(wheel) as archive:
         files = archive.namelist()
+        (metadata,) = (name for name in files if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(metadata).decode().splitlines()
+    assert {f"Project-URL: Source, {URL}", f"Project-URL: Issues, {URL}/issues"} <= {*lines}
     packed = {Path(name).parts[0] for name in files}
     version = tfp_vae.__version__
     beside = {f"tfp_vae_{name}.py" for name in ("cache", "console", "doctor")}
@@ -110,7 +115,7 @@ def test_workflows_call_what_is_there():
     jobs = [job for workflow in workflows.values() for job in workflow["jobs"].values()]
     lines = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
     targets = {target for line in lines for target in re.findall(r"make ([\w-]+)", line)}
-    assert targets >= {"lint", "test", "test-slow", "docs", "package"}
+    assert targets >= {"lint", "test", "test-slow", "docs", "package", "urls"}
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     assert workflows["ci"]["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.13"]
