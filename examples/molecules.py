@@ -7,7 +7,7 @@ good molecules, but other ones than it was shown.
 Reference: Gomez-Bombarelli et al., 2018, Automatic chemical design, arXiv:1610.02415; SELFIES: Krenn et al., 2020,
 arXiv:1905.13741.
 
-Run: pip install 'tfp_vae[molecules]'; python examples/molecules.py molecules.csv --tokens smiles --output molecules
+Run: pip install '.[molecules]'; python examples/molecules.py molecules.csv --tokens smiles --output molecules
 """
 
 import argparse

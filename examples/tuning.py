@@ -5,7 +5,7 @@ model was trained with, so that models with different betas compare.
 
 Reference: Snoek et al., 2012, Practical Bayesian optimization of machine learning algorithms, arXiv:1206.2944.
 
-Run: pip install 'tfp_vae[cli,tuner]'; python examples/tuning.py tuning
+Run: pip install '.[cli,tuner]'; python examples/tuning.py tuning
 """
 
 import sys
