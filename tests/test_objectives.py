@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+import tfp_vae
 from tests.conftest import make_vae
 from tfp_vae import layers as tfpl
 from tfp_vae import objectives, sampling
@@ -358,6 +359,35 @@ def test_sticking_the_landing_has_the_mean_of_the_standard_gradient():
     assert (np.abs(both[0].mean(0) - both[1].mean(0)) < 4 * error).all()
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        objectives.ELBO(kl="sampled", estimator="stl"),
+        objectives.IWAE(1, estimator="dreg"),
+        objectives.PIWAE(1, 1),
+    ],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_the_decoder_is_evaluated_once_in_a_step(objective):
+    """What layers keep and add to the loss is that of the standard estimator with the same draw."""
+    x, kept = np.linspace(-1, 1, 80, dtype="float32").reshape(20, 4), []
+    for one in (objectives.ELBO(kl="sampled"), objective):
+        keras.utils.set_random_seed(3)
+        normalization = keras.layers.BatchNormalization(momentum=0.5)
+        hidden = keras.layers.Dense(6, activity_regularizer="l2")
+        decoder = [keras.Input((2,)), hidden, normalization, keras.layers.Dense(8)]
+        encoder = [keras.Input((4,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
+        vae = tfp_vae.VAE(
+            keras.Sequential(encoder),
+            keras.Sequential([*decoder, tfpl.IndependentNormal(4)]),
+            objective=one,
+        )
+        vae.compile("sgd")
+        loss = vae.fit(x, batch_size=20, epochs=1, verbose=0).history["loss"]
+        kept.append([*loss, *np.ravel(normalization.moving_mean)])
+    np.testing.assert_allclose(*kept, rtol=1e-5)
+
+
 def test_piwae_trains_the_decoder_by_iwae_and_the_encoder_by_miwae():
     piwae = gradients(objectives.PIWAE(3, 4), *WRONG, batch=5)
     np.testing.assert_allclose(
@@ -467,6 +497,14 @@ def test_max_mean_discrepancy_is_the_unbiased_estimate_of_its_kernel():
     within = [np.mean([kernel(a, b) for a, b in itertools.permutations(s, 2)]) for s in (x, y)]
     between = np.mean([kernel(a, b) for a in x for b in y])
     assert objectives.max_mean_discrepancy(x, y).numpy() == pytest.approx(sum(within) - 2 * between)
+
+
+@pytest.mark.parametrize("objective", [objectives.WAE(), objectives.InfoVAE()])
+def test_a_last_batch_of_one_row_trains_on(objective):
+    vae = make_vae((4,), 2, tfpl.IndependentNormal, objective=objective)
+    vae.compile("adam")
+    history = vae.fit(np.ones([11, 4], "float32"), batch_size=10, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
 
 
 @pytest.mark.slow

@@ -131,6 +131,24 @@ def test_log_prob_is_the_same_at_once_and_in_steps(trained_vae, digits):
         np.testing.assert_allclose(estimate, expected, rtol=1e-5)
 
 
+def test_a_long_sum_of_weights_keeps_its_small_parts():
+    """At log p(x) = -70,000, one draw of a thousand changes the log of their sum by less than float32 tells."""
+    # One draw is as good as another: q(z|x) is p(z), and p(x|z) is p(x).
+    bias = keras.initializers.Constant(np.log(np.expm1(1.0)) * np.repeat([0.0, 1.0], 2))
+    still = {"kernel_initializer": "zeros"}
+    posterior = tfpl.MultivariateNormalDiag(2)
+    encoder = [keras.Input((2,)), keras.layers.Dense(4, bias_initializer=bias, **still), posterior]
+    likelihood = tfpl.Independent(tfd.Normal, (2,), predicted=["loc"], constants={"scale": 1.0})
+    decoder = [keras.Input((2,)), keras.layers.Dense(2, **still), likelihood]
+    vae = tfp_vae.VAE(keras.Sequential(encoder), keras.Sequential(decoder))
+    x = np.full([2048, 2], 264.0, "float32")
+    exact = tfd.Normal(0.0, 1.0).log_prob(x).numpy().sum(-1)
+    found = vae.effective_samples(x, 1000, tf.constant([0, 1]))
+    np.testing.assert_allclose(found["log_prob"], exact, atol=0.02)
+    np.testing.assert_allclose(found["effective_samples"], 1000.0, rtol=0.05)
+    np.testing.assert_allclose(vae.log_prob(x, 1000), exact, atol=0.02)
+
+
 def test_log_prob_tightens_the_elbo(trained_vae, digits):
     x = digits.test[:50]
     elbo = np.mean([trained_vae.log_prob(x, 1, seed=seed) for seed in range(20)])

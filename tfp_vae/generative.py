@@ -112,11 +112,12 @@ class LatentVariableModel(ProbabilisticModel):
         equal weights would say as much as those of its draws: (sum of w)^2 / sum of w^2.
         """
         flat, lead = self._importance_data(x)
-        log_sum, log_squares = self.compile_once(_log_sums)(flat, tf.constant(num_samples), seed)
+        weigh = self.compile_once(_sum_of_weights)
+        log_sum, effective = weigh(flat, tf.constant(num_samples), seed)
         log_number = tf.math.log(tf.cast(num_samples, log_sum.dtype))
         return {
             "log_prob": tf.reshape(log_sum - log_number, lead),
-            "effective_samples": tf.reshape(tf.exp(2.0 * log_sum - log_squares), lead),
+            "effective_samples": tf.reshape(effective, lead),
         }
 
     def _importance_data(self, x) -> tuple[dict, tf.Tensor]:
@@ -225,12 +226,12 @@ def _log_prob(
     )
 
 
-def _log_sums(
+def _sum_of_weights(
     model: LatentVariableModel, data: dict, num_samples: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     with model.frozen():
         one_pass = model.one_pass(data, seed)
-        return objectives.log_sums_of_weights(one_pass, num_samples, _draws_per_step(data))
+        return objectives.sum_of_weights(one_pass, num_samples, _draws_per_step(data))
 
 
 def _draws_per_step(data: dict) -> int:

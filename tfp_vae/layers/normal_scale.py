@@ -3,9 +3,7 @@
 The scale is trained, or computed in closed form from the data.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -28,21 +26,6 @@ LEAST_SPREAD = 1e-4
 # Share of the stored variance that a training step keeps: low, because one batch has many errors,
 # and they fall fast.
 MOMENTUM = 0.9
-# Whether `log_prob` updates the stored variance.
-_UPDATES = contextvars.ContextVar("updates", default=True)
-
-
-@contextlib.contextmanager
-def without_updates() -> Iterator[None]:
-    """Let `log_prob` with an optimal scale leave the stored variance as it is.
-
-    An earlier call with the same outcomes has updated it.
-    """
-    token = _UPDATES.set(False)
-    try:
-        yield
-    finally:
-        _UPDATES.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -280,8 +263,7 @@ class FittedToTheBatch(tfd.Independent):
         loc = self.distribution.loc
         mean_squared_error = tf.stop_gradient(replicas.mean(tf.math.squared_difference(x, loc)))
         mean_squared_error = tf.maximum(mean_squared_error, MIN_SCALE**2)
-        if _UPDATES.get():
-            self._observe(mean_squared_error)
+        self._observe(mean_squared_error)
         fitted = tfd.Normal(loc, tf.sqrt(mean_squared_error))
         return tfd.Independent(fitted, self.reinterpreted_batch_ndims).log_prob(x, **kwargs)
 

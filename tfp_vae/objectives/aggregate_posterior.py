@@ -333,7 +333,7 @@ class DIPVAE(Objective):
 
 def max_mean_discrepancy(z: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """Estimate the squared maximum mean discrepancy of two samples, `[n, latent]` and `[m,
-    latent]`, without bias.
+    latent]`, without bias; of a sample of one example, without the distances within it.
 
     Reference: Gretton et al., 2012, A kernel two-sample test, JMLR 13.
 
@@ -354,7 +354,8 @@ def max_mean_discrepancy(z: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     def within(x):
         number = tf.cast(tf.shape(x)[0], x.dtype)
         matrix = sum(kernel.matrix(x, x) for kernel in kernels)
-        return (tf.reduce_sum(matrix) - tf.linalg.trace(matrix)) / (number * (number - 1.0))
+        others = tf.reduce_sum(matrix) - tf.linalg.trace(matrix)
+        return tf.math.divide_no_nan(others, number * (number - 1.0))
 
     between = tf.reduce_mean(sum(kernel.matrix(z, other) for kernel in kernels))
     return within(z) + within(other) - 2.0 * between

@@ -6,7 +6,12 @@ import tensorflow_probability as tfp
 
 from tfp_vae import replicas
 from tfp_vae.checks import as_count, one_of
-from tfp_vae.objectives.gradients import expect_exact_path, surrogate, with_gradient_of
+from tfp_vae.objectives.gradients import (
+    at_fixed_draws,
+    expect_exact_path,
+    surrogate,
+    with_gradient_of,
+)
 from tfp_vae.objectives.one_pass import (
     Objective,
     OnePass,
@@ -91,15 +96,15 @@ class ELBO(Objective):
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         beta = one_pass.value_of(self.beta)
         z = one_pass.sample(self.num_samples)
-        log_likelihood, log_prior, log_posterior = (
-            tf.reduce_mean(part, 0) for part in one_pass.log_densities(z)
-        )
-        kl = analytic_kl(one_pass.posterior, one_pass.prior) if self.kl == "analytic" else None
-        kl = log_posterior - log_prior if kl is None else kl
+        is_fixed = self.estimator == "stl"
+        draws = at_fixed_draws(one_pass, z, beta) if is_fixed else one_pass.log_densities(z)
+        log_likelihood, log_prior, log_posterior = (tf.reduce_mean(part, 0) for part in draws[:3])
+        is_analytic = self.kl == "analytic"
+        kl = one_pass.kl(log_prior, log_posterior) if is_analytic else log_posterior - log_prior
         loss = beta * self._floored(kl, z, one_pass) - log_likelihood
-        if self.estimator == "stl":
+        if is_fixed:
             share = 1.0 / self.num_samples
-            bound = surrogate(one_pass, z, model=share, path=share, score=0.0, kl_weight=beta)
+            bound = surrogate(draws, model=share, path=share, score=0.0, kl_weight=beta)
             loss = with_gradient_of(-bound, loss)
         return {
             "loss": loss,

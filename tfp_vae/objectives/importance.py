@@ -11,8 +11,14 @@ import tensorflow_probability as tfp
 
 from tfp_vae import sampling
 from tfp_vae.checks import as_count, one_of
-from tfp_vae.objectives.gradients import expect_exact_path, surrogate, with_gradient_of
-from tfp_vae.objectives.one_pass import Objective, OnePass, analytic_kl
+from tfp_vae.objectives.gradients import (
+    FixedDraws,
+    at_fixed_draws,
+    expect_exact_path,
+    surrogate,
+    with_gradient_of,
+)
+from tfp_vae.objectives.one_pass import Objective, OnePass
 
 __all__ = [
     "CIWAE",
@@ -23,7 +29,7 @@ __all__ = [
     "Renyi",
     "importance_sampled_log_prob",
     "log_prob_by_recomputation",
-    "log_sums_of_weights",
+    "sum_of_weights",
 ]
 
 tfd = tfp.distributions
@@ -68,19 +74,33 @@ class IWAE(Objective):
         expect_exact_path(posterior, self.estimator, "IWAE")
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        z, log_weights, terms = weigh(one_pass, self.num_samples)
-        loss = -log_mean(log_weights)
-        if self.estimator != "standard":
-            weights = tf.nn.softmax(log_weights, 0)
-            path = weights**2 if self.estimator == "dreg" else weights
-            loss = with_gradient_of(
-                -surrogate(one_pass, z, model=weights, path=path, score=0.0), loss
-            )
-        return {**terms, "loss": loss}
+        if self.estimator == "standard":
+            log_weights, terms = weigh(one_pass, self.num_samples)
+            return {**terms, "loss": -log_mean(log_weights)}
+        draws, log_weights, terms = weigh_fixed(one_pass, self.num_samples)
+        weights = tf.nn.softmax(log_weights, 0)
+        path = weights**2 if self.estimator == "dreg" else weights
+        bound = surrogate(draws, model=weights, path=path, score=0.0)
+        return {**terms, "loss": with_gradient_of(-bound, -log_mean(log_weights))}
+
+
+class _SeveralBounds(Objective):
+    """Draws in groups, each with an importance-weighted bound of its own."""
+
+    def __init__(self, num_estimates: int = 5, num_samples: int = 5, **kwargs):
+        arguments = {
+            "num_estimates": as_count(num_estimates, "num_estimates"),
+            "num_samples": as_count(num_samples, "num_samples"),
+        }
+        super().__init__(arguments, **kwargs)
+
+    @property
+    def num_draws(self) -> int:
+        return self.num_estimates * self.num_samples
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class MIWAE(Objective):
+class MIWAE(_SeveralBounds):
     """The mean of several importance-weighted bounds: between the ELBO (one draw each) and IWAE
     (one bound).
 
@@ -99,19 +119,8 @@ class MIWAE(Objective):
     8
     """
 
-    def __init__(self, num_estimates: int = 5, num_samples: int = 5, **kwargs):
-        arguments = {
-            "num_estimates": as_count(num_estimates, "num_estimates"),
-            "num_samples": as_count(num_samples, "num_samples"),
-        }
-        super().__init__(arguments, **kwargs)
-
-    @property
-    def num_draws(self) -> int:
-        return self.num_estimates * self.num_samples
-
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        _, log_weights, terms = weigh(one_pass, self.num_draws)
+        log_weights, terms = weigh(one_pass, self.num_draws)
         bounds = log_mean(grouped(log_weights, self.num_samples), axis=1)
         return {**terms, "loss": -tf.reduce_mean(bounds, 0)}
 
@@ -144,13 +153,13 @@ class CIWAE(Objective):
         )
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        _, log_weights, terms = weigh(one_pass, self.num_samples)
+        log_weights, terms = weigh(one_pass, self.num_samples)
         elbo = tf.reduce_mean(log_weights, 0)
         return {**terms, "loss": -self.beta * elbo - (1.0 - self.beta) * log_mean(log_weights)}
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class PIWAE(Objective):
+class PIWAE(_SeveralBounds):
     """IWAE for decoder and prior, MIWAE for the encoder, because a tighter bound makes its gradient
     noisier.
 
@@ -170,23 +179,12 @@ class PIWAE(Objective):
     8
     """
 
-    def __init__(self, num_estimates: int = 5, num_samples: int = 5, **kwargs):
-        arguments = {
-            "num_estimates": as_count(num_estimates, "num_estimates"),
-            "num_samples": as_count(num_samples, "num_samples"),
-        }
-        super().__init__(arguments, **kwargs)
-
-    @property
-    def num_draws(self) -> int:
-        return self.num_estimates * self.num_samples
-
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        z, log_weights, terms = weigh(one_pass, self.num_draws)
+        draws, log_weights, terms = weigh_fixed(one_pass, self.num_draws)
         model = tf.nn.softmax(log_weights, 0)
         within = tf.nn.softmax(grouped(log_weights, self.num_samples), 1) / self.num_estimates
         encoder = tf.reshape(within, tf.shape(log_weights))
-        bound = surrogate(one_pass, z, model=model, path=encoder, score=encoder)
+        bound = surrogate(draws, model=model, path=encoder, score=encoder)
         return {**terms, "loss": with_gradient_of(-bound, -log_mean(log_weights))}
 
 
@@ -219,7 +217,7 @@ class Renyi(Objective):
         )
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        _, log_weights, terms = weigh(one_pass, self.num_samples)
+        log_weights, terms = weigh(one_pass, self.num_samples)
         if self.alpha == 1.0:
             return {**terms, "loss": -tf.reduce_mean(log_weights, 0)}
         power = 1.0 - self.alpha
@@ -270,7 +268,7 @@ class TVO(Objective):
         return np.concatenate([[0.0], inner]) if self.num_partitions > 1 else np.array([0.0, 1.0])
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
-        _, log_weights, terms = weigh(one_pass, self.num_samples)
+        log_weights, terms = weigh(one_pass, self.num_samples)
         bound = tf.zeros_like(log_weights[0])
         for left, right in itertools.pairwise(self.ends.tolist()):
             weights = tf.nn.softmax(left * log_weights, 0)
@@ -278,16 +276,26 @@ class TVO(Objective):
         return {**terms, "loss": -bound}
 
 
-def weigh(one_pass: OnePass, num_samples: int) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-    """Return draws of z, their log weights `[num_samples, batch]`, and the terms of the ELBO."""
-    z = one_pass.sample(num_samples)
-    log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
-    log_weights = log_likelihood + log_prior - log_posterior
+def weigh(one_pass: OnePass, num_samples: int) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Return the log weights of draws of z, `[num_samples, batch]`, and the terms of the ELBO."""
+    return _weigh(one_pass, *one_pass.log_densities(one_pass.sample(num_samples)))
+
+
+def weigh_fixed(
+    one_pass: OnePass, num_samples: int
+) -> tuple[FixedDraws, tf.Tensor, dict[str, tf.Tensor]]:
+    """Return what `weigh` does, and first the draws, for a `surrogate`; no gradient flows through
+    z.
+    """
+    draws = at_fixed_draws(one_pass, one_pass.sample(num_samples))
+    return draws, *_weigh(one_pass, *draws[:3])
+
+
+def _weigh(one_pass: OnePass, log_likelihood, log_prior, log_posterior) -> tuple[tf.Tensor, dict]:
     mean_log_likelihood = tf.reduce_mean(log_likelihood, 0)
-    kl = analytic_kl(one_pass.posterior, one_pass.prior)
-    kl = tf.reduce_mean(log_posterior - log_prior, 0) if kl is None else kl
+    kl = one_pass.kl(tf.reduce_mean(log_prior, 0), tf.reduce_mean(log_posterior, 0))
     terms = {"elbo": mean_log_likelihood - kl, "log_likelihood": mean_log_likelihood, "kl": kl}
-    return z, log_weights, terms
+    return log_likelihood + log_prior - log_posterior, terms
 
 
 def log_mean(log_values: tf.Tensor, axis: int = 0) -> tf.Tensor:
@@ -305,7 +313,7 @@ def importance_sampled_log_prob(
     one_pass: OnePass,
     num_samples: int | tf.Tensor,
     *,
-    draws_per_step: int = 1,
+    draws_per_step: int,
     draw: Callable[[tfd.Distribution, int, tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Estimate log p(x) as log of the mean of p(x|z) p(z) / q(z|x) over draws of z from q,
@@ -320,35 +328,45 @@ def importance_sampled_log_prob(
         draw: function (posterior, number, seed) -> z, `[number, batch, latent]`; None takes
             `sampling.sample`.
     """
-    log_sum, _ = log_sums_of_weights(one_pass, num_samples, draws_per_step, draw)
+    log_sum, _ = sum_of_weights(one_pass, num_samples, draws_per_step, draw)
     return log_sum - tf.math.log(tf.cast(num_samples, log_sum.dtype))
 
 
-def log_sums_of_weights(
+def sum_of_weights(
     one_pass: OnePass,
     num_samples: int | tf.Tensor,
-    draws_per_step: int = 1,
+    draws_per_step: int,
     draw: Callable | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the logs of the sum of w = p(x|z) p(z) / q(z|x) and of the sum of its squares over
-    draws of z, each `[batch]`, in memory that does not grow with the number of draws.
+    """Return the log of the sum of w = p(x|z) p(z) / q(z|x) over draws of z, and the effective
+    number of draws, (sum of w)^2 / sum of w^2, each `[batch]`, in memory that does not grow with
+    the number of draws.
+
+    The sums are kept in units of the largest weight so far: the log of a sum of thousands of weights
+    would not change any more by one of them, as its own size is that of log p(x).
     """
 
-    def add_draws(step, log_sum, log_squares):
+    def add_draws(step, largest, total, squares):
         log_weights = log_weights_of_step(one_pass, step, num_samples, draws_per_step, draw)
-        return step + 1, _log_add(log_sum, log_weights), _log_add(log_squares, 2.0 * log_weights)
+        now = tf.maximum(largest, tf.reduce_max(log_weights, 0))
+        unit = _finite(now)
+        kept, weights = tf.exp(largest - unit), tf.exp(log_weights - unit)
+        total = kept * total + tf.reduce_sum(weights, 0)
+        return step + 1, now, total, kept**2 * squares + tf.reduce_sum(weights**2, 0)
 
     x = tf.nest.flatten(one_pass.x)[0]
-    nothing = tf.fill([tf.shape(x)[0]], tf.constant(-np.inf, x.dtype))
+    nothing = tf.zeros([tf.shape(x)[0]], x.dtype)
     steps = -(-num_samples // draws_per_step)
-    return tf.while_loop(
-        lambda step, *_: step < steps, add_draws, (tf.constant(0), nothing, nothing)
-    )[1:]
+    _, largest, total, squares = tf.while_loop(
+        lambda step, *_: step < steps,
+        add_draws,
+        (tf.constant(0), nothing - np.inf, nothing, nothing),
+    )
+    return _finite(largest) + tf.math.log(total), total**2 / squares
 
 
-def _log_add(log_sum: tf.Tensor, log_values: tf.Tensor) -> tf.Tensor:
-    """Add the exponentials of `[number, batch]` to a sum `[batch]`, both as logs."""
-    return tf.reduce_logsumexp(tf.concat([log_sum[tf.newaxis], log_values], 0), 0)
+def _finite(log_values: tf.Tensor) -> tf.Tensor:
+    return tf.where(tf.math.is_finite(log_values), log_values, tf.zeros_like(log_values))
 
 
 def log_prob_by_recomputation(
@@ -356,7 +374,7 @@ def log_prob_by_recomputation(
     data,
     num_samples: int | tf.Tensor,
     *,
-    draws_per_step: int = 1,
+    draws_per_step: int,
 ) -> tf.Tensor:
     """Estimate log p(x) as `importance_sampled_log_prob` does, with a gradient in memory that does
     not grow with the number of draws.
