@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import tfp_vae
+from tests.conftest import make_vae
 from tfp_vae import layers as tfpl
+from tfp_vae import objectives
 
 
 def test_the_fitted_prior_explains_the_codes_better(trained_vae, digits):
@@ -49,6 +51,18 @@ def test_a_flow_explains_the_codes_better_too(trained_vae, digits):
     np.testing.assert_allclose(np.cov(draws.T), single.covariance(), atol=0.4)
     x = trained_vae.generate(8, seed=1, prior=prior)
     np.testing.assert_allclose(trained_vae.generate(3, seed=1, prior=prior), x[:3], rtol=1e-5)
+
+
+def test_a_flow_of_codes_of_which_one_is_dead(digits):
+    vae = make_vae(posterior=tfpl.Deterministic, objective=objectives.Reconstruction())
+    weights = vae.encoder.layers[0].get_weights()
+    weights[-2][:, 0] = weights[-1][0] = 0.0
+    vae.encoder.layers[0].set_weights(weights)
+    flow = tfpl.RealNVP(4, 2, (8,))
+    prior = tfp_vae.fit_aggregate_prior(vae, digits.train[:100], flow=flow, epochs=1)
+    z = prior.sample(5, seed=[0, 1])
+    assert np.isfinite(z).all()
+    assert np.isfinite(prior.log_prob(z)).all()
 
 
 @pytest.mark.slow

@@ -422,6 +422,10 @@ def test_a_hierarchy_by_name(name, digits):
     assert isinstance(vae.prior.parts["z3"], tfp_vae.priors.NormalMixture)
     vae.compile("adam", run_eagerly=True)
     assert np.isfinite(vae.fit(digits.train[:50], verbose=0).history["loss"]).all()
+    for wrong in ("()", "{}", "5"):
+        texts["posterior"] = f"{name}(latent_sizes={wrong})"
+        with pytest.raises(ValueError, match=r"latent"):
+            cli.build(digits, cli.Options(name="data", hidden_size=8, **texts))
     with pytest.raises(
         ValueError, match="VampPrior needs an encoder from an x without parts to one latent"
     ):

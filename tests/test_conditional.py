@@ -532,6 +532,8 @@ def test_the_command_line(tmp_path, monkeypatch):
     for line, message in {
         "sample run --condition 10 --output a.npz": "must be a label from 0 to 9",
         "sample run --condition seven --output a.npz": "--condition must be a label from 0 to 9, received 'seven'",
+        "sample run --condition 4294967303 --output a.npz": "must be a label from 0 to 9",
+        "sample run --condition 99999999999999999999 --output a.npz": "must be a label from 0 to 9",
         "sample run --condition 7.5 --output a.npz": "must be a label from 0 to 9, received '7.5'",
         "sample run --output a.npz": "The model is conditional: say under what to draw by --condition",
         "train --condition mood": "holds .*, but no 'mood'",
@@ -546,6 +548,13 @@ def test_conditions_on_the_command_line():
     assert parse_condition("7") == 7
     np.testing.assert_array_equal(parse_condition("0.5,-1"), [0.5, -1.0])
     assert parse_condition("1,2").dtype == "int64"
+
+
+def test_a_label_beyond_the_networks_integers_is_not_another_label():
+    vae = of_labels()
+    for label in (2**32 + 7, -(2**32) + 7):
+        with pytest.raises(ValueError, match="must be a label from 0 to 2"):
+            vae.generate(1, condition=np.int64(label))
 
 
 @pytest.fixture(scope="module")

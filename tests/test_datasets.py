@@ -328,6 +328,11 @@ def test_unprepared_and_out_of_reach_is_said_soon(tmp_path, monkeypatch):
     assert time.monotonic() - start < 30
 
 
+def test_a_version_that_tfds_has_not():
+    with pytest.raises(ValueError, match=r"TFDS has no data set mnist:9\.9\.9 ready: .* only"):
+        datasets.load("mnist:9.9.9")
+
+
 @pytest.mark.slow
 @pytest.mark.mnist
 def test_mnist_through_tfds():

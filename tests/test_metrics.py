@@ -85,6 +85,23 @@ def test_scores_of_groups_do_not_see_an_unequal_mixture(factors):
     assert evaluation.sap(z, v).value == pytest.approx(np.cos(2 * turn), abs=0.05)
 
 
+def test_codes_that_say_nothing_are_at_chance(factors):
+    constant = np.zeros([NUM, 3])
+    assert evaluation.factor_vae_score(constant, factors).value == pytest.approx(0.25, abs=0.08)
+    assert evaluation.mutual_information_gap(constant, factors).value == 0.0
+
+
+def test_a_value_so_rare_that_resamples_miss_it():
+    v = (np.arange(20) == 3).astype(int)[:, np.newaxis]
+    z = np.hstack([v, draw(6, 20)[:, np.newaxis]]).astype(float)
+    for score in (
+        evaluation.sap(z, v, categorical=[0]),
+        evaluation.mutual_information_gap(z, v, num_bins=2),
+    ):
+        assert score.value > 0.1
+        assert 0.0 < score.error < 1.0
+
+
 def test_a_dimension_of_two_factors_is_complete_but_not_disentangled(factors):
     z = np.stack([factors[:, 0] * 10.0 + factors[:, 1], draw(5, NUM)], axis=1)
     dci = evaluation.dci(z, factors[:, :2])

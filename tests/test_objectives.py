@@ -168,6 +168,10 @@ COINCIDENCES = {
         objectives.ELBO(kl="sampled", num_samples=4),
     ),
     "Renyi near 1": (objectives.Renyi(1.0 - 2e-4, 4), objectives.ELBO(kl="sampled", num_samples=4)),
+    "Renyi nearer to 1": (
+        objectives.Renyi(1.0 - 1e-7, 4),
+        objectives.ELBO(kl="sampled", num_samples=4),
+    ),
     "dreg is IWAE": (objectives.IWAE(4, estimator="dreg"), objectives.IWAE(4)),
     "stl is the ELBO": (
         objectives.ELBO(kl="sampled", estimator="stl"),

@@ -1,6 +1,7 @@
 """Data larger than memory: streams give the numbers of arrays, and files are read row by row."""
 
 import json
+import zlib
 from pathlib import Path
 
 import keras
@@ -389,6 +390,28 @@ def test_a_damaged_image_is_named(write, name, tmp_path):
     write(path)
     with pytest.raises(ValueError, match=f"Replace or remove .*{name} be decoded: .*PNG"):
         datasets.load(path)
+
+
+def test_an_image_too_large_to_be_one_is_named(tmp_path):
+    write_folder(tmp_path / "images")
+    image = tmp_path / "images" / "a" / "02.png"
+    content = bytearray(image.read_bytes())
+    content[16:24] = (50_000).to_bytes(4, "big") * 2  # its width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    image.write_bytes(content)
+    with pytest.raises(ValueError, match=r"02\.png is damaged, or no image to train on"):
+        datasets.load(tmp_path / "images")
+
+
+@pytest.mark.parametrize("damage", [slice(-60, -20), slice(-22, None)], ids=["list", "end"])
+def test_a_damaged_large_archive_is_named(damage, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_BYTES", 0)
+    np.savez(tmp_path / "x.npz", x=IMAGES)
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    content[damage] = bytes(len(content[damage]))
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.npz"):
+        datasets.load(tmp_path / "x.npz")
 
 
 def test_many_shards_are_not_all_open(tmp_path, monkeypatch):

@@ -343,6 +343,7 @@ FORMS = {
     "in quotes": ('a,b\n"1,5",x\n"2",y\n', [1.5, "x"]),
     "a comma in a text": ("a;b\n1.5;x,1\n2.5;y\n", [1.5, "x,1"]),
     "separators in a name": ('"a;b;c",d\n1,2\n', [1, 2]),
+    "long names": (f"{'a' * 70_000};{'b' * 70_000}\n1;2\n", [1, 2]),
     "of old Macs": ("a,b\r1,2\r3,4\r", [1, 2]),
 }
 

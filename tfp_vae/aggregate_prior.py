@@ -191,7 +191,8 @@ def _fit_flow(vae: VAE, x, flow: Flow, epochs: int, batch_size: int, seed: int) 
             f"The codes have {first_draws.shape[-1]} values, flow has event_size={flow.event_size}."
         )
     loc = first_draws.mean(0)
-    scale = first_draws.std(0)
+    spread = first_draws.std(0)
+    scale = np.where(spread > 0.0, spread, np.ones_like(spread))
     model = _Density(prior)
     rate = keras.optimizers.schedules.CosineDecay(
         FLOW_LEARNING_RATE, epochs * -(-len(first_draws) // batch_size)

@@ -49,7 +49,7 @@ def bottom_up(
     Raises:
         ValueError: if there are not at least two latents, or a size is below 1.
     """
-    sizes = _check_sizes(latent_sizes)
+    sizes = check_sizes(latent_sizes)
     parts = {"z1": keras.Sequential([keras.layers.Activation(activation), *_ending(sizes[0])])}
     for k in range(1, len(sizes)):
         parts[f"z{k + 1}"] = _normal(f"z{k}", sizes[k - 1], sizes[k], hidden_size, activation)
@@ -87,7 +87,7 @@ def ladder(
     Raises:
         ValueError: if there are not at least two latents, or a size is below 1.
     """
-    sizes = _check_sizes(latent_sizes)
+    sizes = check_sizes(latent_sizes)
     inputs = keras.Input(network.input_shape[1:])
     features = {"d1": keras.layers.Activation(activation)(network(inputs))}
     for k in range(1, len(sizes)):
@@ -106,7 +106,8 @@ def ladder(
     return encoder, _prior(sizes, top_down, top)
 
 
-def _check_sizes(latent_sizes: Sequence[int]) -> list[int]:
+def check_sizes(latent_sizes: Sequence[int]) -> list[int]:
+    """Return the sizes of at least two latents, or raise a ValueError."""
     sizes = [
         as_count(size, "a latent size") for size in np.atleast_1d(np.asarray(latent_sizes, object))
     ]

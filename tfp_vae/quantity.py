@@ -182,6 +182,8 @@ class Quantity:
                 f"dtype={own.name!r}) says, received {_kind(part, received)}. Convert it, as in "
                 f"{self.name}.astype({own.name!r})."
             )
+        if own.is_integer:  # one beyond the own type stays the largest, and unknown
+            return tf.saturate_cast(tf.cast(part, tf.int64), self.dtype)
         return tf.cast(part, self.dtype)
 
     def is_known(self, value) -> tf.Tensor:

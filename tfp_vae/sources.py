@@ -365,10 +365,13 @@ def load_tfds(name: str, wanted: Mapping[str, str]) -> list[dict[str, np.ndarray
             f"There is no data set {name!r}. Did you mean: {near}? Or give the path of an .npz or "
             ".npy file, of TFRecord files, or of a folder of images."
         )
-    builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
-    if not builder.is_prepared():
-        _expect_network(name, builder)
-        builder.download_and_prepare()
+    try:
+        builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
+        if not builder.is_prepared():
+            _expect_network(name, builder)
+            builder.download_and_prepare()
+    except AssertionError as error:  # no such version, or files that one downloads by hand
+        raise ValueError(f"TFDS has no data set {name} ready: {error}") from error
     image = dict(builder.info.features).get("image")
     if image is None or None in image.shape:
         raise ValueError(f"The data set {name} has no images of one size: {builder.info.features}.")

@@ -140,14 +140,17 @@ def open_npy(path: Path) -> dict[str, FileRows]:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             return {"x": _rows_at(path, 0)}
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise OnlyAsAWhole(f"{path} is compressed, so it can only be read as a whole.")
-            return {
-                Path(member.filename).stem: _rows_at(path, _start_of(file, member.header_offset))
-                for member in members
-            }
+        try:
+            members = zipfile.ZipFile(file).infolist()
+            starts = [_start_of(file, member.header_offset) for member in members]
+        except (zipfile.BadZipFile, struct.error) as error:  # reading it as a whole tells where
+            raise OnlyAsAWhole(f"{path} is damaged: {error}") from error
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise OnlyAsAWhole(f"{path} is compressed, so it can only be read as a whole.")
+        return {
+            Path(member.filename).stem: _rows_at(path, start)
+            for member, start in zip(members, starts, strict=True)
+        }
 
 
 def _start_of(file, header: int) -> int:
@@ -247,7 +250,6 @@ def open_images(folder: Path) -> dict:
         ValueError: if there are none, they are not all of one size and kind, or some are beside
             the subfolders.
     """
-    images = imported("PIL.Image", "A folder of images", "plots")
     inside = [path for path in folder.iterdir() if not _is_hidden(path, folder)]
     has_labels = any(path.is_dir() for path in inside)
     beside = [path for path in inside if path.suffix.lower() in SUFFIXES_OF_IMAGES]
@@ -276,17 +278,7 @@ def open_images(folder: Path) -> dict:
             f"{folder} holds images in folders within subfolders, such as {deeper[0]}. Expected one "
             "subfolder for each label; load training and test data by themselves."
         )
-    kinds = set()
-    for path in paths:
-        with images.open(path) as image:
-            is_grey = images.getmodebase(image.mode) == "L"
-            kinds.add((image.height, image.width, 1 if is_grey else 3))
-        if len(kinds) > 1:
-            raise ValueError(
-                f"The images of {folder} must be of one size, and all grey or all coloured: "
-                f"{paths[0]} and {path} differ (height, width, channels): {sorted(kinds)}."
-            )
-    shape = kinds.pop()
+    shape = _common_shape(folder, paths)
     names = np.array(paths, object)
     x = DecodedRows(
         [len(paths), *shape],
@@ -300,6 +292,25 @@ def open_images(folder: Path) -> dict:
     labels = [place[0] for place in places]
     number_of = {name: number for number, name in enumerate(sorted(set(labels)))}
     return {"x": x, "label": np.array([number_of[label] for label in labels])}
+
+
+def _common_shape(folder: Path, paths: Sequence[str]) -> tuple[int, int, int]:
+    """Return the height, width and channels of images, which must be the same for all."""
+    images = imported("PIL.Image", "A folder of images", "plots")
+    kinds = set()
+    for path in paths:
+        try:
+            with images.open(path) as image:
+                is_grey = images.getmodebase(image.mode) == "L"
+                kinds.add((image.height, image.width, 1 if is_grey else 3))
+        except images.DecompressionBombError as error:
+            raise ValueError(f"{path} is damaged, or no image to train on: {error}") from error
+        if len(kinds) > 1:
+            raise ValueError(
+                f"The images of {folder} must be of one size, and all grey or all coloured: "
+                f"{paths[0]} and {path} differ (height, width, channels): {sorted(kinds)}."
+            )
+    return kinds.pop()
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

@@ -181,11 +181,12 @@ def _hierarchy(splits: datasets.Splits, options: Options, name: str, arguments: 
         "latent_sizes": (options.latent_size, max(1, options.latent_size // 2)),
         **arguments,
     }
+    sizes = hierarchy.check_sizes(arguments["latent_sizes"])
     features = _from_data(splits, options, options.hidden_size, hidden_sizes=())
-    top = _prior(splits, options, arguments["latent_sizes"][-1])
+    top = _prior(splits, options, sizes[-1])
     arguments = {"hidden_size": options.hidden_size, "top": top, **arguments}
     encoder, prior = getattr(hierarchy, name)(features, **arguments)
-    return encoder, _decoder(splits, options, {"z1": (arguments["latent_sizes"][0],)}), prior
+    return encoder, _decoder(splits, options, {"z1": (sizes[0],)}), prior
 
 
 def _part(name: str, arguments: dict, options: Options) -> keras.Sequential:

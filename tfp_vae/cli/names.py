@@ -94,7 +94,7 @@ def parse_condition(text: str) -> np.ndarray:
     """
     try:
         return np.asarray(ast.literal_eval(text), None if "." in text else "int64")
-    except (SyntaxError, TypeError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"--condition must be a label such as 7, or numbers such as 0.5,1; received {text!r}."
         ) from error

@@ -65,7 +65,8 @@ def mutual_information_gap(
             [[metrics.mutual_info_score(v, z) for z in bins.T] for v in factors.T]
         )
         entropy = np.array([metrics.mutual_info_score(v, v) for v in factors.T])
-        return _mean_gap(information / entropy[:, np.newaxis])
+        # A rare value may be in no example of a resample: nothing is told about the factor there.
+        return _mean_gap(information / np.where(entropy > 0.0, entropy, 1.0)[:, np.newaxis])
 
     return bootstrapped(gap, (bins, factors), num_resamples=10, seed=seed)
 
@@ -204,8 +205,9 @@ def factor_vae_score(
     """
     codes, factors = _expect_codes(codes, factors, least_factors=2)
     deviations = codes.std(axis=0)
-    moving = deviations > 1e-6 * deviations.max()
-    codes = codes[:, moving] / deviations[moving]
+    if deviations.any():
+        moving = deviations > 1e-6 * deviations.max()
+        codes = codes[:, moving] / deviations[moving]
 
     def steadiest(rows: np.ndarray) -> np.ndarray:
         return codes[rows].var(axis=0).argmin()
@@ -333,7 +335,11 @@ def _squared_correlations(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 
 def _balanced_accuracy(z: np.ndarray, values: np.ndarray) -> float:
-    """Return the balanced accuracy of a linear classifier of categories on one dimension."""
+    """Return the balanced accuracy of a linear classifier of categories on one dimension; 0 if
+    there is one category alone, as in a resample.
+    """
+    if values.min() == values.max():
+        return 0.0
     linear = imported("sklearn.linear_model", "SAP", "data")
     metrics = imported("sklearn.metrics", "SAP", "data")
     scaled = ((z - z.mean()) / max(z.std(), 1e-12))[:, np.newaxis]

@@ -34,6 +34,8 @@ __all__ = [
 
 tfd = tfp.distributions
 ESTIMATORS = ("standard", "stl", "dreg")
+# Distances of Renyi's alpha from 1 up to which the bound is the ELBO and a small rest.
+NEAR_THE_ELBO = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
@@ -221,7 +223,11 @@ class Renyi(Objective):
         if self.alpha == 1.0:
             return {**terms, "loss": -tf.reduce_mean(log_weights, 0)}
         power = 1.0 - self.alpha
-        return {**terms, "loss": -log_mean(power * log_weights) / power}
+        if abs(power) > NEAR_THE_ELBO:
+            return {**terms, "loss": -log_mean(power * log_weights) / power}
+        elbo = tf.reduce_mean(log_weights, 0)
+        ratio = tf.reduce_mean(tf.math.expm1(power * (log_weights - elbo)), 0)
+        return {**terms, "loss": -elbo - tf.math.log1p(ratio) / power}
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

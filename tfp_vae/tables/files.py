@@ -228,7 +228,10 @@ def _form_of(path: Path) -> tuple[str, bool]:
 
 
 def _values_of(line: str, separator: str) -> list[str]:
-    return [value.strip() for value in next(csv.reader([line], delimiter=separator))]
+    try:
+        return [value.strip() for value in next(csv.reader([line], delimiter=separator))]
+    except csv.Error:  # so long a value that another separator is meant
+        return [line]
 
 
 def _with_dates(frame):

@@ -25,8 +25,8 @@ from tfp_vae.tables.series import as_dtype, expect_no_gaps, filled_from, pandas,
 KINDS: tuple[type[Column], ...] = (Constant, Flag, Category, Date, Whole, Count, Number)
 # Puts the columns of one part beside each other.
 BESIDE = functools.partial(np.stack, axis=-1)
-# Names that parts of x cannot have, as models use them for other things.
-TAKEN = {"x", "z", "seed", "row", *BESIDE_X}
+# Names that parts of x cannot have, as models and NumPy's files use them for other things.
+TAKEN = {"x", "z", "seed", "row", "file", *BESIDE_X}
 
 
 def is_frame(data) -> bool:
