@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfp_vae.checks import as_count
 from tfp_vae.layers.fold import named_inputs
+from tfp_vae.networks import mask_name
 from tfp_vae.rows import Rows
 
 # Keras's default.
@@ -66,10 +67,7 @@ def input_shape_of(encoder) -> dict | None:
     shapes = {name: (None, *tensor.shape[1:]) for name, tensor in named_inputs(encoder).items()}
     if not shapes:
         return None
-    masks = [
-        name for name in shapes if name.removesuffix("_mask") in shapes and name.endswith("_mask")
-    ]
-    for name in (*BESIDE_X, *masks):
+    for name in (*BESIDE_X, *map(mask_name, shapes)):
         shapes.pop(name, None)
     return {"x": shapes if len(shapes) > 1 else next(iter(shapes.values()))}
 

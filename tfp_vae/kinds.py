@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae.batch import BESIDE_X
+from tfp_vae.networks import OF_MASKS
 
 
 def binarize(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -169,10 +170,10 @@ def by_part(likelihood) -> dict[str, str | None]:
     if (
         len(likelihood) < 2
         or {"x", *BESIDE_X} & {*likelihood}
-        or any(part.endswith("_mask") for part in likelihood)
+        or any(part.endswith(OF_MASKS) for part in likelihood)
     ):
         raise ValueError(
             f"A table has at least two parts, none of them called x, {' or '.join(BESIDE_X)}, or "
-            f"ending in _mask; received {[*likelihood]}."
+            f"ending in {OF_MASKS}; received {[*likelihood]}."
         )
     return dict(likelihood)

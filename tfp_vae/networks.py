@@ -14,6 +14,18 @@ import numpy as np
 
 from tfp_vae.checks import as_count
 
+# The end of the names of masks of parts of x.
+OF_MASKS = "_mask"
+
+
+def mask_name(name: str) -> str:
+    """Return the name of the encoder input for the mask of x, or of a part of x.
+
+    >>> mask_name("x"), mask_name("age")
+    ('mask', 'age_mask')
+    """
+    return "mask" if name == "x" else f"{name}{OF_MASKS}"
+
 
 def mlp(
     input_shape: Sequence[int],
@@ -287,7 +299,7 @@ def observed(x: np.ndarray, name: str = "x") -> keras.Model:
         axes or None, mean=mean.tolist(), variance=np.ones_like(mean).tolist()
     )
     values = keras.Input(x.shape[1:], name=name)
-    mask = keras.Input(x.shape[1:], name="mask" if name == "x" else f"{name}_mask")
+    mask = keras.Input(x.shape[1:], name=mask_name(name))
     share = keras.ops.mean(mask, axes, keepdims=True) if axes else mask
     scaled = shift(values) * mask / keras.ops.maximum(share, 1.0 / mean.size)
     return keras.Model({name: values, mask.name: mask}, scaled)
@@ -324,7 +336,7 @@ def of_part(
     if not missing:
         return vectors
     labels = keras.Input(x.shape[1:], dtype="int32", name=name)
-    mask = keras.Input(x.shape[1:], name=f"{name}_mask")
+    mask = keras.Input(x.shape[1:], name=mask_name(name))
     return keras.Model(
         {name: labels, mask.name: mask}, vectors(labels) * keras.ops.expand_dims(mask, -1)
     )

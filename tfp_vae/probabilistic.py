@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import batch, missing, objectives, priors, quantity
+from tfp_vae import batch, missing, networks, objectives, priors, quantity
 from tfp_vae.checks import expect_kind
 from tfp_vae.layers.compiled import CompiledDistribution, CompiledJoint
 from tfp_vae.layers.distribution_layer import distribution_layers
@@ -219,7 +219,7 @@ class ProbabilisticModel(Surface, keras.Model):
         compiled.
         """
         ndims = {**self.x.ndims, **self._condition_ndims}
-        ndims |= {quantity.mask_name(name): number for name, number in self.x.ndims.items()}
+        ndims |= {networks.mask_name(name): number for name, number in self.x.ndims.items()}
         return fold(self.encoder, self.encoder_inputs(data), ndims, self.x.main)
 
     def encoder_inputs(self, data: dict) -> dict:
@@ -230,7 +230,7 @@ class ProbabilisticModel(Surface, keras.Model):
         if self.missing:
             masks = self.x.parts(data["mask"])
             values |= {
-                quantity.mask_name(name): tf.cast(mask, self.variable_dtype)
+                networks.mask_name(name): tf.cast(mask, self.variable_dtype)
                 for name, mask in masks.items()
             }
         return {**values, **({"condition": data["condition"]} if "condition" in data else {})}

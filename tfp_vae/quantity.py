@@ -15,6 +15,7 @@ from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.internals import nodes_of
 from tfp_vae.layers.parts import map_parts
 from tfp_vae.layers.tensor_like import is_a
+from tfp_vae.networks import mask_name
 
 tfd = tfp.distributions
 
@@ -265,15 +266,6 @@ class Quantity:
 def _kind(value, dtype: str) -> str:
     """Return a word for a received value: its dtype, or its type for None and strings."""
     return type(value).__name__ if value is None or isinstance(value, str) else dtype
-
-
-def mask_name(name: str) -> str:
-    """Return the name of the encoder input for the mask of x, or of a part of x.
-
-    >>> mask_name("x"), mask_name("age")
-    ('mask', 'age_mask')
-    """
-    return "mask" if name == "x" else f"{name}_mask"
 
 
 def expect_distinct_names(x: Quantity, z: Quantity) -> None:

@@ -27,8 +27,6 @@ from tfp_vae.layers.distribution_layer import num_params
 from tfp_vae.rows import limits, some_of, spread
 from tfp_vae.vae import VAE
 
-# Largest number of training steps in one call of the compiled loop; the loop ends with the epoch.
-MAX_STEPS_PER_EXECUTION = 50
 # Inputs larger than this, such as 8-bit pixels with a likelihood of counts, are scaled before the
 # encoder.
 LARGE_INPUT = 32.0
@@ -68,8 +66,7 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
             learning_rate(options, steps),
             use_ema=options.ema > 0.0,
             ema_momentum=options.ema or 0.99,
-        ),
-        steps_per_execution=_largest_divisor(steps, MAX_STEPS_PER_EXECUTION),
+        )
     )
     # So that the run can be resumed from before its first step.
     vae.optimizer.build(vae.trainable_variables)
@@ -425,7 +422,3 @@ def _beta(options: Options, steps: int) -> float | keras.optimizers.schedules.Le
         0.0, max(1, options.warm_up * steps), options.beta
     )
     return rise if options.warm_up else options.beta
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return max(divisor for divisor in range(1, limit + 1) if number % divisor == 0)

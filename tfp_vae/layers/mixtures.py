@@ -101,8 +101,40 @@ class MixtureSameFamily(DistributionLayer):
         return as_count(num_components, "num_components") * (1 + int(component_params_size))
 
 
+class _MixtureOfIndependent(DistributionLayer):
+    """A mixture whose components are of one class, each of all values of an event."""
+
+    component: type[DistributionLayer]
+
+    def __init__(
+        self,
+        num_components: int,
+        event_shape=(),
+        convert_to_tensor_fn="sample",
+        validate_args=False,
+        **kwargs,
+    ):
+        super().__init__(
+            _arguments(num_components, event_shape), convert_to_tensor_fn, validate_args, **kwargs
+        )
+
+    @classmethod
+    def new(
+        cls, params, num_components: int, event_shape=(), validate_args=False, name=None
+    ) -> tfd.Distribution:
+        """Build the distribution from `params`, `[..., params_size(num_components, event_shape)]`."""
+        return _mixture(
+            params, num_components, cls.component, event_shape, validate_args, name or cls.__name__
+        )
+
+    @classmethod
+    def params_size(cls, num_components: int, event_shape=(), name=None) -> int:
+        """Return the number of parameters of one distribution."""
+        return MixtureSameFamily.params_size(num_components, cls.component.params_size(event_shape))
+
+
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class MixtureNormal(DistributionLayer):
+class MixtureNormal(_MixtureOfIndependent):
     """A mixture of independent normal distributions: for real-valued data with several modes.
 
     Reference: Bishop, 1994, Mixture Density Networks, Aston University.
@@ -130,39 +162,11 @@ class MixtureNormal(DistributionLayer):
     """
 
     roles = ()
-
-    def __init__(
-        self,
-        num_components: int,
-        event_shape=(),
-        convert_to_tensor_fn="sample",
-        validate_args=False,
-        **kwargs,
-    ):
-        super().__init__(
-            _arguments(num_components, event_shape), convert_to_tensor_fn, validate_args, **kwargs
-        )
-
-    @staticmethod
-    def new(
-        params, num_components: int, event_shape=(), validate_args=False, name=None
-    ) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(num_components, event_shape)]`."""
-        component = IndependentNormal
-        return _mixture(
-            params, num_components, component, event_shape, validate_args, name or "MixtureNormal"
-        )
-
-    @staticmethod
-    def params_size(num_components: int, event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return MixtureSameFamily.params_size(
-            num_components, IndependentNormal.params_size(event_shape)
-        )
+    component = IndependentNormal
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class MixtureLogistic(DistributionLayer):
+class MixtureLogistic(_MixtureOfIndependent):
     """A mixture of independent logistic distributions: for real-valued data with several modes and
     heavier tails.
 
@@ -189,35 +193,7 @@ class MixtureLogistic(DistributionLayer):
     """
 
     roles = ()
-
-    def __init__(
-        self,
-        num_components: int,
-        event_shape=(),
-        convert_to_tensor_fn="sample",
-        validate_args=False,
-        **kwargs,
-    ):
-        super().__init__(
-            _arguments(num_components, event_shape), convert_to_tensor_fn, validate_args, **kwargs
-        )
-
-    @staticmethod
-    def new(
-        params, num_components: int, event_shape=(), validate_args=False, name=None
-    ) -> tfd.Distribution:
-        """Build the distribution from `params`, `[..., params_size(num_components, event_shape)]`."""
-        component = IndependentLogistic
-        return _mixture(
-            params, num_components, component, event_shape, validate_args, name or "MixtureLogistic"
-        )
-
-    @staticmethod
-    def params_size(num_components: int, event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return MixtureSameFamily.params_size(
-            num_components, IndependentLogistic.params_size(event_shape)
-        )
+    component = IndependentLogistic
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

@@ -34,12 +34,12 @@ def keywords(changes: dict[str, str]) -> Callable:
     return idiom
 
 
-def asks(text: str, section: str = SECTION, given: str = "") -> Callable:
+def asks(text: str, given: str = "") -> Callable:
     """Return the idiom of a call that gets a comment, perhaps only if a keyword is given."""
 
     def idiom(calls: Calls, call: cst.Call) -> None:
         if not given or argument(call, given):
-            calls.ask(call, text, section)
+            calls.ask(call, text, SECTION)
 
     return idiom
 

@@ -96,13 +96,14 @@ class ELBO(Objective):
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         beta = one_pass.value_of(self.beta)
         z = one_pass.sample(self.num_samples)
-        is_fixed = self.estimator == "stl"
-        draws = at_fixed_draws(one_pass, z, beta) if is_fixed else one_pass.log_densities(z)
-        log_likelihood, log_prior, log_posterior = (tf.reduce_mean(part, 0) for part in draws[:3])
+        draws = at_fixed_draws(one_pass, z, beta) if self.estimator == "stl" else None
+        log_likelihood, log_prior, log_posterior = (
+            tf.reduce_mean(part, 0) for part in (draws or one_pass.log_densities(z))[:3]
+        )
         is_analytic = self.kl == "analytic"
         kl = one_pass.kl(log_prior, log_posterior) if is_analytic else log_posterior - log_prior
         loss = beta * self._floored(kl, z, one_pass) - log_likelihood
-        if is_fixed:
+        if draws:
             share = 1.0 / self.num_samples
             bound = surrogate(draws, model=share, path=share, score=0.0, kl_weight=beta)
             loss = with_gradient_of(-bound, loss)

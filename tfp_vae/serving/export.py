@@ -88,10 +88,7 @@ def export(
         ImportError: if a target's packages are not installed.
         OSError: if the folder cannot be written.
     """
-    if not vae.built:
-        raise ValueError(
-            "The VAE is not built yet: call it on data, fit it, or give its networks a keras.Input."
-        )
+    vae.expect_built()
     numbers = {
         "score_samples": as_count(score_samples, "score_samples"),
         "log_prob_samples": as_count(log_prob_samples, "log_prob_samples"),

@@ -467,7 +467,7 @@ def _part_names(names: Sequence) -> list[str]:
         plain = unicodedata.normalize("NFKD", str(name).replace("ß", "ss"))
         part = re.sub(r"\W+", "_", plain.encode("ascii", "ignore").decode()).strip("_") or "c"
         part = f"c{part}" if part[0].isdigit() else part
-        if part in TAKEN or keyword.iskeyword(part) or part.endswith("_mask"):
+        if part in TAKEN or keyword.iskeyword(part) or part.endswith(networks.OF_MASKS):
             part += "_"
         number = 1
         while part in parts:
