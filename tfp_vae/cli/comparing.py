@@ -10,7 +10,7 @@ import rich.box
 import rich.table
 
 from tfp_vae.cli.build import OF_SEQUENCES, WIDTHS
-from tfp_vae.cli.html.numbers import FACTS, NUMBERS, Number, rounded
+from tfp_vae.cli.html.numbers import NUMBERS, Number, on_draws, others, place_of_best, rounded
 from tfp_vae.cli.report import console
 from tfp_vae.cli.runs import RUNS, Options, Run, is_number
 
@@ -103,16 +103,15 @@ def compare(folders: Sequence[Path]) -> None:
     numbers = [_numbers(run) for run in runs]
     has_best = False
     sentences = _remarks(runs, numbers)
-    for name, known_number in {**NUMBERS, **_others(numbers)}.items():
+    for name, known_number in {**NUMBERS, **others(numbers)}.items():
         cells = [_written(one, name) for one in numbers]
         if any(cells):
-            best = None if sentences else _best(numbers, name, known_number.better)
-            has_best |= best is not None
-            marked = [
-                f"{cell} *" if one is best else cell
-                for one, cell in zip(numbers, cells, strict=True)
-            ]
-            _add(table, known_number.title, marked)
+            values = [_value(one, name) for one in numbers]
+            differ = not sentences and len({*values} - {None}) > 1
+            best = place_of_best(values, known_number.better) if differ else None
+            if best is not None:
+                has_best, cells[best] = True, f"{cells[best]} *"
+            _add(table, known_number.title, cells)
     console.print(table)
     star = "* the best. " * has_best
     for sentence in sentences or [f"{star}`tfp-vae report` compares runs example by example."]:
@@ -144,16 +143,6 @@ def _numbers(run: Run) -> dict:
     return {name: value for name, value in numbers.items() if name not in undefined}
 
 
-def _others(numbers: list[dict]) -> dict[str, Number]:
-    """Return numbers that the report does not know, such as probes, under their own names."""
-    names = dict.fromkeys(name for one in numbers for name in one)
-    return {
-        name: Number(title=name.replace("_", " "), meaning="", form=".4g")
-        for name in names
-        if name not in (*NUMBERS, *FACTS) and not name.endswith("_error")
-    }
-
-
 def _value(numbers: dict, name: str) -> float | None:
     value = numbers.get(name)
     return value if is_number(value) else None
@@ -173,14 +162,6 @@ def _written(numbers: dict, name: str) -> str:
 def _bound(numbers: dict, name: str) -> str:
     """Return what stands before a number that is an upper bound."""
     return "<= " * (name == "nll" and bool(numbers.get("nll_is_bound")))
-
-
-def _best(numbers: list[dict], name: str, better: int) -> dict | None:
-    """Return the numbers of the run with the best value, if one is better than another."""
-    having = [one for one in numbers if _value(one, name) is not None]
-    if not better or len({_value(one, name) for one in having}) < 2:
-        return None
-    return max(having, key=lambda one: better * one[name])
 
 
 def _remarks(runs: list[Run], numbers: list[dict]) -> list[str]:
@@ -204,10 +185,4 @@ def _remarks(runs: list[Run], numbers: list[dict]) -> list[str]:
         for run, one in zip(runs, numbers, strict=True)
         if one and one.get("nll") is None
     ]
-    draws = {one["num_samples"] for one in numbers if "num_samples" in one}
-    if len(draws) > 1:
-        remarks.append(
-            f"The NLLs come from {', '.join(map(str, sorted(draws)))} draws, and fewer draws give larger ones. "
-            "Judge all runs alike by: tfp-vae evaluate RUN --num-samples"
-        )
-    return remarks
+    return remarks + on_draws(numbers)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,11 +157,11 @@ def numbers(subjects: list[Subject]) -> list[Block]:
     """Return the table of all numbers of some runs: known ones first, then all others."""
     comparable = are_comparable(subjects)
     rows = []
-    for name, known in {**NUMBERS, **_others(subjects)}.items():
+    for name, known in {**NUMBERS, **others([subject.numbers for subject in subjects])}.items():
         values = [_value(subject, name, known) for subject in subjects]
         if all(value is None for value in values):
             continue
-        best = _best(values, known) if comparable and len(subjects) > 1 else None
+        best = place_of_best(values, known.better) if comparable and len(subjects) > 1 else None
         title = Cell(known.title, known.meaning.format(**_facts(subjects)))
         cells = [
             _cell(subjects, place, name, known, values, best) for place in range(len(subjects))
@@ -230,9 +230,9 @@ def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
     return np.array_equal(one, other, equal_nan=True)
 
 
-def _others(subjects: list[Subject]) -> dict[str, Number]:
-    """Return the numbers that this version does not know, under their own names."""
-    names = [name for subject in subjects for name in subject.numbers]
+def others(runs: Sequence[Mapping]) -> dict[str, Number]:
+    """Return the numbers of runs that this version does not know, under their own names."""
+    names = [name for numbers in runs for name in numbers]
     unknown = [name for name in dict.fromkeys(names) if name not in (*NUMBERS, *FACTS)]
     errors = {name + ending for name in names for ending in ERRORS}
     return {
@@ -274,12 +274,23 @@ def _error_of_mean(values: np.ndarray) -> float | None:
     return float(values.std(ddof=1, dtype="float64") / math.sqrt(len(values)))
 
 
-def _best(values: list[float | None], known: Number) -> int | None:
-    """Return the place of the best value, if one is better than another."""
+def place_of_best(values: Sequence[float | None], better: int) -> int | None:
+    """Return the place of the best of several values, the first of equal ones."""
     known_values = [value for value in values if value is not None]
-    if not known.better or len(known_values) < 2:
+    if not better or len(known_values) < 2:
         return None
-    return values.index(max(known_values, key=lambda value: known.better * value))
+    return values.index(max(known_values, key=lambda value: better * value))
+
+
+def on_draws(runs: Sequence[Mapping]) -> list[str]:
+    """Return a sentence if the NLLs of runs come from different numbers of draws."""
+    draws = {numbers["num_samples"] for numbers in runs if "num_samples" in numbers}
+    if len(draws) < 2:
+        return []
+    return [
+        f"The NLLs come from {', '.join(map(str, sorted(draws)))} draws: fewer draws give larger "
+        "ones. Judge all runs alike by tfp-vae evaluate --num-samples."
+    ]
 
 
 def _cell(subjects, place: int, name: str, known: Number, values: list, best: int | None) -> Cell:
@@ -348,10 +359,5 @@ def _remarks(subjects: list[Subject], comparable: bool) -> list[Block]:
             "The runs were judged on different test data, under different conditions, or by densities "
             "and by probabilities: their numbers do not compare, and none is marked as the best."
         )
-    draws = {subject.numbers["num_samples"] for subject in subjects}
-    if len(draws) > 1:
-        remarks.add(
-            f"The NLLs come from {', '.join(map(str, sorted(draws)))} draws: fewer draws give larger "
-            "ones. Judge all runs alike by tfp-vae evaluate --num-samples."
-        )
+    remarks |= {*on_draws([subject.numbers for subject in subjects])}
     return [Block(sentence=text, is_aside=True) for text in sorted(remarks)]
