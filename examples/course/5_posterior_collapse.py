@@ -206,9 +206,9 @@ latent_plots.kl_bars(
 #
 # ## Answers
 #
-# **1.** Multiply the loss by a constant and its optimum stays. With SSE / (2 s²) + beta KL, where
-# SSE is the sum of squared errors, dividing by beta gives SSE / (2 beta s²) + KL, the loss for the noise variance beta s². The optimal means of p(x|z)
-# and the codes are the same.
+# **1.** Multiply the loss by a constant and its optimum stays. With SSE / (2 s²) + beta KL, where SSE is the
+# sum of squared errors, dividing by beta gives SSE / (2 beta s²) + KL, the loss for the noise variance beta
+# s². The optimal means of p(x|z) and the codes are the same.
 
 # %%
 quarter = variances[4] / 4

@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 import tfp_vae
 from tfp_vae import evaluation
@@ -136,6 +137,9 @@ def draw(path: Path, curves: dict[str, list[dict[str, float]]], name: str, label
     for title, rows in curves.items():
         axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], ".-", label=title)
     axes.set(xlabel="epochs", ylabel=label, xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     figure.savefig(path, dpi=80)
