@@ -162,7 +162,7 @@ def replace(x, mask, values):
     )
 
 
-def observed_examples(x, mask=None):
+def observed_examples(x, mask):
     """Return examples with each missing value replaced by an observed value of the same part, to
     check their range.
 

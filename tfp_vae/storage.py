@@ -324,7 +324,7 @@ def _image(content: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         return tf.ensure_shape(tf.identity(image), shape)
 
 
-def open_records(paths: Sequence[Path], wanted: Collection[str] = ()) -> dict[str, Rows]:
+def open_records(paths: Sequence[Path], wanted: Collection[str]) -> dict[str, Rows]:
     """Return the features of TFRecord files of `tf.train.Example` by name; the examples are also
     called `x`.
 

@@ -35,7 +35,7 @@ def finish(
     splits: datasets.Splits,
     vae: VAE,
     history: dict,
-    followers: Sequence[Tracker] = (),
+    followers: Sequence[Tracker],
 ) -> None:
     """Evaluate, draw pictures, and export; if one step fails, its error is printed and the others
     still run.

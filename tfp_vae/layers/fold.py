@@ -68,7 +68,7 @@ def call_by_name(network: keras.layers.Layer, values: Mapping, main: str | None 
     return network(keras.tree.pack_sequence_as(struct, list(taken.values())))
 
 
-def names_taken(network: keras.layers.Layer, values: Mapping, main: str | None = None) -> list[str]:
+def names_taken(network: keras.layers.Layer, values: Mapping, main: str | None) -> list[str]:
     """Return the names of the values that `call_by_name` calls a network with."""
     names = list(named_inputs(network))
     if main is not None and (not names or (len(names) == 1 and names[0] not in values)):

@@ -113,7 +113,7 @@ class KLDivergenceRegularizer(keras.layers.Layer, keras.regularizers.Regularizer
             return mean
         return mean * tf.cast(tf.shape(distribution_a)[0], mean.dtype)
 
-    def batch_mean(self, distribution_a: tfd.Distribution, training=None) -> tf.Tensor:
+    def batch_mean(self, distribution_a: tfd.Distribution, training) -> tf.Tensor:
         """Return the weighted divergence of one example, in nats: the mean over the batch."""
         distribution_a = _as_tensor_like(distribution_a)
         kl = kl_divergence(
