@@ -56,6 +56,8 @@ package: .venv/.test
 # The project's addresses, known to who releases it: make urls URL=https://host/owner/repository
 urls:
 	$(if $(URL),,$(error Give URL=https://host/owner/repository))
+	sed -i '/^project_urls/,/^    Changelog/d' setup.cfg
+	sed -i '/^repository-code/d' CITATION.cff
 	printf 'project_urls =\n    %s = $(URL)%s\n    %s = $(URL)%s\n    %s = $(URL)%s\n' \
 	  Source '' Issues /issues Changelog /blob/main/CHANGELOG.md | sed -i '/^keywords/r /dev/stdin' setup.cfg
 	echo 'repository-code: $(URL)' >> CITATION.cff

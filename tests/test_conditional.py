@@ -555,6 +555,12 @@ def test_a_label_beyond_the_networks_integers_is_not_another_label():
     for label in (2**32 + 7, -(2**32) + 7):
         with pytest.raises(ValueError, match="must be a label from 0 to 2"):
             vae.generate(1, condition=np.int64(label))
+    with pytest.raises(ValueError, match="must be a label from 0 to 2"):
+        tf.function(lambda: vae.encode(named(tf.constant([5]), X[:1])).mean())()
+    narrow = quantity.Quantity("condition", (), "uint8", num_labels=256)
+    for label in (300, -1):
+        with pytest.raises(ValueError, match="must be a label from 0 to 255"):
+            narrow.expect_known(label)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.conftest import mostly_slow
 from tfp_vae import hierarchy, networks, objectives, priors, sampling
 from tfp_vae import layers as tfpl
 from tfp_vae.layers.fold import call_by_name, named_inputs, unfold
-from tfp_vae.objectives.gradients import at_fixed_draws, surrogate
+from tfp_vae.objectives.gradients import Draws, surrogate
 from tfp_vae.quantity import Quantity
 
 tfd = tfp.distributions
@@ -311,12 +311,10 @@ def test_the_surrogate_of_a_hierarchy_has_the_gradient_of_the_bound():
     vae = bottom_up_vae()
     with tf.GradientTape(persistent=True) as tape:
         one_pass = vae.one_pass(X, ONE_PASS_SEED)
-        z = one_pass.sample(3)
-        log_likelihood, log_prior, log_posterior = one_pass.log_densities(z)
+        draws = Draws(one_pass, 3)
+        log_likelihood, log_prior, log_posterior = one_pass.log_densities(one_pass.sample(3))
         bound = tf.reduce_sum(log_likelihood + log_prior - log_posterior)
-        of_parts = tf.reduce_sum(
-            surrogate(at_fixed_draws(one_pass, z), model=1.0, path=1.0, score=1.0)
-        )
+        of_parts = tf.reduce_sum(surrogate(draws, model=1.0, path=1.0, score=1.0))
     weights = [variable.value for variable in vae.trainable_variables]
     for a, b in zip(tape.gradient(bound, weights), tape.gradient(of_parts, weights), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)

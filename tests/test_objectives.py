@@ -373,23 +373,34 @@ def test_sticking_the_landing_has_the_mean_of_the_standard_gradient():
     ids=lambda objective: type(objective).__name__,
 )
 def test_the_decoder_is_evaluated_once_in_a_step(objective):
-    """What layers keep and add to the loss is that of the standard estimator with the same draw."""
-    x, kept = np.linspace(-1, 1, 80, dtype="float32").reshape(20, 4), []
+    """What layers keep and add to the loss is that of the standard estimator with the same draw, and trains alike."""
+    kept = []
     for one in (objectives.ELBO(kl="sampled"), objective):
-        keras.utils.set_random_seed(3)
-        normalization = keras.layers.BatchNormalization(momentum=0.5)
-        hidden = keras.layers.Dense(6, activity_regularizer="l2")
-        decoder = [keras.Input((2,)), hidden, normalization, keras.layers.Dense(8)]
-        encoder = [keras.Input((4,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
-        vae = tfp_vae.VAE(
-            keras.Sequential(encoder),
-            keras.Sequential([*decoder, tfpl.IndependentNormal(4)]),
-            objective=one,
-        )
-        vae.compile("sgd")
-        loss = vae.fit(x, batch_size=20, epochs=1, verbose=0).history["loss"]
-        kept.append([*loss, *np.ravel(normalization.moving_mean)])
-    np.testing.assert_allclose(*kept, rtol=1e-5)
+        with_penalty, without = (a_step_of_a_stateful_decoder(one, l2) for l2 in (100.0, 0.0))
+        loss, mean, kernel = (a - b for a, b in zip(with_penalty, without, strict=True))
+        kept += [[*with_penalty[1], *np.ravel(kernel), *loss]]
+        assert loss[0] > 1.0
+        assert np.abs(kernel).max() > 0.01
+        np.testing.assert_array_equal(mean, 0.0)
+    np.testing.assert_allclose(*kept, rtol=2e-3, atol=1e-5)
+
+
+def a_step_of_a_stateful_decoder(objective, l2):
+    """The loss of a step, the moving mean after it, and the encoder's weights."""
+    keras.utils.set_random_seed(3)
+    normalization = keras.layers.BatchNormalization(momentum=0.5)
+    penalized = keras.layers.Dense(6, activity_regularizer=keras.regularizers.L2(l2))
+    decoder = [keras.Input((2,)), penalized, normalization, keras.layers.Dense(8)]
+    encoder = [keras.Input((4,)), keras.layers.Dense(4), tfpl.MultivariateNormalDiag(2)]
+    vae = tfp_vae.VAE(
+        keras.Sequential(encoder),
+        keras.Sequential([*decoder, tfpl.IndependentNormal(4)]),
+        objective=objective,
+    )
+    vae.compile(keras.optimizers.SGD(1e-3))
+    x = np.linspace(-1, 1, 80, dtype="float32").reshape(20, 4)
+    loss = vae.fit(x, batch_size=20, epochs=1, verbose=0).history["loss"]
+    return np.array(loss), normalization.moving_mean.numpy(), vae.encoder.layers[0].kernel.numpy()
 
 
 def test_piwae_trains_the_decoder_by_iwae_and_the_encoder_by_miwae():

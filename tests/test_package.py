@@ -41,7 +41,8 @@ def dist(tmp_path_factory):
     ignore = shutil.ignore_patterns("__pycache__")
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
-    run("make", "-C", source, "urls", f"URL={URL}")
+    for url in ("https://example.org/before", URL):
+        run("make", "-C", source, "urls", f"URL={url}")
     out = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source)
     return out

@@ -56,7 +56,7 @@ def test_iwae_goes_on_as_if_there_had_been_no_interruption(smoke, tmp_path):
     with pytest.raises(ValueError, match="other options"):
         smoke("iwae", "--k", 2, output=parts)
     assert (parts / "curve.png").stat().st_size > 5_000
-    smoke("iwae", "--k", 5, "--start", whole, output=tmp_path / "more")
+    smoke("iwae", "--start", whole, "--k", 3, output=tmp_path / "more")
     assert numbers_of(tmp_path / "more")[0]["-bound"] < numbers_of(whole)[0]["-bound"]
     deep = smoke("iwae", "--k", 3, "--layers", 2, output=tmp_path / "deep")
     assert deep["latent_units"] == 150

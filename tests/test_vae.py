@@ -341,6 +341,8 @@ def test_labels_are_ignored(vae, digits):
     vae.fit(data, validation_data=data, verbose=0)
     with pytest.warns(UserWarning, match="labels y are ignored: a VAE learns from x alone"):
         vae.fit(x, np.arange(64), validation_data=(x, np.arange(64)), verbose=0)
+    with pytest.warns(UserWarning, match="labels y are ignored"):
+        vae.fit(x, np.array(["a"] * 64), validation_split=0.25, verbose=0)
     assert vae.evaluate(x, verbose=0) == vae.evaluate(x, np.arange(64), verbose=0)
 
 

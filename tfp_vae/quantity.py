@@ -183,9 +183,30 @@ class Quantity:
                 f"dtype={own.name!r}) says, received {_kind(part, received)}. Convert it, as in "
                 f"{self.name}.astype({own.name!r})."
             )
-        if own.is_integer:  # one beyond the own type stays the largest, and unknown
-            return tf.saturate_cast(tf.cast(part, tf.int64), self.dtype)
+        if own.is_integer and received != own.name:
+            self._expect_to_fit(part, own)
         return tf.cast(part, self.dtype)
+
+    def _expect_to_fit(self, part, own: tf.DType) -> None:
+        """Refuse whole numbers that would become others in the networks' type."""
+        values = tf.get_static_value(part) if tf.is_tensor(part) else np.asarray(part)
+        if values is None or not values.size:
+            return
+        fits = np.ravel((values >= own.min) & (values <= own.max))
+        if fits.all():
+            return
+        if self.num_labels is not None:
+            raise self._no_label(self.num_labels, values, fits)
+        raise ValueError(
+            f"{self.name} holds whole numbers from {values.min()} to {values.max()}, but its "
+            f"keras.Input takes those of {own.name}. Leave out what is beyond."
+        )
+
+    def _no_label(self, number: int, values: np.ndarray, known: np.ndarray) -> ValueError:
+        return ValueError(
+            f"{self.name} must be a label from 0 to {number - 1}, which the networks know; "
+            f"received labels from {values.min()} to {values.max()}, first in row {np.argmin(known)}."
+        )
 
     def is_known(self, value) -> tf.Tensor:
         """Return whether each value is finite and, for labels, known to the networks, `[...]`."""
@@ -209,14 +230,11 @@ class Quantity:
             known = np.ravel(True if static is None else self.is_known(static))
         if known.all():
             return value
-        row = f"first in row {np.argmin(known)}"
-        if self.num_labels is None:
-            raise ValueError(
-                f"{self.name} holds values that are NaN or infinite, {row}. Remove or replace them."
-            )
+        if self.num_labels is not None:
+            raise self._no_label(self.num_labels, static, known)
         raise ValueError(
-            f"{self.name} must be a label from 0 to {self.num_labels - 1}, which the networks know; "
-            f"received labels from {static.min()} to {static.max()}, {row}."
+            f"{self.name} holds values that are NaN or infinite, first in row {np.argmin(known)}. "
+            "Remove or replace them."
         )
 
     def leading(self, value) -> tf.TensorShape:

@@ -258,6 +258,13 @@ class VAE(LatentVariableModel, BlockModel):
         if y is x and not self.is_conditional:  # the usual target of an autoencoder
             y = None
         given = self._examples(x, y, kwargs.pop("sample_weight", None))
+        if y is not None:
+            warnings.warn(
+                "The labels y are ignored: a VAE learns from x alone. Leave them out, or name an "
+                'input of encoder or decoder "condition" and pass {"x": x, "condition": y}.',
+                stacklevel=2,
+            )
+            given = given._replace(y=None)
         unpack = keras.utils.unpack_x_y_sample_weight
         held_out = None if validation_data is None else self._examples(*unpack(validation_data))
         if held_out is None and kwargs.get("validation_split") and batch.are_arrays(given.x):
@@ -267,12 +274,6 @@ class VAE(LatentVariableModel, BlockModel):
             self._begin_with(examples["x"])
         if held_out is not None:
             self.check_data(held_out.x)
-        if given.y is not None:
-            warnings.warn(
-                "The labels y are ignored: a VAE learns from x alone. Leave them out, or name an "
-                'input of encoder or decoder "condition" and pass {"x": x, "condition": y}.',
-                stacklevel=2,
-            )
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "class_weight weighs labels, of which a VAE has none. Pass sample_weight instead."

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfp_vae import datasets, hierarchy, layers, networks, objectives, priors, sequences
+from tfp_vae import blocks, datasets, hierarchy, layers, networks, objectives, priors, sequences
 from tfp_vae.batch import num_examples
 from tfp_vae.checks import one_of
 from tfp_vae.cli.names import (
@@ -68,6 +68,9 @@ def build(splits: datasets.Splits, options: Options) -> VAE:
             ema_momentum=options.ema or 0.99,
         )
     )
+    if not vae.jit_compile:  # Keras's own loop makes one step in a call, unless it is told more
+        size = options.batch_size
+        vae.steps_per_execution = blocks.most_steps(vae, size, vae.num_draws, steps, divides=True)
     # So that the run can be resumed from before its first step.
     vae.optimizer.build(vae.trainable_variables)
     return vae

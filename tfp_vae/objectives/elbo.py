@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 from tfp_vae import replicas
 from tfp_vae.checks import as_count, one_of
 from tfp_vae.objectives.gradients import (
-    at_fixed_draws,
+    Draws,
     expect_exact_path,
     surrogate,
     with_gradient_of,
@@ -95,10 +95,11 @@ class ELBO(Objective):
 
     def terms(self, one_pass: OnePass) -> dict[str, tf.Tensor]:
         beta = one_pass.value_of(self.beta)
-        z = one_pass.sample(self.num_samples)
-        draws = at_fixed_draws(one_pass, z, beta) if self.estimator == "stl" else None
+        draws = Draws(one_pass, self.num_samples) if self.estimator == "stl" else None
+        z = draws.z if draws else one_pass.sample(self.num_samples)
         log_likelihood, log_prior, log_posterior = (
-            tf.reduce_mean(part, 0) for part in (draws or one_pass.log_densities(z))[:3]
+            tf.reduce_mean(part, 0)
+            for part in (draws.densities if draws else one_pass.log_densities(z))
         )
         is_analytic = self.kl == "analytic"
         kl = one_pass.kl(log_prior, log_posterior) if is_analytic else log_posterior - log_prior

@@ -14,8 +14,6 @@ the literature weight these parts differently:
 | doubly reparameterized | w | w^2 | 0 |
 """
 
-from typing import NamedTuple
-
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -27,62 +25,64 @@ from tfp_vae.objectives.one_pass import OnePass
 tfd = tfp.distributions
 
 
-class FixedDraws(NamedTuple):
-    """Log densities at draws through which no gradient flows, each `[num_samples, batch]`, and the
-    path of the draws.
-    """
+class Draws:
+    """Draws of z with their log densities, `[num_samples, batch]`, whose slopes along the paths of
+    the draws can be weighted apart from the rest of their gradient.
 
-    log_likelihood: tf.Tensor
-    log_prior: tf.Tensor
-    log_posterior: tf.Tensor
-    # Its gradient is that of log w along the path of each draw; its value has no meaning.
-    path: tf.Tensor
-
-
-def at_fixed_draws(one_pass: OnePass, z, kl_weight=1.0) -> FixedDraws:
-    """Evaluate the densities once, for the value of a bound as for its gradient.
-
-    A second evaluation would give layers with a state or with draws of their own, such as
-    normalization and dropout, another function than the one whose value is reported. Losses that
-    layers of the decoder add, such as of their activities, train the decoder alone.
+    The densities are evaluated once, for the value of a bound as for its gradient: in a second
+    evaluation, layers with a state or with draws of their own, such as normalization and dropout,
+    would be another function.
 
     Args:
         one_pass: the batch.
-        z: reparameterized draws, `[num_samples, batch, *latent_shape]`.
-        kl_weight: weight of log p(z) - log q(z|x) in log w.
+        num_samples: reparameterized draws for each example.
+
+    Attributes:
+        densities: log p(x|z), log p(z) and log q(z|x).
     """
-    fixed_z = tf.nest.map_structure(tf.stop_gradient, z)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(fixed_z)
-        log_likelihood, log_prior, log_posterior = one_pass.log_densities(fixed_z)
-        log_weights = log_likelihood + kl_weight * (log_prior - log_posterior)
-    slopes = tape.gradient(log_weights, fixed_z)
-    path = sum(
-        _sum_event(tf.stop_gradient(slope) * leaf, tf.rank(log_weights))
-        for slope, leaf in zip(tf.nest.flatten(slopes), tf.nest.flatten(z), strict=True)
-    )
-    return FixedDraws(log_likelihood, log_prior, log_posterior, path)
+
+    def __init__(self, one_pass: OnePass, num_samples: int):
+        # Copies: TFP knows the inverse of the draws themselves without a path back to them.
+        self.z = tf.nest.map_structure(tf.identity, one_pass.sample(num_samples))
+        self._tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+        with self._tape:
+            self._tape.watch(self.z)
+            self.densities = one_pass.log_densities(self.z)
+
+    def along(self, log_values: tf.Tensor) -> tf.Tensor:
+        """Return a tensor `[num_samples, batch]` whose gradient is that of some values along the
+        paths of the draws; its own value has no meaning.
+        """
+        slopes = self._tape.gradient(log_values, self.z, unconnected_gradients="zero")
+        return sum(
+            _sum_event(tf.stop_gradient(slope) * leaf, tf.rank(log_values))
+            for slope, leaf in zip(tf.nest.flatten(slopes), tf.nest.flatten(self.z), strict=True)
+        )
 
 
-def surrogate(draws: FixedDraws, *, model, path, score, kl_weight=1.0) -> tf.Tensor:
+def surrogate(draws: Draws, *, model, path, score, kl_weight=1.0) -> tf.Tensor:
     """Return a tensor `[batch]` whose gradient is the weighted sum of the three parts, summed over
     the draws.
 
     Args:
-        draws: of `at_fixed_draws`, with the same `kl_weight`.
+        draws: of the batch.
         model: weight of the model's part, a number or `[num_samples, batch]`; no gradient flows
             through it.
         path: weight of the path's part, likewise.
         score: weight of the score's part, likewise.
         kl_weight: weight of log p(z) - log q(z|x) in log w.
     """
-    model, path, score = (
-        tf.stop_gradient(in_dtype(part, draws.path.dtype)) for part in (model, path, score)
-    )
-    log_joint = draws.log_likelihood + kl_weight * draws.log_prior
-    return tf.reduce_sum(
-        model * log_joint + path * draws.path - score * kl_weight * draws.log_posterior, 0
-    )
+    log_likelihood, log_prior, log_posterior = draws.densities
+    log_joint = log_likelihood + kl_weight * log_prior
+    weights = [tf.stop_gradient(in_dtype(part, log_joint.dtype)) for part in (model, path, score)]
+    # Through z, the first two terms have a path already, with the weights of model and score.
+    bound = weights[0] * log_joint - weights[2] * kl_weight * log_posterior
+    if path is not model:
+        along = draws.along(log_likelihood) + kl_weight * draws.along(log_prior)
+        bound += (weights[1] - weights[0]) * along
+    if path is not score:
+        bound -= (weights[1] - weights[2]) * kl_weight * draws.along(log_posterior)
+    return tf.reduce_sum(bound, 0)
 
 
 def expect_exact_path(posterior: tfd.Distribution, estimator: str, needed_by: str) -> None:
