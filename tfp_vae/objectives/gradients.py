@@ -75,7 +75,8 @@ def surrogate(draws: Draws, *, model, path, score, kl_weight=1.0) -> tf.Tensor:
     log_likelihood, log_prior, log_posterior = draws.densities
     log_joint = log_likelihood + kl_weight * log_prior
     weights = [tf.stop_gradient(in_dtype(part, log_joint.dtype)) for part in (model, path, score)]
-    # Through z, the first two terms have a path already, with the weights of model and score.
+    # Through z, the first two terms have a path already, with the weights of model and score: a slope
+    # is computed only where the weight of the path is another one.
     bound = weights[0] * log_joint - weights[2] * kl_weight * log_posterior
     if path is not model:
         along = draws.along(log_likelihood) + kl_weight * draws.along(log_prior)
