@@ -192,7 +192,7 @@ def _fit_flow(vae: VAE, x, flow: Flow, epochs: int, batch_size: int, seed: int) 
         )
     loc = first_draws.mean(0)
     spread = first_draws.std(0)
-    scale = np.where(spread > 0.0, spread, np.ones_like(spread))
+    scale = np.where(spread > 0.0, spread, 1.0)
     model = _Density(prior)
     rate = keras.optimizers.schedules.CosineDecay(
         FLOW_LEARNING_RATE, epochs * -(-len(first_draws) // batch_size)

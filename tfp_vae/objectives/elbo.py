@@ -6,12 +6,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import replicas
 from tfp_vae.checks import as_count, one_of
-from tfp_vae.objectives.gradients import (
-    Draws,
-    expect_exact_path,
-    surrogate,
-    with_gradient_of,
-)
+from tfp_vae.objectives.gradients import Draws, expect_exact_path, surrogate, with_gradient_of
 from tfp_vae.objectives.one_pass import (
     Objective,
     OnePass,
