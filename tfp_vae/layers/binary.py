@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae.layers.distribution_layer import DistributionLayer
-from tfp_vae.layers.independent import independent_of
+from tfp_vae.layers.independent import PerValue, independent_of
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_shape, as_positive, split_params
 from tfp_vae.layers.straight_through import StraightThroughDraws
@@ -21,7 +21,7 @@ SATURATED = 40.0
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentBernoulliStraightThrough(DistributionLayer):
+class IndependentBernoulliStraightThrough(PerValue):
     """Independent Bernoulli distributions with a gradient through their draws: a posterior of
     binary codes.
 
@@ -55,16 +55,6 @@ class IndependentBernoulliStraightThrough(DistributionLayer):
 
     roles = ("posterior",)
 
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
-
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
@@ -72,11 +62,6 @@ class IndependentBernoulliStraightThrough(DistributionLayer):
         (logits,) = split_params(params, [event_shape])
         base = StraightThroughBernoulli(logits, dtype=logits.dtype, validate_args=validate_args)
         return independent_of(base, len(event_shape), name)
-
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return int(np.prod(as_event_shape(event_shape)))
 
 
 @own

@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae.checks import as_count
 from tfp_vae.layers.distribution_layer import DistributionLayer
-from tfp_vae.layers.independent import independent, independent_of, independent_params_size
+from tfp_vae.layers.independent import PerValue, independent, independent_of
 from tfp_vae.layers.own import own
 from tfp_vae.layers.shapes import as_event_shape, softplus_above, split_params
 from tfp_vae.layers.values import Values, values_of, whole_numbers
@@ -100,11 +100,11 @@ class IndependentBinomial(DistributionLayer):
     @staticmethod
     def params_size(event_shape=(), name=None) -> int:
         """Return the number of parameters of one distribution."""
-        return independent_params_size(tfd.Binomial, event_shape, total_count=1)
+        return int(np.prod(as_event_shape(event_shape)))
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentPoisson(DistributionLayer):
+class IndependentPoisson(PerValue):
     """Independent Poisson distributions, one for each value of an event: for counts whose variance
     equals their mean.
 
@@ -130,16 +130,6 @@ class IndependentPoisson(DistributionLayer):
     roles = ("likelihood",)
     pixels = "levels"
 
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
-
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`."""
@@ -147,14 +137,9 @@ class IndependentPoisson(DistributionLayer):
             Poisson, _bounded(params), event_shape, validate_args=validate_args, name=name
         )
 
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return independent_params_size(tfd.Poisson, event_shape)
-
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentNegativeBinomial(DistributionLayer):
+class IndependentNegativeBinomial(PerValue):
     """Independent negative binomial distributions: for counts that vary more than their mean, as in
     gene expression.
 
@@ -188,17 +173,8 @@ class IndependentNegativeBinomial(DistributionLayer):
 
     roles = ("likelihood",)
     pixels = "levels"
-
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
-        self.supports_jit = not self.may_draw
+    params_per_value = 2
+    xla_can_draw = False
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
@@ -213,14 +189,9 @@ class IndependentNegativeBinomial(DistributionLayer):
         )
         return independent_of(base, len(event_shape), name)
 
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return 2 * int(np.prod(as_event_shape(event_shape)))
-
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
+class IndependentZeroInflatedNegativeBinomial(PerValue):
     """Independent negative binomial distributions with additional zeros: for counts that are often
     missed.
 
@@ -253,17 +224,8 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
 
     roles = ("likelihood",)
     pixels = "levels"
-
-    def __init__(
-        self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
-    ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
-        self.supports_jit = not self.may_draw
+    params_per_value = 3
+    xla_can_draw = False
 
     @staticmethod
     def new(params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:
@@ -280,11 +242,6 @@ class IndependentZeroInflatedNegativeBinomial(DistributionLayer):
         # TFP 0.25 takes half the log-odds: P(additional zero) is sigmoid(2 t).
         base = Inflated(counts, inflated_loc_logits=zero_logits / 2, validate_args=validate_args)
         return independent_of(base, len(event_shape), name)
-
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return 3 * int(np.prod(as_event_shape(event_shape)))
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")

@@ -49,6 +49,8 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
     covers_space = False
     # The name of the only prior that goes with it, if there is only one.
     only_prior: str | None = None
+    # Whether XLA has the operations of its sampler.
+    xla_can_draw = True
     # How 8-bit pixels become values of a likelihood: their "levels", random "bits", "scaled" to [0,
     # 1], or spread at random over the "unit" interval.
     pixels = "levels"
@@ -66,13 +68,12 @@ class DistributionLayer(keras.layers.Layer, abc.ABC):
         store(self, arguments)
         self.convert_to_tensor_fn = as_function(convert_to_tensor_fn)
         self.validate_args = validate_args
+        if not self.xla_can_draw:
+            self.supports_jit = not self.may_draw
 
     @property
     def may_draw(self) -> bool:
-        """Whether the conversion to a tensor may be a draw.
-
-        A layer that XLA cannot draw from checks this.
-        """
+        """Whether the conversion to a tensor may be a draw."""
         return self.convert_to_tensor_fn not in [
             DRAW_SHAPED[name] for name in ("mean", "mode", "stddev", "variance")
         ]

@@ -79,9 +79,8 @@ class Independent(DistributionLayer):
             "predicted": predicted,
             "constants": constants,
         }
+        self.xla_can_draw = distribution_class not in NOT_SAMPLED_UNDER_XLA
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
-        if distribution_class in NOT_SAMPLED_UNDER_XLA:
-            self.supports_jit = not self.may_draw
 
     @staticmethod
     def new(
@@ -116,10 +115,11 @@ class Independent(DistributionLayer):
         )
 
 
-class OfOneClass(DistributionLayer):
-    """Base of layers of independent distributions of one class, one for each value of an event.
+class PerValue(DistributionLayer):
+    """Base of layers of independent distributions, one for each value of an event, whose only
+    argument is the shape of that event.
 
-    A subclass sets its class, and its lower bounds if it has some.
+    A subclass sets `params_per_value` and implements `new(params, event_shape, validate_args, name)`.
 
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
@@ -127,15 +127,29 @@ class OfOneClass(DistributionLayer):
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    base: type[tfd.Distribution]
-    # Lower bounds, by name, of parameters that are softplus of their params, other than TFP's.
-    lowest: Mapping[str, float] | None = None
+    params_per_value = 1
 
     def __init__(
         self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
     ):
         arguments = {"event_shape": as_event_shape(event_shape)}
         super().__init__(arguments, convert_to_tensor_fn, validate_args, **kwargs)
+
+    @classmethod
+    def params_size(cls, event_shape=(), name=None) -> int:
+        """Return the number of parameters of one distribution."""
+        return cls.params_per_value * int(np.prod(as_event_shape(event_shape)))
+
+
+class OfOneClass(PerValue):
+    """Base of layers of independent distributions of one class, whose parameters TFP constrains.
+
+    A subclass sets its class, and its lower bounds if it has some.
+    """
+
+    base: type[tfd.Distribution]
+    # Lower bounds, by name, of parameters that are softplus of their params, other than TFP's.
+    lowest: Mapping[str, float] | None = None
 
     @classmethod
     def new(cls, params, event_shape=(), validate_args=False, name=None) -> tfd.Distribution:

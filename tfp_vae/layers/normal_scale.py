@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 
 from tfp_vae import replicas
 from tfp_vae.layers.distribution_layer import DistributionLayer
-from tfp_vae.layers.independent import independent_of
+from tfp_vae.layers.independent import PerValue, independent_of
 from tfp_vae.layers.normal import MIN_SCALE, UNIT_SCALE
 from tfp_vae.layers.shapes import as_event_shape, as_positive, softplus_above, split_params
 from tfp_vae.layers.tensor_like import TensorLike
@@ -141,7 +141,7 @@ class IndependentNormalLearnedScale(DistributionLayer):
 
 
 @keras.saving.register_keras_serializable(package="tfp_vae")
-class IndependentNormalOptimalScale(DistributionLayer):
+class IndependentNormalOptimalScale(PerValue):
     """Independent normal distributions that share one scale, always the optimal one: the
     sigma-VAE's likelihood.
 
@@ -183,12 +183,7 @@ class IndependentNormalOptimalScale(DistributionLayer):
     def __init__(
         self, event_shape=(), convert_to_tensor_fn="sample", validate_args=False, **kwargs
     ):
-        super().__init__(
-            {"event_shape": as_event_shape(event_shape)},
-            convert_to_tensor_fn,
-            validate_args,
-            **kwargs,
-        )
+        super().__init__(event_shape, convert_to_tensor_fn, validate_args, **kwargs)
         weight = {"shape": (), "trainable": False, "autocast": False, "aggregation": "mean"}
         self.variance = self.add_weight(name="variance", initializer="ones", **weight)
         self.num_updates = self.add_weight(name="num_updates", initializer="zeros", **weight)
@@ -224,11 +219,6 @@ class IndependentNormalOptimalScale(DistributionLayer):
     def new(params, event_shape=(), scale=1.0, validate_args=False, name=None) -> tfd.Distribution:
         """Build the distribution from `params`, `[..., params_size(event_shape)]`, and the scale."""
         return IndependentNormalLearnedScale.new(params, event_shape, scale, validate_args, name)
-
-    @staticmethod
-    def params_size(event_shape=(), name=None) -> int:
-        """Return the number of parameters of one distribution."""
-        return IndependentNormalLearnedScale.params_size(event_shape)
 
 
 class FittedToTheBatch(tfd.Independent):
