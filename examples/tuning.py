@@ -78,7 +78,7 @@ def main(folder: str, max_trials: int = 15, epochs: int = 30) -> dict[str, float
         keras.utils.set_random_seed(0)
         vae = VAEs(splits).build(settings)
         VAEs(splits).fit(settings, vae, epochs=epochs, verbose=0)
-        results[f"{name}: NLL"] = evaluation.nll(vae, splits.test, num_samples=500)
+        results[f"{name}: NLL"] = evaluation.nll(vae, splits.test, num_samples=500).value
         print(f"{name}: {settings.values}, NLL {results[f'{name}: NLL']:.1f} nats")
     return results
 

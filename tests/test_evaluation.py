@@ -10,7 +10,7 @@ import pytest
 import tensorflow_probability as tfp
 
 from tests.conftest import make_vae
-from tfp_vae import evaluation
+from tfp_vae import evaluation, objectives
 from tfp_vae import layers as tfpl
 
 tfd = tfp.distributions
@@ -52,7 +52,8 @@ def test_importance_weighted_bound_rises_to_the_exact_evidence(linear_vae):
     exact = example.exact_log_prob(linear_vae, x).mean()
     elbo = evaluation.elbo(linear_vae, x)["elbo"].mean()
     bounds = [
-        -evaluation.nll(linear_vae, x, num_samples=k, batch_size=64) for k in (5, 50, 500, 20_000)
+        -evaluation.nll(linear_vae, x, num_samples=k, batch_size=64).value
+        for k in (5, 50, 500, 20_000)
     ]
     assert elbo < bounds[0] < bounds[1] < bounds[2] < bounds[3] < exact + 0.02
     assert bounds[-1] == pytest.approx(exact, abs=0.05)
@@ -109,6 +110,54 @@ def test_nll_is_reproducible_and_follows_its_seed(trained_vae, digits):
     assert first == again != other
 
 
+def test_the_seed_is_that_of_all_draws(trained_vae, digits):
+    first, again, other = (
+        evaluation.evaluate(trained_vae, digits.test, num_samples=2, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    for name in ("negative_elbo", "log_likelihood", "nll"):
+        assert first[name] == again[name] != other[name]
+    assert first["kl"] == other["kl"]  # it is analytic
+
+
+def test_the_error_of_the_nll_is_that_of_its_mean(trained_vae, digits):
+    found = evaluation.nll(trained_vae, digits.test, num_samples=5)
+    values = evaluation.importance_sampling(trained_vae, digits.test, num_samples=5)["log_prob"]
+    assert found.value == pytest.approx(-values.mean(), rel=1e-5)
+    assert found.error == pytest.approx(values.std(ddof=1) / np.sqrt(180), rel=1e-4)
+
+
+def test_an_evaluation_is_compiled_once(digits):
+    """However many batches there are, and whatever the last one's size."""
+    vae = make_vae()
+    calls = []
+    terms = vae.terms
+    vae.terms = lambda *arguments: calls.append(1) or terms(*arguments)
+    evaluation.elbo(vae, digits.test[:50], batch_size=7)
+    evaluation.elbo(vae, digits.test[:20], batch_size=7, seed=3)
+    assert len(calls) == 1
+
+
+def test_points_have_no_bound(digits):
+    """What stands in for their KL divergence would look better than any VAE's."""
+    vae = make_vae(posterior=tfpl.Deterministic, objective=objectives.Reconstruction())
+    numbers = evaluation.evaluate(vae, digits.test)
+    for name in ("negative_elbo", "kl", "nll"):
+        assert np.isnan(numbers[name])
+    assert np.isfinite(numbers["log_likelihood"])
+
+
+def test_bits_are_of_values_that_are_there(digits):
+    complete, with_gaps = (
+        make_vae((3,), 2, tfpl.IndependentNormal, missing=missing) for missing in (False, True)
+    )
+    x = np.ones([8, 3], "float32")
+    numbers = evaluation.evaluate(complete, x, num_samples=2)
+    assert numbers["bits_per_dim"] == pytest.approx(numbers["nll"] / (3 * np.log(2.0)))
+    x[:, 0] = np.nan
+    assert "bits_per_dim" not in evaluation.evaluate(with_gaps, x, num_samples=2)
+
+
 def test_progress_is_shown_when_wanted(trained_vae, digits, capsys):
     evaluation.nll(trained_vae, digits.test, num_samples=2, verbose=1)
     assert "180/180" in capsys.readouterr().out
@@ -136,7 +185,7 @@ def test_batches_draw_each_by_itself(trained_vae, digits):
     x = digits.test[:100]
     few, many = (
         [
-            evaluation.nll(trained_vae, x, num_samples=1, batch_size=size, seed=seed)
+            evaluation.nll(trained_vae, x, num_samples=1, batch_size=size, seed=seed).value
             for seed in range(60)
         ]
         for size in (5, 100)

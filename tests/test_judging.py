@@ -12,6 +12,7 @@ from tests.test_cli import SMALL, invoke
 from tfp_vae import datasets, evaluation, sources
 from tfp_vae.cli import open_vae
 from tfp_vae.cli.judging import Wishes
+from tfp_vae.cli.report import caution
 
 FEW = ["--num-samples", 2]
 
@@ -60,9 +61,17 @@ def test_probes_outliers_samples_and_checks_of_a_run(folder):
     assert found["auroc_of_negative_elbo"] > 0.7
     assert found["against"] == "noise, 180 test examples"
     assert "not Inception" in found["features"]
-    assert found["frechet_distance_of_training"] < found["frechet_distance"]
+    assert found["frechet_distance_of_held_out"] < found["frechet_distance"]
     assert all(0 <= found[name] <= 1 for name in ("precision", "recall", "p_value_of_mean"))
     assert len(found["kl_by_dimension"]) == 4
+    both = found["mutual_information"] + found["aggregate_kl"]  # of a draw each
+    assert both == pytest.approx(found["kl"], rel=0.2)
+    assert found["asked"] == {
+        "labels": "label",
+        "against": "noise.npz",
+        "samples": "100",
+        "checks": "True",
+    }
     assert sum(found["kl_by_dimension"]) == pytest.approx(found["kl"], rel=1e-3)
     vae, x = open_vae(Path("run/model.keras")), datasets.load("digits").test
     error = evaluation.reconstruction_errors(vae, x)["x"].mean()
@@ -93,7 +102,7 @@ SMALLEST = ["--epochs", 1, "--latent-size", 2, "--hidden-size", 8, "--batch-size
             "mixture",
             ["--dataset", "rows.npz", "--prior", "NormalMixture(num_components=2)"],
             ["--checks"],
-            {"collapsed_dimensions", "reconstruction_error_of_x"},
+            {"collapsed_dimensions", "reconstruction_error_of_x", "aggregate_kl"},
         ),
         (
             "points",
@@ -119,7 +128,26 @@ SMALLEST = ["--epochs", 1, "--latent-size", 2, "--hidden-size", 8, "--batch-size
 @pytest.mark.rows(0, 1)
 def test_other_models(name, training, judging, expected):
     assert invoke("train", "--run", name, *training, *SMALLEST, *FEW)[0] == 0
-    assert expected <= judged(name, *judging).keys()
+    found = judged(name, *judging)
+    assert expected <= found.keys()
+    assert name != "mixture" or "all share one KL" in found["collapsed_dimensions"]
+    assert name != "points" or "auroc_of_negative_log_likelihood" in found
+
+
+@pytest.mark.slow
+def test_annealing_beside_importance_sampling():
+    found = judged("run", "--annealed", 3)
+    assert (found["annealed_examples"], found["annealed_steps"]) == (100, 3)
+    vae, x = open_vae(Path("run/model.keras")), datasets.load("digits").test[:100]
+    plain = evaluation.nll(vae, x, num_samples=2)
+    assert found["annealed_nll"] + found["annealed_gain"] == pytest.approx(plain.value, rel=1e-4)
+    assert found["annealed_gain"] > 0
+    shown = " ".join(found["out"].split())
+    assert f"share of accepted moves │ {found['annealed_acceptance']:.2f}" in shown
+    assert f"below importance sampling of these (nats) │ {found['annealed_gain']:.3f}" in shown
+    assert "Few effective samples" in caution({"effective_samples": 2.0})
+    assert "--annealed 1000" in caution({**found, "annealed_gap": 2.0})
+    assert not caution({"effective_samples": 50.0})
 
 
 @pytest.mark.slow

@@ -254,7 +254,7 @@ def test_outliers_of_a_trained_model(trained_vae, digits):
     assert evaluation.auroc(of_test, evaluation.negative_elbo(trained_vae, noise)).value > 0.95
     better = evaluation.negative_log_prob(trained_vae, digits.test, num_samples=20)
     assert better.mean() == pytest.approx(
-        evaluation.nll(trained_vae, digits.test, num_samples=20), rel=1e-5
+        evaluation.nll(trained_vae, digits.test, num_samples=20).value, rel=1e-5
     )
     of_training = evaluation.negative_elbo(trained_vae, digits.train)
     too_likely = of_training.mean() - 5 * of_training.std() + np.zeros(50)
@@ -362,6 +362,8 @@ def test_features_are_what_the_last_layer_is_given():
         [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2), keras.layers.Softmax()]
     )
     features = samples.Features.of(given, "mine")
+    wrapped = keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(2.0), given])
+    np.testing.assert_allclose(samples.Features.of(wrapped)(x), features(2.0 * x), rtol=1e-5)
     np.testing.assert_allclose(features(x), given.layers[0](x), atol=1e-6)
     with pytest.raises(ValueError, match="no layer with weights"):
         samples.Features.of(keras.Sequential([keras.Input((4,)), keras.layers.Flatten()]))
@@ -388,14 +390,14 @@ def test_sample_quality_orders_models(trained_vae, digits):
     pixels = evaluation.Features(
         keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()]), ""
     )
-    options = {"num_samples": 180, "training": digits.train}
+    options = {"num_samples": 180, "held_out": digits.validation}
     good, bad = (
         evaluation.sample_quality(vae, digits.test, pixels, **options)
         for vae in (trained_vae, make_vae())
     )
     assert good["frechet_distance"].value < 0.7 * bad["frechet_distance"].value
-    assert good["frechet_distance_of_training"].value < good["frechet_distance"].value
-    assert good["frechet_distance_of_training"] == bad["frechet_distance_of_training"]
+    assert good["frechet_distance_of_held_out"].value < good["frechet_distance"].value
+    assert good["frechet_distance_of_held_out"] == bad["frechet_distance_of_held_out"]
     assert good["mmd"].value < 0.7 * bad["mmd"].value
     assert good["precision"].value > bad["precision"].value
     assert good["recall"].value >= bad["recall"].value

@@ -85,7 +85,13 @@ def runs(tmp_path_factory):
         path.write_text(json.dumps({**json.loads(path.read_text()), **added}))
     numbers = json.loads((evil / "metrics.json").read_text())
     known = {"nll": numbers["nll"] + 2.0, "num_samples": 9}
-    new = {"frechet_distance": 3.25, EVIL: 1.0, "factor_score": [0.75, 0.125], "words": "many"}
+    new = {
+        "frechet_distance": 3.25,
+        "features": "those of mine",
+        EVIL: 1.0,
+        "factor_score": [0.75, 0.125],
+        "words": "many",
+    }
     errors = {"frechet_distance_error": 0.5}
     (evil / "evaluation.json").write_text(json.dumps({**numbers, **known, **new, **errors}))
     return folder
@@ -180,13 +186,38 @@ def test_runs_stand_side_by_side(several):
     assert "+0.000 to the best" in table
     assert "draws: fewer draws give larger ones" in table
     # What another version has measured.
-    assert re.search(r"frechet distance .*?3\.25 ± 0\.50", table)
+    assert re.search(r"Frechet distance .*? in features of those of mine\. .*?3\.25 ± 0\.50", table)
+    assert "words not defined many" in table
     assert re.search(r"factor score .*?0\.75 ± 0\.1", table)
     assert "frechet distance error" not in table
     assert several.section("curves").count("validation") == 1
     assert "differs between the runs" in several.section("configuration")
     assert len(several.all("img")) == 2 * 8 + 1
     assert several.source.count("<h3>") == 2 * len([part for part in PARTS if not part.of_all])
+
+
+def test_a_run_is_judged_again_by_the_command_that_judged_it(runs, tmp_path):
+    shutil.copytree(runs / "one", tmp_path / "run")
+    asked = ["--annealed", 2, "--labels", "label", "--checks", "--num-samples", 3, "--seed", 5]
+    assert invoke("evaluate", tmp_path / "run", *asked)[0] == 0
+    assert invoke("report", tmp_path / "run")[::2] == (0, "")
+    page = Page(tmp_path / "run" / "report.html")
+    words = "--num-samples 3 --seed 5 --annealed 2 --labels label --checks"
+    assert words in page.section("repeat")
+    assert "linear probe of label Accuracy of logistic regression" in page.section("numbers")
+    assert "of the first 100 test examples by annealed" in page.section("numbers")
+
+
+def test_an_autoencoder_is_not_the_best_of_vaes(runs, tmp_path):
+    points = tmp_path / "points"
+    kind = ["--posterior", "Deterministic", "--objective", "Reconstruction"]
+    assert invoke("train", "--epochs", 2, *SMALL, *kind, "--run", points)[::2] == (0, "")
+    output = tmp_path / "both.html"
+    assert invoke("report", runs / "one", points, "--output", output)[::2] == (0, "")
+    page = Page(output)
+    assert re.search(r"-ELBO \(nats\) .*? ± [\d.]+ not defined", page.section("numbers"))
+    assert "so that ELBO, KL and NLL are not defined" in page.section("numbers")
+    assert re.search(r"log-likelihood -[\d.]+ ± [\d.]+ nats per example", page.text)
 
 
 def test_names_are_no_markup(several):

@@ -49,6 +49,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         learning_rate: of Adam.
         with_scales: whether the standard deviations of q(z|x) are features too, after the means.
         random_state: int, of weights, order and draws.
+        verbose: 1 shows a bar for each epoch of `fit`, 2 a line.
         vae: a trained `tfp_vae.VAE`, or a served one from `tfp_vae.load` or `tfp_vae.client`, to
             use instead of training one; then all arguments above except `with_scales` are ignored.
 
@@ -80,6 +81,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         learning_rate: float = 3e-3,
         with_scales: bool = False,
         random_state: int = 0,
+        verbose: int = 0,
         vae: Surface | None = None,
     ):
         self.latent_size = latent_size
@@ -89,6 +91,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.with_scales = with_scales
         self.random_state = random_state
+        self.verbose = verbose
         self.vae = vae
 
     def fit(self, X, y=None) -> Self:
@@ -130,7 +133,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             seed=self.random_state,
         )
         vae.compile(keras.optimizers.Adam(self.learning_rate))
-        vae.fit(x, epochs=self.epochs, batch_size=self.batch_size, verbose=0)
+        vae.fit(x, epochs=self.epochs, batch_size=self.batch_size, verbose=self.verbose)
         return vae
 
     def _examples(self, x: np.ndarray) -> np.ndarray:
@@ -200,6 +203,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         learning_rate: Adam's first one; it falls to 0 as a cosine.
         num_samples: draws of z for each row of `transform`.
         random_state: int, of weights, order and draws.
+        verbose: 1 shows a bar for each epoch of `fit`, 2 a line.
 
     Attributes:
         vae_: the VAE, of which `vae_.impute(frame, num_draws=10)` draws the missing values, and
@@ -231,6 +235,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         learning_rate: float = 1e-3,
         num_samples: int = 200,
         random_state: int = 0,
+        verbose: int = 0,
     ):
         self.latent_size = latent_size
         self.hidden_size = hidden_size
@@ -239,6 +244,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.num_samples = num_samples
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X, y=None) -> Self:
         """Train on X, `[num_examples, num_features]`; y is ignored."""
@@ -278,7 +284,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         epochs = usual if self.epochs is None else as_count(self.epochs, "epochs")
         rate = keras.optimizers.schedules.CosineDecay(self.learning_rate, epochs * steps)
         vae.compile(keras.optimizers.Adam(rate))
-        vae.fit(frame, epochs=epochs, batch_size=batch_size, verbose=0)
+        vae.fit(frame, epochs=epochs, batch_size=batch_size, verbose=self.verbose)
         return vae
 
     def transform(self, X):

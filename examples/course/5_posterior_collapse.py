@@ -166,7 +166,7 @@ for vae in vaes.values():
 print(f"{'':22}KL    information   active   RMSE of test reconstructions")
 for name, vae in vaes.items():
     kl = evaluation.kl_by_dimension(vae, x_test)["z"].sum()
-    information = evaluation.mutual_information(vae, x_test)
+    information = evaluation.mutual_information(vae, x_test).value
     active = evaluation.active_units(vae, x_test)
     rmse = np.sqrt(np.mean((vae.reconstruct(x_test) - x_test) ** 2))
     print(f"{name:20}{kl:6.2f}{information:10.2f}{active:12}{rmse:12.3f}")
@@ -233,8 +233,8 @@ assert limit < 1
 
 # %%
 best = vaes["optimal s"]
-information = evaluation.mutual_information(best, x)
-mismatch = evaluation.aggregate_kl(best, x)
+information = evaluation.mutual_information(best, x).value
+mismatch = evaluation.aggregate_kl(best, x).value
 kl = float(np.mean(best.encode(x).kl_divergence(best.prior_distribution())))
 print(
     f"information {information:.2f} + mismatch {mismatch:.2f} = {information + mismatch:.2f}; KL {kl:.2f}"

@@ -134,9 +134,9 @@ vaes = {
 mismatch = {}
 print(f"{'prior':10}NLL of test images   information   KL(q(z) || p(z))")
 for name, vae in vaes.items():
-    nll = evaluation.nll(vae, x_test, num_samples=500)
-    information = evaluation.mutual_information(vae, x)
-    mismatch[name] = evaluation.aggregate_kl(vae, x)
+    nll = evaluation.nll(vae, x_test, num_samples=500).value
+    information = evaluation.mutual_information(vae, x).value
+    mismatch[name] = evaluation.aggregate_kl(vae, x).value
     print(f"{name:10}{nll:14.1f}{information:17.2f}{mismatch[name]:15.2f}")
 
 # %% [markdown]

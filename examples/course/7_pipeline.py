@@ -139,15 +139,19 @@ axes.legend()
 figure
 
 # %% [markdown]
-# Draws of whole images show what the uncertainty means: all agree with the upper half, and differ mostly
-# below.
+# Whole images, decoded from draws of z, show what the uncertainty means: all agree with the upper half,
+# and differ mostly below. They are means of p(x|z), so without the noise of pixels.
 
 # %%
 seen = image.copy()
 seen[ROWS_SEEN:] = np.nan  # plots show what is missing in blue
 some = vae.decode(chains[-1, :8]).mean().numpy()
 row = np.concatenate([[image, seen, exact[..., np.newaxis]], some])
-plots.grid(row[np.newaxis], "Image, seen, exact mean; draws given the upper half", limits=(0, 16))
+plots.grid(
+    row[np.newaxis],
+    "Image, seen, exact mean; decoded draws of z given the upper half",
+    limits=(0, 16),
+)
 
 # %% [markdown]
 # ## Codes as features

@@ -55,7 +55,7 @@ vae = train()
 # %%
 workplace = tempfile.TemporaryDirectory()
 folder = Path(workplace.name) / "digits"
-nll = evaluation.nll(vae, x_test, num_samples=100)
+nll = evaluation.nll(vae, x_test, num_samples=100).value
 card = ModelCard(data="1,437 handwritten digits of scikit-learn", metrics={"nll": round(nll, 1)})
 version = vae.export(folder, card=card)
 for path in sorted(version.rglob("*")):
@@ -95,7 +95,7 @@ for name, difference in differences.items():
 # ## A server in thirty lines
 #
 # In earnest you start TensorFlow Serving: `docker run -p 8501:8501 -v FOLDER:/models/digits
-# tensorflow/serving --model_name=digits`, see docs/serving.md. It is fast, joins requests to batches,
+# -e MODEL_NAME=digits tensorflow/serving`, see docs/serving.md. It is fast, joins requests to batches,
 # and loads new versions while it runs. But nothing about it is magic: here is a server of the same
 # REST interface, with what Python brings along. It takes
 # `{"signature_name": ..., "inputs": {...}}` and answers `{"outputs": ...}`.

@@ -1,7 +1,8 @@
 """Implementation of the command line; only this package turns strings into objects."""
 
+import dataclasses
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,11 @@ def evaluate(
     splits = load_data(vae, run, path, dataset, condition)
     source = dataset or dataset_of(run, path)
     other = load_data(vae, run, path, wishes.against, condition) if wishes.against else None
-    more = judging.Judge(vae, splits, source, batch_size, num_samples, seed).numbers(wishes, other)
-    metrics = judge(vae, splits, num_samples, batch_size, seed)
-    if annealed:
-        metrics |= judge_annealed(vae, splits, annealed, seed)
+    by_annealing = judge_annealed(vae, splits, annealed, num_samples, seed) if annealed else {}
+    judged = judging.Judge(vae, splits, source, batch_size, num_samples, seed)
+    with busy("Judging codes, samples and predictions"):
+        more = judged.numbers(wishes, other)
+    metrics = judge(vae, splits, num_samples, batch_size, seed) | by_annealing
     shown = table(metrics, f"{splits.name}: {metrics['num_examples']} test examples")
     for row in judging.rows(more):
         shown.add_row(*row)
@@ -87,7 +89,9 @@ def evaluate(
     if sentence := caution(metrics):
         console.print(sentence)
     if run and dataset is None:
-        run.write("evaluation", {**metrics, **flat(more)})
+        asked = {"annealed": annealed, **dataclasses.asdict(wishes)}
+        asked = {name: str(value) for name, value in asked.items() if value}
+        run.write("evaluation", {**metrics, **flat(more), "asked": asked})
 
 
 def sample(
@@ -114,34 +118,37 @@ def sample(
         raise ValueError(
             f"--draws writes arrays: choose an --output that ends in .npz, received {output}."
         )
-    if output.suffix in tables.files.SUFFIXES:
-        frame = vae.generate(num_examples, seed=seed, draws=draws)
-        with written_whole(output) as aside:
-            tables.write(frame, aside, output.suffix)
-    elif output.suffix != ".png":
-        x = vae.generate_arrays(num_examples, seed=seed, draws=draws, **given)
-        with written_whole(output) as aside:
-            if output.suffix == ".npz":
-                np.savez_compressed(aside, **vae.x.parts(x))
-            else:
-                aside.write_text("\n".join(lines_of(vae, x)) + "\n")
-    elif vae.x.has_parts:
+    if output.suffix == ".png" and vae.x.has_parts:
         raise ValueError(
             f"A table of {[*vae.x.shape]} makes no picture: choose an --output that ends in .npz."
         )
-    else:
-        if np.ndim(given.get("condition", 0)):
-            # All in one row.
-            columns = num_examples
-            given = {"condition": np.stack([given["condition"]])}
+    with busy("Generating"), written_whole(output) as aside:
+        if output.suffix == ".png":
+            _samples(vae, num_examples, seed, given).savefig(aside, dpi=150)
+        elif output.suffix in tables.files.SUFFIXES:
+            frame = vae.generate(num_examples, seed=seed, draws=draws)
+            tables.write(frame, aside, output.suffix)
         else:
-            columns = min(10, num_examples)
-        figure = plots.samples(
-            vae, num_rows=-(-num_examples // columns), num_columns=columns, seed=seed, **given
-        )
-        with written_whole(output) as aside:
-            figure.savefig(aside, dpi=150)
+            x = vae.generate_arrays(num_examples, seed=seed, draws=draws, **given)
+            _write_arrays(vae, x, aside, output.suffix)
     console.print(f"Wrote {output}")
+
+
+def _samples(vae: Surface, num_examples: int, seed: int, given: dict[str, Any]):
+    """Draw a picture of examples: rows of ten, or of a condition with a shape all in one row."""
+    columns = min(10, num_examples)
+    if np.ndim(given.get("condition", 0)):
+        columns = num_examples
+        given = {"condition": np.stack([given["condition"]])}
+    rows = -(-num_examples // columns)
+    return plots.samples(vae, num_rows=rows, num_columns=columns, seed=seed, **given)
+
+
+def _write_arrays(vae: Surface, x, path: Path, suffix: str) -> None:
+    if suffix == ".npz":
+        np.savez_compressed(path, **vae.x.parts(x))
+    else:
+        path.write_text("\n".join(lines_of(vae, x)) + "\n")
 
 
 def _readable(vae: Surface) -> tuple[str, ...]:
@@ -204,20 +211,8 @@ def impute(
         return
     expect_new(output, ".npz", ".npy")
     arrays = storage.open_path(data)
-    wanted = {name: name for name in vae.x.shapes}
-    if vae.is_conditional:
-        wanted["condition"] = (
-            run.options.condition if run and run.options.condition else "condition"
-        )
-    elif [*wanted] == ["x"] and len(arrays) == 1:
-        wanted["x"] = next(iter(arrays))
-    ends = "", *(f"_{split}" for split in datasets.SPLITS)
-    groups = [{key: found + end for key, found in wanted.items()} for end in ends]
-    groups = [group for group in groups if arrays.keys() >= {*group.values()}]
-    if not groups:
-        raise ValueError(
-            f"{data} holds {sorted(arrays)}. Expected {' and '.join(wanted.values())}."
-        )
+    condition = run.options.condition if run else None
+    groups = _groups(vae, data, arrays, condition or "condition")
     if output.suffix == ".npy" and (num_draws is not None or len(arrays) > 1):
         raise ValueError(
             f"An .npy file holds one array: choose an --output that ends in .npz, received {output}."
@@ -231,6 +226,27 @@ def impute(
                 arrays |= _joined(batches, num_draws)
             np.savez_compressed(aside, **arrays)
     console.print(f"Wrote {output}")
+
+
+def _groups(
+    vae: VAE, data: Path, arrays: Mapping[str, Any], condition: str
+) -> list[dict[str, str]]:
+    """Return the names that x's parts, and the condition, have in a file: once for each split that it
+    holds.
+    """
+    wanted = {name: name for name in vae.x.shapes}
+    if vae.is_conditional:
+        wanted["condition"] = condition
+    elif [*wanted] == ["x"] and len(arrays) == 1:
+        wanted["x"] = next(iter(arrays))
+    ends = "", *(f"_{split}" for split in datasets.SPLITS)
+    groups = [{key: found + end for key, found in wanted.items()} for end in ends]
+    groups = [group for group in groups if arrays.keys() >= {*group.values()}]
+    if not groups:
+        raise ValueError(
+            f"{data} holds {sorted(arrays)}. Expected {' and '.join(wanted.values())}."
+        )
+    return groups
 
 
 def _impute_table(

@@ -288,15 +288,8 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
         ends = splits.table.likelihood(options.hidden_size, chosen, **regularized)
         return networks.from_inputs(inputs, [last, ends])
     if splits.is_table:
-        parts = {}
-        for name, shape in splits.event_shape.items():
-            config = {"event_shape": shape, **splits.likelihood_config[name], **chosen[name]}
-            likelihood = getattr(layers, splits.likelihood[name])
-            dense = keras.layers.Dense(num_params(likelihood, config), **regularized)
-            parts[name] = keras.Sequential(
-                [keras.Input((options.hidden_size,)), dense, likelihood(**config)]
-            )
-        return networks.from_inputs(inputs, [last, layers.Joint(parts)])
+        ends = _ends(splits, options.hidden_size, chosen, **regularized)
+        return networks.from_inputs(inputs, [last, ends])
     shape = splits.event_shape
     likelihood = getattr(layers, splits.likelihood)
     shapes = [
@@ -325,6 +318,17 @@ def _decoder(splits: datasets.Splits, options: Options, latents: dict[str, tuple
             num_inputs, shape, size // int(np.prod(shape)), **regularized
         )
     return networks.from_inputs(inputs, [network, likelihood(**config)])
+
+
+def _ends(splits: datasets.Splits, num_features: int, chosen: dict, **regularized) -> layers.Joint:
+    """Return the likelihoods of the parts of x, each after a dense layer of its own."""
+    parts = {}
+    for name, shape in splits.event_shape.items():
+        config = {"event_shape": shape, **splits.likelihood_config[name], **chosen[name]}
+        likelihood = getattr(layers, splits.likelihood[name])
+        dense = keras.layers.Dense(num_params(likelihood, config), **regularized)
+        parts[name] = keras.Sequential([keras.Input((num_features,)), dense, likelihood(**config)])
+    return layers.Joint(parts)
 
 
 def _posterior(

@@ -10,7 +10,8 @@ import rich.box
 import rich.table
 
 from tfp_vae.cli.build import OF_SEQUENCES, WIDTHS
-from tfp_vae.cli.html.numbers import NUMBERS, Number, on_draws, others, place_of_best, rounded
+from tfp_vae.cli.html.meanings import NUMBERS, Number, others
+from tfp_vae.cli.html.numbers import on_draws, place_of_best, rounded
 from tfp_vae.cli.report import console
 from tfp_vae.cli.runs import RUNS, Options, Run, is_number
 
@@ -62,7 +63,7 @@ def _row(run: Run) -> list[str]:
         if name in DEFAULTS and not _is_usual(value, usual[name])
         if name not in ("dataset", "epochs")
     ]
-    numbers = _numbers(run)
+    numbers = run.numbers()
     values = {name: _value(numbers, name) for name in ("negative_elbo", "nll")}
     cells = [
         "" if value is None else f"{_bound(numbers, name)}{value:.2f}"
@@ -100,7 +101,7 @@ def compare(folders: Sequence[Path]) -> None:
         if name != "epochs" and any(value != values[0] for value in values):
             _add(table, f"--{name.replace('_', '-')}", values)
     table.add_section()
-    numbers = [_numbers(run) for run in runs]
+    numbers = [run.numbers() for run in runs]
     has_best = False
     sentences = _remarks(runs, numbers)
     for name, known_number in {**NUMBERS, **others(numbers)}.items():
@@ -132,15 +133,6 @@ def _add(table: rich.table.Table, title: str, values: Sequence[Any]) -> None:
 def _options(run: Run) -> dict[str, Any]:
     options = dataclasses.asdict(run.options)
     return {name: value for name, value in options.items() if name not in ASIDE}
-
-
-def _numbers(run: Run) -> dict:
-    """Return the numbers of a run; without ELBO and KL if its codes are points, as its missing NLL
-    tells: they would look better than those of any VAE.
-    """
-    numbers = run.numbers()
-    undefined = ("negative_elbo", "kl") if numbers and numbers.get("nll") is None else ()
-    return {name: value for name, value in numbers.items() if name not in undefined}
 
 
 def _value(numbers: dict, name: str) -> float | None:

@@ -13,6 +13,7 @@ from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.report import (
     busy,
     card,
+    caution,
     console,
     draw,
     errors,
@@ -51,6 +52,8 @@ def finish(
         metrics |= _of_training(run, splits, history)
         run.write("metrics", metrics)  # it says that the training is finished
         console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
+        if sentence := caution(metrics):
+            console.print(sentence)
     with _going_on(failures, "pictures", f"plot {folder}"), busy("Drawing pictures"):
         draw(run.folder / "pictures", vae, splits, history, run.options.seed)
     _report(run, metrics, followers)

@@ -1,5 +1,6 @@
 """What `tfp-vae evaluate` adds on request: probes, disentanglement, outliers, samples and checks."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,8 +138,9 @@ class Judge:
         of_training = negative_elbo(self._training)
         bounds = negative_elbo(own), negative_elbo(foreign)
         atypical = [evaluation.typicality(scores, of_training) for scores in bounds]
+        bound = "negative_log_likelihood" if self.vae.encodes_to_points else "negative_elbo"
         numbers = {
-            "auroc_of_negative_elbo": evaluation.auroc(*bounds, seed=self.seed),
+            f"auroc_of_{bound}": evaluation.auroc(*bounds, seed=self.seed),
             "auroc_of_typicality": evaluation.auroc(*atypical, seed=self.seed),
         }
         if not self.vae.encodes_to_points:
@@ -158,7 +160,9 @@ class Judge:
             self.vae,
             self.splits.test,
             features,
-            training=self._training,
+            held_out=self.splits.validation
+            if num_examples(self.splits.validation) >= number
+            else None,
             num_samples=number,
             seed=self.seed,
         )
@@ -177,8 +181,14 @@ class Judge:
             kl = np.concatenate([*groups.values()])
             numbers["kl_by_dimension"] = kl.tolist()
             numbers["collapsed_dimensions"] = f"{np.sum(kl < COLLAPSED)} of {len(kl)}"
+            if len(kl) == 1 < self.vae.z.size:
+                numbers["collapsed_dimensions"] = "not defined: all share one KL divergence"
         except ValueError as error:  # not defined for this model; the rest is
             numbers["collapsed_dimensions"] = f"not defined: {error}"
+        for name in ("mutual_information", "aggregate_kl"):
+            with contextlib.suppress(ValueError):  # not defined for this model
+                judge = getattr(evaluation, name)
+                numbers[name] = judge(self.vae, x, batch_size=self.batch_size, seed=self.seed)
         if not self.vae.missing:
             checks = evaluation.predictive_check(self.vae, x, seed=self.seed)
             numbers |= {

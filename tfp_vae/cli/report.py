@@ -33,8 +33,11 @@ from tfp_vae.vae import VAE
 MAX_CONDITIONS = 10
 # Number of test examples of annealed importance sampling, which takes a tenth of a second each.
 NUM_ANNEALED = 100
-# Fewer effective samples than these make the NLL too large by a nat or more.
+# With fewer effective samples than these, a few draws have most of the weight: what others would
+# add to the estimate is unknown.
 FEW_SAMPLES = 10
+# Nats between the bounds of annealing above which it should take more steps.
+LARGE_GAP = 1.0
 
 console = rich.console.Console(highlight=False, soft_wrap=True, markup=False)
 errors = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
@@ -133,18 +136,23 @@ def judge(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: int, 
     numbers = evaluation.evaluate(
         vae, splits.test, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
     )
-    return {"dataset": splits.name, **numbers}
+    return {"dataset": splits.name, **numbers, "seed": seed}
 
 
-def judge_annealed(vae: VAE, splits: datasets.Splits, num_steps: int, seed: int) -> dict:
-    """Return the numbers of annealed importance sampling of the first test examples, and, if the
-    model can simulate data, how far its two bounds are from each other.
+def judge_annealed(
+    vae: VAE, splits: datasets.Splits, num_steps: int, num_samples: int, seed: int
+) -> dict:
+    """Return the numbers of annealed importance sampling of the first test examples, how much lower
+    it is than importance sampling of the same, and, if the model can simulate data, how far its two
+    bounds are from each other.
     """
     x = tf.nest.map_structure(lambda values: values[:NUM_ANNEALED], splits.test)
     verbose = 1 if console.is_terminal else 0
     found = evaluation.annealed_log_prob(vae, x, num_steps=num_steps, seed=seed, verbose=verbose)
+    plain = evaluation.importance_sampling(vae, x, num_samples=num_samples, seed=seed)
     numbers = {
         "annealed_nll": mean_of(-found["log_prob"]),
+        "annealed_gain": mean_of(found["log_prob"] - plain["log_prob"]),
         "annealed_steps": num_steps,
         "annealed_examples": len(found["log_prob"]),
         "annealed_acceptance": float(found["acceptance"].mean()),
@@ -265,12 +273,14 @@ def table(metrics: dict, title: str) -> rich.table.Table:
             "ELBO, KL, NLL": "not defined: codes are points",
         }
     if "bits_per_dim" in metrics:
-        rows["NLL (bits per dimension)"] = f"{metrics['bits_per_dim']:.4f}"
+        rows["NLL (bits per dimension)"] = f"{bound}{metrics['bits_per_dim']:.4f}"
     if "effective_samples" in metrics:
         rows["effective samples of the NLL"] = f"{metrics['effective_samples']:.1f}"
     if "annealed_nll" in metrics:
         what = f"NLL, {metrics['annealed_steps']} annealed steps, first {metrics['annealed_examples']} (nats)"
         rows[what] = _with_error(metrics, "annealed_nll")
+        rows["below importance sampling of these (nats)"] = _with_error(metrics, "annealed_gain")
+        rows["share of accepted moves"] = f"{metrics['annealed_acceptance']:.2f}"
     if "annealed_gap" in metrics:
         rows["gap of its bounds, simulated data (nats)"] = _with_error(metrics, "annealed_gap")
     rows["active units"] = f"{metrics['active_units']} of {metrics['latent_units']}"
@@ -290,6 +300,8 @@ def table(metrics: dict, title: str) -> rich.table.Table:
 
 def caution(metrics: dict) -> str:
     """Return a sentence on an NLL that is not to be trusted; empty if it is, or another is there."""
+    if metrics.get("annealed_gap", 0.0) > LARGE_GAP:
+        return "The bounds of annealing are far apart: take more steps, such as --annealed 1000."
     if "annealed_nll" in metrics or metrics.get("effective_samples", FEW_SAMPLES) >= FEW_SAMPLES:
         return ""
     return (

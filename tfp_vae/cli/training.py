@@ -66,19 +66,7 @@ def train(folder: Path | None, options: dict, workers: Workers | None = None) ->
         missing=options["missing"],
         tokens=options["tokens"],
     )
-    chosen = with_network(splits, Options(**options, name=splits.name, data=splits.note))
-    if chosen.missing and splits.draw is not None:
-        raise ValueError(
-            "8-bit pixels have no missing values. With --missing give x as floats, NaN where one is "
-            "missing."
-        )
-    if chosen.batch_size == Options.batch_size > num_examples(splits.train):
-        chosen = dataclasses.replace(chosen, batch_size=num_examples(splits.train))
-    if chosen.batch_size < team.size:
-        raise ValueError(
-            f"--batch-size {chosen.batch_size} is split over {team.size} workers: give at least "
-            "one example to each."
-        )
+    chosen = _suited(Options(**options, name=splits.name, data=splits.note), splits, team)
     with team.scope(), variables_of_at_most(memory(), _too_large):
         vae = build(splits, chosen)
     for part in (splits.validation, splits.test, *([] if splits.draw else [splits.train])):
@@ -101,6 +89,28 @@ def train(folder: Path | None, options: dict, workers: Workers | None = None) ->
                 shutil.rmtree(run.folder, ignore_errors=True)
             raise
         _fit(run, splits, vae, team, followers)
+
+
+def _suited(options: Options, splits: datasets.Splits, team: Team) -> Options:
+    """Return the options with a network and a batch size that suit the data.
+
+    Raises:
+        ValueError: if an option that was chosen does not.
+    """
+    options = with_network(splits, options)
+    if options.missing and splits.draw is not None:
+        raise ValueError(
+            "8-bit pixels have no missing values. With --missing give x as floats, NaN where one is "
+            "missing."
+        )
+    if options.batch_size == Options.batch_size > num_examples(splits.train):
+        options = dataclasses.replace(options, batch_size=num_examples(splits.train))
+    if options.batch_size < team.size:
+        raise ValueError(
+            f"--batch-size {options.batch_size} is split over {team.size} workers: give at least "
+            "one example to each."
+        )
+    return options
 
 
 def _followers(run: Run, team: Team) -> list[Tracker]:

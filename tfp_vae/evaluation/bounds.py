@@ -10,7 +10,7 @@ from tfp_vae import objectives
 from tfp_vae.batch import by_name, first
 from tfp_vae.checks import as_count, as_seed
 from tfp_vae.evaluation.batches import Moments, each_batch, moments_over, over_batches
-from tfp_vae.evaluation.errors import flat
+from tfp_vae.evaluation.errors import Estimate, flat
 from tfp_vae.evaluation.latents import (
     ACTIVE_VARIANCE,
     count_active,
@@ -56,12 +56,12 @@ def evaluate(
     Returns: `negative_elbo`, `log_likelihood` (its first term, log p(x|z)), `kl`, `nll` (importance
         sampling), in nats per example, each with its standard error over the examples, such as
         `nll_error`; `effective_samples`, the median over the examples: if it is small, `nll` is too
-        large, see `importance_sampling`; `bits_per_dim`, the `nll` in bits for each number of x;
-        `active_units` of `latent_units`; `kl_is_analytic`;
+        large, see `importance_sampling`; `bits_per_dim`, the `nll` in bits for each number of x, if
+        all examples have equally many; `active_units` of `latent_units`; `kl_is_analytic`;
         `num_examples`, `num_samples`; for a `layers.VectorQuantized` posterior also `perplexity`
         and `nll_is_bound`: all draws of such a posterior are the same point, so `nll` is an upper
         bound of the negative log-likelihood for any number of draws. For a `layers.Deterministic`
-        posterior `nll` is not defined, and its value is NaN. For sequences also
+        posterior `negative_elbo`, `kl` and `nll` are not defined, and NaN. For sequences also
         `tokens_per_example`, with the end of a sequence and without its padding, and, where they
         are defined, `nll_per_token` and `mutual_information`.
 
@@ -78,13 +78,14 @@ def evaluate(
     (['active_units', 'bits_per_dim', 'effective_samples'], 2)
     """
     vae.check_data(x)
-    terms = moments_over(vae.compile_once(_terms_and_mean), x, batch_size)
-    elbo = terms["elbo"].estimate
+    terms = moments_over(_judge(vae, _terms_and_mean, as_seed(seed)), x, batch_size)
     means = {
-        "negative_elbo": elbo._replace(value=-elbo.value),
+        "negative_elbo": -terms["elbo"].estimate,
         "log_likelihood": terms["log_likelihood"].estimate,
         "kl": terms["kl"].estimate,
     }
+    if vae.encodes_to_points:  # with no density, whatever stands in for their KL divergence
+        means |= dict.fromkeys(("negative_elbo", "kl"), Estimate(np.nan, np.nan))
     numbers = {
         **flat(means),
         **_nll(vae, x, num_samples, batch_size, seed, verbose),
@@ -109,20 +110,22 @@ def _nll(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int
     for found in each_batch(weigh, x, batch_size, verbose):
         log_prob.add(found["log_prob"])
         effective.append(found["effective_samples"])
-    mean = log_prob.estimate
-    numbers = flat({"nll": mean._replace(value=-mean.value)})
+    numbers = flat({"nll": -log_prob.estimate})
     numbers["effective_samples"] = float(np.median(np.concatenate(effective)))
-    if not vae.x.has_parts:
+    if not (vae.x.has_parts or vae.missing or _num_counted(vae)):
         numbers["bits_per_dim"] = numbers["nll"] / (vae.x.size * np.log(2.0))
     return numbers
 
 
+def _num_counted(vae: VAE) -> Callable | None:
+    """Return the function that counts the values of examples of different lengths, if they are."""
+    return None if vae.x.has_parts else values_of(innermost(vae.some_likelihood)).num_counted
+
+
 def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
     """Return the metrics of sequences; none for other data."""
-    if (
-        vae.x.has_parts
-        or (num_counted := values_of(innermost(vae.some_likelihood)).num_counted) is None
-    ):
+    num_counted = _num_counted(vae)
+    if num_counted is None:
         return {}
 
     def count(batch, start):
@@ -133,16 +136,17 @@ def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
     if not vae.encodes_to_points:
         numbers["nll_per_token"] = nll / numbers["tokens_per_example"]
         if not has_dependent_parts(vae.some_posterior):
-            numbers["mutual_information"] = mutual_information(vae, x, batch_size=batch_size)
+            information = mutual_information(vae, x, batch_size=batch_size)
+            numbers |= flat({"mutual_information": information})
     return numbers
 
 
 @takes_frames
-def elbo(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
+def elbo(vae: VAE, x: Any, *, batch_size: int = 500, seed: int = 0) -> dict[str, np.ndarray]:
     """Return the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example,
     `[num_examples]`; data as in `evaluate`.
     """
-    return over_batches(vae.compile_once(_terms), x, batch_size)
+    return over_batches(_judge(vae, _terms, as_seed(seed)), x, batch_size)
 
 
 @takes_frames
@@ -154,14 +158,14 @@ def nll(
     batch_size: int = 500,
     seed: int = 0,
     verbose: int = 0,
-) -> float:
+) -> Estimate:
     """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per
-    example.
+    example, with its standard error over the examples.
 
     Data as in `evaluate`; memory does not grow with the number of examples.
     """
     found = moments_over(_weigh(vae, num_samples, seed), x, batch_size, verbose)
-    return -float(found["log_prob"].mean)
+    return -found["log_prob"].estimate
 
 
 @takes_frames
@@ -220,13 +224,17 @@ def kl_is_analytic(vae: VAE, x) -> bool:
     return objectives.kl_is_analytic(one_pass.posterior, one_pass.prior)
 
 
-def _terms(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Return the terms, estimated with separate draws for each batch.
-
-    With the same draws in each batch, the errors would add up.
+def _judge(vae: VAE, terms: Callable, seed: int) -> Callable:
+    """Return a function of a batch, with draws of its own: the same ones in each batch would let
+    their errors add up.
     """
-    return vae.terms(batch, tf.random.fold_in(seed_of(Stream.EVALUATION, vae.seed), start))
+    own_seed = seed_of(Stream.EVALUATION, seed)
+    return lambda batch, start: vae.compile_once(terms)(batch, tf.random.fold_in(own_seed, start))
 
 
-def _terms_and_mean(vae: VAE, batch, start: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {**_terms(vae, batch, start), **means_of(vae, batch, start)}
+def _terms(vae: VAE, batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    return vae.terms(batch, seed)
+
+
+def _terms_and_mean(vae: VAE, batch, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {**vae.terms(batch, seed), **means_of(vae, batch, seed)}

@@ -11,15 +11,21 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: the estimate.
-        error: its standard error over other examples, with all that was fitted before as it is; NaN
-            for one example.
+        error: its standard error over other examples (of scores of groups of examples: over other
+            groups), with all that was fitted before as it is; NaN for one example.
 
-    >>> print(Estimate(0.9312, 0.0071))
-    0.931 ± 0.007
+    >>> print(Estimate(0.9312, 0.0071), float(Estimate(0.9312, 0.0071)), -Estimate(1.0, 0.5))
+    0.931 ± 0.007 0.9312 -1.000 ± 0.500
     """
 
     value: float
     error: float
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __neg__(self) -> "Estimate":
+        return Estimate(-self.value, self.error)
 
     def __str__(self) -> str:
         error = "" if np.isnan(self.error) else f" ± {self.error:.3f}"

@@ -10,6 +10,7 @@ from tfp_vae import objectives, sampling
 from tfp_vae.batch import first
 from tfp_vae.checks import as_count
 from tfp_vae.evaluation.batches import each_batch, moments_over, over_batches
+from tfp_vae.evaluation.errors import Estimate, mean_of
 from tfp_vae.layers.fold import named_inputs
 from tfp_vae.layers.parts import has_dependent_parts
 from tfp_vae.layers.vector_quantized import is_quantized
@@ -42,13 +43,14 @@ def mutual_information(
     num_examples: int = 2000,
     batch_size: int = 500,
     seed: int = 0,
-) -> float:
+) -> Estimate:
     """Estimate the mutual information of x and z under q(z|x), in nats: what a code tells about its
     example.
 
     It is the mean of log q(z|x) - log q(z), where q(z) is the mean of q(z|x) over the examples. If
     the posterior has collapsed, it is 0 up to the error of the draws, and maybe below; it is at most
-    the logarithm of the number of examples, so below that of all data if codes tell more.
+    the logarithm of the number of examples, so below that of all data if codes tell more. The
+    standard error is over the draws, with q(z) as it is.
 
     Reference: Hoffman & Johnson, 2016, ELBO surgery; He et al., 2019, Lagging inference networks,
         arXiv:1901.05534.
@@ -65,7 +67,7 @@ def mutual_information(
             hierarchy has.
     """
     _, log_q = _densities_of_codes(vae, x, num_examples, batch_size, seed)
-    return float(np.mean(np.diagonal(log_q) - _log_aggregate(log_q)))
+    return mean_of(np.diagonal(log_q) - _log_aggregate(log_q))
 
 
 @takes_frames
@@ -76,13 +78,14 @@ def aggregate_kl(
     num_examples: int = 2000,
     batch_size: int = 500,
     seed: int = 0,
-) -> float:
+) -> Estimate:
     """Estimate KL(q(z) || p(z)), in nats: how far the codes of all examples together are from the
     prior.
 
     The mean of KL(q(z|x) || p(z)) over examples is the sum of this and of `mutual_information`. As
     q(z) is the mean of q(z|x) over finitely many examples, with its own x among them, the estimate
-    is above that of all data, by as much as `mutual_information` is below.
+    is above that of all data, by as much as `mutual_information` is below. The standard error is
+    over the draws, with q(z) as it is.
 
     Reference: Hoffman & Johnson, 2016, ELBO surgery.
 
@@ -102,7 +105,7 @@ def aggregate_kl(
         )
     z, log_q = _densities_of_codes(vae, x, num_examples, batch_size, seed)
     log_prior = sampling.log_density(vae.prior_distribution(), z)
-    return float(np.mean(_log_aggregate(log_q) - log_prior))
+    return mean_of(_log_aggregate(log_q) - log_prior)
 
 
 def _densities_of_codes(vae: VAE, x, num_examples: int, batch_size: int, seed: int):

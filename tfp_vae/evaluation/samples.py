@@ -64,7 +64,11 @@ class Features:
                 f"{classifier.name} has no layer with weights, or no keras.Input, so that it has no "
                 "features. Give a built classifier."
             )
-        return cls(keras.Model(classifier.inputs, weighted[-1].input), name)
+        last = weighted[-1]
+        features = last.input
+        if isinstance(last, keras.Model):  # a network inside the network
+            features = cls.of(last).network(features)
+        return cls(keras.Model(classifier.inputs, features), name)
 
     @classmethod
     def trained(
@@ -130,7 +134,7 @@ def sample_quality(
     x: Any,
     features: Features,
     *,
-    training: Any = None,
+    held_out: Any = None,
     num_samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -145,32 +149,38 @@ def sample_quality(
         x: test data as in `evaluate`, of which the first `num_samples` examples are used; memory
             grows with their square, as distances are between any two.
         features: in which the examples are compared.
-        training: training data, whose distance from x is returned too, as
-            `frechet_distance_of_training`: what a perfect model would be about to reach.
-        num_samples: draws, examples of x, and of training data.
+        held_out: other real data, whose distance from x is returned too, as
+            `frechet_distance_of_held_out`: what a perfect model would be about to reach. Not what a
+            classifier was trained on, which it knows too well.
+        num_samples: draws, examples of x, and of held-out data.
         seed: of the draws.
 
     Raises:
-        ValueError: if x has several parts, or fewer than `num_samples` examples.
+        ValueError: if x has several parts, or x or held-out data fewer than `num_samples` examples.
     """
     if vae.x.has_parts:
         raise ValueError("Samples of a table have no features: x must be one array.")
     number = as_count(num_samples, "num_samples", at_least=2)
+    data = _first(x, number)
+    given = {"condition": data["condition"]} if vae.is_conditional else {}
+    drawn = features(vae.generate(number, seed=seed, draws=True, **given))
+    real = features(data["x"])
+    numbers = {"frechet_distance": frechet_distance(real, drawn, seed=seed)}
+    if held_out is not None:
+        other = features(_first(held_out, number)["x"])
+        numbers["frechet_distance_of_held_out"] = frechet_distance(real, other, seed=seed)
+    precision, recall = precision_recall(real, drawn)
+    return {**numbers, "precision": precision, "recall": recall, "mmd": mmd(real, drawn)}
+
+
+def _first(x, number: int) -> dict[str, np.ndarray]:
     data = by_name(first(x, number))
     if number > (found := num_examples(data)):
         raise ValueError(
             f"{number} samples are compared with equally many examples, but there are "
             f"{found} only. Take at most so many samples."
         )
-    given = {"condition": data["condition"]} if vae.is_conditional else {}
-    drawn = features(vae.generate(number, seed=seed, draws=True, **given))
-    real = features(data["x"])
-    numbers = {"frechet_distance": frechet_distance(real, drawn, seed=seed)}
-    if training is not None:
-        other = features(by_name(first(training, number))["x"])
-        numbers["frechet_distance_of_training"] = frechet_distance(real, other, seed=seed)
-    precision, recall = precision_recall(real, drawn)
-    return {**numbers, "precision": precision, "recall": recall, "mmd": mmd(real, drawn)}
+    return data
 
 
 def frechet_distance(real: np.ndarray, generated: np.ndarray, *, seed: int = 0) -> Estimate:

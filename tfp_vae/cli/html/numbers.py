@@ -1,8 +1,7 @@
-"""The numbers of runs: what each means in a sentence, its standard error, and the best of several."""
+"""The numbers of runs as a table: with standard errors, and the best of several runs."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,147 +9,10 @@ import tensorflow as tf
 
 from tfp_vae import datasets
 from tfp_vae.cli.html.blocks import Block, Cell, table
+from tfp_vae.cli.html.meanings import ERRORS, NUMBERS, Number, others
 from tfp_vae.cli.html.subject import DRAWS_FOR_ERRORS, Subject
 from tfp_vae.layers.parts import innermost, parts_of
 from tfp_vae.layers.values import values_of
-
-NATS_PER_BIT = math.log(2.0)
-# Facts about the evaluation, which sentences tell; they are not numbers of their own.
-FACTS = (
-    "annealed_acceptance",
-    "annealed_examples",
-    "annealed_steps",
-    "bits_per_dim",
-    "data",
-    "dataset",
-    "epochs",
-    "kl_by_dimension",
-    "kl_is_analytic",
-    "latent_units",
-    "nll_is_bound",
-    "num_examples",
-    "num_samples",
-)
-# Endings of names under which an evaluation may state the error of another number.
-ERRORS = ("_standard_error", "_error")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Number:
-    """A number that the report knows.
-
-    Args:
-        title: what it is called, with its unit.
-        meaning: a sentence, in which the facts of the run stand in braces.
-        better: -1 if less is better, 1 if more is, 0 if neither is by itself.
-        values: the same for each test example, from `Subject.values`; or None if it is no mean.
-        of: the number, from those of the run, if it is not there under its own name.
-        out_of: the name of the number of which it is a part.
-        form: how it is written if it has no error.
-    """
-
-    title: str
-    meaning: str
-    better: int = 0
-    values: Callable[[Subject], np.ndarray] | None = None
-    of: Callable[[Subject], float | None] | None = None
-    out_of: str = ""
-    form: str = ".3f"
-
-
-def _bits(subject: Subject) -> float | None:
-    nll = subject.numbers.get("nll")
-    # Of incomplete examples, the NLL is that of the values that are there.
-    if nll is None or not subject.medium.is_image or subject.vae.missing:
-        return None
-    return nll / _nats_of_a_bit(subject)
-
-
-def _nats_of_a_bit(subject: Subject) -> float:
-    """Return the nats in one bit for each value of an example."""
-    return NATS_PER_BIT * subject.vae.x.size
-
-
-NUMBERS = {
-    "nll": Number(
-        title="NLL (nats)",
-        meaning="-log p(x), estimated by importance sampling with {num_samples} draws: what an example "
-        "costs under the model. Less is better.",
-        better=-1,
-        values=lambda subject: -subject.values["log_prob"],
-    ),
-    "bits_per_dimension": Number(
-        title="NLL (bits per dimension)",
-        meaning="The same for each of the {dimensions} values of an image: NLL / ({dimensions} ln 2).",
-        better=-1,
-        of=_bits,
-        values=lambda subject: -subject.values["log_prob"] / _nats_of_a_bit(subject),
-    ),
-    "effective_samples": Number(
-        title="effective samples of the NLL",
-        meaning="How many draws count, in the median example. With few, -log p(x) is smaller than this "
-        "NLL, maybe by nats.",
-        form=".1f",
-    ),
-    "annealed_nll": Number(
-        title="NLL by annealing (nats)",
-        meaning="-log p(x) of the first test examples by annealed importance sampling, mostly nearer to "
-        "the truth. Less is better.",
-        better=-1,
-    ),
-    "annealed_gap": Number(
-        title="gap of annealing (nats)",
-        meaning="How far its bounds from both sides are apart, on data drawn from the model.",
-    ),
-    "negative_elbo": Number(
-        title="-ELBO (nats)",
-        meaning="The bound on the NLL that training makes small; the gap to it is the price of an "
-        "approximate posterior. Less is better.",
-        better=-1,
-        values=lambda subject: -subject.values["elbo"],
-    ),
-    "log_likelihood": Number(
-        title="log-likelihood (nats)",
-        meaning="log p(x|z) at the codes of x: how well the decoder explains an example whose code it "
-        "knows.",
-        values=lambda subject: subject.values["log_likelihood"],
-    ),
-    "kl": Number(
-        title="KL (nats)",
-        meaning="KL(q(z|x) || p(z)), {kl_kind}: what the code of an example costs. Near 0 the codes "
-        "say nothing.",
-        values=lambda subject: subject.values["kl"],
-    ),
-    "active_units": Number(
-        title="active units",
-        meaning="The latent dimensions whose posterior mean varies over the data. The others are not "
-        "used.",
-        out_of="latent_units",
-        form=".0f",
-    ),
-    "perplexity": Number(
-        title="perplexity of the codes",
-        meaning="The effective number of codes in use: 1 if all examples share one.",
-        form=".1f",
-    ),
-    "nll_per_token": Number(
-        title="NLL per token (nats)",
-        meaning="The NLL over the mean number of tokens of a text; its exponential is the perplexity.",
-        better=-1,
-        form=".4f",
-    ),
-    "tokens_per_example": Number(
-        title="tokens per text", meaning="Their mean number, with the end.", form=".2f"
-    ),
-    "mutual_information": Number(
-        title="mutual information of x and z (nats)",
-        meaning="What a code tells about its example, at most the logarithm of the number of examples.",
-    ),
-    "seconds": Number(title="training seconds", meaning="Time in training steps.", form=",.1f"),
-    "examples_per_second": Number(
-        title="examples per second", meaning="Speed of training, without compilation.", form=",.0f"
-    ),
-}
 
 
 def numbers(subjects: list[Subject]) -> list[Block]:
@@ -159,14 +21,15 @@ def numbers(subjects: list[Subject]) -> list[Block]:
     rows = []
     for name, known in {**NUMBERS, **others([subject.numbers for subject in subjects])}.items():
         values = [_value(subject, name, known) for subject in subjects]
-        if all(value is None for value in values):
-            continue
-        best = place_of_best(values, known.better) if comparable and len(subjects) > 1 else None
         title = Cell(known.title, known.meaning.format(**_facts(subjects)))
-        cells = [
-            _cell(subjects, place, name, known, values, best) for place in range(len(subjects))
-        ]
-        rows.append([title, *cells])
+        if any(value is not None for value in values):
+            best = place_of_best(values, known.better) if comparable and len(subjects) > 1 else None
+            cells = [
+                _cell(subjects, place, name, known, values, best) for place in range(len(subjects))
+            ]
+            rows.append([title, *cells])
+        elif any(words := [_words(subject, name) for subject in subjects]):
+            rows.append([title, *(Cell(word or "not defined") for word in words)])
     return [
         table(["", *titles(subjects)], rows, _about_errors(subjects)),
         *_remarks(subjects, comparable),
@@ -230,16 +93,10 @@ def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
     return np.array_equal(one, other, equal_nan=True)
 
 
-def others(runs: Sequence[Mapping]) -> dict[str, Number]:
-    """Return the numbers of runs that this version does not know, under their own names."""
-    names = [name for numbers in runs for name in numbers]
-    unknown = [name for name in dict.fromkeys(names) if name not in (*NUMBERS, *FACTS)]
-    errors = {name + ending for name in names for ending in ERRORS}
-    return {
-        name: Number(title=name.replace("_", " "), meaning="", form=".4g")
-        for name in unknown
-        if name not in errors
-    }
+def _words(subject: Subject, name: str) -> str:
+    """Return what a run says in words in the place of a number, or nothing."""
+    said = subject.numbers.get(name)
+    return said if isinstance(said, str) else ""
 
 
 def _value(subject: Subject, name: str, known: Number) -> float | None:
@@ -260,12 +117,15 @@ def _estimate(value: Any) -> tuple[float | None, float | None]:
 
 
 def _error(subject: Subject, name: str, known: Number) -> float | None:
-    """Return the standard error of a number over the test examples, or None."""
-    if known.values is not None:
-        return _error_of_mean(known.values(subject))
+    """Return the standard error of a number, or None: the one that the run knows, or else that of
+    its values.
+    """
     _, told = _estimate(subject.numbers.get(name))
     beside = [_estimate(subject.numbers.get(name + ending))[0] for ending in ERRORS]
-    return next((error for error in (told, *beside) if error is not None), None)
+    errors = [error for error in (told, *beside) if error is not None]
+    if not errors and known.values is not None:
+        return _error_of_mean(known.values(subject))
+    return errors[0] if errors else None
 
 
 def _error_of_mean(values: np.ndarray) -> float | None:
@@ -325,7 +185,15 @@ def _facts(subjects: list[Subject]) -> dict[str, str]:
     facts: dict[str, list] = {
         "dimensions": [subject.vae.x.size for subject in subjects],
         "kl_kind": [kinds[bool(subject.numbers.get("kl_is_analytic"))] for subject in subjects],
-        "num_samples": [subject.numbers.get("num_samples") for subject in subjects],
+        **{
+            name: [subject.numbers[name] for subject in subjects if name in subject.numbers]
+            for name in ("num_samples", "annealed_examples", "features", "against")
+        },
+        "annealed_acceptance": [
+            f"{subject.numbers['annealed_acceptance']:.0%}"
+            for subject in subjects
+            if "annealed_acceptance" in subject.numbers
+        ],
     }
     return {name: " or ".join(dict.fromkeys(map(str, told))) for name, told in facts.items()}
 
@@ -334,12 +202,16 @@ def _about_errors(subjects: list[Subject]) -> str:
     number = subjects[0].num_test
     if number < 2:
         return "One test example has no standard error."
-    text = f"± is the standard error of the mean over the {number:,} test examples"
+    text = (
+        f"± is the standard error over the {number:,} test examples, or over those that a number says "
+        "it is of; scores of disentanglement are of training data."
+    )
     if len(subjects) > 1:
-        text += "; that of a difference is taken example by example"
-    if any(not subject.vae.encodes_to_points for subject in subjects):
-        text += f". Errors of the NLL come from {DRAWS_FOR_ERRORS} draws for each example"
-    return text + "."
+        text += (
+            " That of a difference is taken example by example, for the NLL from "
+            f"{DRAWS_FOR_ERRORS} draws of each."
+        )
+    return text
 
 
 def _remarks(subjects: list[Subject], comparable: bool) -> list[Block]:

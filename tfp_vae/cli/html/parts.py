@@ -16,7 +16,6 @@ from tfp_vae.batch import cut, num_examples
 from tfp_vae.cli.html.blocks import Block, Cell, LeftOut, picture, table
 from tfp_vae.cli.html.numbers import numbers, titles
 from tfp_vae.cli.html.subject import Subject, at
-from tfp_vae.cli.report import quote
 from tfp_vae.evaluation.latents import ACTIVE_VARIANCE
 from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.surface import Surface
@@ -67,21 +66,26 @@ def samples(subject: Subject) -> list[Block]:
 def nearest(subject: Subject) -> list[Block]:
     """Show whether samples are copies of training examples."""
     training = subject.splits.training_values(subject.seed)
-    rows = [values for _, values in subject.samples]
-    x = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *rows)
-    places, distances = subject.medium.nearest(x, training)
+    x = _together(subject.samples)
+    places, _ = subject.medium.nearest(x, training)
+    # Data have the noise of p(x|z), and so must what is compared with them.
+    distances = subject.medium.nearest(_together(subject.draws), training)[1]
     compared = datasets.x_of(cut(subject.test, 0, NUM_COMPARED))
     test_distances = subject.medium.nearest(_known(compared), training)[1]
     shown = slice(0, len(x), max(1, len(x) // NUM_SHOWN))
     rows = [("sample", x[shown][:NUM_SHOWN]), ("nearest", training[places[shown][:NUM_SHOWN]])]
     noun = subject.medium.noun
     caption = (
-        f"Samples, and the training {noun} nearest to each ({subject.medium.distance}). Half of the "
-        f"samples are farther than {np.median(distances):.3g} from the training data; of test "
-        f"{noun}, half are farther than {np.median(test_distances):.3g}. Samples that are much "
-        "nearer would be copies."
+        f"Samples, and the training {noun} nearest to each ({subject.medium.distance}). Half of as "
+        f"many draws from p(x|z) are farther than {np.median(distances):.3g} from the training data; "
+        f"of test {noun}, half are farther than {np.median(test_distances):.3g}. Draws that are "
+        "much nearer would be copies."
     )
     return [subject.medium.show(rows, f"Samples and the training {noun} nearest to them.", caption)]
+
+
+def _together(rows: list[tuple[str, np.ndarray]]) -> np.ndarray:
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *[x for _, x in rows])
 
 
 def _known(x: np.ndarray) -> np.ndarray:
@@ -250,11 +254,7 @@ def repeat(subject: Subject) -> list[Block]:
     digest = f" SHA-256 of {path.name}: {_digest(path)}." if path.is_file() else ""
     return [
         Block(lines=train_command(subject.options), caption="Trains the same model again."),
-        Block(
-            lines=f"tfp-vae evaluate {quote(subject.run.folder)} --num-samples "
-            f"{subject.numbers['num_samples']} --seed {subject.seed}",
-            caption="Judges it as here.",
-        ),
+        Block(lines=_evaluate_command(subject), caption="Judges it as here."),
         Block(
             sentence=f"Data: {subject.splits.name}, {sizes} examples. {_note(subject)}{digest} "
             f"Seed of training: {subject.options.seed}."
@@ -265,6 +265,17 @@ def repeat(subject: Subject) -> list[Block]:
             "otherwise, so that numbers may differ in their last digits."
         ),
     ]
+
+
+def _evaluate_command(subject: Subject) -> str:
+    """Return the shell command whose numbers are in the report."""
+    numbers = subject.numbers
+    words = ["tfp-vae", "evaluate", str(subject.run.folder)]
+    words += ["--num-samples", str(numbers["num_samples"])]
+    words += ["--seed", str(numbers.get("seed", subject.seed))]
+    for name, value in numbers.get("asked", {}).items():
+        words += [f"--{name}"] if value == "True" else [f"--{name}", value]
+    return shlex.join(words)
 
 
 def train_command(options: Options) -> str:

@@ -12,7 +12,7 @@ from tfp_vae.cli.html.media import Medium, medium_of
 from tfp_vae.cli.report import conditions_to_draw, judge, labels_of, load_data
 from tfp_vae.cli.runs import Run, open_vae
 
-# Draws for each example in the errors of the NLL: an error varies little with them.
+# Draws for each example in the errors of differences of NLLs: an error varies little with them.
 DRAWS_FOR_ERRORS = 50
 # Examples held in memory at once.
 BATCH_SIZE = 500
@@ -107,10 +107,16 @@ class Subject:
     @functools.cached_property
     def samples(self) -> list[tuple[str, Any]]:
         """Rows of new examples with their labels: one row for each condition, if there are any."""
+        return self._samples(draws=self.medium.shows_draws)
+
+    @functools.cached_property
+    def draws(self) -> list[tuple[str, Any]]:
+        """The same as draws from p(x|z), where the samples are its means."""
+        return self.samples if self.medium.shows_draws else self._samples(draws=True)
+
+    def _samples(self, *, draws: bool) -> list[tuple[str, Any]]:
         rows, columns = self.medium.rows_and_columns
-        draw = functools.partial(
-            self.vae.generate_arrays, seed=self.seed, draws=self.medium.shows_draws
-        )
+        draw = functools.partial(self.vae.generate_arrays, seed=self.seed, draws=draws)
         if self.conditions is None:
             x = draw(rows * columns)
             return [("", cut(x, row * columns, (row + 1) * columns)) for row in range(rows)]
