@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from tests.test_cli import invoke
 from tests.test_tables import SMALL
-from tfp_vae import tables
+from tfp_vae import datasets, tables
 from tfp_vae.sklearn import Imputer
 from tfp_vae.tables import Table
 
@@ -80,6 +80,23 @@ def test_what_a_table_knows_is_not_in_question(tmp_path):
         read(tmp_path, 'version,income,same,n\n10,"2,000",1.125,3\n', table)
     with pytest.raises(ValueError, match="'2,000' in the column 'n' may be thousands"):
         read(tmp_path, "version;income;same;n\n10;5,5;1,125;2,000\n", table)
+
+
+def test_texts_of_dates_in_parquet_are_read_as_the_table_knows_them(tmp_path):
+    days = [f"2024-01-{day}" for day in range(10, 22)]
+    frame = pd.DataFrame({"text": days, "day": pd.to_datetime(days), "v": np.arange(12) / 8})
+    frame["same"] = days[0]
+    table = Table.of(frame)
+    frame.assign(day=days, other=days).to_parquet(tmp_path / "table.parquet")
+    found = tables.read(tmp_path / "table.parquet", table)
+    assert [*found["text"], *found["other"]] == [*days, *days]
+    for part, values in table.encode(frame).items():
+        np.testing.assert_array_equal(table.encode(found)[part], values)
+    assert datasets.load(tmp_path / "table.parquet", table=table).table == table
+    zoned = Table.of(frame.assign(day=frame["day"].dt.tz_localize("UTC")))
+    frame.to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(ValueError, match="dates with a time zone"):
+        zoned.encode(tables.read(tmp_path / "table.parquet", zoned))
 
 
 def test_long_numbers_have_no_commas(tmp_path):

@@ -515,6 +515,27 @@ def test_densities_are_in_the_units_of_the_columns(trained):
     assert own == pytest.approx(standard - size.log_scale)
 
 
+def test_columns_that_a_model_does_not_use_stay_as_they_stand(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    vae, frame = trained
+    vae.save("vae.keras")
+    others = {
+        "code": ["01234", "80331", "00007"],
+        "id": ["1234567890123456789", "", "1234567890123456781"],
+        "note": ["NA", "null", ""],
+        "day": ["2024-01-05T10:00", "2024-01-06", "2024-01-07 00:00:00"],
+        "price": ["1.50", "+2", "1e3"],
+    }
+    frame.iloc[:3].assign(**others).set_axis(["007", "08", "1"]).to_csv("in.csv")
+    for command in ("impute", "score"):
+        arguments = ["in.csv", "vae.keras", "--num-samples", 2, "--output", f"{command}.csv"]
+        assert invoke(command, *arguments)[::2] == (0, "")
+        found = pd.read_csv(f"{command}.csv", dtype=str, keep_default_na=False, index_col=0)
+        assert found[[*others]].to_dict("list") == others
+        assert [*found.index] == ["007", "08", "1"]
+    assert "" not in found["log_prob"].tolist()
+
+
 @pytest.mark.slow
 def test_a_served_model_gets_and_sends_names(trained, tmp_path):
     vae, frame = trained

@@ -94,10 +94,10 @@ class Column:
         return {}
 
     def parse(self, texts, guessed):
-        """Return the values of a file, one of texts alone: a pandas Series as the column takes it.
+        """Return the values of a file: a pandas Series as the column takes it.
 
         Args:
-            texts: the values as they are written.
+            texts: the values as they stand there, in a CSV texts alone.
             guessed: the same as what they seem to be, if there were no such column.
         """
         return guessed

@@ -5,7 +5,7 @@ import csv
 import functools
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ def read(path: str | os.PathLike, table: Table | None = None):
 
     Args:
         path: of the file.
-        table: of a model, which knows what the columns of a CSV are; those of a few rows may seem to
-            be something else.
+        table: of a model, which knows what its columns are; those of a few rows may seem to be
+            something else. All other columns stay as they are: of a CSV texts, as they stand there.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -57,7 +57,7 @@ def read(path: str | os.PathLike, table: Table | None = None):
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix.lower() == ".csv":
         return _read_csv(path, table)
-    return ParquetColumns(path).read()
+    return ParquetColumns(path, table).read()
 
 
 class ParquetColumns:
@@ -65,13 +65,15 @@ class ParquetColumns:
 
     Args:
         path: of the file.
+        table: of a model, or None; see `read`.
 
     Raises:
         ValueError: if it is not such a file.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, table: Table | None = None):
         self.path = path
+        self.table = table
         parquet = imported("pyarrow.parquet", "A file .parquet", "tables")
         with self._naming_the_file(), parquet.ParquetFile(path) as file:
             self._number = file.metadata.num_rows
@@ -99,7 +101,13 @@ class ParquetColumns:
     def read(self, stored: list[str] | None = None):
         """Return some columns as a DataFrame, by their names in the file, or all."""
         with self._naming_the_file():
-            return _with_dates(pandas().read_parquet(self.path, columns=stored))
+            frame = pandas().read_parquet(self.path, columns=stored)
+        known = {
+            name: column
+            for name, column in _known(frame, self.table).items()
+            if frame[name].dtype.kind != "M"  # dates already, with a time zone or without one
+        }
+        return _as_known(_with_dates(frame.copy(deep=False), known), frame, known)
 
     @contextlib.contextmanager
     def _naming_the_file(self):
@@ -122,27 +130,16 @@ def _read_csv(path: Path, table: Table | None):
         "skipinitialspace": True,
         "index_col": False,
     }
-    library = pandas()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", library.errors.ParserWarning)
-            frame = library.read_csv(path, **options)
-    except library.errors.ParserWarning as error:
-        raise ValueError(
-            f"{path} is not a table in CSV: its rows have more values than there are names in the "
-            "first line."
-        ) from error
-    except ValueError as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise ValueError(f"{path} is not a table in CSV: {reason}.") from error
-    texts = library.read_csv(path, **options, dtype=str)
-    if has_index and (table is None or frame.columns[0] not in table.names):
-        frame = frame.set_index(frame.columns[0]).rename_axis(None)
+    frame = _guessed(path, options)
+    texts = pandas().read_csv(path, **options, dtype=str)
+    known, first = _known(frame, table), frame.columns[0]
+    if others := [name for name in frame.columns if name not in known]:
+        as_they_stand = pandas().read_csv(path, **options, dtype=str, keep_default_na=False)
+        frame[others] = as_they_stand[others]
+    if has_index and known.get(first) is None:
+        frame = frame.set_index(first).rename_axis(None)
         texts = texts.iloc[:, 1:].set_axis(frame.index)
-    # What is known of each column; columns that a table has not stay as they are.
-    known: dict[Any, Column | None] = dict.fromkeys(frame.columns)
-    if table is not None:
-        known = {column.name: column for column in table.columns if column.name in known}
+        known.pop(first, None)
     with_commas = [name for name in known if _have_commas(texts[name], frame[name])]
     if with_commas:
         _expect_clear(frame, texts, known, with_commas, path, separator)
@@ -152,10 +149,46 @@ def _read_csv(path: Path, table: Table | None):
         else:
             is_number = column is not None and column.has_decimals is not None
             frame[name] = _whole_or_codes(texts[name], frame[name], is_number=is_number)
-    frame = _with_dates(frame)
+    return _as_known(_with_dates(frame, known), texts, known)
+
+
+def _guessed(path: Path, options: Mapping):
+    """Return a CSV as a DataFrame of what pandas takes its values for."""
+    library = pandas()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", library.errors.ParserWarning)
+            return library.read_csv(path, **options)
+    except library.errors.ParserWarning as error:
+        raise ValueError(
+            f"{path} is not a table in CSV: its rows have more values than there are names in the "
+            "first line."
+        ) from error
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} is not a table in CSV: {reason}.") from error
+
+
+def _known(frame, table: Table | None) -> dict[Any, Column | None]:
+    """Return what is known of each column that may be read as something else than it stands there:
+    without a table nothing, of all of them.
+    """
+    if table is None:
+        return dict.fromkeys(frame.columns)
+    return {column.name: column for column in table.columns if column.name in frame.columns}
+
+
+def _as_known(frame, stored, known: Mapping[Any, Column | None]):
+    """Return a DataFrame whose columns are what a table knows, instead of what they seem to be.
+
+    Args:
+        frame: what they seem to be.
+        stored: what stands in the file.
+        known: the columns of the table.
+    """
     for name, column in known.items():
         if column is not None:
-            frame[name] = column.parse(texts[name], frame[name])
+            frame[name] = column.parse(stored[name], frame[name])
     return frame
 
 
@@ -234,10 +267,10 @@ def _values_of(line: str, separator: str) -> list[str]:
         return [line]
 
 
-def _with_dates(frame):
-    """Return a DataFrame in which columns of dates that are written as texts are dates."""
+def _with_dates(frame, names: Iterable):
+    """Return a DataFrame in which those of some columns that are dates, written as texts, are dates."""
     library = pandas()
-    for name in frame.columns:
+    for name in names:
         kind = library.api.types.infer_dtype(frame[name], skipna=True)
         if kind not in ("string", "date", "datetime") or frame[name].dtype.kind == "M":
             continue
@@ -325,6 +358,6 @@ def _stacked_rows(columns: list[TakenRows]) -> TakenRows:
 def _columns_of(path: Path, table: Table | None):
     """Return a table as a DataFrame, or the columns of a Parquet file that is too large for one."""
     if path.suffix.lower() == ".parquet" and path.is_file():
-        columns = ParquetColumns(path)
+        columns = ParquetColumns(path, table)
         return columns if columns.nbytes > storage.MOST_BYTES else columns.read()
     return read(path, table)
