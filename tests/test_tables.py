@@ -536,6 +536,17 @@ def test_columns_that_a_model_does_not_use_stay_as_they_stand(trained, tmp_path,
     assert "" not in found["log_prob"].tolist()
 
 
+def test_a_column_of_scores_is_not_overwritten(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    vae, frame = trained
+    vae.save("vae.keras")
+    frame.assign(log_prob=1).to_csv("in.csv")
+    code, _, err = invoke("score", "in.csv", "vae.keras", "--output", "out.csv")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "in.csv has a column 'log_prob'. Expected none" in err
+    assert not Path("out.csv").exists()
+
+
 @pytest.mark.slow
 def test_a_served_model_gets_and_sends_names(trained, tmp_path):
     vae, frame = trained
