@@ -389,6 +389,20 @@ def test_the_largest_whole_numbers_do_not_wrap_around():
     assert (found.iloc[0] > 2**62, found.iloc[1] < -(2**62)) == (True, True)
 
 
+@pytest.mark.parametrize(
+    "dtype", ["int16", "Int16", "uint16", "int16[pyarrow]", "float32", "int64"]
+)
+def test_draws_of_counts_fit_the_dtype(dtype):
+    frame = pd.DataFrame({"n": [0, 30_000, 7], "v": [0.5, 1.5, 2.5]}).astype({"n": dtype})
+    table = Table.of(frame)
+    assert table.likelihoods["n"] == "IndependentNegativeBinomial"
+    found = table.decode({"n": np.array([4e4, 7e4, 1e9]), "v": np.zeros(3)})
+    most = {"uint16": 2**16 - 1, "float32": 2**24, "int64": 2**24}.get(dtype, 2**15 - 1)
+    assert found["n"].tolist() == [min(value, most) for value in (40_000, 70_000, 10**9)]
+    assert found["n"].dtype == frame["n"].dtype
+    table.encode(found)
+
+
 def test_names_of_digits_are_no_dates(tmp_path):
     frame = pd.DataFrame({"a": ["1984", "1985"], "b": ["2020-01-01", "2021-01-01"]})
     frame.to_parquet(tmp_path / "table.parquet")

@@ -57,6 +57,13 @@ def plain(value) -> Any:
     return value
 
 
+def largest_of(dtype) -> float:
+    """Return the largest number of a dtype of pandas, infinity if it is not of NumPy's numbers."""
+    dtype = getattr(dtype, "numpy_dtype", dtype)
+    limits = {"i": np.iinfo, "u": np.iinfo, "f": np.finfo}.get(dtype.kind)
+    return np.inf if limits is None else float(limits(dtype).max)
+
+
 def is_numeric(values) -> bool:
     """Return whether a Series holds numbers, other than True and False."""
     types = pandas().api.types
