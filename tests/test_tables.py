@@ -16,7 +16,7 @@ from tests.test_cli import invoke
 from tfp_vae import datasets, evaluation, networks, storage, tables
 from tfp_vae import layers as tfpl
 from tfp_vae.rows import Rows
-from tfp_vae.tables import Table
+from tfp_vae.tables import Table, series
 
 NUMBER = 200
 SMALL = ["--latent-size", 2, "--hidden-size", 8, "--epochs", 2, "--num-samples", 5]
@@ -209,6 +209,14 @@ def test_scales_are_those_of_the_training_rows_and_names_those_of_all():
     number, names = table.columns
     assert (number.mean, number.scale) == (2.0, 0.5)
     assert names.categories == ["u", "v"]
+
+
+def test_what_only_rounding_makes_vary_is_constant():
+    frame = pd.DataFrame({"a": [0.1, 0.1, 0.1, 0.25], "b": range(4), "c": [1e200] * 3 + [1.5]})
+    assert frame["a"][:3].to_numpy().std() > 0.0
+    table = Table.of(frame, measured=frame[:3])
+    assert [table.columns[place].scale for place in (0, 2)] == [1.0, 1.0]
+    assert series.measure(np.array([0.1, 0.1 + 1e-12]))[1] < 1e-12
 
 
 def test_likelihoods_and_columns_of_choice():

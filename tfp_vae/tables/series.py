@@ -17,6 +17,8 @@ UNITS = {"D": 86_400, "m": 60, "s": 1, "ms": 1e-3}
 OFFSET = r"\d\d:\d\d.*(Z|[+-]\d\d(?::?\d\d)?)$"
 # Whole numbers up to this size are floats without an error.
 EXACT = 2**53
+# The rounding error of floats near 1.
+EPSILON = float(np.finfo("float64").eps)
 # Most decimals to which values are rounded.
 MOST_DECIMALS = 4
 
@@ -154,11 +156,15 @@ def decimals_of(numbers: np.ndarray) -> int | None:
 
 
 def measure(numbers: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation of what is known; of constant numbers 1 instead of 0."""
+    """Return mean and standard deviation of what is known; of constant numbers 1 instead of 0, or of
+    what is within its rounding error.
+    """
     known = numbers[np.isfinite(numbers)]
     if not known.size:
         return 0.0, 1.0
-    return float(known.mean()), float(known.std()) or 1.0
+    mean, scale = float(known.mean()), float(known.std())
+    # The bound by which scikit-learn's StandardScaler decides, of sums in any order.
+    return mean, scale if scale > known.size * EPSILON * abs(mean) else 1.0
 
 
 def nanoseconds_of(dates) -> np.ndarray:
