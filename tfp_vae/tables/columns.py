@@ -251,8 +251,8 @@ class Category(Column):
             raise ValueError(
                 f"The column {names['name']!r} has {len(found):,} different values in "
                 f"{len(values):,} rows, such as {found[0]!r}: too many to learn each. Leave it out, "
-                "or make it pandas's type category to take them all; --likelihood "
-                "\"Joint(age='auto', job='auto')\" takes only the columns that it names."
+                f"as --without {str(names['name'])!r} does, or make it pandas's type category to take "
+                "them all."
             )
         return cls(categories=found, dtype=dtype, **names)
 

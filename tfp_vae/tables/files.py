@@ -53,11 +53,38 @@ def read(path: str | os.PathLike, table: Table | None = None):
         ValueError: if it is not such a file, not UTF-8, or a name of a column occurs twice.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+    _expect_file(path)
     if path.suffix.lower() == ".csv":
         return _read_csv(path, table)
     return ParquetColumns(path, table).read()
+
+
+def _expect_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+
+
+def columns_without(source: str, left_out: str) -> dict[Any, None]:
+    """Return the columns of a table's file, as `Table.of` takes those of choice, without those that
+    a text names, with commas between them; a name that has a comma is in quotes.
+    """
+    path = Path(source)
+    if not is_table_file(path):
+        raise ValueError(f"--without is about columns of a .csv or .parquet file, not of {source}.")
+    _expect_file(path)
+    if path.suffix.lower() == ".csv":
+        options, has_index = _form_of(path)
+        names = [*_guessed(path, {**options, "nrows": 0}).columns][has_index:]
+    else:
+        names = ParquetColumns(path).columns
+    without = _values_of(left_out, ",")
+    texts = {str(name).strip(): name for name in names}
+    if unknown := [name for name in without if name not in texts]:
+        raise ValueError(
+            f"There is no column {unknown[0]!r} in {path}, only {names}. Give --without names of "
+            "these, with commas between them, and a name with a comma in double quotes."
+        )
+    return {name: None for text, name in texts.items() if text not in without}
 
 
 class ParquetColumns:
@@ -123,13 +150,7 @@ class ParquetColumns:
 
 
 def _read_csv(path: Path, table: Table | None):
-    separator, has_index = _form_of(path)
-    options = {
-        "sep": separator,
-        "encoding": "utf-8-sig",
-        "skipinitialspace": True,
-        "index_col": False,
-    }
+    options, has_index = _form_of(path)
     frame = _guessed(path, options)
     texts = pandas().read_csv(path, **options, dtype=str)
     known, first = _known(frame, table), frame.columns[0]
@@ -142,7 +163,7 @@ def _read_csv(path: Path, table: Table | None):
         known.pop(first, None)
     with_commas = [name for name in known if _have_commas(texts[name], frame[name])]
     if with_commas:
-        _expect_clear(frame, texts, known, with_commas, path, separator)
+        _expect_clear(frame, texts, known, with_commas, path, options["sep"])
     for name, column in known.items():
         if name in with_commas:
             frame[name] = texts[name].str.replace(",", ".").astype("float64")
@@ -244,9 +265,9 @@ def _expect_clear(
             )
 
 
-def _form_of(path: Path) -> tuple[str, bool]:
-    """Return what separates the values of a CSV, and whether its first column has no name, after
-    checking its encoding and its first line.
+def _form_of(path: Path) -> tuple[dict[str, Any], bool]:
+    """Return how pandas reads a CSV, and whether its first column has no name, after checking its
+    encoding and its first line.
     """
     text = read_utf8(path, "in UTF-8")
     first = next(filter(str.strip, text.splitlines()), "")
@@ -257,7 +278,9 @@ def _form_of(path: Path) -> tuple[str, bool]:
     separator = max(",;\t", key=lambda mark: len(_values_of(first, mark)))
     names = _values_of(first, separator)
     expect_different(names, path)
-    return separator, len(names) > 1 and not names[0]
+    options: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig"}
+    options |= {"skipinitialspace": True, "index_col": False}
+    return options, len(names) > 1 and not names[0]
 
 
 def _values_of(line: str, separator: str) -> list[str]:
