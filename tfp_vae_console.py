@@ -163,6 +163,13 @@ class Options:
             "one for each array of the .npz file: Joint(age='auto', job='IndependentCategorical')."
         ),
     ] = "auto"
+    without: Annotated[
+        str,
+        typer.Option(
+            help="Columns of a .csv or .parquet file to leave out, with commas between them, such as "
+            "'first name,notes'."
+        ),
+    ] = ""
     prior: Annotated[
         str,
         typer.Option(

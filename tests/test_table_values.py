@@ -1,6 +1,7 @@
 """Values of tables at their edges: files of few rows, time zones, whole numbers beyond floats."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,9 @@ from sklearn.pipeline import make_pipeline
 
 from tests.test_cli import invoke
 from tests.test_tables import SMALL
-from tfp_vae import tables
+from tfp_vae import datasets, tables
+from tfp_vae.cli.html.parts import train_command
+from tfp_vae.cli.runs import Run
 from tfp_vae.sklearn import Imputer
 from tfp_vae.tables import Table
 
@@ -80,6 +83,43 @@ def test_what_a_table_knows_is_not_in_question(tmp_path):
         read(tmp_path, 'version,income,same,n\n10,"2,000",1.125,3\n', table)
     with pytest.raises(ValueError, match="'2,000' in the column 'n' may be thousands"):
         read(tmp_path, "version;income;same;n\n10;5,5;1,125;2,000\n", table)
+
+
+def test_texts_of_dates_in_parquet_are_read_as_the_table_knows_them(tmp_path):
+    days = [f"2024-01-{day}" for day in range(10, 22)]
+    frame = pd.DataFrame({"text": days, "day": pd.to_datetime(days), "v": np.arange(12) / 8})
+    frame["same"] = days[0]
+    table = Table.of(frame)
+    frame.assign(day=days, other=days).to_parquet(tmp_path / "table.parquet")
+    found = tables.read(tmp_path / "table.parquet", table)
+    assert [*found["text"], *found["other"]] == [*days, *days]
+    for part, values in table.encode(frame).items():
+        np.testing.assert_array_equal(table.encode(found)[part], values)
+    assert datasets.load(tmp_path / "table.parquet", table=table).table == table
+    zoned = Table.of(frame.assign(day=frame["day"].dt.tz_localize("UTC")))
+    frame.to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(ValueError, match="dates with a time zone"):
+        zoned.encode(tables.read(tmp_path / "table.parquet", zoned))
+
+
+def test_columns_are_left_out_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"first name": ["a"], "x, y": [1.5], "v": [2], "w": [3]})
+    frame.to_csv("table.csv", sep=";")  # with an index
+    frame.to_parquet("table.parquet")
+    for file in ("table.csv", "table.parquet"):
+        assert [*tables.files.columns_without(file, 'first name,"x, y"')] == ["v", "w"]
+        assert [*tables.files.columns_without(file, "v")] == ["first name", "x, y", "w"]
+        with pytest.raises(ValueError, match=r"no column 'name' in .* only \['first name'"):
+            tables.files.columns_without(file, "v,name")
+    for line, message in {
+        "--dataset digits --without x": "columns of a .csv or .parquet file, not of digits",
+        "--dataset none.csv --without x": "There is no file none.csv",
+        "--dataset table.csv --without v --likelihood Joint(w='auto')": "--likelihood auto",
+    }.items():
+        code, _, err = invoke("train", *line.split())
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
 
 
 def test_long_numbers_have_no_commas(tmp_path):
@@ -253,6 +293,29 @@ def test_a_fold_may_have_a_constant_column():
     model = make_pipeline(imputer, LogisticRegression())
     scores = cross_val_score(model, x, x[:, 0] > 0, cv=2, error_score="raise")
     assert np.isfinite(scores).all()
+
+
+@pytest.mark.slow
+def test_the_command_line_leaves_columns_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"size (cm)": random.normal(size=300), "kids": random.integers(0, 4, 300)})
+    frame["notes"] = [f"text {i}" for i in range(300)]
+    frame.to_csv("people.csv", index=False)
+    options = ["--dataset", "people.csv", "--missing", *SMALL]
+    code, _, err = invoke("train", *options)
+    assert code == 2
+    assert "Leave it out, as --without 'notes' does" in err
+    Path("notes.json").write_text('{"name": "", "dataset": "digits", "without": "notes"}')
+    assert invoke("train", *options, "--config", "notes.json", "--run", "run")[::2] == (0, "")
+    assert invoke("train", "--resume", "run", "--epochs", 3)[::2] == (0, "")
+    assert invoke("evaluate", "run", "--num-samples", 5)[0] == 0
+    assert "--without notes" in train_command(Run.open(Path("run")).options)
+    for command in ("impute", "score"):
+        line = ["people.csv", "run", "--num-samples", 2, "--output", f"{command}.csv"]
+        assert invoke(command, *line)[::2] == (0, "")
+        assert tables.read(f"{command}.csv")["notes"].tolist() == frame["notes"].tolist()
+    assert [*tables.read("impute.csv")] == [*frame]
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from tests.test_cli import invoke
 from tfp_vae import datasets, evaluation, networks, storage, tables
 from tfp_vae import layers as tfpl
 from tfp_vae.rows import Rows
-from tfp_vae.tables import Table
+from tfp_vae.tables import Table, series
 
 NUMBER = 200
 SMALL = ["--latent-size", 2, "--hidden-size", 8, "--epochs", 2, "--num-samples", 5]
@@ -211,6 +211,14 @@ def test_scales_are_those_of_the_training_rows_and_names_those_of_all():
     assert names.categories == ["u", "v"]
 
 
+def test_what_only_rounding_makes_vary_is_constant():
+    frame = pd.DataFrame({"a": [0.1, 0.1, 0.1, 0.25], "b": range(4), "c": [1e200] * 3 + [1.5]})
+    assert frame["a"][:3].to_numpy().std() > 0.0
+    table = Table.of(frame, measured=frame[:3])
+    assert [table.columns[place].scale for place in (0, 2)] == [1.0, 1.0]
+    assert series.measure(np.array([0.1, 0.1 + 1e-12]))[1] < 1e-12
+
+
 def test_likelihoods_and_columns_of_choice():
     frame = people()
     chosen = {"age": None, "x": "IndependentPoisson", "level": None, "drinks": None}
@@ -389,6 +397,20 @@ def test_the_largest_whole_numbers_do_not_wrap_around():
     assert (found.iloc[0] > 2**62, found.iloc[1] < -(2**62)) == (True, True)
 
 
+@pytest.mark.parametrize(
+    "dtype", ["int16", "Int16", "uint16", "int16[pyarrow]", "float32", "int64"]
+)
+def test_draws_of_counts_fit_the_dtype(dtype):
+    frame = pd.DataFrame({"n": [0, 30_000, 7], "v": [0.5, 1.5, 2.5]}).astype({"n": dtype})
+    table = Table.of(frame)
+    assert table.likelihoods["n"] == "IndependentNegativeBinomial"
+    found = table.decode({"n": np.array([4e4, 7e4, 1e9]), "v": np.zeros(3)})
+    most = {"uint16": 2**16 - 1, "float32": 2**24, "int64": 2**24}.get(dtype, 2**15 - 1)
+    assert found["n"].tolist() == [min(value, most) for value in (40_000, 70_000, 10**9)]
+    assert found["n"].dtype == frame["n"].dtype
+    table.encode(found)
+
+
 def test_names_of_digits_are_no_dates(tmp_path):
     frame = pd.DataFrame({"a": ["1984", "1985"], "b": ["2020-01-01", "2021-01-01"]})
     frame.to_parquet(tmp_path / "table.parquet")
@@ -513,6 +535,38 @@ def test_densities_are_in_the_units_of_the_columns(trained):
     own = stats.norm.logpdf(170.0, size.mean + size.scale * loc, size.scale * scale)
     standard = stats.norm.logpdf((170.0 - size.mean) / size.scale, loc, scale)
     assert own == pytest.approx(standard - size.log_scale)
+
+
+def test_columns_that_a_model_does_not_use_stay_as_they_stand(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    vae, frame = trained
+    vae.save("vae.keras")
+    others = {
+        "code": ["01234", "80331", "00007"],
+        "id": ["1234567890123456789", "", "1234567890123456781"],
+        "note": ["NA", "null", ""],
+        "day": ["2024-01-05T10:00", "2024-01-06", "2024-01-07 00:00:00"],
+        "price": ["1.50", "+2", "1e3"],
+    }
+    frame.iloc[:3].assign(**others).set_axis(["007", "08", "1"]).to_csv("in.csv")
+    for command in ("impute", "score"):
+        arguments = ["in.csv", "vae.keras", "--num-samples", 2, "--output", f"{command}.csv"]
+        assert invoke(command, *arguments)[::2] == (0, "")
+        found = pd.read_csv(f"{command}.csv", dtype=str, keep_default_na=False, index_col=0)
+        assert found[[*others]].to_dict("list") == others
+        assert [*found.index] == ["007", "08", "1"]
+    assert "" not in found["log_prob"].tolist()
+
+
+def test_a_column_of_scores_is_not_overwritten(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    vae, frame = trained
+    vae.save("vae.keras")
+    frame.assign(log_prob=1).to_csv("in.csv")
+    code, _, err = invoke("score", "in.csv", "vae.keras", "--output", "out.csv")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "in.csv has a column 'log_prob'. Expected none" in err
+    assert not Path("out.csv").exists()
 
 
 @pytest.mark.slow

@@ -320,6 +320,10 @@ def score(model: Path | None, data: Path, output: Path, *, num_samples: int, see
     frame = tables.read(data, vae.table)
     if not len(frame):
         raise ValueError(f"{data} holds no rows to score. Expected at least one.")
+    if "log_prob" in frame.columns:
+        raise ValueError(
+            f"{data} has a column 'log_prob'. Expected none: score writes one of this name. Rename it."
+        )
     draws = {} if isinstance(vae, serving.ServedVAE) else {"num_samples": num_samples, "seed": seed}
     values = []
     for start in tracked(range(0, len(frame), SCORE_BATCH_SIZE), "Scoring"):

@@ -58,11 +58,10 @@ def train(folder: Path | None, options: dict, workers: Workers | None = None) ->
             f"The run folder {folder} exists already. Choose another --run, or go on with --resume "
             f"{folder}."
         )
-    likelihood = parse_likelihood(options["likelihood"])[0]
     splits = read_data(
         options["dataset"],
         condition=options["condition"],
-        likelihood=likelihood,
+        likelihood=_chosen_likelihood(options),
         missing=options["missing"],
         tokens=options["tokens"],
     )
@@ -113,6 +112,19 @@ def _suited(options: Options, splits: datasets.Splits, team: Team) -> Options:
     return options
 
 
+def _chosen_likelihood(options: dict) -> str | dict | None:
+    """Return the likelihood as `datasets.load` takes it, of a table for each column to take."""
+    likelihood = parse_likelihood(options["likelihood"])[0]
+    if not options["without"]:
+        return likelihood
+    if likelihood is not None:
+        raise ValueError(
+            "--without goes with --likelihood auto: Joint(...) takes only the columns that it names. "
+            f"Leave one of them out, received --likelihood {options['likelihood']!r}."
+        )
+    return tables.files.columns_without(options["dataset"], options["without"])
+
+
 def _followers(run: Run, team: Team) -> list[Tracker]:
     """Begin what the chief reports the run to."""
     return [tracker(run.options.tracker)(run)] if run.options.tracker and team.is_chief else []
@@ -148,8 +160,8 @@ def _say_what_data_are(splits: datasets.Splits, batch_size: int) -> None:
     if splits.table is not None:
         console.print(_columns(splits.name, splits.table))
         console.print(
-            "Other likelihoods, or fewer columns: --likelihood \"Joint(NAME='auto', ...)\" (tfp-vae "
-            "list likelihoods)."
+            "Fewer columns: --without 'NAME,NAME'. Other likelihoods: --likelihood "
+            "\"Joint(NAME='auto', ...)\" (tfp-vae list likelihoods)."
         )
         return
     console.print(

@@ -94,10 +94,10 @@ class Column:
         return {}
 
     def parse(self, texts, guessed):
-        """Return the values of a file, one of texts alone: a pandas Series as the column takes it.
+        """Return the values of a file: a pandas Series as the column takes it.
 
         Args:
-            texts: the values as they are written.
+            texts: the values as they stand there, in a CSV texts alone.
             guessed: the same as what they seem to be, if there were no such column.
         """
         return guessed
@@ -251,8 +251,8 @@ class Category(Column):
             raise ValueError(
                 f"The column {names['name']!r} has {len(found):,} different values in "
                 f"{len(values):,} rows, such as {found[0]!r}: too many to learn each. Leave it out, "
-                "or make it pandas's type category to take them all; --likelihood "
-                "\"Joint(age='auto', job='auto')\" takes only the columns that it names."
+                f"as --without {str(names['name'])!r} does, or make it pandas's type category to take "
+                "them all."
             )
         return cls(categories=found, dtype=dtype, **names)
 

@@ -5,7 +5,7 @@ import csv
 import functools
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +45,46 @@ def read(path: str | os.PathLike, table: Table | None = None):
 
     Args:
         path: of the file.
-        table: of a model, which knows what the columns of a CSV are; those of a few rows may seem to
-            be something else.
+        table: of a model, which knows what its columns are; those of a few rows may seem to be
+            something else. All other columns stay as they are: of a CSV texts, as they stand there.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not such a file, not UTF-8, or a name of a column occurs twice.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+    _expect_file(path)
     if path.suffix.lower() == ".csv":
         return _read_csv(path, table)
-    return ParquetColumns(path).read()
+    return ParquetColumns(path, table).read()
+
+
+def _expect_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+
+
+def columns_without(source: str, left_out: str) -> dict[Any, None]:
+    """Return the columns of a table's file, as `Table.of` takes those of choice, without those that
+    a text names, with commas between them; a name that has a comma is in quotes.
+    """
+    path = Path(source)
+    if not is_table_file(path):
+        raise ValueError(f"--without is about columns of a .csv or .parquet file, not of {source}.")
+    _expect_file(path)
+    if path.suffix.lower() == ".csv":
+        options, has_index = _form_of(path)
+        names = [*_guessed(path, {**options, "nrows": 0}).columns][has_index:]
+    else:
+        names = ParquetColumns(path).columns
+    without = _values_of(left_out, ",")
+    texts = {str(name).strip(): name for name in names}
+    if unknown := [name for name in without if name not in texts]:
+        raise ValueError(
+            f"There is no column {unknown[0]!r} in {path}, only {names}. Give --without names of "
+            "these, with commas between them, and a name with a comma in double quotes."
+        )
+    return {name: None for text, name in texts.items() if text not in without}
 
 
 class ParquetColumns:
@@ -65,13 +92,15 @@ class ParquetColumns:
 
     Args:
         path: of the file.
+        table: of a model, or None; see `read`.
 
     Raises:
         ValueError: if it is not such a file.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, table: Table | None = None):
         self.path = path
+        self.table = table
         parquet = imported("pyarrow.parquet", "A file .parquet", "tables")
         with self._naming_the_file(), parquet.ParquetFile(path) as file:
             self._number = file.metadata.num_rows
@@ -99,7 +128,13 @@ class ParquetColumns:
     def read(self, stored: list[str] | None = None):
         """Return some columns as a DataFrame, by their names in the file, or all."""
         with self._naming_the_file():
-            return _with_dates(pandas().read_parquet(self.path, columns=stored))
+            frame = pandas().read_parquet(self.path, columns=stored)
+        known = {
+            name: column
+            for name, column in _known(frame, self.table).items()
+            if frame[name].dtype.kind != "M"  # dates already, with a time zone or without one
+        }
+        return _as_known(_with_dates(frame.copy(deep=False), known), frame, known)
 
     @contextlib.contextmanager
     def _naming_the_file(self):
@@ -115,18 +150,36 @@ class ParquetColumns:
 
 
 def _read_csv(path: Path, table: Table | None):
-    separator, has_index = _form_of(path)
-    options = {
-        "sep": separator,
-        "encoding": "utf-8-sig",
-        "skipinitialspace": True,
-        "index_col": False,
-    }
+    options, has_index = _form_of(path)
+    frame = _guessed(path, options)
+    texts = pandas().read_csv(path, **options, dtype=str)
+    known, first = _known(frame, table), frame.columns[0]
+    if others := [name for name in frame.columns if name not in known]:
+        as_they_stand = pandas().read_csv(path, **options, dtype=str, keep_default_na=False)
+        frame[others] = as_they_stand[others]
+    if has_index and known.get(first) is None:
+        frame = frame.set_index(first).rename_axis(None)
+        texts = texts.iloc[:, 1:].set_axis(frame.index)
+        known.pop(first, None)
+    with_commas = [name for name in known if _have_commas(texts[name], frame[name])]
+    if with_commas:
+        _expect_clear(frame, texts, known, with_commas, path, options["sep"])
+    for name, column in known.items():
+        if name in with_commas:
+            frame[name] = texts[name].str.replace(",", ".").astype("float64")
+        else:
+            is_number = column is not None and column.has_decimals is not None
+            frame[name] = _whole_or_codes(texts[name], frame[name], is_number=is_number)
+    return _as_known(_with_dates(frame, known), texts, known)
+
+
+def _guessed(path: Path, options: Mapping):
+    """Return a CSV as a DataFrame of what pandas takes its values for."""
     library = pandas()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", library.errors.ParserWarning)
-            frame = library.read_csv(path, **options)
+            return library.read_csv(path, **options)
     except library.errors.ParserWarning as error:
         raise ValueError(
             f"{path} is not a table in CSV: its rows have more values than there are names in the "
@@ -135,27 +188,28 @@ def _read_csv(path: Path, table: Table | None):
     except ValueError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(f"{path} is not a table in CSV: {reason}.") from error
-    texts = library.read_csv(path, **options, dtype=str)
-    if has_index and (table is None or frame.columns[0] not in table.names):
-        frame = frame.set_index(frame.columns[0]).rename_axis(None)
-        texts = texts.iloc[:, 1:].set_axis(frame.index)
-    # What is known of each column; columns that a table has not stay as they are.
-    known: dict[Any, Column | None] = dict.fromkeys(frame.columns)
-    if table is not None:
-        known = {column.name: column for column in table.columns if column.name in known}
-    with_commas = [name for name in known if _have_commas(texts[name], frame[name])]
-    if with_commas:
-        _expect_clear(frame, texts, known, with_commas, path, separator)
-    for name, column in known.items():
-        if name in with_commas:
-            frame[name] = texts[name].str.replace(",", ".").astype("float64")
-        else:
-            is_number = column is not None and column.has_decimals is not None
-            frame[name] = _whole_or_codes(texts[name], frame[name], is_number=is_number)
-    frame = _with_dates(frame)
+
+
+def _known(frame, table: Table | None) -> dict[Any, Column | None]:
+    """Return what is known of each column that may be read as something else than it stands there:
+    without a table nothing, of all of them.
+    """
+    if table is None:
+        return dict.fromkeys(frame.columns)
+    return {column.name: column for column in table.columns if column.name in frame.columns}
+
+
+def _as_known(frame, stored, known: Mapping[Any, Column | None]):
+    """Return a DataFrame whose columns are what a table knows, instead of what they seem to be.
+
+    Args:
+        frame: what they seem to be.
+        stored: what stands in the file.
+        known: the columns of the table.
+    """
     for name, column in known.items():
         if column is not None:
-            frame[name] = column.parse(texts[name], frame[name])
+            frame[name] = column.parse(stored[name], frame[name])
     return frame
 
 
@@ -211,9 +265,9 @@ def _expect_clear(
             )
 
 
-def _form_of(path: Path) -> tuple[str, bool]:
-    """Return what separates the values of a CSV, and whether its first column has no name, after
-    checking its encoding and its first line.
+def _form_of(path: Path) -> tuple[dict[str, Any], bool]:
+    """Return how pandas reads a CSV, and whether its first column has no name, after checking its
+    encoding and its first line.
     """
     text = read_utf8(path, "in UTF-8")
     first = next(filter(str.strip, text.splitlines()), "")
@@ -224,7 +278,9 @@ def _form_of(path: Path) -> tuple[str, bool]:
     separator = max(",;\t", key=lambda mark: len(_values_of(first, mark)))
     names = _values_of(first, separator)
     expect_different(names, path)
-    return separator, len(names) > 1 and not names[0]
+    options: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig"}
+    options |= {"skipinitialspace": True, "index_col": False}
+    return options, len(names) > 1 and not names[0]
 
 
 def _values_of(line: str, separator: str) -> list[str]:
@@ -234,10 +290,10 @@ def _values_of(line: str, separator: str) -> list[str]:
         return [line]
 
 
-def _with_dates(frame):
-    """Return a DataFrame in which columns of dates that are written as texts are dates."""
+def _with_dates(frame, names: Iterable):
+    """Return a DataFrame in which those of some columns that are dates, written as texts, are dates."""
     library = pandas()
-    for name in frame.columns:
+    for name in names:
         kind = library.api.types.infer_dtype(frame[name], skipna=True)
         if kind not in ("string", "date", "datetime") or frame[name].dtype.kind == "M":
             continue
@@ -325,6 +381,6 @@ def _stacked_rows(columns: list[TakenRows]) -> TakenRows:
 def _columns_of(path: Path, table: Table | None):
     """Return a table as a DataFrame, or the columns of a Parquet file that is too large for one."""
     if path.suffix.lower() == ".parquet" and path.is_file():
-        columns = ParquetColumns(path)
+        columns = ParquetColumns(path, table)
         return columns if columns.nbytes > storage.MOST_BYTES else columns.read()
     return read(path, table)

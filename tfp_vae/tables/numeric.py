@@ -16,6 +16,7 @@ from tfp_vae.tables.series import (
     decimals_of,
     in_zone,
     is_numeric,
+    largest_of,
     levels_of,
     measure,
     nanoseconds_of,
@@ -28,6 +29,8 @@ from tfp_vae.tables.series import (
 
 # Most levels of whole numbers that have a probability each.
 MOST_LEVELS = 256
+# Up to which all whole numbers are float32.
+LARGEST_COUNT = 2**24
 # Nanoseconds of the units to which dates are rounded, the largest first.
 STEPS = (DAY, DAY // 24, 60_000_000_000, 1_000_000_000, 1_000_000, 1_000, 1)
 
@@ -107,7 +110,7 @@ class Count(Column):
 
     @classmethod
     def takes(cls, values) -> bool:
-        return are_whole(values) and values.min() >= 0 and values.max() <= 2**24
+        return are_whole(values) and values.min() >= 0 and values.max() <= LARGEST_COUNT
 
     @classmethod
     def of(cls, values, measured, **names) -> Self:
@@ -127,12 +130,12 @@ class Count(Column):
 
     def encode(self, values) -> np.ndarray:
         numbers = numbers_of(values, "float64")
-        bad = (numbers != np.rint(numbers)) | (numbers < 0) | (numbers > 2**24)
+        bad = (numbers != np.rint(numbers)) | (numbers < 0) | (numbers > LARGEST_COUNT)
         self.refuse(values, bad & ~np.isnan(numbers), "whole numbers from 0 to 2**24")
         return numbers.astype("float32")
 
     def decode(self, numbers: np.ndarray) -> np.ndarray:
-        return np.rint(numbers)
+        return np.clip(np.rint(numbers), 0, min(LARGEST_COUNT, largest_of(as_dtype(self.dtype))))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

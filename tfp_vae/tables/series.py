@@ -17,6 +17,8 @@ UNITS = {"D": 86_400, "m": 60, "s": 1, "ms": 1e-3}
 OFFSET = r"\d\d:\d\d.*(Z|[+-]\d\d(?::?\d\d)?)$"
 # Whole numbers up to this size are floats without an error.
 EXACT = 2**53
+# The rounding error of floats near 1.
+EPSILON = float(np.finfo("float64").eps)
 # Most decimals to which values are rounded.
 MOST_DECIMALS = 4
 
@@ -55,6 +57,13 @@ def plain(value) -> Any:
             f"{type(value).__name__}. Convert them, as in frame['column'].astype(str)."
         )
     return value
+
+
+def largest_of(dtype) -> float:
+    """Return the largest number of a dtype of pandas, infinity if it is not of NumPy's numbers."""
+    dtype = getattr(dtype, "numpy_dtype", dtype)
+    limits = {"i": np.iinfo, "u": np.iinfo, "f": np.finfo}.get(dtype.kind)
+    return np.inf if limits is None else float(limits(dtype).max)
 
 
 def is_numeric(values) -> bool:
@@ -147,11 +156,15 @@ def decimals_of(numbers: np.ndarray) -> int | None:
 
 
 def measure(numbers: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation of what is known; of constant numbers 1 instead of 0."""
+    """Return mean and standard deviation of what is known; of constant numbers 1 instead of 0, or of
+    what is within its rounding error.
+    """
     known = numbers[np.isfinite(numbers)]
     if not known.size:
         return 0.0, 1.0
-    return float(known.mean()), float(known.std()) or 1.0
+    mean, scale = float(known.mean()), float(known.std())
+    # The bound by which scikit-learn's StandardScaler decides, of sums in any order.
+    return mean, scale if scale > known.size * EPSILON * abs(mean) else 1.0
 
 
 def nanoseconds_of(dates) -> np.ndarray:
