@@ -71,6 +71,22 @@ def table():
 
 
 @pytest.fixture(scope="module")
+def mixed():
+    """A colour picture with missing pixels beside a number and series."""
+    random = np.random.default_rng(0)
+    shapes = {"face": (8, 8, 3), "visits": (), "wave": (50, 3)}
+    data = {name: random.normal(size=[60, *shape]) for name, shape in shapes.items()}
+    data["face"][:, :4, :4] = np.nan
+    data["visits"] = 1_234_567.0 + np.arange(60)
+    likelihood = dict.fromkeys(shapes, "IndependentNormal")
+    splits = datasets.load(data, likelihood=likelihood, missing=True)
+    joint = f"Joint({', '.join(f'{name}={kind!r}' for name, kind in likelihood.items())})"
+    small = {"hidden_size": 8, "latent_size": 2, "batch_size": 10}
+    options = cli.Options(name="mixed", missing=True, likelihood=joint, **small)
+    return explorer_of(cli.build(splits, options), splits.test, "mixed parts")
+
+
+@pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     path = tmp_path_factory.mktemp("texts") / "lines.txt"
     path.write_text("a cat\na dog\nno cat\n" * 20)
@@ -282,6 +298,13 @@ def test_a_model_of_columns_is_seen_in_columns(columns):
 
 
 @pytest.mark.slow
+def test_missing_pixels_stay_missing(mixed):
+    seen = mixed.example(3)
+    assert len(seen["x"][0]["holes"]) == 4 * 4 * 3
+    assert mixed.encode(seen["x"])["x"] == seen["x"]
+
+
+@pytest.mark.slow
 def test_texts_stay_texts(texts):
     seen = texts.encode(["a cat"])
     assert seen["x"] == ["a cat"]
@@ -308,6 +331,15 @@ def test_views_by_shape():
     for wrong in ({}, {"pixels": "!"}, {"pixels": "AAAA"}, {"pixels": 3}, None, "AAAA"):
         with pytest.raises(ValueError, match="A picture"):
             picture.from_page(wrong)
+    one = picture.to_page(examples)[0]
+    holes = np.isnan(picture.from_page(one)["face"])
+    np.testing.assert_array_equal(holes, np.isnan(examples["face"][0]))
+    for holes in ([48], [-1], [1.0], [True], {}, None, "0"):
+        with pytest.raises(ValueError, match="holes must be a list of places below 48"):
+            picture.from_page({**one, "holes": holes})
+    whole = views_of(x, None, examples, missing=False)[0]
+    with pytest.raises(ValueError, match="no missing values"):
+        whole.from_page(one)
     letters, x = Vocabulary(["a", "b"]), Quantity("x", (3,), "float32")
     (text,) = views_of(x, letters, {"x": np.zeros([1, 3])}, missing=False)
     assert text.from_page("ab")["x"].tolist() == [2.0, 3.0, 0.0]
@@ -641,6 +673,7 @@ COLUMN_INPUTS = [*["number"] * 3, *["select-one"] * 2, "date", "datetime-local",
         ("digits", 500, False),
         pytest.param("digits", 1300, True, marks=pytest.mark.slow),
         pytest.param("table", 500, True, marks=pytest.mark.slow),
+        pytest.param("mixed", 500, False, marks=pytest.mark.slow),
         pytest.param("texts", 500, False, marks=pytest.mark.slow),
         pytest.param("columns", 500, True, marks=pytest.mark.slow),
         pytest.param("columns", 1300, False, marks=pytest.mark.slow),
@@ -674,5 +707,12 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
         assert seen["chosen"][1] == "missing"
         assert seen["path"] == [10, 8]
         assert "The column 'age' takes whole numbers" in seen["error"]
+    if name == "mixed":
+        at = "Row 4, column 4: red"
+        assert seen["pixels"][0] == f"{at} missing, green missing, blue missing."
+        assert re.fullmatch(
+            rf"{at} \d+ of 255, green \d+ of 255, blue 255 of 255.", seen["pixels"][1]
+        )
+        assert seen["holes"] == [45, 45]
     if name == "texts":
         assert "which is not in the vocabulary" in seen["error"]

@@ -107,6 +107,27 @@ async function table() {
   told.drawn = status();
 }
 
+async function mixed() {
+  const drawing = $("x").querySelector("canvas");
+  $("colour").value = "#0000ff";
+  press(drawing, "ArrowUp");
+  press(drawing, "ArrowLeft");
+  told.pixels = [status()];
+  press(drawing, " ");
+  press(drawing, "ArrowUp");
+  press(drawing, "ArrowDown");
+  told.pixels.push(status());
+  await until("a pixel", () => status().startsWith("Your own x"));
+  told.holes = [x[0].holes.length];
+  const input = $("x").querySelector("input");
+  input.focus();
+  const before = edits;
+  change(input, "input", 1234600);
+  await until("a number", () => edits > before && status().startsWith("Your own x"));
+  told.holes.push(x[0].holes.length);
+  told.drawn = status();
+}
+
 async function columns() {
   const rows = [...$("x").querySelectorAll("tr")];
   const input = (at) => rows[at].querySelector("input, select");
@@ -150,6 +171,6 @@ async function texts() {
 
 addEventListener("load", async () => {
   await common();
-  await { digits, table, texts, columns }[location.hash.slice(1)]();
+  await { digits, table, texts, columns, mixed }[location.hash.slice(1)]();
   document.title = JSON.stringify(told);
 });

@@ -89,7 +89,7 @@ function paint(canvas, view, value) {
     }
     image.data[4 * place + 3] = 255;
   }
-  for (const hole of value.holes || []) image.data.set(HOLE, 4 * Math.floor(hole / view.channels));
+  for (const hole of value.holes) image.data.set(HOLE, 4 * Math.floor(hole / view.channels));
   context.putImageData(image, 0, 0);
 }
 
@@ -106,6 +106,7 @@ const PictureView = {
     const canvas = make("canvas", { attributes });
     const cursor = make("div", { className: "cursor" });
     let pixels = new Uint8Array(view.height * view.width * view.channels);
+    let holes = new Set(); // places of missing values
     let row = Math.floor(view.height / 2);
     let column = Math.floor(view.width / 2);
     let last = null;
@@ -113,10 +114,11 @@ const PictureView = {
     const show = (value) => {
       if (last) return; // a drawing goes on
       pixels = bytesOf(value.pixels);
+      holes = new Set(value.holes);
       paint(canvas, view, value);
     };
     const send = () => {
-      const value = { pixels: textOf(pixels) };
+      const value = { pixels: textOf(pixels), holes: [...holes] };
       paint(canvas, view, value);
       change(value);
     };
@@ -128,13 +130,21 @@ const PictureView = {
       for (let i = Math.max(0, Math.floor(y - radius - 1)); i <= Math.min(view.height - 1, y + radius + 1); i++) {
         for (let j = Math.max(0, Math.floor(x - radius - 1)); j <= Math.min(view.width - 1, x + radius + 1); j++) {
           const weight = clamp(radius + 0.5 - Math.hypot(i + 0.5 - y, j + 0.5 - x), 0, 1);
+          if (!weight) continue;
           for (let channel = 0; channel < view.channels; channel++) {
             const at = (i * view.width + j) * view.channels + channel;
             pixels[at] = Math.round(pixels[at] + (colour[channel] - pixels[at]) * weight);
+            holes.delete(at);
           }
         }
       }
     };
+    // What is at the cursor, in each channel.
+    const seen = () => Array.from({ length: view.channels }, (_, channel) => {
+      const at = (row * view.width + column) * view.channels + channel;
+      const name = view.channels === 3 ? `${["red", "green", "blue"][channel]} ` : "";
+      return name + (holes.has(at) ? "missing" : `${pixels[at]} of 255`);
+    }).join(", ");
     const where = (event) => {
       const box = canvas.getBoundingClientRect();
       return [((event.clientY - box.top) / box.height) * view.height, ((event.clientX - box.left) / box.width) * view.width];
@@ -177,11 +187,13 @@ const PictureView = {
         row = clamp(row + moves[event.key][0], 0, view.height - 1);
         column = clamp(column + moves[event.key][1], 0, view.width - 1);
         mark();
-        $("status").textContent = `Row ${row + 1}, column ${column + 1}: ${pixels[(row * view.width + column) * view.channels]} of 255.`;
+        $("status").textContent = `Row ${row + 1}, column ${column + 1}: ${seen()}.`;
         return;
       }
       const colour = is(" ", "Enter") ? ink() : Array(view.channels).fill(0);
-      pixels.set(colour, (row * view.width + column) * view.channels);
+      const at = (row * view.width + column) * view.channels;
+      pixels.set(colour, at);
+      colour.forEach((_, channel) => holes.delete(at + channel));
       send();
     });
     mark();
@@ -715,7 +727,7 @@ function listen() {
   $("clear").addEventListener("click", () => {
     model.views.forEach((view, at) => {
       if (view.kind !== "picture") return;
-      x[at] = { pixels: textOf(new Uint8Array(view.height * view.width * view.channels)) };
+      x[at] = { pixels: textOf(new Uint8Array(view.height * view.width * view.channels)), holes: [] };
       editors[at].show(x[at]);
     });
     edits += 1;

@@ -61,9 +61,15 @@ class View(abc.ABC):
 
 
 class Picture(View):
-    """An image, whose values are sent as bytes from 0 to 255."""
+    """An image, whose values are sent as bytes from 0 to 255, with the places of those that are
+    missing.
+    """
 
     kind = "picture"
+
+    def __init__(self, names, shapes, examples, *, missing: bool):
+        super().__init__(names, shapes, examples)
+        self.missing = missing
 
     @functools.cached_property
     def limits(self) -> tuple[float, float]:
@@ -113,8 +119,20 @@ class Picture(View):
         low, high = self.limits
         values = low + (high - low) * pixels / 255.0
         values = np.round(values) if self.is_whole else values
+        values[self._holes(sent)] = math.nan
         ((name, shape),) = self.shapes.items()
         return {name: values.reshape(shape).astype("float32")}
+
+    def _holes(self, sent: Mapping) -> list[int]:
+        """Return the places of the missing values of a picture that the page has sent."""
+        holes = sent.get("holes", [])
+        if not isinstance(holes, list) or not all(
+            type(hole) is int and 0 <= hole < self._size for hole in holes
+        ):
+            raise ValueError(f"A picture's holes must be a list of places below {self._size}.")
+        if holes and not self.missing:
+            raise ValueError("A picture of this model has no missing values.")
+        return holes
 
     @property
     def _size(self) -> int:
@@ -259,7 +277,7 @@ def views_of(
     if table is not None:
         return [Columns([*shapes], shapes, examples, table, missing=missing)]
     pictures = [name for name, shape in shapes.items() if _is_picture(shape)]
-    views: list[View] = [Picture([name], shapes, examples) for name in pictures]
+    views: list[View] = [Picture([name], shapes, examples, missing=missing) for name in pictures]
     if others := [name for name in shapes if name not in pictures]:
         views.append(Numbers(others, shapes, examples, missing=missing))
     return views
