@@ -74,10 +74,10 @@ def table():
 def mixed():
     """A colour picture with missing pixels beside a number and series."""
     random = np.random.default_rng(0)
-    shapes = {"face": (8, 8, 3), "visits": (), "wave": (50, 3)}
+    shapes = {"face": (8, 8, 3), "age": (), "visits": (), "wave": (50, 3)}
     data = {name: random.normal(size=[60, *shape]) for name, shape in shapes.items()}
     data["face"][:, :4, :4] = np.nan
-    data["visits"] = 1_234_567.0 + np.arange(60)
+    data["visits"] = 1_234_567.0 + np.zeros(60)
     likelihood = dict.fromkeys(shapes, "IndependentNormal")
     splits = datasets.load(data, likelihood=likelihood, missing=True)
     joint = f"Joint({', '.join(f'{name}={kind!r}' for name, kind in likelihood.items())})"
@@ -302,6 +302,13 @@ def test_missing_pixels_stay_missing(mixed):
     seen = mixed.example(3)
     assert len(seen["x"][0]["holes"]) == 4 * 4 * 3
     assert mixed.encode(seen["x"])["x"] == seen["x"]
+
+
+@pytest.mark.slow
+def test_numbers_are_sent_with_all_their_digits(mixed):
+    seen = mixed.example(3)
+    (numbers,) = (sent for sent in seen["x"] if len(sent) == 2 and "holes" not in sent)
+    assert np.float32(numbers).tolist() == [mixed.examples["age"][3], 1_234_567]
 
 
 @pytest.mark.slow
@@ -714,5 +721,6 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
             rf"{at} \d+ of 255, green \d+ of 255, blue 255 of 255.", seen["pixels"][1]
         )
         assert seen["holes"] == [45, 45]
+        assert seen["visits"] == ["1234567", True, 1234567]
     if name == "texts":
         assert "which is not in the vocabulary" in seen["error"]

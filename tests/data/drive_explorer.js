@@ -119,12 +119,14 @@ async function mixed() {
   told.pixels.push(status());
   await until("a pixel", () => status().startsWith("Your own x"));
   told.holes = [x[0].holes.length];
-  const input = $("x").querySelector("input");
-  input.focus();
-  const before = edits;
-  change(input, "input", 1234600);
-  await until("a number", () => edits > before && status().startsWith("Your own x"));
+  const at = model.views.findIndex((view) => view.fields?.length === 2);
+  const [age, visits] = $("x").querySelectorAll("input");
+  told.visits = [visits.value, age.value.length <= 8];
+  age.focus();
+  change(age, "input", 0.5);
+  await until("a number", () => x[at][0] === 0.5 && status().startsWith("Your own x"));
   told.holes.push(x[0].holes.length);
+  told.visits.push(x[at][1]);
   told.drawn = status();
 }
 

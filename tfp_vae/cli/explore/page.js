@@ -30,7 +30,8 @@ function make(tag, properties = {}, ...children) {
 }
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-const shown = (value) => (value === null ? "missing" : String(Number(value.toPrecision(4))));
+const rounded = (value, digits) => String(Number.isInteger(value) ? value : Number(value.toPrecision(digits)));
+const shown = (value) => (value === null ? "missing" : rounded(value, 4));
 const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 const textOf = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 
@@ -300,23 +301,24 @@ const NumbersView = {
   show: (view, values, label) => gridOf(view, [values], NumbersView.cell, { label }),
 
   edit(view, change) {
+    let values = []; // with more digits than the fields
     const inputs = view.fields.map((field) => {
       const input = make("input", { type: "number", step: field.whole ? "1" : "any", placeholder: view.missing ? "missing" : "" });
-      input.setAttribute("aria-label", `${field.title}, from ${field.low} to ${field.high} in the examples`);
+      input.setAttribute("aria-label", `${field.title}, from ${shown(field.low)} to ${shown(field.high)} in the examples`);
       return input;
     });
-    const read = () => inputs.map((input) => (input.value === "" ? null : Number(input.value)));
     const rows = inputs.map((input, at) => {
       input.addEventListener("input", () => {
         if (input.validity.badInput) return; // half written
-        const values = read();
-        if (view.missing || !values.includes(null)) change(values);
+        values[at] = input.value === "" ? null : Number(input.value);
+        if (view.missing || !values.includes(null)) change([...values]);
       });
       return make("tr", {}, make("th", { scope: "row", textContent: view.fields[at].title }), make("td", {}, input));
     });
-    const show = (values) => {
+    const show = (given) => {
+      values = [...given];
       inputs.forEach((input, at) => {
-        if (document.activeElement !== input) input.value = values[at] ?? "";
+        if (document.activeElement !== input) input.value = values[at] === null ? "" : rounded(values[at], 5);
       });
     };
     return { element: make("table", {}, make("tbody", {}, ...rows)), show };

@@ -19,8 +19,6 @@ from tfp_vae.text import Vocabulary
 
 # Numbers that have a field each; more of them are shown as a curve, which cannot be edited.
 MOST_FIELDS = 64
-# Digits that are sent of a number.
-DIGITS = 5
 LARGEST = float(np.finfo("float32").max)
 
 
@@ -284,12 +282,13 @@ def views_of(
 
 
 def number(value) -> float | None:
-    """Return a number as it is sent; None if it is missing or infinite, which JSON cannot hold.
+    """Return a number as it is sent, with as many digits as its type tells apart, as it may be sent
+    back; None if it is missing or infinite, which JSON cannot hold.
 
-    >>> number(np.float32(0.1234567)), number(float("nan"))
-    (0.12346, None)
+    >>> number(np.float32(0.1)), number(float("nan"))
+    (0.1, None)
     """
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+    return float(str(value)) if np.isfinite(value) else None
 
 
 def list_of(sent, name: str, *sizes: int) -> list:
