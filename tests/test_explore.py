@@ -282,6 +282,21 @@ def test_columns_are_sent_by_name_and_in_their_units():
         strict.from_page([None, *whole[1:]])
 
 
+@pytest.mark.parametrize("dtype", ["int64", "float64", "Int64", "bool", "object"])
+def test_flags_of_any_type_can_be_sent_back(dtype):
+    values = pd.Series([True, False, True]).astype(dtype)
+    frame = pd.DataFrame({"smokes": values, "drinks": values})
+    table = Table.of(frame, likelihood=dict.fromkeys(frame, "IndependentBernoulli"))
+    parts = table.encode(frame)
+    x = Quantity("x", table.shapes, "float32")
+    (view,) = views_of(x, None, parts, missing=True, table=table)
+    sent = view.to_page(parts)
+    assert sent == [[str(value)] * 2 for value in values]
+    assert view.describe()["fields"][0]["choices"] == [sent[1][0], sent[0][0]]
+    for row, flag in zip(sent, [1, 0, 1], strict=True):
+        assert [*view.from_page(row).values()] == [flag, flag]
+
+
 @pytest.mark.slow
 def test_a_model_of_columns_is_seen_in_columns(columns):
     vae, explorer, frame = columns
