@@ -720,6 +720,7 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
         r"Your own x: -ELBO .* nats, better than \d+% of the examples.", seen["drawn"]
     )
     if name == "digits":
+        assert seen["sets"] == 0
         assert re.fullmatch(r"2\.00; q\(z\|x\) .* ± .*", seen["valuetext"])
         assert (seen["path"], seen["way"], seen["corner"]) == ([True, True, 9], True, [2, 2])
     if name == "columns":

@@ -42,7 +42,23 @@ async function common() {
   told.paper = getComputedStyle(document.body).backgroundColor;
 }
 
+// How many sets a redraw of the map makes: its colours are those of the start.
+function setsOfARedraw() {
+  const own = Set;
+  let sets = 0;
+  Set = class extends own {
+    constructor(...given) {
+      super(...given);
+      sets += 1;
+    }
+  };
+  drawMap();
+  Set = own;
+  return sets;
+}
+
 async function digits() {
+  told.sets = setsOfARedraw();
   const slider = $(`z-${model.order[0]}`);
   const before = picture("decoded");
   change(slider, "input", 2);

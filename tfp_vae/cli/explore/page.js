@@ -523,19 +523,18 @@ let drag = null;
 
 const project = (code) => model.components.map((row) => row.reduce((sum, value, at) => sum + value * (code[at] - model.mean[at]), 0));
 
-function colourOf(at) {
-  if (!model.labels) return COLOURS[0];
-  const known = knownLabels();
-  if (known) return COLOURS[known.indexOf(model.labels[at]) % COLOURS.length];
-  const low = Math.min(...model.labels);
-  const share = (model.labels[at] - low) / (Math.max(...model.labels) - low || 1);
-  return `hsl(${240 - 200 * share} 75% 50%)`;
-}
+let names = null; // the values of the label, if each can have a colour
+let colours = []; // of each point
 
-// The values of the label, if each can have a colour.
-function knownLabels() {
+function makeColours() {
   const known = [...new Set(model.labels)].sort((a, b) => a - b);
-  return known.length <= COLOURS.length ? known : null;
+  names = model.labels && known.length <= COLOURS.length ? known : null;
+  const [low, high] = [known[0], known[known.length - 1]];
+  colours = model.points.map((_, at) => {
+    if (!model.labels) return COLOURS[0];
+    if (names) return COLOURS[names.indexOf(model.labels[at])];
+    return `hsl(${240 - (200 * (model.labels[at] - low)) / (high - low || 1)} 75% 50%)`;
+  });
 }
 
 function fitMap() {
@@ -569,7 +568,7 @@ function drawMap() {
   pen.clearRect(0, 0, canvas.width, canvas.height);
   pen.globalAlpha = 0.75;
   model.points.forEach((point, at) => {
-    pen.fillStyle = colourOf(at);
+    pen.fillStyle = colours[at];
     circle(point, model.points.length > 500 ? 3 : 4);
     pen.fill();
   });
@@ -603,13 +602,12 @@ function drawMap() {
 
 // The name of each label at the middle of its points, also for those who cannot tell colours apart.
 function drawNames(pen, style) {
-  const known = model.labels && knownLabels();
-  if (!known || known.length < 2) return;
+  if (!names || names.length < 2) return;
   pen.font = "bold 15px system-ui, sans-serif";
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   pen.lineWidth = 4;
-  for (const label of known) {
+  for (const label of names) {
     const own = model.points.filter((_, at) => model.labels[at] === label);
     const middle = [0, 1].map((axis) => own.map((point) => point[axis]).sort((a, b) => a - b)[Math.floor(own.length / 2)]);
     pen.strokeStyle = style.getPropertyValue("--paper");
@@ -630,6 +628,7 @@ function nearest(pixel) {
 }
 
 function makeMap() {
+  makeColours();
   const canvas = $("map");
   const where = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -680,12 +679,11 @@ function makeMap() {
     if (best) chooseExample(best.at);
   });
   $("axes").textContent = `Across: ${model.axes[0]}.${model.axes[1] ? ` Up: ${model.axes[1]}.` : ""} The cross is where the sliders stand.`;
-  const known = model.labels && knownLabels();
-  if (model.labels && !known) $("axes").textContent += ` Colours go from blue, the lowest ${model.label}, to yellow, the highest.`;
-  $("legend").hidden = !known;
-  $("legend").replaceChildren(...(known || []).map((value, at) => {
+  if (model.labels && !names) $("axes").textContent += ` Colours go from blue, the lowest ${model.label}, to yellow, the highest.`;
+  $("legend").hidden = !names;
+  $("legend").replaceChildren(...(names || []).map((value, at) => {
     const dot = make("span", { className: "dot" });
-    dot.style.background = COLOURS[at % COLOURS.length];
+    dot.style.background = COLOURS[at];
     return make("li", {}, dot, `${model.label} ${shown(value)}`);
   }));
   new ResizeObserver(fitMap).observe(canvas);
