@@ -722,6 +722,12 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
     if name == "digits":
         assert seen["sets"] == 0
         assert re.fullmatch(r"2\.00; q\(z\|x\) .* ± .*", seen["valuetext"])
+        picture = r"p\(x\|z\) at the sliders: x, 8 by 8 pixels, mean \d+ of 255"
+        assert all(re.fullmatch(picture, words) for words in seen["heard"][:2])
+        assert seen["heard"][2:] == [
+            "All latents are 0.",
+            "The sliders stand at the mean of q(z|x).",
+        ]
         assert (seen["path"], seen["way"], seen["corner"]) == ([True, True, 9], True, [2, 2])
     if name == "columns":
         assert seen["fields"][3] == "job: 3: pilot, cook, clerk"
@@ -730,6 +736,7 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
         assert seen["chosen"][1] == "missing"
         assert seen["path"] == [10, 8]
         assert "The column 'age' takes whole numbers" in seen["error"]
+        assert seen["refused"] == ["age"]
     if name == "mixed":
         at = "Row 4, column 4: red"
         assert seen["pixels"][0] == f"{at} missing, green missing, blue missing."

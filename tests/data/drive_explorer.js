@@ -27,6 +27,7 @@ const change = (element, kind, value) => {
 };
 const picture = (id) => $(id).querySelector("canvas").toDataURL();
 const status = () => $("status").textContent;
+const heard = () => $("heard").textContent;
 const ready = () => until("start", () => $("path").children.length && status());
 
 async function common() {
@@ -64,6 +65,12 @@ async function digits() {
   change(slider, "input", 2);
   await until("a slider", () => picture("decoded") !== before);
   told.valuetext = slider.getAttribute("aria-valuetext");
+  await until("what is heard", () => heard().startsWith("p(x|z) at the sliders"));
+  told.heard = [heard(), $("decoded").querySelector("canvas").ariaLabel];
+  for (const id of ["zero", "back"]) {
+    $(id).click();
+    told.heard.push(status());
+  }
 
   pointer($("map"), "pointerdown", toPixels(model.points[5]));
   pointer($("map"), "pointerup", toPixels(model.points[5]));
@@ -76,7 +83,7 @@ async function digits() {
   pointer($("map"), "pointerup", toPixels(model.points[to]));
   await until("a path", () => ends.to.some((value, at) => value !== 0) && Number($("from").value) === from);
   told.path = [from === Number($("from").value), to === Number($("to").value), $("path").querySelectorAll("canvas").length];
-  await until("the codes of its ends", () => $("path").querySelectorAll("canvas").length === 9);
+  await until("the codes of its ends", () => status() === `The path goes from example ${from} to ${to}.`);
   const now = z.join();
   change($("way"), "input", 0.5);
   told.way = z.join() !== now && z.every((value, at) => Math.abs(value - (ends.from[at] + ends.to[at]) / 2) < 1e-6);
@@ -171,8 +178,12 @@ async function columns() {
   change(input(names.indexOf("age")), "input", "999");
   await until("an error", () => !$("error").hidden);
   told.error = $("error").textContent;
+  const refused = () => [...document.querySelectorAll("[aria-invalid]")].map((field) => names[rows.findIndex((row) => row.contains(field))]);
+  told.refused = refused();
   change(input(names.indexOf("age")), "input", "40");
   await until("a number", () => status().startsWith("Your own x") && x[0][0] === "40");
+  await until("what is heard", () => heard().startsWith("Reconstruction: age "));
+  told.refused.push(...refused());
   told.drawn = status();
 }
 
@@ -182,6 +193,7 @@ async function texts() {
   change(area, "input", "no dog");
   await until("a text", () => status().startsWith("Your own x"));
   told.drawn = status();
+  await until("what is heard", () => heard() === `Reconstruction: ${$("reconstruction").textContent}`);
   change(area, "input", "no elk");
   await until("an error", () => !$("error").hidden);
   told.error = $("error").textContent;

@@ -6,11 +6,14 @@ const COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b
 const FEW_SLIDERS = 8;
 const STEPS = 9;
 const NEAR = 18; // pixels from a point that still mean this point
+const QUIET = 500; // milliseconds without a change until a screen reader is told
+const MOST_TOLD = 12; // numbers of a table that a screen reader is told
 const HOLE = [176, 196, 222]; // colour of missing pixels
 
 let model; // what the server says of the model
 let x = []; // what is edited, a value for each view
 let edits = 0; // how often it has been edited
+let edited = null; // the field of the last edit
 let editors = []; // a function for each view that shows a value in its editor
 let z = []; // where the sliders stand
 let posterior = null; // mean and standard deviation of q(z|x)
@@ -45,7 +48,7 @@ async function ask(name, question) {
     throw new Error("The program that serves this page has ended. Start tfp-vae explore again.");
   }
   const content = await answer.json();
-  if (!answer.ok) throw new Error(content.error);
+  if (!answer.ok) throw Object.assign(new Error(content.error), { isRefusal: answer.status === 400 });
   $("time").textContent = `Answered in ${(performance.now() - start).toFixed(0)} ms.`;
   return content;
 }
@@ -76,7 +79,19 @@ function latest(run) {
   };
 }
 
-// Views: how a value is shown, edited, and shown in steps
+// What a screen reader is told besides the status, when nothing has followed for a moment.
+let telling = null;
+function tell(words) {
+  clearTimeout(telling);
+  telling = setTimeout(() => ($("heard").textContent = words), QUIET);
+}
+
+function listed(view, values, write) {
+  const some = view.fields.slice(0, MOST_TOLD).map((field, at) => `${field.title} ${write(field, values[at])}`);
+  return some.join(", ") + (view.fields.length > MOST_TOLD ? `, and ${view.fields.length - MOST_TOLD} more` : "");
+}
+
+// Views: how a value is shown, edited, shown in steps, and told in words
 
 function paint(canvas, view, value) {
   canvas.width = view.width;
@@ -96,13 +111,13 @@ function paint(canvas, view, value) {
 
 const PictureView = {
   show(view, value, label) {
-    const canvas = make("canvas", { attributes: { role: "img", "aria-label": label } });
+    const canvas = make("canvas", { attributes: { role: "img", "aria-label": `${label}: ${PictureView.words(view, value)}` } });
     paint(canvas, view, value);
     return make("div", { className: "picture" }, canvas);
   },
 
   edit(view, change) {
-    const label = `Drawing of ${view.height} by ${view.width} pixels`;
+    const label = `Drawing of ${view.name}, ${view.height} by ${view.width} pixels`;
     const attributes = { role: "application", "aria-label": label, "aria-describedby": "edit-help", tabindex: "0" };
     const canvas = make("canvas", { attributes });
     const cursor = make("div", { className: "cursor" });
@@ -203,27 +218,35 @@ const PictureView = {
 
   steps(view, values, labels) {
     const figures = values.map((value, step) =>
-      make("figure", {}, PictureView.show(view, value, `${view.name}, ${labels[step]}`), make("figcaption", { textContent: labels[step] })));
+      make("figure", {}, PictureView.show(view, value, labels[step]), make("figcaption", { textContent: labels[step] })));
     return make("div", { className: "steps" }, ...figures);
+  },
+
+  words(view, value) {
+    const pixels = bytesOf(value.pixels);
+    const mean = pixels.reduce((sum, pixel) => sum + pixel, 0) / pixels.length;
+    return `${view.name}, ${view.height} by ${view.width} pixels, mean ${mean.toFixed(0)} of 255`;
   },
 
   help: "Draw with the pointer. With the keyboard, arrows move, the space bar paints, Delete erases.",
 };
 
 const TextView = {
-  show: (view, value) => make("p", { className: "text", textContent: value || "(empty)" }),
+  words: (view, value) => value || "(empty)",
+
+  show: (view, value, label) => make("p", { className: "text", textContent: value || "(empty)", attributes: { role: "group", "aria-label": label } }),
 
   edit(view, change) {
     const attributes = { "aria-label": "Text to encode", "aria-describedby": "edit-help" };
     const area = make("textarea", { spellcheck: false, attributes });
-    area.addEventListener("input", () => change(area.value));
+    area.addEventListener("input", () => change(area.value, area));
     const show = (value) => {
       if (document.activeElement !== area) area.value = value;
     };
     return { element: area, show };
   },
 
-  steps: (view, values) => make("ol", { className: "lines" }, ...values.map((value) => make("li", { textContent: value || "(empty)" }))),
+  steps: (view, values) => make("ol", { className: "lines", attributes: { "aria-label": "Steps of the path" } }, ...values.map((value) => make("li", { textContent: value || "(empty)" }))),
 
   help: "Change the text to see what becomes of it; only tokens that the model knows are taken.",
 };
@@ -239,10 +262,14 @@ function gridOf(view, examples, cell, { label, heads }) {
 
 // The values of a table are texts in the units of its columns; null is a missing one.
 const ColumnsView = {
-  cell(field, value) {
-    if (value === null) return make("td", { className: "none", textContent: "missing" });
-    return make("td", { textContent: "seconds" in field ? value.replace("T", " ") : value || "(empty)" });
+  write(field, value) {
+    if (value === null) return "missing";
+    return "seconds" in field ? value.replace("T", " ") : value || "(empty)";
   },
+
+  words: (view, values) => listed(view, values, ColumnsView.write),
+
+  cell: (field, value) => make("td", { className: value === null ? "none" : "", textContent: ColumnsView.write(field, value) }),
 
   show: (view, values, label) => gridOf(view, [values], ColumnsView.cell, { label }),
 
@@ -275,7 +302,7 @@ const ColumnsView = {
         if (input.validity.badInput || (input.value === "" && !view.missing)) return; // half written
         values[at] = input.value === "" ? null : input.value.slice(view.fields[at].choices ? 1 : 0);
         mark(at);
-        change([...values]);
+        change([...values], input);
       });
       return make("tr", {}, make("th", { scope: "row" }, make("label", { htmlFor: input.id, textContent: title }), about), make("td", {}, input, ...beside));
     });
@@ -290,12 +317,14 @@ const ColumnsView = {
     return { element: make("table", { className: "columns" }, make("tbody", {}, ...rows)), show };
   },
 
-  steps: (view, values, heads) => gridOf(view, values, ColumnsView.cell, { heads }),
+  steps: (view, values, heads) => gridOf(view, values, ColumnsView.cell, { heads, label: "Steps of the path" }),
 
   help: "Change the values to see what becomes of them.",
 };
 
 const NumbersView = {
+  words: (view, values) => listed(view, values, (_, value) => shown(value)),
+
   cell: (field, value) => make("td", { textContent: shown(value) }),
 
   show: (view, values, label) => gridOf(view, [values], NumbersView.cell, { label }),
@@ -311,7 +340,7 @@ const NumbersView = {
       input.addEventListener("input", () => {
         if (input.validity.badInput) return; // half written
         values[at] = input.value === "" ? null : Number(input.value);
-        if (view.missing || !values.includes(null)) change([...values]);
+        if (view.missing || !values.includes(null)) change([...values], input);
       });
       return make("tr", {}, make("th", { scope: "row", textContent: view.fields[at].title }), make("td", {}, input));
     });
@@ -324,12 +353,17 @@ const NumbersView = {
     return { element: make("table", {}, make("tbody", {}, ...rows)), show };
   },
 
-  steps: (view, values, heads) => gridOf(view, values, NumbersView.cell, { heads }),
+  steps: (view, values, heads) => gridOf(view, values, NumbersView.cell, { heads, label: "Steps of the path" }),
 
   help: "Change the numbers to see what becomes of them.",
 };
 
 const CurveView = {
+  words(view, values) {
+    const known = values.filter((value) => value !== null);
+    return `curve of ${values.length} values${known.length ? `, from ${shown(Math.min(...known))} to ${shown(Math.max(...known))}` : ""}`;
+  },
+
   show(view, values, label) {
     const low = Math.min(...view.fields.map((field) => field.low));
     const high = Math.max(...view.fields.map((field) => field.high));
@@ -339,7 +373,7 @@ const CurveView = {
     const up = (value) => 97 - (94 * (value - low)) / (high - low || 1);
     const known = values.map((value, at) => [(100 * at) / (values.length - 1), value]).filter(([, value]) => value !== null);
     path.setAttribute("d", known.map(([at, value], first) => `${first ? "L" : "M"}${at.toFixed(2)} ${up(value).toFixed(2)}`).join(" "));
-    for (const [key, value] of Object.entries({ class: "curve", viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": label })) {
+    for (const [key, value] of Object.entries({ class: "curve", viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": `${label}: ${CurveView.words(view, values)}` })) {
       svg.setAttribute(key, value);
     }
     svg.append(path);
@@ -362,6 +396,8 @@ function showIn(holder, values, label) {
   holder.replaceChildren(...model.views.map((view, at) => kindOf(view).show(view, values[at], label)));
 }
 
+const inWords = (values) => model.views.map((view, at) => kindOf(view).words(view, values[at])).join("; ");
+
 // What the server is asked, and where its answers go
 
 const chooseExample = latest(async (number) => {
@@ -376,24 +412,28 @@ const chooseExample = latest(async (number) => {
 const encode = latest(async () => {
   place = null;
   $("place").value = "";
-  const own = edits;
-  const seen = await ask("encode", { x, condition });
+  const [own, field] = [edits, edited];
+  const seen = await ask("encode", { x, condition }).catch((error) => {
+    if (error.isRefusal) markRefused(field);
+    throw error;
+  });
   takeSeen(seen, own === edits);
   say("Your own x", seen);
 });
 
 const decode = latest(async () => {
-  showIn($("decoded"), (await ask("decode", { z: [z], condition })).x[0], "p(x|z) at the sliders");
+  const decoded = (await ask("decode", { z: [z], condition })).x[0];
+  showIn($("decoded"), decoded, "p(x|z) at the sliders");
+  tell(`p(x|z) at the sliders: ${inWords(decoded)}`);
 });
 
 const drawFromPrior = latest(async () => {
   const drawn = await ask("sample", { seed: draw, condition });
   draw += 1;
-  moveTo(drawn.z);
-  $("status").textContent = "The sliders stand at a draw from the prior.";
+  moveTo(drawn.z, "The sliders stand at a draw from the prior.");
 });
 
-const choosePath = latest(async () => {
+const choosePath = latest(async ({ isTold }) => {
   const [from, to] = await Promise.all(["from", "to"].map((id) => ask("example", { place: Number($(id).value) })));
   ends = { from: from.z, to: to.z, condition: from.condition };
   const steps = Array.from({ length: STEPS }, (_, step) => between(step / (STEPS - 1)));
@@ -402,7 +442,15 @@ const choosePath = latest(async () => {
   const rows = model.views.map((view, at) => kindOf(view).steps(view, decoded.map((values) => values[at]), labels));
   $("path").replaceChildren(...rows);
   drawMap();
+  if (isTold) $("status").textContent = `The path goes from example ${$("from").value} to ${$("to").value}.`;
 });
+
+// The first field that was refused stays marked until all are taken.
+function markRefused(field) {
+  if (!field || document.querySelector("[aria-invalid]")) return;
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-errormessage", "error");
+}
 
 // An answer to an earlier edit leaves the later one as it is.
 function takeSeen(seen, isNewest = true) {
@@ -410,9 +458,11 @@ function takeSeen(seen, isNewest = true) {
     x = seen.x;
     x.forEach((value, at) => editors[at].show(value));
     if (seen.condition) setCondition(seen.condition);
+    document.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
   }
   showIn($("reconstruction"), seen.reconstruction, "Reconstruction");
   showIn($("decoded"), seen.reconstruction, "p(x|z) at the sliders");
+  tell(`Reconstruction: ${inWords(seen.reconstruction)}`);
   posterior = { mean: seen.z, stddev: seen.stddev };
   z = [...seen.z];
   showScore(seen);
@@ -435,8 +485,9 @@ function say(what, seen) {
   $("status").textContent = `${what}: ${title.textContent} ${value.textContent}, ${share}.`;
 }
 
-function moveTo(code) {
+function moveTo(code, line) {
   z = [...code];
+  if (line) $("status").textContent = line;
   showSliders();
   drawMap();
   decode();
@@ -492,10 +543,11 @@ function makeCondition() {
   if (!model.condition) return;
   const holder = $("condition-label");
   holder.hidden = false;
-  const change = () => {
+  const change = (event) => {
     const values = [...holder.querySelectorAll("select, input")].map((field) => Number(field.value));
     condition = values;
     edits += 1;
+    edited = event.target;
     encode();
   };
   const labels = model.condition.labels;
@@ -655,7 +707,7 @@ function makeMap() {
       $("from").value = from;
       $("to").value = end;
       $("way").value = 0;
-      choosePath();
+      choosePath({ isTold: true });
     } else if (!to && from !== null) {
       chooseExample(from);
     } else if (!to) {
@@ -693,16 +745,17 @@ function makeMap() {
 // Move z in the plane of the map to a point, and leave it as it is across the plane.
 function decodePlace(point) {
   const now = project(z);
-  moveTo(z.map((value, at) => value + model.components.reduce((sum, row, axis) => sum + (point[axis] - now[axis]) * row[at], 0)));
-  $("status").textContent = "The sliders stand at the place on the map.";
+  const moved = z.map((value, at) => value + model.components.reduce((sum, row, axis) => sum + (point[axis] - now[axis]) * row[at], 0));
+  moveTo(moved, "The sliders stand at the place on the map.");
 }
 
 // Start
 
 function makeEditors() {
-  const made = model.views.map((view, at) => kindOf(view).edit(view, (value) => {
+  const made = model.views.map((view, at) => kindOf(view).edit(view, (value, field = null) => {
     x[at] = value;
     edits += 1;
+    edited = field;
     encode();
   }));
   editors = made;
@@ -731,17 +784,18 @@ function listen() {
       editors[at].show(x[at]);
     });
     edits += 1;
+    edited = null;
     encode();
   });
-  $("back").addEventListener("click", () => moveTo(posterior.mean));
-  $("zero").addEventListener("click", () => moveTo(z.map(() => 0)));
+  $("back").addEventListener("click", () => moveTo(posterior.mean, "The sliders stand at the mean of q(z|x)."));
+  $("zero").addEventListener("click", () => moveTo(z.map(() => 0), "All latents are 0."));
   $("more").addEventListener("click", () => {
     const isShort = $("more").getAttribute("aria-expanded") === "false";
     [...$("sliders").children].forEach((row, rank) => (row.hidden = !isShort && rank >= FEW_SLIDERS));
     $("more").setAttribute("aria-expanded", String(isShort));
     $("more").textContent = isShort ? `Show the first ${FEW_SLIDERS}` : `Show all ${model.order.length}`;
   });
-  for (const id of ["from", "to"]) $(id).addEventListener("change", choosePath);
+  for (const id of ["from", "to"]) $(id).addEventListener("change", () => choosePath({ isTold: true }));
   $("way").addEventListener("input", () => {
     if (!ends) return;
     if (ends.condition) setCondition(ends.condition);
@@ -764,7 +818,7 @@ async function start() {
   $("to").value = Math.min(1, model.points.length - 1);
   fitMap();
   await chooseExample(0);
-  await choosePath();
+  await choosePath({ isTold: false });
 }
 
 start().catch((error) => {
