@@ -339,17 +339,20 @@ def test_texts_stay_texts(texts):
 
 
 def test_views_by_shape():
-    shapes = {"age": (), "face": (4, 4, 3), "wave": (100,)}
+    shapes = {"age": (), "face": (4, 4, 3), "wave": (100,), "few": (50, 3), "one": (100, 1)}
     x = Quantity("x", shapes, "float32")
     examples = {name: np.zeros([2, *shape]) for name, shape in shapes.items()}
     examples["face"][0, 0, 0] = np.nan
-    picture, numbers = views_of(x, None, examples, missing=True)
+    picture, numbers, *curves = views_of(x, None, examples, missing=True)
     assert picture.describe() == {"name": "face", "height": 4, "width": 4, "channels": 3}
     assert picture.to_page(examples)[0]["holes"] == [0, 1, 2]
-    assert numbers.describe()["is_curve"]
-    assert numbers.describe()["fields"][1]["title"] == "wave 0"
-    parts = numbers.from_page([1.0, *[None] * 100])
-    assert (parts["age"].shape, parts["wave"].shape) == ((), (100,))
+    assert (numbers.names, numbers.describe()["is_curve"]) == (["age"], False)
+    assert [view.names for view in curves] == [["few"], ["one"], ["wave"]]
+    told = [view.describe() for view in curves]
+    assert [(one["is_curve"], one["curves"]) for one in told] == [(True, 3), (True, 1), (True, 1)]
+    assert told[0]["fields"][4]["title"] == "few 4"
+    parts = numbers.from_page([None]) | curves[0].from_page([None, *[1.0] * 149])
+    assert (parts["age"].shape, parts["few"].shape) == ((), (50, 3))
     for wrong in ({}, {"pixels": "!"}, {"pixels": "AAAA"}, {"pixels": 3}, None, "AAAA"):
         with pytest.raises(ValueError, match="A picture"):
             picture.from_page(wrong)
@@ -744,6 +747,7 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
             rf"{at} \d+ of 255, green \d+ of 255, blue 255 of 255.", seen["pixels"][1]
         )
         assert seen["holes"] == [45, 45]
+        assert (seen["curves"], seen["tall"] <= 700) == (3, True)
         assert seen["visits"] == ["1234567", True, 1234567]
     if name == "texts":
         assert "which is not in the vocabulary" in seen["error"]

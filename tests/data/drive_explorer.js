@@ -131,6 +131,8 @@ async function table() {
 }
 
 async function mixed() {
+  told.curves = $("x").querySelector(".curve path")?.getAttribute("d").split("M").length - 1;
+  told.tall = $("x").offsetHeight;
   const drawing = $("x").querySelector("canvas");
   $("colour").value = "#0000ff";
   press(drawing, "ArrowUp");

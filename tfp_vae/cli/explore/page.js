@@ -371,8 +371,12 @@ const CurveView = {
     const svg = document.createElementNS(name, "svg");
     const path = document.createElementNS(name, "path");
     const up = (value) => 97 - (94 * (value - low)) / (high - low || 1);
-    const known = values.map((value, at) => [(100 * at) / (values.length - 1), value]).filter(([, value]) => value !== null);
-    path.setAttribute("d", known.map(([at, value], first) => `${first ? "L" : "M"}${at.toFixed(2)} ${up(value).toFixed(2)}`).join(" "));
+    const last = values.length / view.curves - 1;
+    const lines = Array.from({ length: view.curves }, (_, curve) => {
+      const own = values.filter((_, at) => at % view.curves === curve).map((value, at) => [(100 * at) / last, value]);
+      return own.filter(([, value]) => value !== null).map(([at, value], rank) => `${rank ? "L" : "M"}${at.toFixed(2)} ${up(value).toFixed(2)}`);
+    });
+    path.setAttribute("d", lines.flat().join(" "));
     for (const [key, value] of Object.entries({ class: "curve", viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": `${label}: ${CurveView.words(view, values)}` })) {
       svg.setAttribute(key, value);
     }

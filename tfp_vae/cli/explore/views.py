@@ -19,6 +19,8 @@ from tfp_vae.text import Vocabulary
 
 # Numbers that have a field each; more of them are shown as a curve, which cannot be edited.
 MOST_FIELDS = 64
+# Fewest pixels of a picture each way, most times that it is as high as wide, and as wide as high.
+LEAST_SIDE, TALLEST, WIDEST = 4, 4, 16
 LARGEST = float(np.finfo("float32").max)
 
 
@@ -215,7 +217,7 @@ class Columns(View):
 
 
 class Numbers(View):
-    """All parts that are nothing of the above, as one list of numbers; None where missing."""
+    """Parts that are nothing of the above, as one list of numbers; None where missing."""
 
     kind = "numbers"
 
@@ -236,7 +238,12 @@ class Numbers(View):
             for title, column in zip(titles, self._flat(self.examples).T, strict=True)
         ]
         is_curve = self.size > MOST_FIELDS
-        return {"fields": fields, "is_curve": is_curve, "missing": self.missing}
+        return {
+            "fields": fields,
+            "is_curve": is_curve,
+            "curves": self._num_curves,
+            "missing": self.missing,
+        }
 
     def to_page(self, parts):
         return [[number(value) for value in row] for row in self._flat(parts)]
@@ -248,6 +255,13 @@ class Numbers(View):
             name: piece.reshape(shape)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
+
+    @property
+    def _num_curves(self) -> int:
+        """How many series stand side by side, if there is only one part, of columns."""
+        shape = [*self.shapes.values()][-1]
+        are_columns = len(self.shapes) == 1 and len(shape) == 2 and shape[1] <= shape[0]
+        return shape[1] if are_columns else 1
 
     def _flat(self, parts: Mapping) -> np.ndarray:
         rows = [np.asarray(parts[name]) for name in self.names]
@@ -276,9 +290,11 @@ def views_of(
         return [Columns([*shapes], shapes, examples, table, missing=missing)]
     pictures = [name for name, shape in shapes.items() if _is_picture(shape)]
     views: list[View] = [Picture([name], shapes, examples, missing=missing) for name in pictures]
-    if others := [name for name in shapes if name not in pictures]:
-        views.append(Numbers(others, shapes, examples, missing=missing))
-    return views
+    others = [name for name in shapes if name not in pictures]
+    curves = [name for name in others if math.prod(shapes[name]) > MOST_FIELDS]
+    if few := [name for name in others if name not in curves]:
+        views.append(Numbers(few, shapes, examples, missing=missing))
+    return views + [Numbers([name], shapes, examples, missing=missing) for name in curves]
 
 
 def number(value) -> float | None:
@@ -325,7 +341,16 @@ def numbers_of(sent, name: str, size: int, *, missing: bool = False) -> np.ndarr
 
 
 def _is_picture(shape: tuple) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+    """Return whether a shape is one of pictures; several series, or one in a column, are none.
+
+    >>> [_is_picture(shape) for shape in [(8, 8), (32, 256, 3), (100, 1), (50, 3), (100, 20), (9,)]]
+    [True, True, False, False, False, False]
+    """
+    if len(shape) != 2 and (len(shape) != 3 or shape[2] not in (1, 3)):
+        return False
+    height, width = shape[:2]
+    is_long = height > TALLEST * width or width > WIDEST * height
+    return min(height, width) >= LEAST_SIDE and not is_long
 
 
 def _are_whole(values: np.ndarray) -> bool:
