@@ -463,6 +463,11 @@ def test_the_page_needs_nothing_else(server):
     assert told["name"] == "digits <b>"
 
 
+def test_an_address_without_its_last_slash_leads_to_the_page(server):
+    status, headers, _ = request(server, "GET", f"/{server.token}")
+    assert (status, headers["Location"]) == (303, f"/{server.token}/")
+
+
 def test_nobody_else_is_answered(server):
     assert server.server_address[0] == "127.0.0.1"
     assert len(server.token) >= 32

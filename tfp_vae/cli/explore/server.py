@@ -151,6 +151,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, POST")
+        if status == HTTPStatus.SEE_OTHER:
+            self.send_header("Location", f"/{self.server.token}/")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
@@ -183,6 +185,8 @@ class Handler(BaseHTTPRequestHandler):
         return name
 
     def _get(self, name: str) -> tuple[bytes, str]:
+        if self.path == f"/{self.server.token}":  # the page's files are named from a slash on
+            raise Refusal(HTTPStatus.SEE_OTHER, "The page's address ends in a slash.")
         if name == "model":
             return self._ask(name, {}), JSON
         if name not in self.server.files:
