@@ -468,6 +468,13 @@ def test_an_address_without_its_last_slash_leads_to_the_page(server):
     assert (status, headers["Location"]) == (303, f"/{server.token}/")
 
 
+def test_the_browser_is_started_with_an_address_for_one_use(server):
+    path = urllib.parse.urlsplit(server.opening).path
+    status, headers, _ = request(server, "GET", path)
+    assert (status, headers["Location"]) == (303, f"/{server.token}/")
+    assert request(server, "GET", path)[0] == 403
+
+
 def test_nobody_else_is_answered(server):
     assert server.server_address[0] == "127.0.0.1"
     assert len(server.token) >= 32
@@ -572,7 +579,9 @@ def test_the_command_serves_until_ctrl_c(monkeypatch, explorer):
     monkeypatch.setattr(COMMAND, "open_explorer", lambda *given: explorer)
     code, out, err = invoke("explore", "any")
     assert (code, err) == (0, "")
-    assert f"Explore digits <b> at {address[0]}\n" in out
+    printed = re.search(r"Explore digits <b> at (http://127.0.0.1:\d+/)([^/]+)/\n", out)
+    assert address[0].startswith(printed[1])
+    assert printed[2] not in address[0]
     assert out.endswith("Ended.\n")
     opened.set()
     address.clear()
