@@ -43,6 +43,7 @@ from tfp_vae.text import Vocabulary
 
 # `cli.explore` is the function of the same name.
 COMMAND = importlib.import_module("tfp_vae.cli.explore")
+EXPLORER = importlib.import_module("tfp_vae.cli.explore.explorer")
 SERVER = importlib.import_module("tfp_vae.cli.explore.server")
 
 
@@ -204,6 +205,11 @@ def test_what_the_page_is_told_first(explorer, trained_vae, digits):
     np.testing.assert_allclose(told["points"], placed, rtol=1e-3, atol=1e-3)
     assert told["extent"] >= np.abs(codes).max()
     json.dumps(told, allow_nan=False)
+
+
+def test_the_kl_of_a_dimension_is_that_of_all_examples(explorer, monkeypatch):
+    monkeypatch.setattr(EXPLORER, "BATCH_SIZE", 25)
+    np.testing.assert_allclose(explorer._kl_by_dimension(), explorer.kl, rtol=1e-5)
 
 
 def test_points_have_no_kl():

@@ -520,7 +520,7 @@ function makeSliders() {
     return row;
   });
   $("sliders").replaceChildren(...rows);
-  const by = model.ordered_by === "KL" ? "KL divergence from the prior" : "variance of the codes";
+  const by = model.ordered_by === "KL" ? "the mean KL divergence from the prior over the examples" : "the variance of the codes";
   $("latents-help").textContent = `Ordered by ${by}. The bar below a slider is q(z|x): its mean, one standard deviation to each side.`;
   $("more").hidden = rows.length <= FEW_SLIDERS;
   $("more").textContent = `Show all ${rows.length}`;
