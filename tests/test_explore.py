@@ -62,10 +62,10 @@ def explorer(trained_vae, digits):
 @pytest.fixture(scope="module")
 def table():
     random = np.random.default_rng(0)
-    data = {"age": random.normal(size=90), "job": np.arange(90) % 3 * 1.0}
-    likelihood = {"age": "IndependentNormal", "job": "IndependentCategorical"}
+    data = {"diameter": random.normal(size=90), "job": np.arange(90) % 3 * 1.0}
+    likelihood = {"diameter": "IndependentNormal", "job": "IndependentCategorical"}
     splits = datasets.load(data, likelihood=likelihood, missing=True)
-    joint = "Joint(age='IndependentNormal', job='IndependentCategorical')"
+    joint = "Joint(diameter='IndependentNormal', job='IndependentCategorical')"
     small = {"hidden_size": 8, "latent_size": 3, "batch_size": 10}
     options = cli.Options(name="table", missing=True, likelihood=joint, **small)
     return explorer_of(cli.build(splits, options), splits.test, "a table")
@@ -221,11 +221,11 @@ def test_points_have_no_kl():
 @pytest.mark.slow
 def test_a_table_is_a_list_of_numbers(table):
     (view,) = table.model()["views"]
-    assert [field["title"] for field in view["fields"]] == ["age", "job"]
+    assert [field["title"] for field in view["fields"]] == ["diameter", "job"]
     assert [field["whole"] for field in view["fields"]] == [False, True]
     seen = table.encode([[0.5, 2]])
     assert seen["x"] == [[0.5, 2.0]]
-    expected = table.served.encode({"age": [0.5], "job": [2.0]}).mean()[0]
+    expected = table.served.encode({"diameter": [0.5], "job": [2.0]}).mean()[0]
     np.testing.assert_allclose(seen["z"], expected, rtol=1e-5)
     assert table.encode([[None, 1]])["x"] == [[None, 1.0]]
     for wrong in ([[0.5]], [["a", 1]], [[True, 1]], [[1e300, 1]], [[0.5, 10**400]], "x", []):
@@ -736,7 +736,7 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
         }
         seen = look(f"{server.address}#{name}", tmp_path, width=width, is_dark=is_dark)
     assert (seen["errors"], seen["violations"], seen["nameless"]) == ([], [], [])
-    assert (seen["small"], seen["wide"] <= 0) == (0, True)
+    assert (seen["small"], seen["wide"] <= 0, seen["over"]) == (0, True, [])
     assert seen["paper"] == ("rgb(20, 22, 24)" if is_dark else "rgb(255, 255, 255)")
     assert seen["first"].startswith("Example 0")
     assert re.fullmatch(

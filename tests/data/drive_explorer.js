@@ -39,6 +39,9 @@ async function common() {
     .filter((one) => !(one.labels?.length || one.ariaLabel || one.textContent.trim() || one.getAttribute("aria-labelledby")))
     .map((one) => one.outerHTML);
   told.wide = document.documentElement.scrollWidth - innerWidth;
+  if (innerWidth < 640) document.body.style.width = "390px"; // a phone's, which no window has here
+  told.over = [...document.querySelectorAll(".pair > div")].filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent);
+  document.body.style.width = "";
   told.small = fields.filter((one) => one.matches("button, textarea") && one.offsetParent && one.offsetHeight < 30).length;
   told.paper = getComputedStyle(document.body).backgroundColor;
 }
