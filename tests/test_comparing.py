@@ -55,14 +55,15 @@ def lines_of(*arguments) -> list[str]:
 
 
 def test_all_runs_stand_in_a_table(here):
-    head, plain, beta, unfinished, later, _ = lines_of("runs")
+    head, plain, beta, unfinished, later, *below = lines_of("runs")
     assert head == "run started data epochs -ELBO NLL options"
     assert plain.startswith("runs/digits-1 2001-09-")
     assert plain.endswith("digits 2 of 2 110.25 106.52")
     assert beta.endswith("110.25 108.00 --prior Normal --beta 4.0")
     assert unfinished.endswith("digits 1 of 50, unfinished")
     assert "from_the_future" in later
-    assert len(lines_of("runs", here / "runs")) == 6
+    assert below[0] == "A run that was resumed with more --epochs counts as started then."
+    assert len(lines_of("runs", here / "runs")) == 7
 
 
 def test_two_runs_side_by_side(here):
@@ -129,7 +130,7 @@ def test_bad_input_is_one_line(here):
 def test_a_run_of_other_contents_costs_one_row(name, content, here):
     (here / "runs" / "digits-1" / f"{name}.json").write_text(json.dumps(content))
     rows = lines_of("runs")
-    assert len(rows) == 6
+    assert len(rows) == 7
     assert any(f"{name}.json is damaged" in row for row in rows)
     code, _, err = invoke("compare", "runs/digits-1", "runs/digits-2")
     assert (code, f"{name}.json is damaged" in err) == (2, True)
@@ -137,6 +138,6 @@ def test_a_run_of_other_contents_costs_one_row(name, content, here):
 
 def test_usual_networks_are_not_listed(here):
     Run.create(None, Options(name="digits", network="mlp", hidden_size=500))
-    assert "--network" not in lines_of("runs")[-2]
+    assert "--network" not in lines_of("runs")[-3]
     Run.create(None, Options(name="digits", network="conv", hidden_size=300))
-    assert lines_of("runs")[-2].endswith("--network conv --hidden-size 300")
+    assert lines_of("runs")[-3].endswith("--network conv --hidden-size 300")

@@ -43,6 +43,7 @@ from tfp_vae.text import Vocabulary
 
 # `cli.explore` is the function of the same name.
 COMMAND = importlib.import_module("tfp_vae.cli.explore")
+EXPLORER = importlib.import_module("tfp_vae.cli.explore.explorer")
 SERVER = importlib.import_module("tfp_vae.cli.explore.server")
 
 
@@ -61,13 +62,29 @@ def explorer(trained_vae, digits):
 @pytest.fixture(scope="module")
 def table():
     random = np.random.default_rng(0)
-    data = {"age": random.normal(size=90), "job": np.arange(90) % 3 * 1.0}
-    likelihood = {"age": "IndependentNormal", "job": "IndependentCategorical"}
+    data = {"diameter": random.normal(size=90), "job": np.arange(90) % 3 * 1.0}
+    likelihood = {"diameter": "IndependentNormal", "job": "IndependentCategorical"}
     splits = datasets.load(data, likelihood=likelihood, missing=True)
-    joint = "Joint(age='IndependentNormal', job='IndependentCategorical')"
+    joint = "Joint(diameter='IndependentNormal', job='IndependentCategorical')"
     small = {"hidden_size": 8, "latent_size": 3, "batch_size": 10}
     options = cli.Options(name="table", missing=True, likelihood=joint, **small)
     return explorer_of(cli.build(splits, options), splits.test, "a table")
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """A colour picture with missing pixels beside a number and series."""
+    random = np.random.default_rng(0)
+    shapes = {"face": (8, 8, 3), "age": (), "visits": (), "wave": (50, 3)}
+    data = {name: random.normal(size=[60, *shape]) for name, shape in shapes.items()}
+    data["face"][:, :4, :4] = np.nan
+    data["visits"] = 1_234_567.0 + np.zeros(60)
+    likelihood = dict.fromkeys(shapes, "IndependentNormal")
+    splits = datasets.load(data, likelihood=likelihood, missing=True)
+    joint = f"Joint({', '.join(f'{name}={kind!r}' for name, kind in likelihood.items())})"
+    small = {"hidden_size": 8, "latent_size": 2, "batch_size": 10}
+    options = cli.Options(name="mixed", missing=True, likelihood=joint, **small)
+    return explorer_of(cli.build(splits, options), splits.test, "mixed parts")
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +207,11 @@ def test_what_the_page_is_told_first(explorer, trained_vae, digits):
     json.dumps(told, allow_nan=False)
 
 
+def test_the_kl_of_a_dimension_is_that_of_all_examples(explorer, monkeypatch):
+    monkeypatch.setattr(EXPLORER, "BATCH_SIZE", 25)
+    np.testing.assert_allclose(explorer._kl_by_dimension(), explorer.kl, rtol=1e-5)
+
+
 def test_points_have_no_kl():
     vae = make_vae(posterior=tfpl.Deterministic, objective=objectives.Reconstruction())
     told = explorer_of(vae, np.zeros([3, 8, 8, 1], "float32"), "an autoencoder").model()
@@ -199,11 +221,11 @@ def test_points_have_no_kl():
 @pytest.mark.slow
 def test_a_table_is_a_list_of_numbers(table):
     (view,) = table.model()["views"]
-    assert [field["title"] for field in view["fields"]] == ["age", "job"]
+    assert [field["title"] for field in view["fields"]] == ["diameter", "job"]
     assert [field["whole"] for field in view["fields"]] == [False, True]
     seen = table.encode([[0.5, 2]])
     assert seen["x"] == [[0.5, 2.0]]
-    expected = table.served.encode({"age": [0.5], "job": [2.0]}).mean()[0]
+    expected = table.served.encode({"diameter": [0.5], "job": [2.0]}).mean()[0]
     np.testing.assert_allclose(seen["z"], expected, rtol=1e-5)
     assert table.encode([[None, 1]])["x"] == [[None, 1.0]]
     for wrong in ([[0.5]], [["a", 1]], [[True, 1]], [[1e300, 1]], [[0.5, 10**400]], "x", []):
@@ -266,6 +288,21 @@ def test_columns_are_sent_by_name_and_in_their_units():
         strict.from_page([None, *whole[1:]])
 
 
+@pytest.mark.parametrize("dtype", ["int64", "float64", "Int64", "bool", "object"])
+def test_flags_of_any_type_can_be_sent_back(dtype):
+    values = pd.Series([True, False, True]).astype(dtype)
+    frame = pd.DataFrame({"smokes": values, "drinks": values})
+    table = Table.of(frame, likelihood=dict.fromkeys(frame, "IndependentBernoulli"))
+    parts = table.encode(frame)
+    x = Quantity("x", table.shapes, "float32")
+    (view,) = views_of(x, None, parts, missing=True, table=table)
+    sent = view.to_page(parts)
+    assert sent == [[str(value)] * 2 for value in values]
+    assert view.describe()["fields"][0]["choices"] == [sent[1][0], sent[0][0]]
+    for row, flag in zip(sent, [1, 0, 1], strict=True):
+        assert [*view.from_page(row).values()] == [flag, flag]
+
+
 @pytest.mark.slow
 def test_a_model_of_columns_is_seen_in_columns(columns):
     vae, explorer, frame = columns
@@ -282,6 +319,20 @@ def test_a_model_of_columns_is_seen_in_columns(columns):
 
 
 @pytest.mark.slow
+def test_missing_pixels_stay_missing(mixed):
+    seen = mixed.example(3)
+    assert len(seen["x"][0]["holes"]) == 4 * 4 * 3
+    assert mixed.encode(seen["x"])["x"] == seen["x"]
+
+
+@pytest.mark.slow
+def test_numbers_are_sent_with_all_their_digits(mixed):
+    seen = mixed.example(3)
+    (numbers,) = (sent for sent in seen["x"] if len(sent) == 2 and "holes" not in sent)
+    assert np.float32(numbers).tolist() == [mixed.examples["age"][3], 1_234_567]
+
+
+@pytest.mark.slow
 def test_texts_stay_texts(texts):
     seen = texts.encode(["a cat"])
     assert seen["x"] == ["a cat"]
@@ -294,20 +345,32 @@ def test_texts_stay_texts(texts):
 
 
 def test_views_by_shape():
-    shapes = {"age": (), "face": (4, 4, 3), "wave": (100,)}
+    shapes = {"age": (), "face": (4, 4, 3), "wave": (100,), "few": (50, 3), "one": (100, 1)}
     x = Quantity("x", shapes, "float32")
     examples = {name: np.zeros([2, *shape]) for name, shape in shapes.items()}
     examples["face"][0, 0, 0] = np.nan
-    picture, numbers = views_of(x, None, examples, missing=True)
+    picture, numbers, *curves = views_of(x, None, examples, missing=True)
     assert picture.describe() == {"name": "face", "height": 4, "width": 4, "channels": 3}
     assert picture.to_page(examples)[0]["holes"] == [0, 1, 2]
-    assert numbers.describe()["is_curve"]
-    assert numbers.describe()["fields"][1]["title"] == "wave 0"
-    parts = numbers.from_page([1.0, *[None] * 100])
-    assert (parts["age"].shape, parts["wave"].shape) == ((), (100,))
+    assert (numbers.names, numbers.describe()["is_curve"]) == (["age"], False)
+    assert [view.names for view in curves] == [["few"], ["one"], ["wave"]]
+    told = [view.describe() for view in curves]
+    assert [(one["is_curve"], one["curves"]) for one in told] == [(True, 3), (True, 1), (True, 1)]
+    assert told[0]["fields"][4]["title"] == "few 4"
+    parts = numbers.from_page([None]) | curves[0].from_page([None, *[1.0] * 149])
+    assert (parts["age"].shape, parts["few"].shape) == ((), (50, 3))
     for wrong in ({}, {"pixels": "!"}, {"pixels": "AAAA"}, {"pixels": 3}, None, "AAAA"):
         with pytest.raises(ValueError, match="A picture"):
             picture.from_page(wrong)
+    one = picture.to_page(examples)[0]
+    holes = np.isnan(picture.from_page(one)["face"])
+    np.testing.assert_array_equal(holes, np.isnan(examples["face"][0]))
+    for holes in ([48], [-1], [1.0], [True], {}, None, "0"):
+        with pytest.raises(ValueError, match="holes must be a list of places below 48"):
+            picture.from_page({**one, "holes": holes})
+    whole = views_of(x, None, examples, missing=False)[0]
+    with pytest.raises(ValueError, match="no missing values"):
+        whole.from_page(one)
     letters, x = Vocabulary(["a", "b"]), Quantity("x", (3,), "float32")
     (text,) = views_of(x, letters, {"x": np.zeros([1, 3])}, missing=False)
     assert text.from_page("ab")["x"].tolist() == [2.0, 3.0, 0.0]
@@ -404,6 +467,18 @@ def test_the_page_needs_nothing_else(server):
         )
     told = json.loads(request(server, "GET", "model")[2])
     assert told["name"] == "digits <b>"
+
+
+def test_an_address_without_its_last_slash_leads_to_the_page(server):
+    status, headers, _ = request(server, "GET", f"/{server.token}")
+    assert (status, headers["Location"]) == (303, f"/{server.token}/")
+
+
+def test_the_browser_is_started_with_an_address_for_one_use(server):
+    path = urllib.parse.urlsplit(server.opening).path
+    status, headers, _ = request(server, "GET", path)
+    assert (status, headers["Location"]) == (303, f"/{server.token}/")
+    assert request(server, "GET", path)[0] == 403
 
 
 def test_nobody_else_is_answered(server):
@@ -510,7 +585,9 @@ def test_the_command_serves_until_ctrl_c(monkeypatch, explorer):
     monkeypatch.setattr(COMMAND, "open_explorer", lambda *given: explorer)
     code, out, err = invoke("explore", "any")
     assert (code, err) == (0, "")
-    assert f"Explore digits <b> at {address[0]}\n" in out
+    printed = re.search(r"Explore digits <b> at (http://127.0.0.1:\d+/)([^/]+)/\n", out)
+    assert address[0].startswith(printed[1])
+    assert printed[2] not in address[0]
     assert out.endswith("Ended.\n")
     opened.set()
     address.clear()
@@ -641,6 +718,7 @@ COLUMN_INPUTS = [*["number"] * 3, *["select-one"] * 2, "date", "datetime-local",
         ("digits", 500, False),
         pytest.param("digits", 1300, True, marks=pytest.mark.slow),
         pytest.param("table", 500, True, marks=pytest.mark.slow),
+        pytest.param("mixed", 500, False, marks=pytest.mark.slow),
         pytest.param("texts", 500, False, marks=pytest.mark.slow),
         pytest.param("columns", 500, True, marks=pytest.mark.slow),
         pytest.param("columns", 1300, False, marks=pytest.mark.slow),
@@ -658,14 +736,21 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
         }
         seen = look(f"{server.address}#{name}", tmp_path, width=width, is_dark=is_dark)
     assert (seen["errors"], seen["violations"], seen["nameless"]) == ([], [], [])
-    assert (seen["small"], seen["wide"] <= 0) == (0, True)
+    assert (seen["small"], seen["wide"] <= 0, seen["over"]) == (0, True, [])
     assert seen["paper"] == ("rgb(20, 22, 24)" if is_dark else "rgb(255, 255, 255)")
     assert seen["first"].startswith("Example 0")
     assert re.fullmatch(
         r"Your own x: -ELBO .* nats, better than \d+% of the examples.", seen["drawn"]
     )
     if name == "digits":
+        assert seen["sets"] == 0
         assert re.fullmatch(r"2\.00; q\(z\|x\) .* ± .*", seen["valuetext"])
+        picture = r"p\(x\|z\) at the sliders: x, 8 by 8 pixels, mean \d+ of 255"
+        assert all(re.fullmatch(picture, words) for words in seen["heard"][:2])
+        assert seen["heard"][2:] == [
+            "All latents are 0.",
+            "The sliders stand at the mean of q(z|x).",
+        ]
         assert (seen["path"], seen["way"], seen["corner"]) == ([True, True, 9], True, [2, 2])
     if name == "columns":
         assert seen["fields"][3] == "job: 3: pilot, cook, clerk"
@@ -674,5 +759,15 @@ def test_a_browser_drives_the_page(name, width, is_dark, request, tmp_path):
         assert seen["chosen"][1] == "missing"
         assert seen["path"] == [10, 8]
         assert "The column 'age' takes whole numbers" in seen["error"]
+        assert seen["refused"] == ["age"]
+    if name == "mixed":
+        at = "Row 4, column 4: red"
+        assert seen["pixels"][0] == f"{at} missing, green missing, blue missing."
+        assert re.fullmatch(
+            rf"{at} \d+ of 255, green \d+ of 255, blue 255 of 255.", seen["pixels"][1]
+        )
+        assert seen["holes"] == [45, 45]
+        assert (seen["curves"], seen["tall"] <= 700) == (3, True)
+        assert seen["visits"] == ["1234567", True, 1234567]
     if name == "texts":
         assert "which is not in the vocabulary" in seen["error"]

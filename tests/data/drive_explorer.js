@@ -27,6 +27,7 @@ const change = (element, kind, value) => {
 };
 const picture = (id) => $(id).querySelector("canvas").toDataURL();
 const status = () => $("status").textContent;
+const heard = () => $("heard").textContent;
 const ready = () => until("start", () => $("path").children.length && status());
 
 async function common() {
@@ -38,16 +39,41 @@ async function common() {
     .filter((one) => !(one.labels?.length || one.ariaLabel || one.textContent.trim() || one.getAttribute("aria-labelledby")))
     .map((one) => one.outerHTML);
   told.wide = document.documentElement.scrollWidth - innerWidth;
+  if (innerWidth < 640) document.body.style.width = "390px"; // a phone's, which no window has here
+  told.over = [...document.querySelectorAll(".pair > div")].filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent);
+  document.body.style.width = "";
   told.small = fields.filter((one) => one.matches("button, textarea") && one.offsetParent && one.offsetHeight < 30).length;
   told.paper = getComputedStyle(document.body).backgroundColor;
 }
 
+// How many sets a redraw of the map makes: its colours are those of the start.
+function setsOfARedraw() {
+  const own = Set;
+  let sets = 0;
+  Set = class extends own {
+    constructor(...given) {
+      super(...given);
+      sets += 1;
+    }
+  };
+  drawMap();
+  Set = own;
+  return sets;
+}
+
 async function digits() {
+  told.sets = setsOfARedraw();
   const slider = $(`z-${model.order[0]}`);
   const before = picture("decoded");
   change(slider, "input", 2);
   await until("a slider", () => picture("decoded") !== before);
   told.valuetext = slider.getAttribute("aria-valuetext");
+  await until("what is heard", () => heard().startsWith("p(x|z) at the sliders"));
+  told.heard = [heard(), $("decoded").querySelector("canvas").ariaLabel];
+  for (const id of ["zero", "back"]) {
+    $(id).click();
+    told.heard.push(status());
+  }
 
   pointer($("map"), "pointerdown", toPixels(model.points[5]));
   pointer($("map"), "pointerup", toPixels(model.points[5]));
@@ -60,7 +86,7 @@ async function digits() {
   pointer($("map"), "pointerup", toPixels(model.points[to]));
   await until("a path", () => ends.to.some((value, at) => value !== 0) && Number($("from").value) === from);
   told.path = [from === Number($("from").value), to === Number($("to").value), $("path").querySelectorAll("canvas").length];
-  await until("the codes of its ends", () => $("path").querySelectorAll("canvas").length === 9);
+  await until("the codes of its ends", () => status() === `The path goes from example ${from} to ${to}.`);
   const now = z.join();
   change($("way"), "input", 0.5);
   told.way = z.join() !== now && z.every((value, at) => Math.abs(value - (ends.from[at] + ends.to[at]) / 2) < 1e-6);
@@ -107,6 +133,31 @@ async function table() {
   told.drawn = status();
 }
 
+async function mixed() {
+  told.curves = $("x").querySelector(".curve path")?.getAttribute("d").split("M").length - 1;
+  told.tall = $("x").offsetHeight;
+  const drawing = $("x").querySelector("canvas");
+  $("colour").value = "#0000ff";
+  press(drawing, "ArrowUp");
+  press(drawing, "ArrowLeft");
+  told.pixels = [status()];
+  press(drawing, " ");
+  press(drawing, "ArrowUp");
+  press(drawing, "ArrowDown");
+  told.pixels.push(status());
+  await until("a pixel", () => status().startsWith("Your own x"));
+  told.holes = [x[0].holes.length];
+  const at = model.views.findIndex((view) => view.fields?.length === 2);
+  const [age, visits] = $("x").querySelectorAll("input");
+  told.visits = [visits.value, age.value.length <= 8];
+  age.focus();
+  change(age, "input", 0.5);
+  await until("a number", () => x[at][0] === 0.5 && status().startsWith("Your own x"));
+  told.holes.push(x[0].holes.length);
+  told.visits.push(x[at][1]);
+  told.drawn = status();
+}
+
 async function columns() {
   const rows = [...$("x").querySelectorAll("tr")];
   const input = (at) => rows[at].querySelector("input, select");
@@ -132,8 +183,12 @@ async function columns() {
   change(input(names.indexOf("age")), "input", "999");
   await until("an error", () => !$("error").hidden);
   told.error = $("error").textContent;
+  const refused = () => [...document.querySelectorAll("[aria-invalid]")].map((field) => names[rows.findIndex((row) => row.contains(field))]);
+  told.refused = refused();
   change(input(names.indexOf("age")), "input", "40");
   await until("a number", () => status().startsWith("Your own x") && x[0][0] === "40");
+  await until("what is heard", () => heard().startsWith("Reconstruction: age "));
+  told.refused.push(...refused());
   told.drawn = status();
 }
 
@@ -143,6 +198,7 @@ async function texts() {
   change(area, "input", "no dog");
   await until("a text", () => status().startsWith("Your own x"));
   told.drawn = status();
+  await until("what is heard", () => heard() === `Reconstruction: ${$("reconstruction").textContent}`);
   change(area, "input", "no elk");
   await until("an error", () => !$("error").hidden);
   told.error = $("error").textContent;
@@ -150,6 +206,6 @@ async function texts() {
 
 addEventListener("load", async () => {
   await common();
-  await { digits, table, texts, columns }[location.hash.slice(1)]();
+  await { digits, table, texts, columns, mixed }[location.hash.slice(1)]();
   document.title = JSON.stringify(told);
 });

@@ -210,7 +210,8 @@ class Flag(Column):
         return "true or false"
 
     def form(self) -> dict:
-        return {"choices": ["False", "True"]}
+        # As its values are written: a column of numbers has 0 and 1.
+        return {"choices": [str(value) for value in self.series(np.arange(2))]}
 
     def encode(self, values) -> np.ndarray:
         bad = values.notna() & ~values.isin([False, True])

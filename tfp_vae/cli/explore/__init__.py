@@ -34,7 +34,7 @@ def explore(
         )
         if browser:
             # In a thread, as a browser in the terminal would keep this one.
-            threading.Thread(target=webbrowser.open, args=[server.address], daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=[server.opening], daemon=True).start()
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -207,21 +207,22 @@ class Explorer:
         """Return the mean KL(q(z|x) || p(z)) of each dimension over the examples, `[size]`, in nats;
         None if there is none, as of an autoencoder, or the two do not factorize.
         """
-        served = self.served
         if "kl" not in self.scores:
             return None
-        rows = {name: values[:BATCH_SIZE] for name, values in self.examples.items()}
-        condition = rows.get("condition")
-        data = served.x.whole(rows)
         try:
-            posterior = served.encode(
-                data if condition is None else {"x": data, "condition": condition}
-            )
-            prior = served.prior_distribution(condition)
-            kl = factors(posterior).kl_divergence(factors(prior))
+            return np.mean(self._of_examples(self._kl_of)["kl"], axis=0)
         except (ValueError, NotImplementedError):
             return None
-        return np.mean(kl, axis=0)
+
+    def _kl_of(self, rows: Mapping) -> dict[str, tf.Tensor]:
+        """Return KL(q(z|x) || p(z)) of each row and dimension, `[num_rows, size]`."""
+        condition = rows.get("condition")
+        data = self.served.x.whole(rows)
+        posterior = self.served.encode(
+            data if condition is None else {"x": data, "condition": condition}
+        )
+        prior = self.served.prior_distribution(condition)
+        return {"kl": factors(posterior).kl_divergence(factors(prior))}
 
     @property
     def _importance(self) -> np.ndarray:

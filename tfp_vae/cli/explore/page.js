@@ -6,11 +6,14 @@ const COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b
 const FEW_SLIDERS = 8;
 const STEPS = 9;
 const NEAR = 18; // pixels from a point that still mean this point
+const QUIET = 500; // milliseconds without a change until a screen reader is told
+const MOST_TOLD = 12; // numbers of a table that a screen reader is told
 const HOLE = [176, 196, 222]; // colour of missing pixels
 
 let model; // what the server says of the model
 let x = []; // what is edited, a value for each view
 let edits = 0; // how often it has been edited
+let edited = null; // the field of the last edit
 let editors = []; // a function for each view that shows a value in its editor
 let z = []; // where the sliders stand
 let posterior = null; // mean and standard deviation of q(z|x)
@@ -30,7 +33,8 @@ function make(tag, properties = {}, ...children) {
 }
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-const shown = (value) => (value === null ? "missing" : String(Number(value.toPrecision(4))));
+const rounded = (value, digits) => String(Number.isInteger(value) ? value : Number(value.toPrecision(digits)));
+const shown = (value) => (value === null ? "missing" : rounded(value, 4));
 const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 const textOf = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 
@@ -44,7 +48,7 @@ async function ask(name, question) {
     throw new Error("The program that serves this page has ended. Start tfp-vae explore again.");
   }
   const content = await answer.json();
-  if (!answer.ok) throw new Error(content.error);
+  if (!answer.ok) throw Object.assign(new Error(content.error), { isRefusal: answer.status === 400 });
   $("time").textContent = `Answered in ${(performance.now() - start).toFixed(0)} ms.`;
   return content;
 }
@@ -75,7 +79,19 @@ function latest(run) {
   };
 }
 
-// Views: how a value is shown, edited, and shown in steps
+// What a screen reader is told besides the status, when nothing has followed for a moment.
+let telling = null;
+function tell(words) {
+  clearTimeout(telling);
+  telling = setTimeout(() => ($("heard").textContent = words), QUIET);
+}
+
+function listed(view, values, write) {
+  const some = view.fields.slice(0, MOST_TOLD).map((field, at) => `${field.title} ${write(field, values[at])}`);
+  return some.join(", ") + (view.fields.length > MOST_TOLD ? `, and ${view.fields.length - MOST_TOLD} more` : "");
+}
+
+// Views: how a value is shown, edited, shown in steps, and told in words
 
 function paint(canvas, view, value) {
   canvas.width = view.width;
@@ -89,23 +105,24 @@ function paint(canvas, view, value) {
     }
     image.data[4 * place + 3] = 255;
   }
-  for (const hole of value.holes || []) image.data.set(HOLE, 4 * Math.floor(hole / view.channels));
+  for (const hole of value.holes) image.data.set(HOLE, 4 * Math.floor(hole / view.channels));
   context.putImageData(image, 0, 0);
 }
 
 const PictureView = {
   show(view, value, label) {
-    const canvas = make("canvas", { attributes: { role: "img", "aria-label": label } });
+    const canvas = make("canvas", { attributes: { role: "img", "aria-label": `${label}: ${PictureView.words(view, value)}` } });
     paint(canvas, view, value);
     return make("div", { className: "picture" }, canvas);
   },
 
   edit(view, change) {
-    const label = `Drawing of ${view.height} by ${view.width} pixels`;
+    const label = `Drawing of ${view.name}, ${view.height} by ${view.width} pixels`;
     const attributes = { role: "application", "aria-label": label, "aria-describedby": "edit-help", tabindex: "0" };
     const canvas = make("canvas", { attributes });
     const cursor = make("div", { className: "cursor" });
     let pixels = new Uint8Array(view.height * view.width * view.channels);
+    let holes = new Set(); // places of missing values
     let row = Math.floor(view.height / 2);
     let column = Math.floor(view.width / 2);
     let last = null;
@@ -113,10 +130,11 @@ const PictureView = {
     const show = (value) => {
       if (last) return; // a drawing goes on
       pixels = bytesOf(value.pixels);
+      holes = new Set(value.holes);
       paint(canvas, view, value);
     };
     const send = () => {
-      const value = { pixels: textOf(pixels) };
+      const value = { pixels: textOf(pixels), holes: [...holes] };
       paint(canvas, view, value);
       change(value);
     };
@@ -128,13 +146,21 @@ const PictureView = {
       for (let i = Math.max(0, Math.floor(y - radius - 1)); i <= Math.min(view.height - 1, y + radius + 1); i++) {
         for (let j = Math.max(0, Math.floor(x - radius - 1)); j <= Math.min(view.width - 1, x + radius + 1); j++) {
           const weight = clamp(radius + 0.5 - Math.hypot(i + 0.5 - y, j + 0.5 - x), 0, 1);
+          if (!weight) continue;
           for (let channel = 0; channel < view.channels; channel++) {
             const at = (i * view.width + j) * view.channels + channel;
             pixels[at] = Math.round(pixels[at] + (colour[channel] - pixels[at]) * weight);
+            holes.delete(at);
           }
         }
       }
     };
+    // What is at the cursor, in each channel.
+    const seen = () => Array.from({ length: view.channels }, (_, channel) => {
+      const at = (row * view.width + column) * view.channels + channel;
+      const name = view.channels === 3 ? `${["red", "green", "blue"][channel]} ` : "";
+      return name + (holes.has(at) ? "missing" : `${pixels[at]} of 255`);
+    }).join(", ");
     const where = (event) => {
       const box = canvas.getBoundingClientRect();
       return [((event.clientY - box.top) / box.height) * view.height, ((event.clientX - box.left) / box.width) * view.width];
@@ -177,11 +203,13 @@ const PictureView = {
         row = clamp(row + moves[event.key][0], 0, view.height - 1);
         column = clamp(column + moves[event.key][1], 0, view.width - 1);
         mark();
-        $("status").textContent = `Row ${row + 1}, column ${column + 1}: ${pixels[(row * view.width + column) * view.channels]} of 255.`;
+        $("status").textContent = `Row ${row + 1}, column ${column + 1}: ${seen()}.`;
         return;
       }
       const colour = is(" ", "Enter") ? ink() : Array(view.channels).fill(0);
-      pixels.set(colour, (row * view.width + column) * view.channels);
+      const at = (row * view.width + column) * view.channels;
+      pixels.set(colour, at);
+      colour.forEach((_, channel) => holes.delete(at + channel));
       send();
     });
     mark();
@@ -190,27 +218,35 @@ const PictureView = {
 
   steps(view, values, labels) {
     const figures = values.map((value, step) =>
-      make("figure", {}, PictureView.show(view, value, `${view.name}, ${labels[step]}`), make("figcaption", { textContent: labels[step] })));
+      make("figure", {}, PictureView.show(view, value, labels[step]), make("figcaption", { textContent: labels[step] })));
     return make("div", { className: "steps" }, ...figures);
+  },
+
+  words(view, value) {
+    const pixels = bytesOf(value.pixels);
+    const mean = pixels.reduce((sum, pixel) => sum + pixel, 0) / pixels.length;
+    return `${view.name}, ${view.height} by ${view.width} pixels, mean ${mean.toFixed(0)} of 255`;
   },
 
   help: "Draw with the pointer. With the keyboard, arrows move, the space bar paints, Delete erases.",
 };
 
 const TextView = {
-  show: (view, value) => make("p", { className: "text", textContent: value || "(empty)" }),
+  words: (view, value) => value || "(empty)",
+
+  show: (view, value, label) => make("p", { className: "text", textContent: value || "(empty)", attributes: { role: "group", "aria-label": label } }),
 
   edit(view, change) {
     const attributes = { "aria-label": "Text to encode", "aria-describedby": "edit-help" };
     const area = make("textarea", { spellcheck: false, attributes });
-    area.addEventListener("input", () => change(area.value));
+    area.addEventListener("input", () => change(area.value, area));
     const show = (value) => {
       if (document.activeElement !== area) area.value = value;
     };
     return { element: area, show };
   },
 
-  steps: (view, values) => make("ol", { className: "lines" }, ...values.map((value) => make("li", { textContent: value || "(empty)" }))),
+  steps: (view, values) => make("ol", { className: "lines", attributes: { "aria-label": "Steps of the path" } }, ...values.map((value) => make("li", { textContent: value || "(empty)" }))),
 
   help: "Change the text to see what becomes of it; only tokens that the model knows are taken.",
 };
@@ -226,10 +262,14 @@ function gridOf(view, examples, cell, { label, heads }) {
 
 // The values of a table are texts in the units of its columns; null is a missing one.
 const ColumnsView = {
-  cell(field, value) {
-    if (value === null) return make("td", { className: "none", textContent: "missing" });
-    return make("td", { textContent: "seconds" in field ? value.replace("T", " ") : value || "(empty)" });
+  write(field, value) {
+    if (value === null) return "missing";
+    return "seconds" in field ? value.replace("T", " ") : value || "(empty)";
   },
+
+  words: (view, values) => listed(view, values, ColumnsView.write),
+
+  cell: (field, value) => make("td", { className: value === null ? "none" : "", textContent: ColumnsView.write(field, value) }),
 
   show: (view, values, label) => gridOf(view, [values], ColumnsView.cell, { label }),
 
@@ -262,7 +302,7 @@ const ColumnsView = {
         if (input.validity.badInput || (input.value === "" && !view.missing)) return; // half written
         values[at] = input.value === "" ? null : input.value.slice(view.fields[at].choices ? 1 : 0);
         mark(at);
-        change([...values]);
+        change([...values], input);
       });
       return make("tr", {}, make("th", { scope: "row" }, make("label", { htmlFor: input.id, textContent: title }), about), make("td", {}, input, ...beside));
     });
@@ -277,45 +317,53 @@ const ColumnsView = {
     return { element: make("table", { className: "columns" }, make("tbody", {}, ...rows)), show };
   },
 
-  steps: (view, values, heads) => gridOf(view, values, ColumnsView.cell, { heads }),
+  steps: (view, values, heads) => gridOf(view, values, ColumnsView.cell, { heads, label: "Steps of the path" }),
 
   help: "Change the values to see what becomes of them.",
 };
 
 const NumbersView = {
+  words: (view, values) => listed(view, values, (_, value) => shown(value)),
+
   cell: (field, value) => make("td", { textContent: shown(value) }),
 
   show: (view, values, label) => gridOf(view, [values], NumbersView.cell, { label }),
 
   edit(view, change) {
+    let values = []; // with more digits than the fields
     const inputs = view.fields.map((field) => {
       const input = make("input", { type: "number", step: field.whole ? "1" : "any", placeholder: view.missing ? "missing" : "" });
-      input.setAttribute("aria-label", `${field.title}, from ${field.low} to ${field.high} in the examples`);
+      input.setAttribute("aria-label", `${field.title}, from ${shown(field.low)} to ${shown(field.high)} in the examples`);
       return input;
     });
-    const read = () => inputs.map((input) => (input.value === "" ? null : Number(input.value)));
     const rows = inputs.map((input, at) => {
       input.addEventListener("input", () => {
         if (input.validity.badInput) return; // half written
-        const values = read();
-        if (view.missing || !values.includes(null)) change(values);
+        values[at] = input.value === "" ? null : Number(input.value);
+        if (view.missing || !values.includes(null)) change([...values], input);
       });
       return make("tr", {}, make("th", { scope: "row", textContent: view.fields[at].title }), make("td", {}, input));
     });
-    const show = (values) => {
+    const show = (given) => {
+      values = [...given];
       inputs.forEach((input, at) => {
-        if (document.activeElement !== input) input.value = values[at] ?? "";
+        if (document.activeElement !== input) input.value = values[at] === null ? "" : rounded(values[at], 5);
       });
     };
     return { element: make("table", {}, make("tbody", {}, ...rows)), show };
   },
 
-  steps: (view, values, heads) => gridOf(view, values, NumbersView.cell, { heads }),
+  steps: (view, values, heads) => gridOf(view, values, NumbersView.cell, { heads, label: "Steps of the path" }),
 
   help: "Change the numbers to see what becomes of them.",
 };
 
 const CurveView = {
+  words(view, values) {
+    const known = values.filter((value) => value !== null);
+    return `curve of ${values.length} values${known.length ? `, from ${shown(Math.min(...known))} to ${shown(Math.max(...known))}` : ""}`;
+  },
+
   show(view, values, label) {
     const low = Math.min(...view.fields.map((field) => field.low));
     const high = Math.max(...view.fields.map((field) => field.high));
@@ -323,9 +371,13 @@ const CurveView = {
     const svg = document.createElementNS(name, "svg");
     const path = document.createElementNS(name, "path");
     const up = (value) => 97 - (94 * (value - low)) / (high - low || 1);
-    const known = values.map((value, at) => [(100 * at) / (values.length - 1), value]).filter(([, value]) => value !== null);
-    path.setAttribute("d", known.map(([at, value], first) => `${first ? "L" : "M"}${at.toFixed(2)} ${up(value).toFixed(2)}`).join(" "));
-    for (const [key, value] of Object.entries({ class: "curve", viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": label })) {
+    const last = values.length / view.curves - 1;
+    const lines = Array.from({ length: view.curves }, (_, curve) => {
+      const own = values.filter((_, at) => at % view.curves === curve).map((value, at) => [(100 * at) / last, value]);
+      return own.filter(([, value]) => value !== null).map(([at, value], rank) => `${rank ? "L" : "M"}${at.toFixed(2)} ${up(value).toFixed(2)}`);
+    });
+    path.setAttribute("d", lines.flat().join(" "));
+    for (const [key, value] of Object.entries({ class: "curve", viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": `${label}: ${CurveView.words(view, values)}` })) {
       svg.setAttribute(key, value);
     }
     svg.append(path);
@@ -348,6 +400,8 @@ function showIn(holder, values, label) {
   holder.replaceChildren(...model.views.map((view, at) => kindOf(view).show(view, values[at], label)));
 }
 
+const inWords = (values) => model.views.map((view, at) => kindOf(view).words(view, values[at])).join("; ");
+
 // What the server is asked, and where its answers go
 
 const chooseExample = latest(async (number) => {
@@ -362,24 +416,28 @@ const chooseExample = latest(async (number) => {
 const encode = latest(async () => {
   place = null;
   $("place").value = "";
-  const own = edits;
-  const seen = await ask("encode", { x, condition });
+  const [own, field] = [edits, edited];
+  const seen = await ask("encode", { x, condition }).catch((error) => {
+    if (error.isRefusal) markRefused(field);
+    throw error;
+  });
   takeSeen(seen, own === edits);
   say("Your own x", seen);
 });
 
 const decode = latest(async () => {
-  showIn($("decoded"), (await ask("decode", { z: [z], condition })).x[0], "p(x|z) at the sliders");
+  const decoded = (await ask("decode", { z: [z], condition })).x[0];
+  showIn($("decoded"), decoded, "p(x|z) at the sliders");
+  tell(`p(x|z) at the sliders: ${inWords(decoded)}`);
 });
 
 const drawFromPrior = latest(async () => {
   const drawn = await ask("sample", { seed: draw, condition });
   draw += 1;
-  moveTo(drawn.z);
-  $("status").textContent = "The sliders stand at a draw from the prior.";
+  moveTo(drawn.z, "The sliders stand at a draw from the prior.");
 });
 
-const choosePath = latest(async () => {
+const choosePath = latest(async ({ isTold }) => {
   const [from, to] = await Promise.all(["from", "to"].map((id) => ask("example", { place: Number($(id).value) })));
   ends = { from: from.z, to: to.z, condition: from.condition };
   const steps = Array.from({ length: STEPS }, (_, step) => between(step / (STEPS - 1)));
@@ -388,7 +446,15 @@ const choosePath = latest(async () => {
   const rows = model.views.map((view, at) => kindOf(view).steps(view, decoded.map((values) => values[at]), labels));
   $("path").replaceChildren(...rows);
   drawMap();
+  if (isTold) $("status").textContent = `The path goes from example ${$("from").value} to ${$("to").value}.`;
 });
+
+// The first field that was refused stays marked until all are taken.
+function markRefused(field) {
+  if (!field || document.querySelector("[aria-invalid]")) return;
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-errormessage", "error");
+}
 
 // An answer to an earlier edit leaves the later one as it is.
 function takeSeen(seen, isNewest = true) {
@@ -396,9 +462,11 @@ function takeSeen(seen, isNewest = true) {
     x = seen.x;
     x.forEach((value, at) => editors[at].show(value));
     if (seen.condition) setCondition(seen.condition);
+    document.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
   }
   showIn($("reconstruction"), seen.reconstruction, "Reconstruction");
   showIn($("decoded"), seen.reconstruction, "p(x|z) at the sliders");
+  tell(`Reconstruction: ${inWords(seen.reconstruction)}`);
   posterior = { mean: seen.z, stddev: seen.stddev };
   z = [...seen.z];
   showScore(seen);
@@ -421,8 +489,9 @@ function say(what, seen) {
   $("status").textContent = `${what}: ${title.textContent} ${value.textContent}, ${share}.`;
 }
 
-function moveTo(code) {
+function moveTo(code, line) {
   z = [...code];
+  if (line) $("status").textContent = line;
   showSliders();
   drawMap();
   decode();
@@ -451,7 +520,7 @@ function makeSliders() {
     return row;
   });
   $("sliders").replaceChildren(...rows);
-  const by = model.ordered_by === "KL" ? "KL divergence from the prior" : "variance of the codes";
+  const by = model.ordered_by === "KL" ? "the mean KL divergence from the prior over the examples" : "the variance of the codes";
   $("latents-help").textContent = `Ordered by ${by}. The bar below a slider is q(z|x): its mean, one standard deviation to each side.`;
   $("more").hidden = rows.length <= FEW_SLIDERS;
   $("more").textContent = `Show all ${rows.length}`;
@@ -478,10 +547,11 @@ function makeCondition() {
   if (!model.condition) return;
   const holder = $("condition-label");
   holder.hidden = false;
-  const change = () => {
+  const change = (event) => {
     const values = [...holder.querySelectorAll("select, input")].map((field) => Number(field.value));
     condition = values;
     edits += 1;
+    edited = event.target;
     encode();
   };
   const labels = model.condition.labels;
@@ -509,19 +579,18 @@ let drag = null;
 
 const project = (code) => model.components.map((row) => row.reduce((sum, value, at) => sum + value * (code[at] - model.mean[at]), 0));
 
-function colourOf(at) {
-  if (!model.labels) return COLOURS[0];
-  const known = knownLabels();
-  if (known) return COLOURS[known.indexOf(model.labels[at]) % COLOURS.length];
-  const low = Math.min(...model.labels);
-  const share = (model.labels[at] - low) / (Math.max(...model.labels) - low || 1);
-  return `hsl(${240 - 200 * share} 75% 50%)`;
-}
+let names = null; // the values of the label, if each can have a colour
+let colours = []; // of each point
 
-// The values of the label, if each can have a colour.
-function knownLabels() {
+function makeColours() {
   const known = [...new Set(model.labels)].sort((a, b) => a - b);
-  return known.length <= COLOURS.length ? known : null;
+  names = model.labels && known.length <= COLOURS.length ? known : null;
+  const [low, high] = [known[0], known[known.length - 1]];
+  colours = model.points.map((_, at) => {
+    if (!model.labels) return COLOURS[0];
+    if (names) return COLOURS[names.indexOf(model.labels[at])];
+    return `hsl(${240 - (200 * (model.labels[at] - low)) / (high - low || 1)} 75% 50%)`;
+  });
 }
 
 function fitMap() {
@@ -555,7 +624,7 @@ function drawMap() {
   pen.clearRect(0, 0, canvas.width, canvas.height);
   pen.globalAlpha = 0.75;
   model.points.forEach((point, at) => {
-    pen.fillStyle = colourOf(at);
+    pen.fillStyle = colours[at];
     circle(point, model.points.length > 500 ? 3 : 4);
     pen.fill();
   });
@@ -589,13 +658,12 @@ function drawMap() {
 
 // The name of each label at the middle of its points, also for those who cannot tell colours apart.
 function drawNames(pen, style) {
-  const known = model.labels && knownLabels();
-  if (!known || known.length < 2) return;
+  if (!names || names.length < 2) return;
   pen.font = "bold 15px system-ui, sans-serif";
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   pen.lineWidth = 4;
-  for (const label of known) {
+  for (const label of names) {
     const own = model.points.filter((_, at) => model.labels[at] === label);
     const middle = [0, 1].map((axis) => own.map((point) => point[axis]).sort((a, b) => a - b)[Math.floor(own.length / 2)]);
     pen.strokeStyle = style.getPropertyValue("--paper");
@@ -616,6 +684,7 @@ function nearest(pixel) {
 }
 
 function makeMap() {
+  makeColours();
   const canvas = $("map");
   const where = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -642,7 +711,7 @@ function makeMap() {
       $("from").value = from;
       $("to").value = end;
       $("way").value = 0;
-      choosePath();
+      choosePath({ isTold: true });
     } else if (!to && from !== null) {
       chooseExample(from);
     } else if (!to) {
@@ -666,12 +735,11 @@ function makeMap() {
     if (best) chooseExample(best.at);
   });
   $("axes").textContent = `Across: ${model.axes[0]}.${model.axes[1] ? ` Up: ${model.axes[1]}.` : ""} The cross is where the sliders stand.`;
-  const known = model.labels && knownLabels();
-  if (model.labels && !known) $("axes").textContent += ` Colours go from blue, the lowest ${model.label}, to yellow, the highest.`;
-  $("legend").hidden = !known;
-  $("legend").replaceChildren(...(known || []).map((value, at) => {
+  if (model.labels && !names) $("axes").textContent += ` Colours go from blue, the lowest ${model.label}, to yellow, the highest.`;
+  $("legend").hidden = !names;
+  $("legend").replaceChildren(...(names || []).map((value, at) => {
     const dot = make("span", { className: "dot" });
-    dot.style.background = COLOURS[at % COLOURS.length];
+    dot.style.background = COLOURS[at];
     return make("li", {}, dot, `${model.label} ${shown(value)}`);
   }));
   new ResizeObserver(fitMap).observe(canvas);
@@ -681,16 +749,17 @@ function makeMap() {
 // Move z in the plane of the map to a point, and leave it as it is across the plane.
 function decodePlace(point) {
   const now = project(z);
-  moveTo(z.map((value, at) => value + model.components.reduce((sum, row, axis) => sum + (point[axis] - now[axis]) * row[at], 0)));
-  $("status").textContent = "The sliders stand at the place on the map.";
+  const moved = z.map((value, at) => value + model.components.reduce((sum, row, axis) => sum + (point[axis] - now[axis]) * row[at], 0));
+  moveTo(moved, "The sliders stand at the place on the map.");
 }
 
 // Start
 
 function makeEditors() {
-  const made = model.views.map((view, at) => kindOf(view).edit(view, (value) => {
+  const made = model.views.map((view, at) => kindOf(view).edit(view, (value, field = null) => {
     x[at] = value;
     edits += 1;
+    edited = field;
     encode();
   }));
   editors = made;
@@ -715,21 +784,22 @@ function listen() {
   $("clear").addEventListener("click", () => {
     model.views.forEach((view, at) => {
       if (view.kind !== "picture") return;
-      x[at] = { pixels: textOf(new Uint8Array(view.height * view.width * view.channels)) };
+      x[at] = { pixels: textOf(new Uint8Array(view.height * view.width * view.channels)), holes: [] };
       editors[at].show(x[at]);
     });
     edits += 1;
+    edited = null;
     encode();
   });
-  $("back").addEventListener("click", () => moveTo(posterior.mean));
-  $("zero").addEventListener("click", () => moveTo(z.map(() => 0)));
+  $("back").addEventListener("click", () => moveTo(posterior.mean, "The sliders stand at the mean of q(z|x)."));
+  $("zero").addEventListener("click", () => moveTo(z.map(() => 0), "All latents are 0."));
   $("more").addEventListener("click", () => {
     const isShort = $("more").getAttribute("aria-expanded") === "false";
     [...$("sliders").children].forEach((row, rank) => (row.hidden = !isShort && rank >= FEW_SLIDERS));
     $("more").setAttribute("aria-expanded", String(isShort));
     $("more").textContent = isShort ? `Show the first ${FEW_SLIDERS}` : `Show all ${model.order.length}`;
   });
-  for (const id of ["from", "to"]) $(id).addEventListener("change", choosePath);
+  for (const id of ["from", "to"]) $(id).addEventListener("change", () => choosePath({ isTold: true }));
   $("way").addEventListener("input", () => {
     if (!ends) return;
     if (ends.condition) setCondition(ends.condition);
@@ -752,7 +822,7 @@ async function start() {
   $("to").value = Math.min(1, model.points.length - 1);
   fitMap();
   await chooseExample(0);
-  await choosePath();
+  await choosePath({ isTold: false });
 }
 
 start().catch((error) => {

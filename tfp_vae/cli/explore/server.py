@@ -2,6 +2,8 @@
 
 Only the loopback address listens. A request needs the token that is part of the page's address, and
 must name this address as its host, so that other pages and other users of the computer get nothing.
+Since these users see with which address a browser is started, it is one that leads to the page once. A
+file that only its owner can read would hide it wholly, but browsers in a Snap cannot open such files.
 """
 
 import contextlib
@@ -58,6 +60,7 @@ class Server(ThreadingHTTPServer):
     Attributes:
         files: content and type of the page's files by name.
         address: of the page.
+        opening: an address that leads to the page once.
 
     Raises:
         ValueError: if the port cannot be used.
@@ -69,7 +72,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, explorer: Explorer, port: int = 0):
         self.explorer = explorer
-        self.token = secrets.token_urlsafe(24)
+        self.token, ticket = (secrets.token_urlsafe(24) for _ in range(2))
+        self.tickets = {ticket}
         folder = importlib.resources.files(__package__)
         self.files = {
             name: (folder.joinpath(file).read_bytes(), kind) for name, (file, kind) in FILES.items()
@@ -85,7 +89,9 @@ class Server(ThreadingHTTPServer):
             ) from error
         port = self.server_address[1]
         self.hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
-        self.address = f"http://{HOST}:{port}/{self.token}/"
+        self.address, self.opening = (
+            f"http://{HOST}:{port}/{name}/" for name in (self.token, ticket)
+        )
 
     def server_bind(self):
         """Bind without asking for the computer's name, which may take seconds."""
@@ -151,6 +157,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, POST")
+        if status == HTTPStatus.SEE_OTHER:
+            self.send_header("Location", f"/{self.server.token}/")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
@@ -178,11 +186,16 @@ class Handler(BaseHTTPRequestHandler):
         if origin is not None and origin.removeprefix("http://") not in self.server.hosts:
             raise Refusal(HTTPStatus.FORBIDDEN, "Other pages may ask nothing.")
         _, token, name = [*self.path.split("/", 2), "", ""][:3]
+        with contextlib.suppress(KeyError):
+            self.server.tickets.remove(token)
+            raise Refusal(HTTPStatus.SEE_OTHER, "The page has another address.")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
             raise Refusal(HTTPStatus.FORBIDDEN, "The address lacks its token: take it as printed.")
         return name
 
     def _get(self, name: str) -> tuple[bytes, str]:
+        if self.path == f"/{self.server.token}":  # the page's files are named from a slash on
+            raise Refusal(HTTPStatus.SEE_OTHER, "The page's address ends in a slash.")
         if name == "model":
             return self._ask(name, {}), JSON
         if name not in self.server.files:

@@ -19,8 +19,8 @@ from tfp_vae.text import Vocabulary
 
 # Numbers that have a field each; more of them are shown as a curve, which cannot be edited.
 MOST_FIELDS = 64
-# Digits that are sent of a number.
-DIGITS = 5
+# Fewest pixels of a picture each way, most times that it is as high as wide, and as wide as high.
+LEAST_SIDE, TALLEST, WIDEST = 4, 4, 16
 LARGEST = float(np.finfo("float32").max)
 
 
@@ -61,9 +61,15 @@ class View(abc.ABC):
 
 
 class Picture(View):
-    """An image, whose values are sent as bytes from 0 to 255."""
+    """An image, whose values are sent as bytes from 0 to 255, with the places of those that are
+    missing.
+    """
 
     kind = "picture"
+
+    def __init__(self, names, shapes, examples, *, missing: bool):
+        super().__init__(names, shapes, examples)
+        self.missing = missing
 
     @functools.cached_property
     def limits(self) -> tuple[float, float]:
@@ -113,8 +119,20 @@ class Picture(View):
         low, high = self.limits
         values = low + (high - low) * pixels / 255.0
         values = np.round(values) if self.is_whole else values
+        values[self._holes(sent)] = math.nan
         ((name, shape),) = self.shapes.items()
         return {name: values.reshape(shape).astype("float32")}
+
+    def _holes(self, sent: Mapping) -> list[int]:
+        """Return the places of the missing values of a picture that the page has sent."""
+        holes = sent.get("holes", [])
+        if not isinstance(holes, list) or not all(
+            type(hole) is int and 0 <= hole < self._size for hole in holes
+        ):
+            raise ValueError(f"A picture's holes must be a list of places below {self._size}.")
+        if holes and not self.missing:
+            raise ValueError("A picture of this model has no missing values.")
+        return holes
 
     @property
     def _size(self) -> int:
@@ -199,7 +217,7 @@ class Columns(View):
 
 
 class Numbers(View):
-    """All parts that are nothing of the above, as one list of numbers; None where missing."""
+    """Parts that are nothing of the above, as one list of numbers; None where missing."""
 
     kind = "numbers"
 
@@ -220,7 +238,12 @@ class Numbers(View):
             for title, column in zip(titles, self._flat(self.examples).T, strict=True)
         ]
         is_curve = self.size > MOST_FIELDS
-        return {"fields": fields, "is_curve": is_curve, "missing": self.missing}
+        return {
+            "fields": fields,
+            "is_curve": is_curve,
+            "curves": self._num_curves,
+            "missing": self.missing,
+        }
 
     def to_page(self, parts):
         return [[number(value) for value in row] for row in self._flat(parts)]
@@ -232,6 +255,13 @@ class Numbers(View):
             name: piece.reshape(shape)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
+
+    @property
+    def _num_curves(self) -> int:
+        """How many series stand side by side, if there is only one part, of columns."""
+        shape = [*self.shapes.values()][-1]
+        are_columns = len(self.shapes) == 1 and len(shape) == 2 and shape[1] <= shape[0]
+        return shape[1] if are_columns else 1
 
     def _flat(self, parts: Mapping) -> np.ndarray:
         rows = [np.asarray(parts[name]) for name in self.names]
@@ -259,19 +289,22 @@ def views_of(
     if table is not None:
         return [Columns([*shapes], shapes, examples, table, missing=missing)]
     pictures = [name for name, shape in shapes.items() if _is_picture(shape)]
-    views: list[View] = [Picture([name], shapes, examples) for name in pictures]
-    if others := [name for name in shapes if name not in pictures]:
-        views.append(Numbers(others, shapes, examples, missing=missing))
-    return views
+    views: list[View] = [Picture([name], shapes, examples, missing=missing) for name in pictures]
+    others = [name for name in shapes if name not in pictures]
+    curves = [name for name in others if math.prod(shapes[name]) > MOST_FIELDS]
+    if few := [name for name in others if name not in curves]:
+        views.append(Numbers(few, shapes, examples, missing=missing))
+    return views + [Numbers([name], shapes, examples, missing=missing) for name in curves]
 
 
 def number(value) -> float | None:
-    """Return a number as it is sent; None if it is missing or infinite, which JSON cannot hold.
+    """Return a number as it is sent, with as many digits as its type tells apart, as it may be sent
+    back; None if it is missing or infinite, which JSON cannot hold.
 
-    >>> number(np.float32(0.1234567)), number(float("nan"))
-    (0.12346, None)
+    >>> number(np.float32(0.1)), number(float("nan"))
+    (0.1, None)
     """
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+    return float(str(value)) if np.isfinite(value) else None
 
 
 def list_of(sent, name: str, *sizes: int) -> list:
@@ -308,7 +341,16 @@ def numbers_of(sent, name: str, size: int, *, missing: bool = False) -> np.ndarr
 
 
 def _is_picture(shape: tuple) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+    """Return whether a shape is one of pictures; several series, or one in a column, are none.
+
+    >>> [_is_picture(shape) for shape in [(8, 8), (32, 256, 3), (100, 1), (50, 3), (100, 20), (9,)]]
+    [True, True, False, False, False, False]
+    """
+    if len(shape) != 2 and (len(shape) != 3 or shape[2] not in (1, 3)):
+        return False
+    height, width = shape[:2]
+    is_long = height > TALLEST * width or width > WIDEST * height
+    return min(height, width) >= LEAST_SIDE and not is_long
 
 
 def _are_whole(values: np.ndarray) -> bool:
