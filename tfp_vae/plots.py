@@ -29,6 +29,8 @@ except ImportError as error:
 GRAY = matplotlib.colormaps["gray"].with_extremes(bad="lightsteelblue")
 # Gap between images, as a fraction of their size.
 GAP = 0.15
+# Letters of a name in a legend.
+MOST_LETTERS = 24
 # Number of draws from the model, and of examples at most, in the picture of marginals.
 NUM_DRAWS = 10_000
 NUM_EXAMPLES = 100_000
@@ -264,6 +266,15 @@ def compared_curves(histories: Mapping[str, dict[str, list[float]]]) -> Figure:
     )
 
 
+def _shortened(name: str) -> str:
+    """Return the end of a long name, such as that of a folder, for a legend beside a picture.
+
+    >>> _shortened("runs/digits-1"), _shortened("/" + "long/" * 20 + "digits-1")
+    ('runs/digits-1', '...ng/long/long/digits-1')
+    """
+    return name if len(name) <= MOST_LETTERS else "..." + name[3 - MOST_LETTERS :]
+
+
 def _curves(lines_of: Callable[[str], dict[str, list[float]]]) -> Figure:
     """Draw the ELBO and its two terms in three panels; `lines_of` gives the curves of each."""
     figure = Figure(figsize=(11, 3.5), layout="constrained")
@@ -276,7 +287,7 @@ def _curves(lines_of: Callable[[str], dict[str, list[float]]]) -> Figure:
             axes.plot(
                 range(1, len(values) + 1),
                 np.asarray(values, "float64"),
-                label=label,
+                label=_shortened(label),
                 marker="o" if len(values) == 1 else None,
             )
         later = [value for values in lines.values() for value in values[len(values) // 10 :]]
