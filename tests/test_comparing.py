@@ -1,5 +1,6 @@
 """`tfp-vae runs` and `tfp-vae compare`: tables of runs from files that are written here by hand."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -62,8 +63,16 @@ def test_all_runs_stand_in_a_table(here):
     assert beta.endswith("110.25 108.00 --prior Normal --beta 4.0")
     assert unfinished.endswith("digits 1 of 50, unfinished")
     assert "from_the_future" in later
-    assert below[0] == "A run that was resumed with more --epochs counts as started then."
-    assert len(lines_of("runs", here / "runs")) == 7
+    assert below == ["Nats per example. tfp-vae compare RUN RUN shows more, with errors."]
+    assert len(lines_of("runs", here / "runs")) == 6
+
+
+def test_a_run_that_goes_on_was_started_when_it_began(here):
+    run = Run.open(here / "runs" / "digits-1")
+    before = lines_of("runs")[1].split()[1:3]
+    later = dataclasses.replace(run.options, epochs=9)
+    assert Run.open(run.goes_on(later).folder).options.epochs == 9
+    assert lines_of("runs")[1].split()[1:3] == before
 
 
 def test_two_runs_side_by_side(here):

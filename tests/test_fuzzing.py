@@ -141,14 +141,25 @@ OPTIONS = {
         ODD_NUMBERS | ODD_TEXTS,
     ),
     **dict.fromkeys(
-        ["output", "num-examples", "num-draws", "name", "keep", "labels", "samples", "features"],
+        [
+            "output",
+            "num-examples",
+            "num-draws",
+            "name",
+            "keep",
+            "labels",
+            "samples",
+            "features",
+            "without",
+        ],
         ODD_NUMBERS | ODD_TEXTS | ODD_FILES,
     ),
 }
 COMMANDS = {
     "train": ["posterior", "likelihood", "prior", "objective", "network", "dataset", "condition", "tokens",
               "config", "run", "saved-models", "epochs", "batch-size", "learning-rate", "latent-size", "beta",
-              "warm-up", "cycles", "hidden-size", "word-dropout", "decoder-decay", "patience", "seed"],
+              "warm-up", "cycles", "hidden-size", "word-dropout", "decoder-decay", "patience", "seed",
+              "without"],
     "evaluate": ["dataset", "condition", "batch-size", "labels", "samples", "features", "seed"],
     "sample": ["num-examples", "seed", "output", "condition"],
     "impute": ["num-samples", "num-draws", "seed", "output"],

@@ -49,8 +49,6 @@ def list_runs(folder: Path) -> None:
             row = ["", "", "", "", f"not readable: {error}"]
         table.add_row(str(config.parent), started, *row)
     console.print(table, width=None if console.is_terminal else WIDTH_OF_FILES)
-    # The options are written at the start, and again by --resume with others.
-    console.print("A run that was resumed with more --epochs counts as started then.")
     console.print("Nats per example. tfp-vae compare RUN RUN shows more, with errors.")
 
 

@@ -148,7 +148,9 @@ class Run:
         for name in ("metrics", "evaluation"):  # metrics of a model that will change
             if self.writes:
                 (self.folder / f"{name}.json").unlink(missing_ok=True)
-        run.write("config", dataclasses.asdict(options))
+        started = (self.folder / "config.json").stat()
+        path = run.write("config", dataclasses.asdict(options))
+        os.utime(path, ns=(started.st_atime_ns, started.st_mtime_ns))  # when the run began
         return run
 
     def history(self) -> dict[str, list[float]]:
