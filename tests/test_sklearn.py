@@ -49,6 +49,15 @@ def test_features_separate_classes_and_go_back(wine):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [Encoder, Imputer])
+def test_progress_of_fit_is_shown_when_wanted(kind, wine, capsys):
+    kind(**SMALL).fit(wine[0][:20])
+    assert not capsys.readouterr().out
+    kind(**SMALL, verbose=2).fit(wine[0][:20])
+    assert "Epoch 2/2" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_its_score_is_the_log_likelihood_in_the_datas_own_units(wine):
     x, _ = wine
     encoder = Encoder(**SMALL).fit(x)
