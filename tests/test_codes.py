@@ -449,9 +449,11 @@ def test_what_a_point_does_not_have_is_refused_or_left_out(digits):
     with pytest.raises(ValueError, match="importance sampling needs one that has a density"):
         evaluation.nll(vae, digits.test[:3])
     numbers = evaluation.evaluate(vae, digits.test)
-    assert np.isnan(numbers["nll"])
-    assert (numbers["kl"], numbers["active_units"] <= numbers["latent_units"]) == (0.0, True)
-    assert numbers["negative_elbo"] == -numbers["log_likelihood"]
+    # What stands in for its KL divergence would look better than that of any VAE.
+    for name in ("nll", "kl", "negative_elbo"):
+        assert np.isnan(numbers[name])
+    assert np.isfinite(numbers["log_likelihood"])
+    assert numbers["active_units"] <= numbers["latent_units"]
 
 
 @pytest.mark.slow
