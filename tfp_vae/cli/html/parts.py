@@ -274,7 +274,7 @@ def _evaluate_command(subject: Subject) -> str:
     words += ["--num-samples", str(numbers["num_samples"])]
     words += ["--seed", str(numbers.get("seed", subject.seed))]
     for name, value in numbers.get("asked", {}).items():
-        words += [f"--{name}"] if value == "True" else [f"--{name}", value]
+        words += _flag(name, value)
     return shlex.join(words)
 
 
@@ -290,9 +290,14 @@ def train_command(options: Options) -> str:
         value = getattr(options, field.name)
         if field.name in ("name", "data") or value == field.default:
             continue
-        flag = "--" + field.name.replace("_", "-")
-        words += [flag] if value is True else [flag, str(value)]
+        words += _flag(field.name, value)
     return shlex.join(words)
+
+
+def _flag(name: str, value) -> list[str]:
+    """Return the words of an option; of one that is a switch, its name alone."""
+    flag = "--" + name.replace("_", "-")
+    return [flag] if str(value) == "True" else [flag, str(value)]
 
 
 def dimension_names(vae: Surface) -> list[str]:
