@@ -10,10 +10,10 @@ Changed: 5 dimensions for 20, whose weights would ask for far more draws to come
 0, for one drawn at random; gradients are of a batch of 16 examples, for 1,024.
 
 Run: python examples/papers/dreg.py --output papers/dreg (`--smoke`: fewer draws, in seconds)
+The same command goes on after an interruption: each estimator and seed is written down when it is done.
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import keras
@@ -86,6 +86,14 @@ def signal_to_noise(draws: np.ndarray) -> float:
     return float(np.sqrt(max(signal, 0.0) / variance))
 
 
+def measure(name: str, k: np.ndarray, seed: int, number: int, distance: float) -> dict:
+    """Return the ratio of an estimator at each number of draws."""
+    random = np.random.default_rng(100 + seed)
+    x = (2**0.5 * random.normal(size=[NUM_EXAMPLES, DIM])).astype("float32")
+    vaes = [make_vae(draws, name, seed, distance) for draws in k.tolist()]
+    return {"numbers": [signal_to_noise(gradients(vae, x, number)) for vae in vaes]}
+
+
 def slope(k: np.ndarray, ratios: np.ndarray) -> Estimate:
     """Return the mean slope of log ratios `[seeds, k]` against log k, and its standard error."""
     return mean_of(np.polyfit(np.log(k), np.log(ratios).T, 1)[0])
@@ -119,18 +127,25 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--output", type=Path, default=Path("papers/dreg"))
     parser.add_argument("--smoke", action="store_true", help="seconds, fewer draws")
     given = parser.parse_args(arguments)
-    begin = time.perf_counter()
     k = np.array([16, 256] if given.smoke else [1, 4, 16, 64, 256, 1024])
     seeds, number = (1, 400) if given.smoke else (given.seeds, given.num_gradients)
-    ratios = {name: np.zeros([seeds, len(k)]) for name in LABELS}
-    for seed in range(seeds):
-        random = np.random.default_rng(100 + seed)
-        x = (2**0.5 * random.normal(size=[NUM_EXAMPLES, DIM])).astype("float32")
-        for name in LABELS:
-            for place, draws in enumerate(k.tolist()):
-                vae = make_vae(draws, name, seed, given.distance)
-                ratios[name][seed, place] = signal_to_noise(gradients(vae, x, number))
-            print(seed, f"{LABELS[name]:22}", np.round(ratios[name][seed], 3), flush=True)
+    options = {"k": k.tolist(), "number": number, "distance": given.distance}
+    ratios = {}
+    for name in LABELS:
+        of_seeds = [
+            stages.once(
+                given.output / f"{name} {seed}.json",
+                options,
+                measure,
+                name,
+                k,
+                seed,
+                number,
+                given.distance,
+            )
+            for seed in range(seeds)
+        ]
+        ratios[name] = np.array([run["numbers"] for run in of_seeds])
     tail = k >= (k[0] if given.smoke else FIRST)
     slopes = {name: slope(k[tail], values[:, tail]) for name, values in ratios.items()}
     for name, (mean, error) in slopes.items():
@@ -139,9 +154,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "k": k.tolist(),
         "slopes": slopes,
         "ratios": {name: values.tolist() for name, values in ratios.items()},
-        "seconds": time.perf_counter() - begin,
     }
-    given.output.mkdir(parents=True, exist_ok=True)
     stages.write(given.output / "results.json", results)
     draw(given.output / "dreg.png", k, ratios, slopes)
     return results

@@ -9,11 +9,11 @@ Changed: 1,797 digits of 8 x 8 pixels, for MNIST. They are scaled to [0, 1] and 
 "sticking the landing", whose gradient has no noise at the optimum.
 
 Run: python examples/papers/linear_vae.py --output papers/linear (`--smoke`: 4 latents, in seconds)
+The same command goes on after an interruption: each model and seed is written down when it is done.
 """
 
 import argparse
 import math
-import time
 import warnings
 from pathlib import Path
 
@@ -63,9 +63,9 @@ class Exact:
         return np.maximum(1.0 - noise / self.eigenvalues[: self.latent], 0.0)
 
 
-def make_vae(dim: int, latent: int, noise: float | None) -> tfp_vae.VAE:
+def make_vae(dim: int, latent: int, noise: float | None, seed: int) -> tfp_vae.VAE:
     """Make a linear VAE; a noise of None is learned."""
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     encoder = [keras.Input((dim,)), keras.layers.Dense(2 * latent)]
     decoder = [keras.Input((latent,)), keras.layers.Dense(dim)]
     likelihood = (
@@ -77,63 +77,63 @@ def make_vae(dim: int, latent: int, noise: float | None) -> tfp_vae.VAE:
         keras.Sequential([*encoder, tfpl.MultivariateNormalDiag(latent)]),
         keras.Sequential([*decoder, likelihood]),
         objective=objectives.ELBO(kl="sampled", estimator="stl"),
+        seed=seed,
     )
 
 
-def train(x: np.ndarray, latent: int, noise: float | None, epochs: int) -> dict:
-    """Train, and return -ELBO with its standard error of the draws, and what each unit does."""
-    vae = make_vae(x.shape[1], latent, noise)
+def train(x: np.ndarray, exact: Exact, noise: float | None, epochs: int, seed: int) -> dict:
+    """Train; return numbers beside what the theory says of the noise, and what each unit does."""
+    vae = make_vae(x.shape[1], exact.latent, noise, seed)
     steps = math.ceil(len(x) / BATCH_SIZE)
     schedule = keras.optimizers.schedules.CosineDecay(3e-2, steps * epochs)
     vae.compile(keras.optimizers.Adam(schedule))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The posterior has collapsed")  # as it should
         vae.fit(x, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
-    elbo = np.array([evaluation.elbo(vae, x, seed=seed)["elbo"].mean() for seed in range(20)])
+    elbo = np.mean([evaluation.elbo(vae, x, seed=draw)["elbo"] for draw in range(20)])
+    found = float(vae.decode(np.zeros([1, exact.latent])).variance()[0, 0])
     means = evaluation.posterior_means(vae, x)
-    return {
-        "-ELBO": float(-elbo.mean()),
-        "error": float(elbo.std(ddof=1) / 20**0.5),
-        "noise": float(vae.decode(np.zeros([1, latent])).variance()[0, 0]),
-        "variances": np.sort(means.var(0, dtype="float64"))[::-1].tolist(),
-        "active_units": evaluation.active_units(vae, x),
+    variances = np.sort(means.var(0, dtype="float64"))[::-1]
+    expected = exact.variances(found)
+    numbers = {
+        "noise": found,
+        "-ELBO": -float(elbo),
+        "exact": exact.nll(found),
+        "gap": -float(elbo) - exact.nll(found),
+        "active units": evaluation.active_units(vae, x),
+        "eigenvalues above": int((expected > 0.01).sum()),  # by which units count as active
+        "error of the variances": float(np.abs(variances - expected).max()),
     }
+    return {"numbers": numbers, "variances": variances.tolist()}
 
 
-def expected(row: dict, exact: Exact) -> dict[str, float]:
-    """Return what the theory says of a model with the noise of this one."""
-    variances = exact.variances(row["noise"])
-    return {
-        "exact": exact.nll(row["noise"]),
-        "eigenvalues above": int((variances > 0.01).sum()),  # by which units count as active
-        "error of the variances": float(np.abs(row["variances"] - variances).max()),
-    }
-
-
-def draw(path: Path, exact: Exact, rows: list[dict]) -> None:
+def draw(path: Path, exact: Exact, runs: list[dict]) -> None:
     """Draw -ELBO, and how much each unit varies, against the noise, on the exact lines."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    found = [row["noise"] for row in rows]
+    found = [run["numbers"]["noise"] for run in runs]
     noises = np.geomspace(min(found) / 1.3, max(found) * 1.3, 60)
     left.plot(noises, [exact.nll(noise) for noise in noises], "C0", label="exact optimum")
-    left.plot(found, [row["-ELBO"] for row in rows], "C1o", label="-ELBO of trained VAEs")
+    left.plot(
+        found, [run["numbers"]["-ELBO"] for run in runs], "C1o", label="-ELBO of trained VAEs"
+    )
     left.axvline(exact.best_noise(), color="gray", ls=":", label="noise of the largest likelihood")
     left.set(xscale="log", xlabel="noise sigma^2", ylabel="nats per image")
     left.legend()
     right.plot(noises, [exact.variances(noise) for noise in noises], "C0", lw=0.8)
-    right.plot(found, [row["variances"] for row in rows], "C1.")
+    right.plot(found, [run["variances"] for run in runs], "C1.")
     right.set(xscale="log", xlabel="noise sigma^2", ylabel="variance of the posterior mean")
     right.set_title("each unit collapses at its eigenvalue", fontsize=10)
     figure.savefig(path, dpi=80)
 
 
-def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Train with a learned noise and on a grid of fixed ones, and compare with the exact optimum."""
+def main(arguments: list[str] | None = None) -> dict:
+    """Train with a learned noise and with fixed ones, and compare with the exact optimum."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--latent", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--epochs",
         type=int,
@@ -143,37 +143,40 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--output", type=Path, default=Path("papers/linear"))
     parser.add_argument("--smoke", action="store_true", help="seconds, few latents and epochs")
     given = parser.parse_args(arguments)
-    latent, epochs = (4, 50) if given.smoke else (given.latent, given.epochs)
-    begin = time.perf_counter()
+    latent, epochs, seeds = (4, 50, 1) if given.smoke else (given.latent, given.epochs, given.seeds)
     x = (load_digits().data / 16).astype("float32")
     exact = Exact(x, latent)
     # Halfway between two eigenvalues, so that it is known how many are above; and above all.
     counts = (3,) if given.smoke else (9, 7, 5, 3, 1, 0)
     above = [2 * exact.eigenvalues[0], *exact.eigenvalues]
-    noises = [None, *(float((above[count] * above[count + 1]) ** 0.5) for count in counts)]
     of_fixed = epochs if given.smoke else epochs // 5
-    rows = [train(x, latent, noise, epochs if noise is None else of_fixed) for noise in noises]
-    rows = [{**row, **expected(row, exact)} for row in rows]
-    for row in rows:
+    models: dict[str, tuple[float | None, int]] = {"learned": (None, epochs)}
+    for count in counts:
+        noise = float((above[count] * above[count + 1]) ** 0.5)
+        models[f"noise {noise:.4f}"] = (noise, of_fixed)
+    runs, results = [], {"optimum": exact.nll(exact.best_noise())}
+    for name, model in models.items():
+        of_seeds = [
+            stages.once(
+                given.output / f"{name} {seed}.json",
+                {"latent": latent, "epochs": epochs},
+                train,
+                x,
+                exact,
+                *model,
+                seed,
+            )
+            for seed in range(seeds)
+        ]
+        results[name] = stages.summary([run["numbers"] for run in of_seeds])
         print(
-            f"noise {row['noise']:.4f}: -ELBO {row['-ELBO']:.3f} +- {row['error']:.3f}, exact "
-            f"{row['exact']:.3f}, {row['active_units']} units active, {row['eigenvalues above']} "
-            "eigenvalues above the noise"
+            f"{name:12} "
+            + "  ".join(f"{key} {a:.3f} +- {b:.3f}" for key, (a, b) in results[name].items())
         )
-    optimum = exact.nll(exact.best_noise())
-    results = {
-        "learned": rows[0]["-ELBO"],
-        "error": rows[0]["error"],
-        "pca": optimum,
-        "largest gap": max(row["-ELBO"] - row["exact"] for row in rows),
-        "largest error of a variance": max(row["error of the variances"] for row in rows),
-        "rows": rows,
-        "seconds": time.perf_counter() - begin,
-    }
-    print(f"learned noise: -ELBO {results['learned']:.3f}, probabilistic PCA {optimum:.3f}")
-    given.output.mkdir(parents=True, exist_ok=True)
+        runs += of_seeds
+    print(f"probabilistic PCA {results['optimum']:.3f}")
     stages.write(given.output / "results.json", results)
-    draw(given.output / "linear_vae.png", exact, rows)
+    draw(given.output / "linear_vae.png", exact, runs)
     return results
 
 
