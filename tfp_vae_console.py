@@ -280,6 +280,13 @@ class Wishes:
             help="Add reconstruction errors, collapsed dimensions, and p-values of predictive checks.",
         ),
     ] = False
+    rate_distortion: Annotated[
+        str | None,
+        typer.Option(
+            help="Betas with commas between them, such as 0.1,1,10: rate and distortion of the decoder's "
+            "best codes, and of the encoder's, of the first 100 test examples."
+        ),
+    ] = None
 
     def __post_init__(self):
         if self.features is not None and self.samples is None:
@@ -418,7 +425,8 @@ def evaluate(
 ) -> None:
     """Judge a model on its test data: -ELBO, log-likelihood, KL, NLL and active units.
 
-    On request: probes, disentanglement, outliers, quality of samples, predictive checks.
+    On request: probes, disentanglement, outliers, quality of samples, predictive checks, rate and
+    distortion.
     """
     _cli().evaluate(
         model,

@@ -151,6 +151,24 @@ def test_annealing_beside_importance_sampling():
 
 
 @pytest.mark.slow
+def test_rate_and_distortion():
+    """Where beta is 1, both add up to -log p(x) by annealing from the prior, which no -ELBO is below."""
+    found = judged("run", "--rate-distortion", "0.1,1")
+    vae, x = open_vae(Path("run/model.keras")), datasets.load("digits").test[:100]
+    best = evaluation.rate_distortion(vae, x, (0.1, 1.0))
+    assert found["rate_at_beta_1"] == pytest.approx(best["rate"][1], rel=1e-4)
+    assert found["distortion_at_beta_0.1_error"] == pytest.approx(
+        best["distortion_error"][0], rel=1e-4
+    )
+    own, best = (
+        found[f"rate_{of}"] + found[f"distortion_{of}"] for of in ("of_encoder", "at_beta_1")
+    )
+    assert own == pytest.approx(evaluation.negative_elbo(vae, x).mean(), abs=0.5)
+    assert best < own
+    assert f"rate at beta 1 │ {found['rate_at_beta_1']:.3f} ±" in " ".join(found["out"].split())
+
+
+@pytest.mark.slow
 @pytest.mark.full
 def test_disentanglement_of_shapes():
     assert invoke("train", "--run", "shapes", "--dataset", "shapes", *SMALLEST[:-2], *FEW)[0] == 0
@@ -174,6 +192,8 @@ BAD = {
     "run --against shapes": r"shape.*\(8, 8, 1\)",
     "run --against nowhere.npz": "There is no file nowhere.npz",
     "saved_models/digits --dataset digits --checks": "is a SavedModel, of which no more is computed",
+    "run --rate-distortion 1,many": "positive numbers with commas between them, .* received 1,many",
+    "run --rate-distortion 0,1": "betas must be positive numbers",
     "run --samples 4": "should be greater than or equal to 5",
 }
 

@@ -154,7 +154,8 @@ def test_a_page_can_be_found_ones_way_in(name, request):
 def test_the_parts_of_a_run(page, runs):
     assert len(page.all("img")) == 9  # all parts with pictures but the manifold
     assert "one z of two dimensions, and here z has 4" in page.section("manifold")
-    assert "Left out" not in page.text.replace(page.section("manifold"), "")
+    left_out = [part.name for part in PARTS if "Left out" in page.section(part.name)]
+    assert left_out == ["manifold", "rates"]
     numbers = json.loads((runs / "one" / "metrics.json").read_text())
     assert f"{numbers['seconds']:,.1f}" in page.section("numbers")
     assert "coloured by label" in page.section("codes")
@@ -199,13 +200,16 @@ def test_runs_stand_side_by_side(several):
 def test_a_run_is_judged_again_by_the_command_that_judged_it(runs, tmp_path):
     shutil.copytree(runs / "one", tmp_path / "run")
     asked = ["--annealed", 2, "--labels", "label", "--checks", "--num-samples", 3, "--seed", 5]
+    asked += ["--rate-distortion", "0.1,1"]
     assert invoke("evaluate", tmp_path / "run", *asked)[0] == 0
     assert invoke("report", tmp_path / "run")[::2] == (0, "")
     page = Page(tmp_path / "run" / "report.html")
-    words = "--num-samples 3 --seed 5 --annealed 2 --labels label --checks"
+    words = "--num-samples 3 --seed 5 --annealed 2 --labels label --checks --rate-distortion 0.1,1"
     assert words in page.section("repeat")
     assert "linear probe of label Accuracy of logistic regression" in page.section("numbers")
     assert "of the first 100 test examples by annealed" in page.section("numbers")
+    assert "rate at beta 0.1 (nats)" in page.section("numbers")
+    assert "by the best codes of the decoder and by the encoder" in page.section("rates")
 
 
 def test_an_autoencoder_is_not_the_best_of_vaes(runs, tmp_path):
@@ -486,7 +490,10 @@ def test_kinds_of_runs(name, tmp_path, monkeypatch):
     code, _, err = invoke("report", "run")
     assert (code, err) == (0, "")
     page = Page(Path("run/report.html"))
-    assert [part.name for part in PARTS if "Left out:" in page.section(part.name)] == left_out
+    assert [part.name for part in PARTS if "Left out:" in page.section(part.name)] == [
+        *left_out,
+        "rates",  # which are asked for
+    ]
     # The explorer takes every kind, too.
     explorer = open_explorer("run", None, None, 0)
     json.dumps([explorer.model(), explorer.example(0)], allow_nan=False)

@@ -4,7 +4,7 @@ Each function returns a `matplotlib.figure.Figure` to show or to save.
 """
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -197,4 +197,38 @@ def kl_bars(kl: Mapping[str, float], active: Mapping[str, bool]) -> Figure:
     return figure
 
 
-__all__ = ["kl_bars", "latent_map", "manifold"]
+def rate_distortion(
+    betas: Sequence[float | str],
+    rate: Sequence[float],
+    distortion: Sequence[float],
+    encoder: tuple[float, float] | None = None,
+) -> Figure:
+    """Show the curve of a decoder, as `evaluation.rate_distortion` finds it.
+
+    Args:
+        betas: weights of the likelihood, written beside their points.
+        rate: nats per example, of each beta.
+        distortion: nats per example, of each beta.
+        encoder: rate and distortion of an encoder: above the curve, or on it if it is the best one.
+
+    >>> axes = rate_distortion([0.1, 1.0], [2.0, 9.0], [90.0, 70.0], (10.0, 72.0)).axes[0]
+    >>> axes.get_xlabel(), [text.get_text() for text in axes.texts]
+    ('rate (nats per example)', ['beta 0.1', 'beta 1'])
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    order = np.argsort(rate)
+    axes.plot(np.take(rate, order), np.take(distortion, order), "C0.-", label="best codes")
+    for beta, x, y in zip(betas, rate, distortion, strict=True):
+        text = f"beta {float(beta):g}"
+        axes.annotate(text, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
+    if encoder is not None:
+        axes.plot(*[[value] for value in encoder], "C1o", label="encoder")
+    axes.set(xlabel="rate (nats per example)", ylabel="distortion (nats per example)")
+    axes.margins(x=0.15)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+__all__ = ["kl_bars", "latent_map", "manifold", "rate_distortion"]

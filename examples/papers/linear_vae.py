@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument(
         "--epochs",
         type=int,
-        default=1500,
+        default=4000,
         help="with a learned noise; a fifth of it with a fixed one",
     )
     parser.add_argument("--output", type=Path, default=Path("papers/linear"))

@@ -1,4 +1,6 @@
-"""What `tfp-vae evaluate` adds on request: probes, disentanglement, outliers, samples and checks."""
+"""What `tfp-vae evaluate` adds on request: probes, disentanglement, outliers, samples, checks, and
+rate and distortion.
+"""
 
 import contextlib
 import dataclasses
@@ -10,7 +12,8 @@ import numpy as np
 
 from tfp_vae import datasets, evaluation
 from tfp_vae.batch import by_name, cut, num_examples
-from tfp_vae.evaluation.errors import mean_of
+from tfp_vae.cli.report import NUM_ANNEALED
+from tfp_vae.evaluation.errors import Estimate, mean_of
 from tfp_vae.file_sizes import load_keras
 from tfp_vae.vae import VAE
 from tfp_vae_console import Wishes
@@ -72,6 +75,8 @@ class Judge:
             numbers.update(self._samples(wishes.samples, wishes.features, wishes.labels))
         if wishes.checks:
             numbers.update(self._checks())
+        if wishes.rate_distortion is not None:
+            numbers.update(self._rates(wishes.rate_distortion))
         return numbers
 
     @property
@@ -195,6 +200,26 @@ class Judge:
                 f"p_value_of_{name.replace(' ', '_')}": check.p_value
                 for name, check in checks.items()
             }
+        return numbers
+
+    def _rates(self, betas: str) -> dict[str, Any]:
+        try:
+            weights = [float(beta) for beta in betas.split(",")]
+        except ValueError:
+            raise ValueError(
+                "--rate-distortion takes positive numbers with commas between them, such as 0.1,1,10, "
+                f"received {betas}."
+            ) from None
+        x = cut(self.splits.test, None, NUM_ANNEALED)
+        given: dict[str, Any] = {"batch_size": self.batch_size, "seed": self.seed}
+        best = evaluation.rate_distortion(self.vae, x, weights, **given)
+        own = evaluation.elbo(self.vae, x, **given)
+        numbers = {"rate_of_encoder": mean_of(own["kl"])}
+        numbers["distortion_of_encoder"] = mean_of(-own["log_likelihood"])
+        for place, beta in enumerate(weights):
+            for name in ("rate", "distortion"):
+                error = best[f"{name}_error"][place]
+                numbers[f"{name}_at_beta_{beta:g}"] = Estimate(best[name][place], error)
         return numbers
 
 

@@ -244,6 +244,16 @@ FAMILIES = {
         meaning="The mean of (x - x')^2, or of names the share that differs.",
         better=-1,
     ),
+    "rate_": Number(
+        title="rate {} (nats)",
+        meaning="What codes cost, KL(q(z|x) || p(z)), of the first 100 test examples: those of the "
+        "encoder, or the best ones where the likelihood has the weight beta.",
+    ),
+    "distortion_": Number(
+        title="distortion {} (nats)",
+        meaning="How badly these codes explain the same examples: -log p(x|z). No encoder of this "
+        "decoder has less of both than the best codes.",
+    ),
     "p_value_of_": Number(
         title="p-value of {}",
         meaning="How usual this statistic of the test data is among data that the model draws; a small "

@@ -31,6 +31,8 @@ MOST_POINTS = 5000
 # Steps of a traversal, from -EXTENT to EXTENT.
 NUM_STEPS = 11
 EXTENT = 3.0
+# Beginning of the names of rates.
+AT_BETA = "rate_at_beta_"
 LIBRARIES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
@@ -213,6 +215,27 @@ def kl(subject: Subject) -> list[Block]:
     return [picture(latent_plots.kl_bars(values, active), alt, caption, kind="svg")]
 
 
+def rates(subject: Subject) -> list[Block]:
+    """Show how far the encoder is from the best codes of its decoder."""
+    numbers = subject.numbers
+    betas = [name.removeprefix(AT_BETA) for name in numbers if name.startswith(AT_BETA)]
+    betas = [beta for beta in betas if not beta.endswith("_error")]
+    if not betas:
+        raise LeftOut(
+            f"tfp-vae evaluate {shlex.quote(subject.name)} --rate-distortion 0.1,1,10 adds it."
+        )
+    rate = [numbers[f"{AT_BETA}{beta}"] for beta in betas]
+    distortion = [numbers[f"distortion_at_beta_{beta}"] for beta in betas]
+    own = numbers["rate_of_encoder"], numbers["distortion_of_encoder"]
+    figure = latent_plots.rate_distortion(betas, rate, distortion, own)
+    caption = (
+        "KL(q(z|x) || p(z)) and -log p(x|z) of the first 100 test examples, by the best codes of the "
+        "decoder and by the encoder. Above the curve, an encoder gives away what this decoder could do; "
+        "another decoder has another curve (Huang et al., 2020)."
+    )
+    return [picture(figure, "Distortion against rate.", caption, kind="svg")]
+
+
 def curves(subjects: list[Subject]) -> list[Block]:
     """Show the course of the training."""
     known = {subject.name: subject.history for subject in subjects if subject.num_epochs}
@@ -358,6 +381,7 @@ PARTS = (
     Part("manifold", "Manifold", manifold),
     Part("traversals", "Latent traversals", traversals),
     Part("kl", "KL by dimension", kl),
+    Part("rates", "Rate and distortion", rates),
     Part("curves", "Learning curves", curves, of_all=True),
     Part("configuration", "Configuration", configuration, of_all=True),
     Part("repeat", "How to repeat it", repeat),
