@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 from tests.conftest import make_vae
 from tfp_vae import evaluation
 from tfp_vae import layers as tfpl
+from tfp_vae.generative import _sum_of_weights
 
 tfd = tfp.distributions
 ROOT = Path(__file__).parents[1]
@@ -136,6 +137,17 @@ def test_an_evaluation_is_compiled_once(digits):
     evaluation.elbo(vae, digits.test[:50], batch_size=7)
     evaluation.elbo(vae, digits.test[:20], batch_size=7, seed=3)
     assert len(calls) == 1
+
+
+def test_draws_take_time_and_no_memory(digits):
+    """One program of fixed sizes, made before it knows how many draws it will be asked for."""
+    vae = make_vae()
+    few, many = (
+        evaluation.nll(vae, digits.test[:2], num_samples=number, batch_size=2)
+        for number in (2, 100_000)
+    )
+    assert vae.compile_once(_sum_of_weights).experimental_get_tracing_count() == 1
+    assert many.value < few.value
 
 
 def test_bits_are_of_values_that_are_there(digits):

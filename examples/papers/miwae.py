@@ -13,14 +13,13 @@ The same command goes on after an interruption: each table and seed is written d
 """
 
 import argparse
-import json
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import sklearn.datasets
 import stages
+from matplotlib.figure import Figure
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
@@ -75,7 +74,7 @@ def impute(seen: np.ndarray, seed: int, steps: int, num_samples: int) -> np.ndar
     return vae.impute(seen.astype("float32"), num_samples)
 
 
-def errors(name: str, seed: int, steps: int, num_samples: int) -> dict[str, float]:
+def errors(name: str, seed: int, steps: int, num_samples: int) -> dict[str, dict[str, float]]:
     """Return the root mean squared error of each method."""
     x, seen = load(name, seed)
     filled = {
@@ -85,10 +84,27 @@ def errors(name: str, seed: int, steps: int, num_samples: int) -> dict[str, floa
         "IterativeImputer": IterativeImputer(max_iter=20, tol=1e-2).fit_transform(seen),
     }
     missing = np.isnan(seen)
-    return {
+    numbers = {
         method: float(np.sqrt(np.mean((values - x)[missing] ** 2)))
         for method, values in filled.items()
     }
+    return {"numbers": numbers}
+
+
+def draw(path: Path, results: dict) -> None:
+    """Draw the error of each method on each table."""
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    methods = [*next(iter(results.values()))]
+    for place, method in enumerate(methods):
+        found = [numbers[method] for numbers in results.values()]
+        x = np.arange(len(found)) + (place - (len(methods) - 1) / 2) * 0.2
+        values, spread = np.transpose(found)
+        axes.bar(x, values, 0.18, yerr=spread, capsize=3, label=method)
+    axes.set_xticks(range(len(results)), [name.replace("_", " ") for name in results])
+    axes.set_ylabel("error, standard deviations")
+    figure.legend(loc="outside upper center", ncols=len(methods))
+    figure.savefig(path, dpi=80)
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -105,26 +121,27 @@ def main(arguments: list[str] | None = None) -> dict:
     tables, seeds, steps, num_samples = TABLES, given.seeds, given.steps, given.num_samples
     if given.smoke:
         tables, seeds, steps, num_samples = ("breast_cancer",), 1, 250, 50
-    given.output.mkdir(parents=True, exist_ok=True)
-    path = given.output / f"errors-{steps}-{num_samples}.json"
-    rows = json.loads(path.read_text()) if path.is_file() else {}
+    options = {"steps": steps, "num_samples": num_samples}
+    results = {}
     for name in tables:
-        for seed in range(seeds):
-            if f"{name} {seed}" not in rows:
-                begin = time.perf_counter()
-                found = errors(name, seed, steps, num_samples)
-                rows[f"{name} {seed}"] = {**found, "seconds": time.perf_counter() - begin}
-                stages.write(path, rows)
-                print(
-                    name, seed, {key: round(value, 3) for key, value in found.items()}, flush=True
-                )
-    results = {
-        name: stages.summary([rows[f"{name} {seed}"] for seed in range(seeds)]) for name in tables
-    }
+        of_seeds = [
+            stages.once(
+                given.output / f"{name} {seed}.json",
+                options,
+                errors,
+                name,
+                seed,
+                steps,
+                num_samples,
+            )
+            for seed in range(seeds)
+        ]
+        results[name] = stages.summary([run["numbers"] for run in of_seeds])
     for name, numbers in results.items():
         shown = (f"{method} {mean:.3f} +- {error:.3f}" for method, (mean, error) in numbers.items())
         print(f"{name}:  " + "  ".join(shown))
     stages.write(given.output / "results.json", results)
+    draw(given.output / "miwae.png", results)
     return results
 
 
