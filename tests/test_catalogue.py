@@ -364,3 +364,9 @@ def test_what_is_not_defined_names_both_sides(act, message):
 def test_the_page_of_members_is_that_of_the_docstrings():
     page = Path(__file__).parents[1] / "docs" / "members.md"
     assert page.read_text() == catalogue.page(), "make docs"
+
+
+def test_each_member_says_when_to_use_it_and_where_it_comes_from():
+    rows = [row for members in catalogue.members().values() for row in members]
+    assert not [row.name for row in rows if not row.use]
+    assert not [row.name for row in rows if bool(row.paper) != bool(row.year)]

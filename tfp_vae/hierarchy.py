@@ -30,6 +30,8 @@ def bottom_up(
 ) -> tuple[keras.Model, Joint]:
     """Build q(z1|x) q(z2|z1) ... and p(zL) ... p(z1|z2): each latent is told by the one below.
 
+    When to use: whole and details need latents of their own, in two layers.
+
     The decoder takes z1: give its `keras.Input` that name. `tfp_vae.VAE(encoder, decoder,
     prior=prior)` is the hierarchical VAE of the IWAE paper. Any objective that does not need
     independent latents can train it.
@@ -67,6 +69,9 @@ def ladder(
     activation="relu",
 ) -> tuple[keras.Model, Joint]:
     """Build q(zL|x) ... q(z1|z2, x) and p(zL) ... p(z1|z2), which share the path from above.
+
+    When to use: there are more layers, of which the upper ones would collapse from the bottom
+    up.
 
     The posterior of each latent below the top is the product of two normals: one from its features,
     and the prior given the latent above.

@@ -37,6 +37,8 @@ def mlp(
 ) -> keras.Sequential:
     """Fully connected network: `[batch, *input_shape]` -> `[batch, output_size]`.
 
+    When to use: data are vectors, tables, or images of up to about 28 x 28.
+
     Serves as encoder and decoder.
 
     Args:
@@ -72,6 +74,8 @@ def conv_encoder(
     activation="relu",
 ) -> keras.Sequential:
     """Small convolutional encoder: `[batch, height, width, channels]` -> `[batch, output_size]`.
+
+    When to use: data are images, from about 32 x 32 on.
 
     Each stage halves height and width.
 

@@ -119,6 +119,8 @@ def gru_decoder(
 ) -> keras.Model:
     """Recurrent decoder of sequences for `layers.AutoregressiveCategorical`.
 
+    When to use: sequences are short: drawing them is fast, training goes token by token.
+
     z, `[batch, context_size]`, goes to every place of the sequence.
 
     Args:
@@ -151,6 +153,8 @@ def causal_conv_decoder(
     word_dropout: float = 0.0,
 ) -> keras.Model:
     """Decoder of sequences by dilated causal convolutions, for `layers.AutoregressiveCategorical`.
+
+    When to use: first; all tokens are trained at once.
 
     Each layer combines a place with one that lies the dilation before it, so the network sees 1 +
     sum(dilations) tokens back. It is written with dense layers: they run as fast in an XLA loop as
@@ -188,6 +192,8 @@ def transformer_decoder(
     word_dropout: float = 0.0,
 ) -> keras.Model:
     """Decoder of sequences by a causal transformer, for `layers.AutoregressiveCategorical`.
+
+    When to use: tokens depend on others far before them.
 
     Reference: Vaswani et al., 2017, arXiv:1706.03762.
 

@@ -18,14 +18,34 @@ What can be chosen by name, in Python and on the command line. `make docs` write
 the arguments, shapes and examples are.
 """
 ARXIV = re.compile(r"\barXiv:(\d{4}\.\d{4,5})")
+YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+COLUMNS = "\n| name | what it is | when to use | year | paper |\n|---|---|---|---|---|\n"
 
 
 class Member(NamedTuple):
-    """A class or function that an option names."""
+    """A class or function that an option names.
+
+    Attributes:
+        name: what the option takes.
+        line: what it is.
+        use: when to take it.
+        paper: where it comes from; empty if it is a common one.
+    """
 
     name: str
     line: str
+    use: str
     paper: str
+
+    @property
+    def year(self) -> str:
+        """The year of the paper.
+
+        >>> Member("mine", "", "", "Kingma & Welling, 2014, arXiv:1312.6114.").year
+        '2014'
+        """
+        found = YEAR.search(self.paper)
+        return found[0] if found else ""
 
 
 def members() -> dict[str, list[Member]]:
@@ -55,16 +75,32 @@ def _member(name: str, *rooms) -> Member:
     paragraphs = (
         str(inspect.getdoc(getattr(found, name))).replace("``", "").replace("`", "").split("\n\n")
     )
-    papers = [one.partition(": ")[2] for one in paragraphs if one.startswith("Reference")]
-    return Member(name, *(" ".join(text.split()) for text in (paragraphs[0], *papers[:1], "")[:2]))
+    line, use, paper = (
+        " ".join(text.split())
+        for text in (
+            paragraphs[0],
+            _told("When to use", paragraphs),
+            _told("Reference", paragraphs),
+        )
+    )
+    return Member(name, line, use, paper)
+
+
+def _told(start: str, paragraphs: list[str]) -> str:
+    """Return what follows the colon in the first paragraph that begins so."""
+    found = (one.partition(": ")[2] for one in paragraphs if one.startswith(start))
+    return next(found, "")
 
 
 def page() -> str:
     """Return the text of docs/members.md."""
     parts = [PAGE]
     for kind, rows in members().items():
-        parts.append(f"\n## {kind.capitalize()}\n\n| name | what it is | paper |\n|---|---|---|\n")
-        parts += [f"| `{row.name}` | {_cell(row.line)} | {_cell(row.paper)} |\n" for row in rows]
+        parts.append(f"\n## {kind.capitalize()}\n{COLUMNS}")
+        parts += [
+            f"| `{row.name}` | {_cell(row.line)} | {_cell(row.use)} | {row.year} | {_cell(row.paper)} |\n"
+            for row in rows
+        ]
     return "".join(parts)
 
 

@@ -25,6 +25,8 @@ class IndependentBernoulliStraightThrough(PerValue):
     """Independent Bernoulli distributions with a gradient through their draws: a posterior of
     binary codes.
 
+    When to use: codes are to be bits, such as keys of a search.
+
     A draw is 0 or 1; its gradient is that of the probability. This gradient is biased unless the
     loss is linear in the draw. The KL divergence to a `priors.Bernoulli` is analytic.
 
@@ -73,6 +75,8 @@ class StraightThroughBernoulli(StraightThroughDraws, tfd.Bernoulli):
 class IndependentRelaxedBernoulli(DistributionLayer):
     """Independent relaxed Bernoulli (binary concrete) distributions: a continuous posterior near
     binary codes.
+
+    When to use: codes are to be nearly bits, with a gradient that is not biased.
 
     A draw is sigmoid((logits + logistic noise) / temperature), reparameterized; the lower the
     temperature, the nearer to 0 and 1. Draws are censored at machine epsilon from 0 and 1, because

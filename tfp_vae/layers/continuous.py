@@ -33,6 +33,8 @@ class IndependentLogistic(OfOneClass):
     """Independent logistic distributions: for real-valued data with heavier tails than the
     normal's.
 
+    When to use: values are real, a few of them far out.
+
     The scale is softplus of its parameter, and at least machine epsilon.
 
     Args:
@@ -64,6 +66,8 @@ class IndependentLogistic(OfOneClass):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentStudentT(OfOneClass):
     """Independent Student's t distributions: for real-valued data with outliers.
+
+    When to use: values are real, and outliers must not bend the model.
 
     The degrees of freedom are softplus of their parameter, plus 2.001, so mean and variance exist;
     the scale is softplus of its parameter. For heavier tails, or fixed degrees of freedom, see
@@ -103,6 +107,8 @@ class IndependentStudentT(OfOneClass):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentContinuousBernoulli(OfOneClass):
     """Independent continuous Bernoulli distributions: for values in [0, 1], such as grey levels.
+
+    When to use: values are grey levels in [0, 1], many of them near the ends.
 
     Unlike with the Bernoulli distribution, `log_prob` of a value strictly between 0 and 1 is a true
     log-density.
@@ -148,6 +154,8 @@ class IndependentBeta(OfOneClass):
     """Independent beta distributions: for shares and intensities from 0 to 1 whose spread differs
     from value to value.
 
+    When to use: values are shares, strictly between 0 and 1, some known better than others.
+
     Both concentrations are softplus of their parameter, plus 1, so the density is bounded. The
     density may be 0 at 0 and 1, so these values get the density at a distance of 1e-6.
 
@@ -182,6 +190,9 @@ class IndependentBeta(OfOneClass):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Deterministic(OfOneClass):
     """All probability on one value: with this posterior, a VAE is a plain autoencoder.
+
+    When to use: x is to be compressed, and no likelihood of it is asked for; new examples need a
+    prior that is fitted to the codes after training.
 
     Its log-probability is 0 at that value and -inf elsewhere. The KL divergence to a prior with a
     density is infinite, so a VAE uses -log p(z) instead, a penalty on z, which

@@ -39,6 +39,9 @@ class IndependentBinomial(DistributionLayer):
     """Independent binomial distributions, one for each value of an event: for counts with a known
     maximum.
 
+    When to use: values are whole numbers from 0 to a known maximum, such as right answers out
+    of ten.
+
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
         total_count: number of trials, the largest value possible.
@@ -108,6 +111,9 @@ class IndependentPoisson(PerValue):
     """Independent Poisson distributions, one for each value of an event: for counts whose variance
     equals their mean.
 
+    When to use: values are counts of independent events; if in doubt, take the negative
+    binomial distribution.
+
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
         convert_to_tensor_fn, validate_args: see `DistributionLayer`.
@@ -142,6 +148,8 @@ class IndependentPoisson(PerValue):
 class IndependentNegativeBinomial(PerValue):
     """Independent negative binomial distributions: for counts that vary more than their mean, as in
     gene expression.
+
+    When to use: values are counts without a maximum: reads of genes, visits, purchases.
 
     With mean mu and inverse dispersion theta, as in scvi-tools, the variance is mu + mu^2 / theta.
     The mean is the exponential of its parameter, at most exp(60), so the logarithm of a known
@@ -194,6 +202,9 @@ class IndependentNegativeBinomial(PerValue):
 class IndependentZeroInflatedNegativeBinomial(PerValue):
     """Independent negative binomial distributions with additional zeros: for counts that are often
     missed.
+
+    When to use: values are counts, of which many are 0 because they were missed, as in single
+    cells.
 
     Each value is an additional zero with a probability of its own, and otherwise negative binomial:
     see `IndependentNegativeBinomial`.
@@ -248,6 +259,8 @@ class IndependentZeroInflatedNegativeBinomial(PerValue):
 class IndependentQuantizedLogistic(DistributionLayer):
     """Independent logistic distributions rounded to levels: for 8-bit images with values 0, 1,
     ..., 255.
+
+    When to use: values are the levels of 8-bit images, above all photographs.
 
     The probability of a level is the mass of the logistic distribution within half a level of it;
     the lowest and the highest level also take the tail on their side. Location and scale are in

@@ -26,6 +26,8 @@ class RealNVP(Flow):
     """A flow of affine couplings: densities and draws take one pass; each transform is less
     flexible than an autoregressive one.
 
+    When to use: draws and densities must both be fast.
+
     Reference: Dinh et al., 2017, Density estimation using Real NVP, arXiv:1605.08803.
 
     Args:
@@ -64,6 +66,8 @@ class RealNVP(Flow):
 class NeuralSpline(Flow):
     """A flow of couplings by monotonic rational-quadratic splines: densities and draws take one
     pass, and the density may have several modes.
+
+    When to use: codes have several modes, and compilation may take longer.
 
     Each transform is a graph of thousands of operations, which take seconds to trace and to
     compile.

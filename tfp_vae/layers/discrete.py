@@ -28,6 +28,8 @@ BETWEEN_BITS = (
 class IndependentBernoulli(DistributionLayer):
     """Independent Bernoulli distributions, one for each value of an event: for binary data.
 
+    When to use: each value is 0 or 1, as in binarized images; not for grey levels.
+
     Args:
         event_shape: shape of one example, an int or a tuple; `()` for a scalar.
         convert_to_tensor_fn: see `DistributionLayer`; `tfd.Bernoulli.logits` gives the logits.
@@ -139,6 +141,8 @@ def _softplus_by_products(x: tf.Tensor) -> tf.Tensor:
 class IndependentCategorical(DistributionLayer):
     """Independent categorical distributions, one for each value of an event: for tokens and other
     unordered codes.
+
+    When to use: values are names without an order.
 
     A draw is an integer from 0 to `num_categories` - 1; `mode()` is the most probable one, and
     `mean()` has no meaning.

@@ -153,6 +153,9 @@ class MaskedAutoregressiveFlow(Flow):
     """A masked autoregressive flow, for priors: a density takes one pass, a draw takes one pass for
     each value of a vector.
 
+    When to use: a normal prior is too simple: it is the flow of a prior, where densities must
+    be fast, and generation may take longer.
+
     Reference: Papamakarios et al., 2017, Masked Autoregressive Flow for Density Estimation,
         arXiv:1705.07057.
 
@@ -186,6 +189,9 @@ class MaskedAutoregressiveFlow(Flow):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class InverseAutoregressiveFlow(Flow):
     """An inverse autoregressive flow, for posteriors: a draw and its density take one pass.
+
+    When to use: a normal posterior is too simple: it is the flow of a posterior, where draws
+    must be fast.
 
     The density of any other value takes one pass for each value of a vector. An objective that
     stops the gradient at the draws, such as `IWAE(estimator="dreg")`, needs such densities: it is

@@ -201,6 +201,8 @@ class MixtureQuantizedLogistic(DistributionLayer):
     """Independent mixtures of quantized logistic distributions, one for each value: for 8-bit
     images.
 
+    When to use: values are levels of 8-bit images, and several of them are likely at one place.
+
     Each value of an event has a mixture of its own (`MixtureLogistic` has one mixture of whole
     events); see `IndependentQuantizedLogistic` for the components. Channels are independent.
 

@@ -36,6 +36,8 @@ UNIT_SCALE = float(np.log(np.expm1(1.0 - MIN_SCALE)))
 class MultivariateNormalDiag(DistributionLayer):
     """A normal distribution with diagonal covariance: the usual posterior q(z|x) of a VAE.
 
+    When to use: first. Others are worth their time where -ELBO is far above the NLL.
+
     The scale is softplus of its parameter, plus 1e-5.
 
     Reference: Kingma & Welling, 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
@@ -91,6 +93,8 @@ class MultivariateNormalDiag(DistributionLayer):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class MultivariateNormalTriL(DistributionLayer):
     """A normal distribution with full covariance, parameterized by its Cholesky factor.
+
+    When to use: up to some tens of latents depend on each other given x.
 
     The factor's diagonal is softplus of its parameter, plus 1e-5, as in tfp.layers.
 
@@ -173,6 +177,8 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
     """A normal distribution with correlations along a few directions: between diagonal and full
     covariance.
 
+    When to use: latents depend on each other given x, and are too many for a full covariance.
+
     The scale matrix is diag(d) + U U^T, where d is softplus of its parameter, plus 1e-5, and U has
     `rank` columns; the covariance is the square of this matrix. XLA cannot compile its density.
 
@@ -241,6 +247,9 @@ class MultivariateNormalDiagPlusLowRank(DistributionLayer):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class IndependentNormal(OfOneClass):
     """Independent normal distributions, one for each value of an event: for real-valued data.
+
+    When to use: values are real, and their noise differs from example to example; many data are
+    needed to learn it.
 
     The scale is softplus of its parameter, and at least machine epsilon.
 

@@ -33,6 +33,8 @@ class IndependentNormalLearnedScale(DistributionLayer):
     """Independent normal distributions whose scale is a weight: it is the same for all z, so it
     cannot collapse for one of them.
 
+    When to use: values are real, first: one noise for all examples is robust.
+
     The scale is softplus of `rate` times the weight, plus 1e-5. It is 1 at first; `VAE.fit` sets
     it to the spread of the data, or of the first batch of a `tf.data.Dataset`. If a whole event
     shares it, its optimum is the root mean squared error, and the log-likelihood there balances
@@ -144,6 +146,9 @@ class IndependentNormalLearnedScale(DistributionLayer):
 class IndependentNormalOptimalScale(PerValue):
     """Independent normal distributions that share one scale, always the optimal one: the
     sigma-VAE's likelihood.
+
+    When to use: values are real, as of images, and beta or the noise would have to be searched
+    for.
 
     In training, `log_prob` uses the root mean squared error of its batch (all draws and examples,
     of all replicas) as the scale. This scale has the largest likelihood, so the value is -D/2 (1 + log(2 pi MSE)) on

@@ -92,6 +92,8 @@ class OneHotCategoricalStraightThrough(DistributionLayer):
     """A categorical distribution over one-hot vectors with a gradient through its draws: a discrete
     posterior.
 
+    When to use: a code is to name one of several groups, which are found without labels.
+
     A draw is one-hot; its gradient is that of the probabilities. This gradient is biased unless
     the loss is linear in the draw. The KL divergence to a `tfd.OneHotCategorical` prior is
     analytic.
@@ -173,6 +175,8 @@ class StraightThrough(StraightThroughDraws, OneHot):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class RelaxedOneHotCategorical(DistributionLayer):
     """The Gumbel-softmax (concrete) distribution: a continuous posterior near the one-hot vectors.
+
+    When to use: a code is to name nearly one group, with a gradient that is not biased.
 
     Its draws are probabilities, reparameterized; the lower the temperature, the nearer to one-hot.
     A probability too small for floating point is drawn as the smallest possible one, where

@@ -270,6 +270,8 @@ class AutoregressiveCategorical(DistributionLayer):
     """Sequences of tokens, each distributed by a network that sees the tokens before it: for text
     and for molecules as strings.
 
+    When to use: x is a sequence in which the next token depends on those before it.
+
     p(x|z) = prod_t p(x_t | x_1, ..., x_{t-1}, z). A token is a whole number; 0 ends a sequence and
     pads it to the length of the network. Padding counts nothing. A density costs one pass of the
     network, a draw one pass for each token; `greedy()` chooses the most probable token each time,

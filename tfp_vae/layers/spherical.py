@@ -55,6 +55,8 @@ class SmoothPowerSpherical(tfd.PowerSpherical):
 class PowerSpherical(DistributionLayer):
     """The power spherical distribution on the unit sphere: the posterior of a hyperspherical VAE.
 
+    When to use: only the direction of a code is to count, as in similarity by cosine.
+
     Its draws are reparameterized, without rejection. Its prior is `tfd.SphericalUniform`, to which
     the KL divergence is analytic. The mean direction is normalized; the concentration is softplus
     of its parameter, between 0.01 and 10000.

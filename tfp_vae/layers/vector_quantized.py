@@ -41,6 +41,9 @@ class VectorQuantized(DistributionLayer):
     """The posterior of a VQ-VAE: all probability on the code vectors that are nearest to the
     features.
 
+    When to use: codes are to be whole numbers: for compression, or for a model of the codes
+    that is fitted after training.
+
     z is one code vector for each of `num_vectors` positions, so `vae.encode(x).codes` are integers,
     `[batch, num_vectors]`. A draw is the code vectors themselves, and its gradient is that of
     the features (straight-through). The prior is a `priors.Codes` of this layer. The posterior is

@@ -42,6 +42,9 @@ class BetaTCVAE(Objective):
     """The negative ELBO with its KL divergence split into parts, so that the total correlation
     has its own weight.
 
+    When to use: dimensions of z are to be independent factors, at less cost in reconstruction
+    than by beta.
+
     KL(q(z|x) || p(z)), averaged over the data, is the mutual information of x and z, plus the total
     correlation KL(q(z) || prod q(z_j)), plus the sum of KL(q(z_j) || p(z_j)).
 
@@ -141,6 +144,9 @@ class FactorVAE(Objective):
     """The negative ELBO plus the total correlation of the aggregate posterior, which a
     discriminator estimates.
 
+    When to use: dimensions of z are to be independent factors, and a second network may be
+    trained.
+
     The discriminator tells draws of q(z) from draws whose dimensions are shuffled over the batch.
     It is trained in the same step, by the same optimizer; its own loss is not part of the reported
     one.
@@ -193,6 +199,8 @@ class InfoVAE(Objective):
     """The negative ELBO with part of the KL divergence replaced by the maximum mean discrepancy
     of q(z) and p(z).
 
+    When to use: codes collapse, and are still to be distributed as the prior.
+
     loss = -log p(x|z) + (1 - alpha) KL(q(z|x) || p(z)) + (alpha + weight - 1) MMD(q(z), p(z)). The
     discrepancy is estimated without bias from the batch and an equal number of draws of the prior,
     with a sum of rational quadratic kernels.
@@ -236,6 +244,9 @@ class WAE(Objective):
     """The Wasserstein autoencoder's loss with the maximum mean discrepancy: no KL divergence at
     all.
 
+    When to use: reconstructions and the distribution of the codes matter, and no likelihood
+    does.
+
     loss = -log p(x|z) + weight MMD(q(z), p(z)), as `InfoVAE` with alpha = 1.
 
     Reference: Tolstikhin et al., 2018, Wasserstein auto-encoders, arXiv:1711.01558.
@@ -271,6 +282,8 @@ class WAE(Objective):
 class DIPVAE(Objective):
     """The negative ELBO plus a penalty that pulls the covariance of z over the data towards the
     identity.
+
+    When to use: dimensions of z are to be uncorrelated, at next to no cost in time.
 
     Reference: Kumar et al., 2018, Variational inference of disentangled latent concepts from
     unlabeled observations, arXiv:1711.00848.

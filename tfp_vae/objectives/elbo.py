@@ -27,6 +27,9 @@ class ELBO(Objective):
     """The negative evidence lower bound, with the KL divergence weighted by beta and floored by
     free bits in the loss.
 
+    When to use: first; with beta, free bits and schedules against collapse, or for
+    disentanglement.
+
     The KL divergence is TFP's analytic one where TFP registers the pair of posterior and prior,
     else log q(z|x) - log p(z) at the draws that are decoded; `kl_is_analytic` says which. The
     reported `elbo` has beta 1 and no free bits. Schedules act in training, at the optimizer's step;
@@ -128,6 +131,8 @@ class ELBO(Objective):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class ControlledCapacity(Objective):
     """The negative ELBO with the KL divergence pulled towards a given capacity instead of zero.
+
+    When to use: a code is to hold a given number of nats.
 
     loss = gamma * |mean KL - capacity| - log p(x|z), with the mean over the whole batch (of all
     replicas). If a schedule raises the capacity, the code takes up one factor of variation after

@@ -37,6 +37,9 @@ class IWAE(Objective):
     """The negative importance-weighted bound: log of the mean of p(x|z) p(z) / q(z|x) over several
     draws of z.
 
+    When to use: the likelihood of the same networks is to be better, in up to as many times the
+    time as there are draws.
+
     With one draw it is the ELBO with a sampled KL divergence; it rises with the number of draws, to
     log p(x).
 
@@ -100,6 +103,9 @@ class MIWAE(_SeveralBounds):
     """The mean of several importance-weighted bounds: between the ELBO (one draw each) and IWAE
     (one bound).
 
+    When to use: there are many draws, and the encoder is to learn from a gradient with less
+    noise.
+
     Reference: Rainforth et al., 2018, Tighter variational bounds are not necessarily better,
         arXiv:1802.04537.
 
@@ -125,6 +131,8 @@ class MIWAE(_SeveralBounds):
 class CIWAE(Objective):
     """A weighted mean of the ELBO (weight beta) and the importance-weighted bound, on the same
     draws.
+
+    When to use: the encoder learns too little by IWAE: beta goes from one to the other.
 
     Reference: Rainforth et al., 2018, arXiv:1802.04537.
 
@@ -159,6 +167,8 @@ class PIWAE(_SeveralBounds):
     """IWAE for decoder and prior, MIWAE for the encoder, because a tighter bound makes its gradient
     noisier.
 
+    When to use: the decoder is to have the tighter bound, and the encoder the better gradient.
+
     Its loss is the IWAE bound of all draws; its gradient for the encoder is that of MIWAE.
 
     Reference: Rainforth et al., 2018, arXiv:1802.04537.
@@ -187,6 +197,8 @@ class PIWAE(_SeveralBounds):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class Renyi(Objective):
     """The negative variational Renyi bound of order alpha.
+
+    When to use: a bound between the ELBO and IWAE, or an estimate from above, is asked for.
 
     With alpha = 0 it is IWAE, and in the limit alpha to 1 the ELBO. With a negative alpha and many
     draws, it bounds log p(x) from above.
@@ -228,6 +240,8 @@ class Renyi(Objective):
 class TVO(Objective):
     """The negative thermodynamic variational objective: between the ELBO (one partition) and log
     p(x) (many).
+
+    When to use: a bound between the ELBO and log p(x) is asked for that partitions tighten.
 
     The distributions between q(z|x), at 0, and p(z|x), at 1, are q^(1-b) p^b up to a constant; log
     p(x) is the integral over b of the mean log weight under them. This is its left Riemann sum, a

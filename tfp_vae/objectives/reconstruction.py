@@ -17,6 +17,8 @@ class Reconstruction(Objective):
     """The loss of a deterministic autoencoder: -log p(x|z) at the code z, and a penalty on long
     codes.
 
+    When to use: the posterior is `layers.Deterministic`.
+
     It goes with a `layers.Deterministic` posterior, whose KL divergence to any density is infinite:
     there is no ELBO and no log p(x). `log_likelihood` is log p(x|z); `kl` is reported as 0 and
     `elbo` as `log_likelihood`, which bounds nothing. With a latent penalty and a

@@ -34,6 +34,8 @@ tfb = tfp.bijectors
 class StandardNormal(Prior):
     """The standard normal prior N(0, I): the usual choice, without parameters.
 
+    When to use: first, and where others draw codes, who need to know nothing of the model.
+
     Reference: Kingma & Welling, 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
 
     Args:
@@ -65,6 +67,8 @@ class StandardNormal(Prior):
 class Normal(Prior):
     """A normal prior with diagonal covariance whose location and scale are trained; it starts as
     N(0, I).
+
+    When to use: codes are to have a location and a scale of their own.
 
     Args:
         event_size: number of latent dimensions.
@@ -107,6 +111,8 @@ class StudentT(Prior):
     """Independent standard Student's t distributions: heavier tails than N(0, 1), so outliers cost
     less to encode.
 
+    When to use: some examples are far from all others.
+
     It suits any posterior over real vectors; the KL divergence is sampled.
 
     Reference: Takahashi et al., 2018, Student-t Variational Autoencoder for Robust Density
@@ -145,6 +151,8 @@ class StudentT(Prior):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class NormalMixture(Prior):
     """A trained mixture of normals with diagonal covariance, for latent codes that form clusters.
+
+    When to use: the data fall into groups, which are to be found or to be drawn from.
 
     With one component it is `Normal`. The locations start as draws from N(0, I), the scales at 1,
     the weights equal.
@@ -205,6 +213,9 @@ class NormalMixture(Prior):
 @keras.saving.register_keras_serializable(package="tfp_vae")
 class VampPrior(Prior):
     """The mixture of the posteriors of trained pseudo-inputs, through the VAE's own encoder.
+
+    When to use: likelihood and samples matter more than the time of training, which grows with
+    the pseudo-inputs.
 
     The best possible prior is the aggregate posterior; this prior approximates it with a few
     hundred learned examples. Start the pseudo-inputs at real examples:
@@ -330,6 +341,8 @@ def _expect_gradient(encoder: keras.Model, event_shape: tuple) -> None:
 class HypersphericalUniform(Prior):
     """The uniform distribution on the unit sphere, which goes with a `layers.PowerSpherical`
     posterior.
+
+    When to use: the posterior is that one.
 
     Reference: Davidson et al., 2018, Hyperspherical variational auto-encoders, arXiv:1804.00891; De
     Cao & Aziz, 2020, The power spherical distribution, arXiv:2006.04437.

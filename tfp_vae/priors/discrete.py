@@ -49,6 +49,8 @@ class Categorical(OfLogits):
     """Independent uniform categories as one-hot vectors, for a
     `layers.OneHotCategoricalStraightThrough` posterior.
 
+    When to use: the posterior is that one.
+
     Args:
         event_size: number of categories, or a shape such as (num_variables, num_categories).
         trained: whether the probabilities of the categories are trained; they start equal.
@@ -79,6 +81,8 @@ class Categorical(OfLogits):
 class RelaxedCategorical(OfLogits):
     """Independent relaxed categories (Gumbel-softmax), for a posterior of
     `layers.RelaxedOneHotCategorical`.
+
+    When to use: the posterior is that one.
 
     TFP has no closed form of the KL divergence between relaxed distributions: it is estimated from
     draws.
@@ -128,6 +132,8 @@ class RelaxedCategorical(OfLogits):
 class Bernoulli(OfLogits):
     """Independent fair coins, for a posterior of `layers.IndependentBernoulliStraightThrough`.
 
+    When to use: the posterior is that one.
+
     Args:
         event_shape: number of latent dimensions, or their shape.
         trained: whether the probabilities are trained; they start at a half.
@@ -160,6 +166,8 @@ class Bernoulli(OfLogits):
 class RelaxedBernoulli(OfLogits):
     """Independent relaxed coins (binary concrete), for a posterior of
     `layers.IndependentRelaxedBernoulli`.
+
+    When to use: the posterior is that one.
 
     TFP has no closed form of the KL divergence between relaxed distributions: it is estimated from
     draws.
@@ -209,6 +217,8 @@ class RelaxedBernoulli(OfLogits):
 class Codes(OfLogits):
     """Independent uniform codes as code vectors, for a `layers.VectorQuantized` posterior, whose
     vectors it shares.
+
+    When to use: the posterior is that one.
 
     Even if it is trained, it does not model how the codes of an example depend on each other; after
     training, `fit_aggregate_prior` does.
