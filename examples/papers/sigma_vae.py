@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> dict:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", default="digits", help="digits, fashion_mnist, mnist")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--hidden", type=int, default=200)
     parser.add_argument("--num-samples", type=int, default=500, help="draws of the NLL")
