@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow as tf
 from tests.conftest import make_vae
 from tests.test_cli import ROOT, invoke
 from tfp_vae.cli.runs import Options, Run
-from tfp_vae.cli.trackers import TRACKERS, Tracker
+from tfp_vae.cli.trackers import TRACKERS, Tracker, WandB
 
 SMALL = ["--epochs", 2, "--hidden-size", 8, "--num-samples", 2]
 
@@ -145,16 +146,25 @@ def test_weights_and_biases_gets_the_numbers(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_pictures_for_tensorboard(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], {"reconstructions", "samples", "latent_traversal"}),
+        (["--dataset", "lines.txt"], {"reconstructions", "samples", "interpolations"}),
+    ],
+    ids=["images", "texts"],
+)
+def test_pictures_for_tensorboard(options, names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert invoke("train", *SMALL, "--tensorboard", "--run", "run")[::2] == (0, "")
+    Path("lines.txt").write_text("a cat\na dog\nno cat\n" * 20)
+    assert invoke("train", *SMALL, *options, "--tensorboard", "--run", "run")[::2] == (0, "")
     found = {}
     for path in (tmp_path / "run" / "tensorboard" / "pictures").iterdir():
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append(event.step)
     found = {name: sorted(steps) for name, steps in found.items()}
-    assert found == {name: [0, 1] for name in ("reconstructions", "samples", "latent_traversal")}
+    assert found == {name: [0, 1] for name in names}
 
 
 @pytest.mark.slow
@@ -197,3 +207,13 @@ def test_an_average_is_that_of_all_steps(digits):
     expected = [one for one, weight in zip(average, vae.weights, strict=True) if weight.trainable]
     for found, own in zip(trainable, expected, strict=True):
         np.testing.assert_allclose(found, own, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_and_biases_shows_texts_as_they_are(tmp_path):
+    told = {}
+    one = WandB.__new__(WandB)
+    one.image = one.html = str
+    one.wandb_run = types.SimpleNamespace(summary={}, log=told.update, finish=lambda: None)
+    (tmp_path / "samples.txt").write_text("a <b>\n")
+    one.finish({}, tmp_path)
+    assert told == {"samples": "<pre>a &lt;b&gt;\n</pre>"}

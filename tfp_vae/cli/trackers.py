@@ -2,8 +2,10 @@
 
 import abc
 import dataclasses
+import html
 import importlib
 import io
+import textwrap
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from tfp_vae.checks import imported, one_of
 from tfp_vae.cli.runs import Run, is_number
@@ -131,6 +134,7 @@ class WandB(Tracker):
             dir=str(self.run.folder),
         )
         self.image: Callable[[str], Any] = wandb.Image
+        self.html: Callable[[str], Any] = wandb.Html
         callbacks = importlib.import_module("wandb.integration.keras")
         return self.wandb_run.id, callbacks.WandbMetricsLogger()
 
@@ -139,9 +143,11 @@ class WandB(Tracker):
 
     def finish(self, numbers, pictures):
         self.wandb_run.summary.update(numbers)
-        drawn = sorted(pictures.glob("*.png"))
-        if drawn:
-            self.wandb_run.log({path.stem: self.image(str(path)) for path in drawn})
+        shown = {path.stem: self.image(str(path)) for path in sorted(pictures.glob("*.png"))}
+        for path in sorted(pictures.glob("*.txt")):
+            shown[path.stem] = self.html(f"<pre>{html.escape(path.read_text())}</pre>")
+        if shown:
+            self.wandb_run.log(shown)
         self.wandb_run.finish()
 
 
@@ -166,8 +172,8 @@ class Pictures(keras.callbacks.Callback):
 
     Args:
         folder: of the event files.
-        pictures: functions that draw figures of Matplotlib, by name. If one fails, the others are
-            still drawn.
+        pictures: functions that draw figures of Matplotlib, or write texts, by name. If one fails,
+            the others are still drawn.
     """
 
     def __init__(self, folder: Path, pictures: Mapping[str, Callable]):
@@ -185,12 +191,19 @@ class Pictures(keras.callbacks.Callback):
         with tf.summary.create_file_writer(str(self.folder)).as_default(step=self.epoch):
             for name, draw in self.pictures.items():
                 try:
-                    content = io.BytesIO()
-                    draw().savefig(content, dpi=100, format="png")
+                    _show(name, draw())
                 except Exception as error:
                     warnings.warn(f"No picture {name} for TensorBoard: {error}", stacklevel=2)
-                    continue
-                tf.summary.image(name, tf.io.decode_png(content.getvalue(), 3)[tf.newaxis])
+
+
+def _show(name: str, picture: Figure | str) -> None:
+    """Write a picture, or a text that keeps its lines, to the event files."""
+    if isinstance(picture, str):
+        tf.summary.text(name, textwrap.indent(picture, " " * 4, lambda line: True))
+        return
+    content = io.BytesIO()
+    picture.savefig(content, dpi=100, format="png")
+    tf.summary.image(name, tf.io.decode_png(content.getvalue(), 3)[tf.newaxis])
 
 
 def _is_round(epoch: int) -> bool:

@@ -317,10 +317,10 @@ def _chosen_callbacks(
     callbacks: list[keras.callbacks.Callback] = []
     if run.options.tensorboard and team.is_chief:
         events = run.folder / "tensorboard"
-        figures = {} if splits.num_tokens else pictures_of(vae, splits, {}, run.options.seed)
+        pictures = pictures_of(vae, splits, {}, run.options.seed)
         callbacks += [
             keras.callbacks.TensorBoard(events),
-            Pictures(events / "pictures", figures),
+            Pictures(events / "pictures", pictures),
         ]
     if run.options.ema:  # after those that shall see the averages at the end of a validation
         callbacks.append(keras.callbacks.SwapEMAWeights())
