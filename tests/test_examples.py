@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from tests.test_evaluation import load_example
+from tests.test_evaluation import ROOT, load_example
+
+
+def test_the_gallery_has_each_example():
+    page = (ROOT / "docs" / "gallery.md").read_text()
+    paths = [path.relative_to(ROOT) for path in (ROOT / "examples").rglob("*.py")]
+    files = [path for path in paths if path.stem != "stages"]
+    assert len(files) > 30
+    assert not [path for path in files if f"](../{path})" not in page]
 
 
 def check_images(results, gain):
