@@ -162,6 +162,57 @@ def test_dci_is_its_formula(importances, expected):
     np.testing.assert_allclose(disentanglement._order_of(importances), expected, atol=1e-12)
 
 
+def test_the_factor_vae_score_is_its_formula(factors):
+    """One dimension tells one of two factors, and the other one nothing: of the second factor's groups
+    each dimension is the steadier one half of the time, so that three quarters of the votes are right.
+    """
+    v = factors[:, :2]
+    z = np.stack([v[:, 0], draw(5, NUM)], 1).astype("float64")
+    assert evaluation.factor_vae_score(z, v).value == pytest.approx(0.75, abs=0.06)
+    z = CODES["rotated"](factors)
+    groups = []
+    fixed, _ = disentanglement._of_groups(
+        lambda rows: groups.append(rows) or 0, factors, 200, 64, 0
+    )
+    variances = z.var(0)
+    votes = [
+        min(range(z.shape[1]), key=lambda j: z[rows, j].var() / variances[j]) for rows in groups
+    ]
+    of_dimension = [
+        max(
+            range(factors.shape[1]),
+            key=lambda k: sum(
+                one == j and own == k for one, own in zip(votes[:100], fixed[:100], strict=True)
+            ),
+        )
+        for j in range(z.shape[1])
+    ]
+    expected = np.mean(
+        [of_dimension[one] == own for one, own in zip(votes[100:], fixed[100:], strict=True)]
+    )
+    assert evaluation.factor_vae_score(z, factors, num_groups=200).value == pytest.approx(expected)
+
+
+def test_the_beta_vae_score_is_its_formula(factors):
+    """The classifier is scikit-learn's; what it sees are mean differences of pairs."""
+    z = standard(factors) + 2.0 * draw(6, *factors.shape)
+    groups = []
+    fixed, _ = disentanglement._of_groups(
+        lambda rows: groups.append(rows) or 0, factors, 200, 128, 0
+    )
+    seen = np.array(
+        [
+            np.mean([abs(z[i] - z[j]) for i, j in zip(rows[:64], rows[64:], strict=True)], 0)
+            for rows in groups
+        ]
+    )
+    seen = (seen - seen[:100].mean(0)) / seen[:100].std(0)
+    classifier = LogisticRegression(max_iter=1000).fit(seen[:100], fixed[:100])
+    found = evaluation.beta_vae_score(z, factors, num_groups=200).value
+    assert 0.3 < found < 0.95
+    assert found == pytest.approx(classifier.score(seen[100:], fixed[100:]))
+
+
 def test_categorical_factors_are_predicted_as_categories():
     names = np.random.default_rng(0).integers(3, size=(NUM, 2))
     z = np.array([[0.0, 5.0, 1.0]]).T[names, 0]  # not in the order of the numbers

@@ -64,16 +64,18 @@ def test_it_has_a_page_of_each_file_and_an_entry_of_each_public_name(site):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [500, 1300])
-def test_a_browser_shows_it(site, width, tmp_path):
+@pytest.mark.parametrize(("width", "is_dark"), [(500, True), (1300, False)], ids=["phone", "desk"])
+def test_a_browser_shows_it(site, width, is_dark, tmp_path):
     for name in PAGES:
         page = site / f"{name}.html"
         copy = page.with_name("looked_at.html")
         copy.write_text(page.read_text().replace("</body>", LOOK + "</body>"))
-        seen = look(copy.as_uri(), tmp_path, width=width)
+        seen = look(copy.as_uri(), tmp_path, width=width, is_dark=is_dark)
         copy.unlink()
         assert seen["wide"] <= 0, f"{name} is wider than the window"
         assert seen["broken"] == 0
+        paper = [*map(int, re.findall(r"\d+", seen["paper"]))]
+        assert max(paper) < 80 if is_dark else paper == [255, 255, 255], paper
 
 
 def test_how_its_pages_are_made():

@@ -38,6 +38,7 @@ def fit_aggregate_prior(
     epochs: int = 20,
     batch_size: int = 500,
     seed: int = 0,
+    verbose: int = 0,
 ) -> tfd.Distribution:
     """Fit a mixture, or a flow, to the aggregate posterior, the mean of q(z|x) over the data.
 
@@ -66,6 +67,7 @@ def fit_aggregate_prior(
         batch_size: number of examples held in memory at once, and in each step of the flow's
             training.
         seed: seed of the draws, of the initialization of the fit, and of the order of the examples.
+        verbose: 1 shows a progress bar of the training of a flow.
 
     Returns: `tfd.MixtureSameFamily` of normals or, for code vectors, of categories; or
         `tfd.TransformedDistribution` of a flow. Its batch shape is `[]`, its event shape that of
@@ -101,7 +103,7 @@ def fit_aggregate_prior(
         codes = evaluation.codes(vae, x, batch_size=batch_size)
         return _fit_codes(codes, posterior.codebook, num_components, seed)
     if flow is not None:
-        return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), batch_size, seed)
+        return _fit_flow(vae, x, flow, as_count(epochs, "epochs"), batch_size, seed, verbose)
     draws = next(_draw_each(vae, x, batch_size, seed))
     _expect_enough(draws, num_components)
     mixtures = imported("sklearn.mixture", "A mixture as prior", "data")
@@ -181,7 +183,9 @@ def _draw(vae: VAE, x, seed: tf.Tensor) -> tf.Tensor:
     return sampling.sample(vae.encode(x), [], seed)
 
 
-def _fit_flow(vae: VAE, x, flow: Flow, epochs: int, batch_size: int, seed: int) -> tfd.Distribution:
+def _fit_flow(
+    vae: VAE, x, flow: Flow, epochs: int, batch_size: int, seed: int, verbose: int
+) -> tfd.Distribution:
     draws = _draw_each(vae, x, batch_size, seed)
     random = np.random.default_rng(seed)
     first_draws = next(draws)
@@ -198,13 +202,14 @@ def _fit_flow(vae: VAE, x, flow: Flow, epochs: int, batch_size: int, seed: int) 
         FLOW_LEARNING_RATE, epochs * -(-len(first_draws) // batch_size)
     )
     model.compile(keras.optimizers.Adam(rate), jit_compile=True)
+    progress = keras.utils.Progbar(epochs, verbose=verbose, unit_name="epoch")
     for z in itertools.islice(draws, epochs):
-        model.fit(
-            (random.permutation(z) - loc) / scale, batch_size=batch_size, shuffle=False, verbose=0
-        )
-    standardized = prior(None)
-    to_codes = tfb.Chain([tfb.Shift(loc), tfb.Scale(scale), standardized.bijector])
-    return tfd.TransformedDistribution(standardized.distribution, to_codes)
+        standardized = (random.permutation(z) - loc) / scale
+        model.fit(standardized, batch_size=batch_size, shuffle=False, verbose=0)
+        progress.add(1)
+    fitted = prior(None)
+    to_codes = tfb.Chain([tfb.Shift(loc), tfb.Scale(scale), fitted.bijector])
+    return tfd.TransformedDistribution(fitted.distribution, to_codes)
 
 
 class _Density(keras.Model):

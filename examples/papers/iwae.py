@@ -103,9 +103,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         return {"-bound": float(terms["loss"].mean()), "-ELBO": float(-terms["elbo"].mean())}
 
     vae, curve = stages.fit(vae, splits, folder, given, judge, hours=hours)
-    stages.draw(
-        folder / "curve.png", {f"k = {given['k']}": curve}, "-bound", "-bound of test images, nats"
-    )
+    title = "two layers, " * (given["layers"] - 1) + f"k = {given['k']}"
+    stages.draw(folder / "curve.png", {title: curve}, "-bound", "-bound of test images, nats")
     if curve[-1]["epoch"] < given["epochs"]:
         print(f"{curve[-1]['epoch']} of {given['epochs']} epochs: call again to go on.")
         return curve[-1]

@@ -149,7 +149,9 @@ def judge_annealed(
     x = tf.nest.map_structure(lambda values: values[:NUM_ANNEALED], splits.test)
     verbose = 1 if console.is_terminal else 0
     found = evaluation.annealed_log_prob(vae, x, num_steps=num_steps, seed=seed, verbose=verbose)
-    plain = evaluation.importance_sampling(vae, x, num_samples=num_samples, seed=seed)
+    plain = evaluation.importance_sampling(
+        vae, x, num_samples=num_samples, seed=seed, verbose=verbose
+    )
     numbers = {
         "annealed_nll": mean_of(-found["log_prob"]),
         "annealed_gain": mean_of(found["log_prob"] - plain["log_prob"]),
@@ -158,7 +160,9 @@ def judge_annealed(
         "annealed_acceptance": float(found["acceptance"].mean()),
     }
     if not vae.is_conditional:
-        bounds = evaluation.bounds_on_simulated_data(vae, num_steps=num_steps, seed=seed)
+        bounds = evaluation.bounds_on_simulated_data(
+            vae, num_steps=num_steps, seed=seed, verbose=verbose
+        )
         numbers["annealed_gap"] = bounds["gap"]
     return flat(numbers)
 

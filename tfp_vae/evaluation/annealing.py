@@ -120,7 +120,9 @@ def bounds_on_simulated_data(
     num_chains: int = 8,
     step_size: float = 0.3,
     num_leapfrog_steps: int = 5,
+    batch_size: int = 100,
     seed: int = 0,
+    verbose: int = 0,
 ) -> dict[str, Estimate]:
     """Bound log p(x) from below and from above, on data drawn from the model itself.
 
@@ -138,7 +140,9 @@ def bounds_on_simulated_data(
         num_chains: chains for each example.
         step_size: of the leapfrog steps, in standard deviations of q(z|x).
         num_leapfrog_steps: in one proposal.
+        batch_size: examples held in memory at once.
         seed: of all draws.
+        verbose: 1 shows a progress bar.
 
     Returns: the means over the examples, with their standard errors, in nats: `lower`, `upper`, and
         their difference `gap`.
@@ -151,13 +155,18 @@ def bounds_on_simulated_data(
         raise ValueError("Data are simulated without a condition, but this VAE needs one.")
     settings = _settings(num_steps, num_chains, step_size, num_leapfrog_steps)
     seeds = sampling.row_seeds(as_count(num_examples, "num_examples"), as_seed(seed))
-    drawn = vae.compile_once(_simulated, for_any_shape=True)(seeds)
-    own = seed_of(Stream.SIMULATION, seed)
-    forward = vae.compile_once(_from_posterior)(drawn["x"], own, settings)
-    backward = vae.compile_once(_to_posterior)(drawn["x"], drawn["z"], own, settings)
-    lower = log_mean(forward.log_weights).numpy()
-    upper = -log_mean(backward.log_weights).numpy()
-    return {"lower": mean_of(lower), "upper": mean_of(upper), "gap": mean_of(upper - lower)}
+    simulate = vae.compile_once(_simulated, for_any_shape=True)
+    first = seed_of(Stream.SIMULATION, seed)
+
+    def both(seeds, start):
+        drawn, own = simulate(seeds), tf.random.fold_in(first, start)
+        forward = vae.compile_once(_from_posterior)(drawn["x"], own, settings)
+        backward = vae.compile_once(_to_posterior)(drawn["x"], drawn["z"], own, settings)
+        return {"lower": log_mean(forward.log_weights), "upper": -log_mean(backward.log_weights)}
+
+    found = over_batches(both, seeds, batch_size, verbose)
+    found["gap"] = found["upper"] - found["lower"]
+    return {name: mean_of(values) for name, values in found.items()}
 
 
 @takes_frames
@@ -172,6 +181,7 @@ def rate_distortion(
     num_leapfrog_steps: int = 5,
     batch_size: int = 100,
     seed: int = 0,
+    verbose: int = 0,
 ) -> dict[str, np.ndarray]:
     """Return points on the curve of rate and distortion of a decoder, in nats per example.
 
@@ -193,6 +203,7 @@ def rate_distortion(
         num_leapfrog_steps: in one proposal.
         batch_size: examples held in memory at once.
         seed: of all draws.
+        verbose: 1 shows a progress bar for each beta.
 
     Returns: `beta`, `rate`, `distortion`, and `rate_error` and `distortion_error`, their standard
         errors over examples, each `[len(betas)]`.
@@ -215,7 +226,7 @@ def rate_distortion(
                 batch, tf.constant(beta, tf.float32), own, settings
             )
 
-        found = moments_over(point, x, batch_size)
+        found = moments_over(point, x, batch_size, verbose)
         points.append([*found["rate"].estimate, *found["distortion"].estimate])
     rate, rate_error, distortion, distortion_error = np.transpose(points)
     return {

@@ -56,8 +56,8 @@ def evaluate(
     Returns: `negative_elbo`, `log_likelihood` (its first term, log p(x|z)), `kl`, `nll` (importance
         sampling), in nats per example, each with its standard error over the examples, such as
         `nll_error`; `effective_samples`, the median over the examples: if it is small, `nll` is too
-        large, see `importance_sampling`; `bits_per_dim`, the `nll` in bits for each number of x, if
-        all examples have equally many; `active_units` of `latent_units`; `kl_is_analytic`;
+        large, see `importance_sampling`; `bits_per_dim`, the `nll` in bits for each number of x, with
+        its error, if all examples have equally many; `active_units` of `latent_units`; `kl_is_analytic`;
         `num_examples`, `num_samples`; for a `layers.VectorQuantized` posterior also `perplexity`
         and `nll_is_bound`: all draws of such a posterior are the same point, so `nll` is an upper
         bound of the negative log-likelihood for any number of draws. For a `layers.Deterministic`
@@ -78,7 +78,7 @@ def evaluate(
     (['active_units', 'bits_per_dim', 'effective_samples'], 2)
     """
     vae.check_data(x)
-    terms = moments_over(_judge(vae, _terms_and_mean, as_seed(seed)), x, batch_size)
+    terms = moments_over(_judge(vae, _terms_and_mean, as_seed(seed)), x, batch_size, verbose)
     means = {
         "negative_elbo": -terms["elbo"].estimate,
         "log_likelihood": terms["log_likelihood"].estimate,
@@ -113,7 +113,8 @@ def _nll(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int
     numbers = flat({"nll": -log_prob.estimate})
     numbers["effective_samples"] = float(np.median(np.concatenate(effective)))
     if not (vae.x.has_parts or vae.missing or _num_counted(vae)):
-        numbers["bits_per_dim"] = numbers["nll"] / (vae.x.size * np.log(2.0))
+        nats = vae.x.size * np.log(2.0)
+        numbers |= {f"bits_per_dim{of}": numbers[f"nll{of}"] / nats for of in ("", "_error")}
     return numbers
 
 
@@ -142,11 +143,13 @@ def _of_sequences(vae: VAE, x, nll: float, batch_size: int) -> dict[str, float]:
 
 
 @takes_frames
-def elbo(vae: VAE, x: Any, *, batch_size: int = 500, seed: int = 0) -> dict[str, np.ndarray]:
+def elbo(
+    vae: VAE, x: Any, *, batch_size: int = 500, seed: int = 0, verbose: int = 0
+) -> dict[str, np.ndarray]:
     """Return the objective's terms (`loss`, `elbo`, `log_likelihood`, `kl`) for each example,
-    `[num_examples]`; data as in `evaluate`.
+    `[num_examples]`; data and `verbose` as in `evaluate`.
     """
-    return over_batches(_judge(vae, _terms, as_seed(seed)), x, batch_size)
+    return over_batches(_judge(vae, _terms, as_seed(seed)), x, batch_size, verbose)
 
 
 @takes_frames

@@ -19,7 +19,9 @@ tfd = tfp.distributions
 
 
 @takes_frames
-def kl_by_dimension(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
+def kl_by_dimension(
+    vae: VAE, x: Any, *, batch_size: int = 500, verbose: int = 0
+) -> dict[str, np.ndarray]:
     """Return the mean KL(q(z|x) || p(z)) of each latent dimension, `[size]`, in nats, by the names
     of the latents; a sole latent is called z.
 
@@ -33,6 +35,7 @@ def kl_by_dimension(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.
         vae: a built VAE.
         x: data as in `evaluate`.
         batch_size: examples held in memory at once.
+        verbose: 1 shows a progress bar.
 
     Raises:
         ValueError: if the posterior is `layers.Deterministic`, which has no density.
@@ -47,7 +50,7 @@ def kl_by_dimension(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.
     """
     if vae.encodes_to_points:
         raise ValueError("A Deterministic posterior has no density, so no KL divergence.")
-    values = moments_over(vae.compile_once(_kl_of_dimensions), x, batch_size)
+    values = moments_over(vae.compile_once(_kl_of_dimensions), x, batch_size, verbose)
     return {name: values[name].mean for name in vae.z.shapes}
 
 

@@ -43,6 +43,7 @@ def mutual_information(
     num_examples: int = 2000,
     batch_size: int = 500,
     seed: int = 0,
+    verbose: int = 0,
 ) -> Estimate:
     """Estimate the mutual information of x and z under q(z|x), in nats: what a code tells about its
     example.
@@ -61,12 +62,13 @@ def mutual_information(
         num_examples: how many examples are used, the first ones; memory grows with their square.
         batch_size: examples held in memory at once.
         seed: of the draws, one for each example.
+        verbose: 1 shows a progress bar.
 
     Raises:
         ValueError: if the posterior has no density, or latents that depend on each other, as a
             hierarchy has.
     """
-    _, log_q = _densities_of_codes(vae, x, num_examples, batch_size, seed)
+    _, log_q = _densities_of_codes(vae, x, num_examples, batch_size, seed, verbose)
     return mean_of(np.diagonal(log_q) - _log_aggregate(log_q))
 
 
@@ -78,6 +80,7 @@ def aggregate_kl(
     num_examples: int = 2000,
     batch_size: int = 500,
     seed: int = 0,
+    verbose: int = 0,
 ) -> Estimate:
     """Estimate KL(q(z) || p(z)), in nats: how far the codes of all examples together are from the
     prior.
@@ -95,6 +98,7 @@ def aggregate_kl(
         num_examples: how many examples are used, the first ones; memory grows with their square.
         batch_size: examples held in memory at once.
         seed: of the draws, one for each example.
+        verbose: 1 shows a progress bar.
 
     Raises:
         ValueError: if `mutual_information` is not defined, or the prior depends on a condition.
@@ -103,12 +107,12 @@ def aggregate_kl(
         raise ValueError(
             "The prior depends on the condition, so there is no one prior of all codes."
         )
-    z, log_q = _densities_of_codes(vae, x, num_examples, batch_size, seed)
+    z, log_q = _densities_of_codes(vae, x, num_examples, batch_size, seed, verbose)
     log_prior = sampling.log_density(vae.prior_distribution(), z)
     return mean_of(_log_aggregate(log_q) - log_prior)
 
 
-def _densities_of_codes(vae: VAE, x, num_examples: int, batch_size: int, seed: int):
+def _densities_of_codes(vae: VAE, x, num_examples: int, batch_size: int, seed: int, verbose: int):
     """Return a code for each example, and the log densities of all of them under the posterior of
     each, `[num_examples, num_codes]`.
     """
@@ -128,7 +132,7 @@ def _densities_of_codes(vae: VAE, x, num_examples: int, batch_size: int, seed: i
     def densities(batch, start):
         return {"log_q": tf.transpose(vae.compile_once(_densities)(batch, z))}
 
-    log_q = over_batches(densities, x, min(batch_size, DENSITIES_AT_ONCE))["log_q"]
+    log_q = over_batches(densities, x, min(batch_size, DENSITIES_AT_ONCE), verbose)["log_q"]
     return z, log_q.astype("float64")
 
 
@@ -150,57 +154,63 @@ def _densities(vae: VAE, batch, z) -> tf.Tensor:
 
 @takes_frames
 def active_units(
-    vae: VAE, x: Any, *, threshold: float = ACTIVE_VARIANCE, batch_size: int = 500
+    vae: VAE,
+    x: Any,
+    *,
+    threshold: float = ACTIVE_VARIANCE,
+    batch_size: int = 500,
+    verbose: int = 0,
 ) -> int:
     """Count the latent dimensions whose posterior mean varies over the data by more than
     `threshold`.
 
-    Data as in `evaluate`; memory does not grow with the number of examples.
+    Data and `verbose` as in `evaluate`; memory does not grow with the number of examples.
 
     Reference: Burda et al., 2016, Importance Weighted Autoencoders, arXiv:1509.00519, section 5.1.
     """
-    return count_active(variance_of_means(vae, x, batch_size), threshold)
+    return count_active(variance_of_means(vae, x, batch_size, verbose), threshold)
 
 
 @takes_frames
-def variance_of_means(vae: VAE, x, batch_size: int = 500) -> np.ndarray:
+def variance_of_means(vae: VAE, x, batch_size: int = 500, verbose: int = 0) -> np.ndarray:
     """Return the variance over the data of each dimension of the posterior mean, `[latent]`."""
-    return moments_over(vae.compile_once(means_of), x, batch_size)["mean"].variance
+    return moments_over(vae.compile_once(means_of), x, batch_size, verbose)["mean"].variance
 
 
 @takes_frames
-def posterior_means(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
-    """Return the mean of q(z|x) for each example, `[num_examples, latent]`; data as in `evaluate`.
+def posterior_means(vae: VAE, x: Any, *, batch_size: int = 500, verbose: int = 0) -> np.ndarray:
+    """Return the mean of q(z|x) for each example, `[num_examples, latent]`; data and
+    `verbose` as in `evaluate`.
 
     Several latents are concatenated.
     """
-    return over_batches(vae.compile_once(means_of), x, batch_size)["mean"]
+    return over_batches(vae.compile_once(means_of), x, batch_size, verbose)["mean"]
 
 
 @takes_frames
-def codes(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
+def codes(vae: VAE, x: Any, *, batch_size: int = 500, verbose: int = 0) -> np.ndarray:
     """Return the integer codes of a `layers.VectorQuantized` posterior for each example,
-    `[num_examples, num_vectors]`; data as in `evaluate`.
+    `[num_examples, num_vectors]`; data and `verbose` as in `evaluate`.
 
     Raises:
         ValueError: if the posterior is of another kind.
     """
-    return over_batches(vae.compile_once(_codes), x, batch_size)["codes"]
+    return over_batches(vae.compile_once(_codes), x, batch_size, verbose)["codes"]
 
 
 @takes_frames
-def perplexity(vae: VAE, x: Any, *, batch_size: int = 500) -> float:
+def perplexity(vae: VAE, x: Any, *, batch_size: int = 500, verbose: int = 0) -> float:
     """Return the perplexity: the effective number of codes in use.
 
     It is the exponential of the entropy of the codes' frequencies over the data and all positions.
 
-    It is 1 if only one code is used, and the number of codes if all are used equally often. Data as
-    in `evaluate`; memory does not grow with the number of examples.
+    It is 1 if only one code is used, and the number of codes if all are used equally often. Data
+    and `verbose` as in `evaluate`; memory does not grow with the number of examples.
 
     Reference: van den Oord et al., 2017, Neural discrete representation learning, arXiv:1711.00937.
     """
     counts = np.zeros(1, "int64")
-    for found in each_batch(vae.compile_once(_codes), x, batch_size):
+    for found in each_batch(vae.compile_once(_codes), x, batch_size, verbose):
         own = np.bincount(found["codes"].ravel(), minlength=len(counts))
         counts = own + np.pad(counts, [0, len(own) - len(counts)])
     return float(np.exp(tfd.Categorical(probs=counts / counts.sum()).entropy()))

@@ -19,13 +19,13 @@ __all__ = ["auroc", "negative_elbo", "negative_log_prob", "typicality"]
 
 
 @takes_frames
-def negative_elbo(vae: VAE, x: Any, *, batch_size: int = 500) -> np.ndarray:
+def negative_elbo(vae: VAE, x: Any, *, batch_size: int = 500, verbose: int = 0) -> np.ndarray:
     """Return the score -ELBO of each example, `[num_examples]`, in nats; larger is more unusual.
 
-    Data as in `evaluate`.
+    Data and `verbose` as in `evaluate`.
     It needs one draw of z for each example, and is an upper bound of -log p(x) in the mean.
     """
-    return -bounds.elbo(vae, x, batch_size=batch_size)["elbo"]
+    return -bounds.elbo(vae, x, batch_size=batch_size, verbose=verbose)["elbo"]
 
 
 @takes_frames
@@ -36,14 +36,15 @@ def negative_log_prob(
     num_samples: int = 100,
     batch_size: int = 500,
     seed: int = 0,
+    verbose: int = 0,
 ) -> np.ndarray:
     """Return the score -log p(x) of each example, `[num_examples]`, in nats; larger is more unusual.
 
-    Data as in `evaluate`. It is estimated by `importance_sampling`, and too large by an amount that falls
-    with the number of samples. Examples far from the training data have the poorest estimates.
+    Data and `verbose` as in `evaluate`. It is estimated by `importance_sampling`, and too large by an
+    amount that falls with the number of samples. Examples far from the training data have the poorest estimates.
     """
     return -bounds.importance_sampling(
-        vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed
+        vae, x, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
     )["log_prob"]
 
 

@@ -25,7 +25,9 @@ __all__ = [
 
 
 @takes_frames
-def reconstruction_errors(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[str, np.ndarray]:
+def reconstruction_errors(
+    vae: VAE, x: Any, *, batch_size: int = 500, verbose: int = 0
+) -> dict[str, np.ndarray]:
     """Return the error of each example's reconstruction, `[num_examples]`, by the parts of x.
 
     The mean over its observed values of the squared difference from `VAE.reconstruct`, in squared
@@ -37,6 +39,7 @@ def reconstruction_errors(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[st
         vae: a built VAE.
         x: data as in `evaluate`.
         batch_size: examples held in memory at once.
+        verbose: 1 shows a progress bar.
 
     Returns: a dict of the parts of x, or of the columns of a table; an x without parts has the name
         "x". NaN for an example without an observed value.
@@ -53,7 +56,7 @@ def reconstruction_errors(vae: VAE, x: Any, *, batch_size: int = 500) -> dict[st
         seen, means = vae.columns(_with_gaps(batch)), vae.columns(vae.reconstruct(batch))
         return {name: _error(seen[name], means[name], has_names[name]) for name in seen}
 
-    return over_batches(errors, x, batch_size)
+    return over_batches(errors, x, batch_size, verbose)
 
 
 def _with_gaps(batch):

@@ -9,7 +9,7 @@ import webbrowser
 
 from tfp_vae.cli.explore.models import open_explorer
 from tfp_vae.cli.explore.server import Server
-from tfp_vae.cli.report import console
+from tfp_vae.cli.report import busy, console
 
 
 def explore(
@@ -26,7 +26,8 @@ def explore(
     Raises:
         ValueError: if the model, its data or the port cannot be used.
     """
-    explorer = open_explorer(model, dataset, condition, seed)
+    with busy("Compiling the model for the page"):
+        explorer = open_explorer(model, dataset, condition, seed)
     with Server(explorer, port) as server:
         console.print(
             f"Explore {explorer.name} at {server.address}\n"

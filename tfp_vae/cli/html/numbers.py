@@ -11,6 +11,7 @@ from tfp_vae import datasets
 from tfp_vae.cli.html.blocks import Block, Cell, table
 from tfp_vae.cli.html.meanings import ERRORS, NUMBERS, Number, others
 from tfp_vae.cli.html.subject import DRAWS_FOR_ERRORS, Subject
+from tfp_vae.cli.report import caution
 from tfp_vae.layers.parts import innermost, parts_of
 from tfp_vae.layers.values import values_of
 
@@ -231,5 +232,10 @@ def _remarks(subjects: list[Subject], comparable: bool) -> list[Block]:
             "The runs were judged on different test data, under different conditions, or by densities "
             "and by probabilities: their numbers do not compare, and none is marked as the best."
         )
+    remarks |= {
+        f"{subject.name}: {warning}"
+        for subject in subjects
+        if (warning := caution(subject.numbers))
+    }
     remarks |= {*on_draws([subject.numbers for subject in subjects])}
     return [Block(sentence=text, is_aside=True) for text in sorted(remarks)]
