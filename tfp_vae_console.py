@@ -8,6 +8,7 @@ import gc
 import importlib.metadata
 import inspect
 import logging
+import math
 import os
 import sys
 import typing
@@ -229,7 +230,7 @@ class Options:
         bool,
         typer.Option(
             "--tensorboard/--no-tensorboard",
-            help="Write event files, of curves and pictures, into the run's folder tensorboard/.",
+            help="Write event files, of curves and pictures or texts, into the run's folder tensorboard/.",
         ),
     ] = False
     num_samples: NumSamples = 500
@@ -289,6 +290,7 @@ class Wishes:
     ] = None
 
     def __post_init__(self):
+        _ = self.betas  # which raises if they are none
         if self.features is not None and self.samples is None:
             raise ValueError("--features is about --samples: give how many of them, too.")
         if self.samples is not None and self.features is None and self.labels is None:
@@ -296,6 +298,22 @@ class Wishes:
                 "--samples are compared with data in the features of a classifier. Give --labels "
                 "NAME, which a small one learns here, or --features FILE.keras, any Keras classifier."
             )
+
+    @property
+    def betas(self) -> tuple[float, ...]:
+        """The betas of `--rate-distortion`, each once; none if it was not given."""
+        if self.rate_distortion is None:
+            return ()
+        try:
+            betas = tuple(dict.fromkeys(float(beta) for beta in self.rate_distortion.split(",")))
+        except ValueError:
+            betas = ()
+        if not betas or not all(0.0 < beta < math.inf for beta in betas):
+            raise ValueError(
+                "--rate-distortion takes positive numbers with commas between them, such as 0.1,1,10, "
+                f"received {self.rate_distortion}."
+            )
+        return betas
 
     def __bool__(self) -> bool:
         return self != Wishes()

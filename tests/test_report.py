@@ -494,6 +494,8 @@ def test_kinds_of_runs(name, tmp_path, monkeypatch):
         *left_out,
         "rates",  # which are asked for
     ]
+    has_chains = name not in ("autoencoder", "codes", "hierarchy", "groups")
+    assert ("--rate-distortion 0.1,1,10 adds it" in page.section("rates")) == has_chains
     # The explorer takes every kind, too.
     explorer = open_explorer("run", None, None, 0)
     json.dumps([explorer.model(), explorer.example(0)], allow_nan=False)

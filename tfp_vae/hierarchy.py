@@ -70,8 +70,8 @@ def ladder(
 ) -> tuple[keras.Model, Joint]:
     """Build q(zL|x) ... q(z1|z2, x) and p(zL) ... p(z1|z2), which share the path from above.
 
-    When to use: there are more layers, of which the upper ones would collapse from the bottom
-    up.
+    When to use: there are three layers or more, of which the upper ones would collapse from the
+    bottom up.
 
     The posterior of each latent below the top is the product of two normals: one from its features,
     and the prior given the latent above.

@@ -37,7 +37,7 @@ def mlp(
 ) -> keras.Sequential:
     """Fully connected network: `[batch, *input_shape]` -> `[batch, output_size]`.
 
-    When to use: data are vectors, tables, or images of up to about 28 x 28.
+    When to use: first; for vectors, tables and small images.
 
     Serves as encoder and decoder.
 
@@ -75,7 +75,7 @@ def conv_encoder(
 ) -> keras.Sequential:
     """Small convolutional encoder: `[batch, height, width, channels]` -> `[batch, output_size]`.
 
-    When to use: data are images, from about 32 x 32 on.
+    When to use: data are images, from about 28 x 28 on, if an epoch may take longer.
 
     Each stage halves height and width.
 

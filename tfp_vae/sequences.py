@@ -119,7 +119,7 @@ def gru_decoder(
 ) -> keras.Model:
     """Recurrent decoder of sequences for `layers.AutoregressiveCategorical`.
 
-    When to use: sequences are short: drawing them is fast, training goes token by token.
+    When to use: sequences are short: it goes token by token, in training too.
 
     z, `[batch, context_size]`, goes to every place of the sequence.
 

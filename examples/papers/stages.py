@@ -73,11 +73,8 @@ def _begun(vae: tfp_vae.VAE, folder: Path, options: dict, steps: int) -> tuple:
     """Return the VAE after the stages that a folder holds already, and the rows of these."""
     folder.mkdir(parents=True, exist_ok=True)
     known = folder / "options.json"
-    if known.is_file() and json.loads(known.read_text()) != options:
-        raise ValueError(
-            f"{folder} holds a run with other options: {known.read_text()}, received {options}. "
-            "Choose another --output, or the same options to go on."
-        )
+    if known.is_file():
+        _expect_same(folder, json.loads(known.read_text()), options)
     write(known, options)
     if not (folder / "model.keras").is_file():
         return vae, []
@@ -86,6 +83,14 @@ def _begun(vae: tfp_vae.VAE, folder: Path, options: dict, steps: int) -> tuple:
     # A row may be of a stage whose model was not saved any more.
     rows = json.loads((folder / "curve.json").read_text())
     return vae, [row for row in rows if row["epoch"] <= done]
+
+
+def _expect_same(path: Path, known: dict, received: dict) -> None:
+    if known != received:
+        raise ValueError(
+            f"{path} holds a run with other options: {known}, received {received}. Choose another "
+            "--output, or the same options to go on."
+        )
 
 
 def judge_once(
@@ -108,14 +113,20 @@ def judge_once(
 
 
 def once(path: Path, options: dict, make: Callable[..., dict], *arguments) -> dict:
-    """Return the dict that `make(*arguments)` makes, from its file if that is of the same options."""
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    if known.get("options") != options:
-        known = {"options": options, **make(*arguments)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, known)
-        print(path.stem, known["numbers"], flush=True)
-    return known
+    """Return the dict that `make(*arguments)` makes, from its file if there is one.
+
+    Raises:
+        ValueError: if the file is of other options.
+    """
+    if path.is_file():
+        known = json.loads(path.read_text())
+        _expect_same(path, known["options"], options)
+        return known
+    made = {"options": options, **make(*arguments)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, made)
+    print(path.stem, made["numbers"], flush=True)
+    return made
 
 
 def write(path: Path, content) -> None:

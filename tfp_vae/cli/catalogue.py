@@ -1,4 +1,4 @@
-"""The names that the options of `train` take, with a line and the paper of each.
+"""The names that the options of `train` take, with a line, a use and the paper of each.
 
 They are shown by `tfp-vae list` and docs/members.md.
 """
@@ -44,7 +44,7 @@ class Member(NamedTuple):
         >>> Member("mine", "", "", "Kingma & Welling, 2014, arXiv:1312.6114.").year
         '2014'
         """
-        found = YEAR.search(self.paper)
+        found = YEAR.search(ARXIV.sub("", self.paper))
         return found[0] if found else ""
 
 

@@ -4,7 +4,7 @@ rate and distortion.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,8 @@ class Judge:
             numbers.update(self._samples(wishes.samples, wishes.features, wishes.labels))
         if wishes.checks:
             numbers.update(self._checks())
-        if wishes.rate_distortion is not None:
-            numbers.update(self._rates(wishes.rate_distortion))
+        if wishes.betas:
+            numbers.update(self._rates(wishes.betas))
         return numbers
 
     @property
@@ -202,24 +202,21 @@ class Judge:
             }
         return numbers
 
-    def _rates(self, betas: str) -> dict[str, Any]:
-        try:
-            weights = [float(beta) for beta in betas.split(",")]
-        except ValueError:
-            raise ValueError(
-                "--rate-distortion takes positive numbers with commas between them, such as 0.1,1,10, "
-                f"received {betas}."
-            ) from None
+    def _rates(self, betas: Sequence[float]) -> dict[str, Any]:
         x = cut(self.splits.test, None, NUM_ANNEALED)
         given: dict[str, Any] = {"batch_size": self.batch_size, "seed": self.seed}
-        best = evaluation.rate_distortion(self.vae, x, weights, **given)
+        best = evaluation.rate_distortion(self.vae, x, betas, **given)
         own = evaluation.elbo(self.vae, x, **given)
-        numbers = {"rate_of_encoder": mean_of(own["kl"])}
-        numbers["distortion_of_encoder"] = mean_of(-own["log_likelihood"])
-        for place, beta in enumerate(weights):
+        numbers: dict[str, Any] = {
+            "rate_of_encoder": mean_of(own["kl"]),
+            "distortion_of_encoder": mean_of(-own["log_likelihood"]),
+        }
+        for place, beta in enumerate(betas):
             for name in ("rate", "distortion"):
-                error = best[f"{name}_error"][place]
-                numbers[f"{name}_at_beta_{beta:g}"] = Estimate(best[name][place], error)
+                found = Estimate(best[name][place], best[f"{name}_error"][place])
+                numbers[f"{name}_at_beta_{np.format_float_positional(beta, trim='-')}"] = found
+        numbers["rate_distortion_examples"] = num_examples(x)
+        numbers["rate_distortion_acceptance"] = float(best["acceptance"].min())
         return numbers
 
 

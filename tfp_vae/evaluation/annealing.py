@@ -205,15 +205,18 @@ def rate_distortion(
         seed: of all draws.
         verbose: 1 shows a progress bar for each beta.
 
-    Returns: `beta`, `rate`, `distortion`, and `rate_error` and `distortion_error`, their standard
-        errors over examples, each `[len(betas)]`.
+    Returns: `beta`, `rate`, `distortion`, `rate_error` and `distortion_error`, their standard errors
+        over examples, and `acceptance`, the share of proposals that were accepted, each
+        `[len(betas)]`.
 
     Raises:
         ValueError: if a beta is not above 0, or the VAE is of another kind.
     """
     _expect_real_latent(vae)
     weights = np.atleast_1d(np.asarray(betas, "float64"))
-    if not weights.size or not np.all((weights > 0.0) & (weights < np.inf)):
+    with np.errstate(over="ignore"):  # as chains see them
+        seen = weights.astype("float32")
+    if not seen.size or not np.all((seen > 0.0) & (seen < np.inf)):
         raise ValueError(f"betas must be positive numbers, received {betas}.")
     settings = _settings(num_steps, num_chains, step_size, num_leapfrog_steps)
     first = seed_of(Stream.ANNEALING, as_seed(seed))
@@ -227,14 +230,16 @@ def rate_distortion(
             )
 
         found = moments_over(point, x, batch_size, verbose)
-        points.append([*found["rate"].estimate, *found["distortion"].estimate])
-    rate, rate_error, distortion, distortion_error = np.transpose(points)
+        moved = found["acceptance"].estimate.value
+        points.append([*found["rate"].estimate, *found["distortion"].estimate, moved])
+    rate, rate_error, distortion, distortion_error, acceptance = np.transpose(points)
     return {
         "beta": weights,
         "rate": rate,
         "rate_error": rate_error,
         "distortion": distortion,
         "distortion_error": distortion_error,
+        "acceptance": acceptance,
     }
 
 
@@ -249,14 +254,20 @@ def _settings(num_steps, num_chains, step_size: float, num_leapfrog_steps) -> Se
     )
 
 
+def has_real_latent(vae: VAE) -> bool:
+    """Return whether chains can move through z: whether it is one latent of real numbers."""
+    layers = distribution_layers(vae.encoder)
+    return not vae.z.has_parts and bool(layers) and layers[-1].covers_space
+
+
 def _expect_real_latent(vae: VAE) -> None:
     vae.expect_built()
-    layers = distribution_layers(vae.encoder)
-    if vae.z.has_parts or not (layers and layers[-1].covers_space):
+    if not has_real_latent(vae):
+        layers = distribution_layers(vae.encoder)
         kinds = ", ".join(type(layer).__name__ for layer in layers)
         raise ValueError(
             "Annealed chains move through one latent of real numbers, as of MultivariateNormalDiag "
-            f"or FlowPosterior; this encoder ends in {kinds}. Take evaluation.nll."
+            f"or FlowPosterior; this encoder ends in {kinds}."
         )
 
 
@@ -316,7 +327,7 @@ def _rate_and_distortion(
         weights = tf.nn.softmax(chain.log_weights, 0)
         distortion = -tf.reduce_sum(weights * log_likelihood, 0)
         rate = -beta * distortion - log_mean(chain.log_weights)
-        return {"rate": rate, "distortion": distortion}
+        return {"rate": rate, "distortion": distortion, "acceptance": chain.acceptance}
 
 
 def _log_joint(one_pass: objectives.OnePass, z) -> tf.Tensor:

@@ -33,7 +33,7 @@ class IndependentNormalLearnedScale(DistributionLayer):
     """Independent normal distributions whose scale is a weight: it is the same for all z, so it
     cannot collapse for one of them.
 
-    When to use: values are real, first: one noise for all examples is robust.
+    When to use: values are real, and one noise for all examples is enough, which is robust.
 
     The scale is softplus of `rate` times the weight, plus 1e-5. It is 1 at first; `VAE.fit` sets
     it to the spread of the data, or of the first batch of a `tf.data.Dataset`. If a whole event

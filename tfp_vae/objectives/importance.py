@@ -132,7 +132,7 @@ class CIWAE(Objective):
     """A weighted mean of the ELBO (weight beta) and the importance-weighted bound, on the same
     draws.
 
-    When to use: the encoder learns too little by IWAE: beta goes from one to the other.
+    When to use: the encoder learns too little by IWAE; a larger beta leads towards the ELBO.
 
     Reference: Rainforth et al., 2018, arXiv:1802.04537.
 

@@ -68,7 +68,7 @@ class Normal(Prior):
     """A normal prior with diagonal covariance whose location and scale are trained; it starts as
     N(0, I).
 
-    When to use: codes are to have a location and a scale of their own.
+    When to use: the decoder is to see codes in units of its own, as in a part of a larger model.
 
     Args:
         event_size: number of latent dimensions.

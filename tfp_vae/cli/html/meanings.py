@@ -27,6 +27,8 @@ FACTS = (
     "nll_is_bound",
     "num_examples",
     "num_samples",
+    "rate_distortion_acceptance",
+    "rate_distortion_examples",
     "seed",
 )
 # Endings of names under which an evaluation may state the error of another number.
@@ -246,8 +248,9 @@ FAMILIES = {
     ),
     "rate_": Number(
         title="rate {} (nats)",
-        meaning="What codes cost, KL(q(z|x) || p(z)), of the first 100 test examples: those of the "
-        "encoder, or the best ones where the likelihood has the weight beta.",
+        meaning="What codes cost, KL(q(z|x) || p(z)), of the first {rate_distortion_examples} test "
+        "examples: those of the encoder, or the best ones where the likelihood has the weight beta, as "
+        "far as chains found them, of whose moves {rate_distortion_acceptance} or more were accepted.",
     ),
     "distortion_": Number(
         title="distortion {} (nats)",

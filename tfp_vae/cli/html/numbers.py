@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfp_vae import datasets
 from tfp_vae.cli.html.blocks import Block, Cell, table
-from tfp_vae.cli.html.meanings import ERRORS, NUMBERS, Number, others
+from tfp_vae.cli.html.meanings import ERRORS, FACTS, NUMBERS, Number, others
 from tfp_vae.cli.html.subject import DRAWS_FOR_ERRORS, Subject
 from tfp_vae.cli.report import caution
 from tfp_vae.layers.parts import innermost, parts_of
@@ -188,13 +188,14 @@ def _facts(subjects: list[Subject]) -> dict[str, str]:
         "kl_kind": [kinds[bool(subject.numbers.get("kl_is_analytic"))] for subject in subjects],
         **{
             name: [subject.numbers[name] for subject in subjects if name in subject.numbers]
-            for name in ("num_samples", "annealed_examples", "features", "against")
+            for name in FACTS
         },
-        "annealed_acceptance": [
-            f"{subject.numbers['annealed_acceptance']:.0%}"
-            for subject in subjects
-            if "annealed_acceptance" in subject.numbers
-        ],
+        **{
+            name: [
+                f"{subject.numbers[name]:.0%}" for subject in subjects if name in subject.numbers
+            ]
+            for name in ("annealed_acceptance", "rate_distortion_acceptance")
+        },
     }
     return {name: " or ".join(dict.fromkeys(map(str, told))) for name, told in facts.items()}
 

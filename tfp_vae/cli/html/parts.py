@@ -16,6 +16,7 @@ from tfp_vae.batch import cut, num_examples
 from tfp_vae.cli.html.blocks import Block, Cell, LeftOut, picture, table
 from tfp_vae.cli.html.numbers import numbers, titles
 from tfp_vae.cli.html.subject import Subject, at
+from tfp_vae.evaluation.annealing import has_real_latent
 from tfp_vae.evaluation.latents import ACTIVE_VARIANCE
 from tfp_vae.layers.vector_quantized import is_quantized
 from tfp_vae.surface import Surface
@@ -217,21 +218,28 @@ def kl(subject: Subject) -> list[Block]:
 
 def rates(subject: Subject) -> list[Block]:
     """Show how far the encoder is from the best codes of its decoder."""
+    if not has_real_latent(subject.vae):
+        raise LeftOut("chains find the best codes where z is one latent of real numbers.")
     numbers = subject.numbers
     betas = [name.removeprefix(AT_BETA) for name in numbers if name.startswith(AT_BETA)]
-    betas = [beta for beta in betas if not beta.endswith("_error")]
-    if not betas:
-        raise LeftOut(
-            f"tfp-vae evaluate {shlex.quote(subject.name)} --rate-distortion 0.1,1,10 adds it."
-        )
-    rate = [numbers[f"{AT_BETA}{beta}"] for beta in betas]
-    distortion = [numbers[f"distortion_at_beta_{beta}"] for beta in betas]
+    points = {
+        beta: [numbers[f"{AT_BETA}{beta}"], numbers[f"distortion_at_beta_{beta}"]]
+        for beta in betas
+        if not beta.endswith("_error")
+    }
+    if not points:
+        raise LeftOut(f"{_evaluate_command(subject)} --rate-distortion 0.1,1,10 adds it.")
+    points = {beta: point for beta, point in points.items() if None not in point}
     own = numbers["rate_of_encoder"], numbers["distortion_of_encoder"]
-    figure = latent_plots.rate_distortion(betas, rate, distortion, own)
+    if not points or None in own:
+        raise LeftOut("the numbers are not finite.")
+    rate, distortion = np.transpose([*points.values()])
+    figure = latent_plots.rate_distortion([*points], rate, distortion, own)
     caption = (
-        "KL(q(z|x) || p(z)) and -log p(x|z) of the first 100 test examples, by the best codes of the "
-        "decoder and by the encoder. Above the curve, an encoder gives away what this decoder could do; "
-        "another decoder has another curve (Huang et al., 2020)."
+        f"KL(q(z|x) || p(z)) and -log p(x|z) of the first {numbers['rate_distortion_examples']} test "
+        f"{subject.medium.noun}, by the best codes of the decoder and by the encoder. Above the curve, "
+        "an encoder gives away what this decoder could do; between two points the true curve is below "
+        "the line. Another decoder has another curve (Huang et al., 2020)."
     )
     return [picture(figure, "Distortion against rate.", caption, kind="svg")]
 
