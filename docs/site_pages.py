@@ -24,16 +24,20 @@ MODULES = (
     "hierarchy",
     "latent_plots",
     "layers",
+    "migration",
     "networks",
     "objectives",
     "plots",
     "priors",
+    "rows",
     "sequences",
     "serving",
     "shapes",
     "sklearn",
+    "storage",
     "tables",
     "text",
+    "workers",
 )
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 MEMBER = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)

@@ -626,3 +626,11 @@ def test_bad_input_is_refused_and_nothing_is_lost(line, bad_things, monkeypatch)
     assert (code, out) == (2, "")
     assert re.fullmatch(f"error: .*({BAD[line]}).*\n", err), err
     assert before == {path: path.read_bytes() for path in bad_things.rglob("*") if path.is_file()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="completes in bash")
+def test_a_shell_completes_commands():
+    program = Path(sys.executable).with_name("tfp-vae")
+    asked = {"_TFP_VAE_COMPLETE": "complete_bash", "COMP_WORDS": "tfp-vae ex", "COMP_CWORD": "1"}
+    shown = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True)
+    assert {*shown.stdout.split()} == {"explore", "export"}
