@@ -150,6 +150,17 @@ def test_draws_take_time_and_no_memory(digits):
     assert many.value < few.value
 
 
+@pytest.mark.filterwarnings("error")
+def test_few_effective_samples_are_warned_of():
+    vae, x = make_vae((3,), 2, tfpl.IndependentNormal), 10.0 * np.eye(3, dtype="float32")
+    vae.decoder.set_weights([10.0 * weight for weight in vae.decoder.get_weights()])
+    words = r"Few effective samples: \d\.\d of 100 draws"
+    for judge in (evaluation.nll, evaluation.evaluate):
+        with pytest.warns(UserWarning, match=words):
+            judge(vae, x, num_samples=100)
+        judge(vae, x, num_samples=99)  # of which nobody expects many
+
+
 def test_bits_are_of_values_that_are_there(digits):
     complete, with_gaps = (
         make_vae((3,), 2, tfpl.IndependentNormal, missing=missing) for missing in (False, True)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tfp_vae.batch import num_examples
 from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.runs import Run, written_whole
 from tfp_vae.cli.texts import texts
+from tfp_vae.evaluation.bounds import FEW_SAMPLES
 from tfp_vae.evaluation.errors import Estimate, flat, mean_of
 from tfp_vae.layers.joint import names_of
 from tfp_vae.surface import Surface
@@ -33,9 +35,6 @@ from tfp_vae.vae import VAE
 MAX_CONDITIONS = 10
 # Number of test examples of annealed importance sampling, which takes a tenth of a second each.
 NUM_ANNEALED = 100
-# With fewer effective samples than these, a few draws have most of the weight: what others would
-# add to the estimate is unknown.
-FEW_SAMPLES = 10
 # Nats between the bounds of annealing above which it should take more steps.
 LARGE_GAP = 1.0
 
@@ -133,9 +132,10 @@ def dataset_of(run: Run | None, path: Path) -> str:
 def judge(vae: VAE, splits: datasets.Splits, num_samples: int, batch_size: int, seed: int) -> dict:
     """Return the numbers of a model on its test data."""
     verbose = 1 if console.is_terminal else 0
-    numbers = evaluation.evaluate(
-        vae, splits.test, num_samples=num_samples, batch_size=batch_size, seed=seed, verbose=verbose
-    )
+    given = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Few effective samples")  # `caution` says so
+        numbers = evaluation.evaluate(vae, splits.test, **given, verbose=verbose)
     return {"dataset": splits.name, **numbers, "seed": seed}
 
 

@@ -1,5 +1,6 @@
 """Bounds and estimates of the likelihood of data under a VAE, in nats per example."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,12 @@ from tfp_vae.surface import takes_frames
 from tfp_vae.vae import VAE
 
 __all__ = ["elbo", "evaluate", "importance_sampling", "nll"]
+
+# With fewer effective samples than these, a few draws have most of the weight: what others would
+# add to the estimate is unknown.
+FEW_SAMPLES = 10
+# With fewer draws than these, nobody expects them to be many.
+MANY_DRAWS = 100
 
 
 @takes_frames
@@ -68,6 +75,9 @@ def evaluate(
     Raises:
         ValueError: if `x` is empty, or a data set without end, or `batch_size` below 1.
 
+    Warns:
+        UserWarning: if 100 draws or more are worth fewer than 10 equal ones in the median example.
+
     Example:
     >>> import keras
     >>> from tfp_vae import layers as tfpl
@@ -105,6 +115,15 @@ def _nll(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int
     """Return the negative log-likelihood, what it is in bits, and how far to trust it."""
     if vae.encodes_to_points:
         return {"nll": np.nan}
+    numbers = _importance(vae, x, num_samples, batch_size, seed, verbose)
+    if not (vae.x.has_parts or vae.missing or _num_counted(vae)):
+        nats = vae.x.size * np.log(2.0)
+        numbers |= {f"bits_per_dim{of}": numbers[f"nll{of}"] / nats for of in ("", "_error")}
+    return numbers
+
+
+def _importance(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int) -> dict:
+    """Return the negative log-likelihood with its error, and the effective samples; warn of few."""
     log_prob, effective = Moments(), []
     weigh = _weigh(vae, num_samples, seed)
     for found in each_batch(weigh, x, batch_size, verbose):
@@ -112,9 +131,13 @@ def _nll(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int
         effective.append(found["effective_samples"])
     numbers = flat({"nll": -log_prob.estimate})
     numbers["effective_samples"] = float(np.median(np.concatenate(effective)))
-    if not (vae.x.has_parts or vae.missing or _num_counted(vae)):
-        nats = vae.x.size * np.log(2.0)
-        numbers |= {f"bits_per_dim{of}": numbers[f"nll{of}"] / nats for of in ("", "_error")}
+    if num_samples >= MANY_DRAWS and numbers["effective_samples"] < FEW_SAMPLES:
+        warnings.warn(
+            f"Few effective samples: {numbers['effective_samples']:.1f} of {num_samples} draws in the "
+            "median example. -log p(x) is smaller than this NLL, maybe by nats. Take more draws, or "
+            "evaluation.annealed_log_prob.",
+            stacklevel=4,
+        )
     return numbers
 
 
@@ -165,10 +188,10 @@ def nll(
     """Estimate the mean of -log p(x) by importance sampling, see `VAE.log_prob`, in nats per
     example, with its standard error over the examples.
 
-    Data as in `evaluate`; memory does not grow with the number of examples.
+    Data and warning as in `evaluate`; of the examples, four bytes each are kept.
     """
-    found = moments_over(_weigh(vae, num_samples, seed), x, batch_size, verbose)
-    return -found["log_prob"].estimate
+    found = _importance(vae, x, num_samples, batch_size, seed, verbose)
+    return Estimate(found["nll"], found["nll_error"])
 
 
 @takes_frames
