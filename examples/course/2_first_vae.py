@@ -129,6 +129,7 @@ plots.samples(vae, num_rows=3, limits=(0, 16))
 # The VAE is a model of probability: p(x) is the probability of an image, whatever its code. The ELBO
 # is a lower bound of log p(x), and importance sampling comes close to log p(x) itself (lesson 6).
 # `evaluate` gives both, for test images, with the error that comes from having only so many of them.
+# It may warn of few effective samples: a few of the draws then decide the NLL, and -log p(x) is smaller.
 
 # %%
 numbers = evaluation.evaluate(vae, x_test, num_samples=500)

@@ -50,7 +50,8 @@ vae = train()
 #
 # `export` writes a *SavedModel*: a program of plain TensorFlow, which needs neither Keras nor this
 # package. Before the version appears in its folder, it is compared with the live model. The folder
-# holds numbered versions, as TensorFlow Serving wants them; a model card says what the model is.
+# holds numbered versions, as TensorFlow Serving wants them; a model card says what the model is. (A
+# warning says that few of 100 draws count, so that the card's NLL is an upper bound.)
 
 # %%
 workplace = tempfile.TemporaryDirectory()

@@ -105,6 +105,7 @@ def evaluate(
         "num_examples": terms["elbo"].number,
         "num_samples": num_samples,
     }
+    _warn_of_few(numbers, num_samples)
     if is_quantized(vae.some_posterior):
         numbers["perplexity"] = perplexity(vae, x, batch_size=batch_size)
         numbers["nll_is_bound"] = True
@@ -123,7 +124,7 @@ def _nll(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int
 
 
 def _importance(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbose: int) -> dict:
-    """Return the negative log-likelihood with its error, and the effective samples; warn of few."""
+    """Return the negative log-likelihood with its error, and the effective samples."""
     log_prob, effective = Moments(), []
     weigh = _weigh(vae, num_samples, seed)
     for found in each_batch(weigh, x, batch_size, verbose):
@@ -131,14 +132,18 @@ def _importance(vae: VAE, x, num_samples: int, batch_size: int, seed: int, verbo
         effective.append(found["effective_samples"])
     numbers = flat({"nll": -log_prob.estimate})
     numbers["effective_samples"] = float(np.median(np.concatenate(effective)))
-    if num_samples >= MANY_DRAWS and numbers["effective_samples"] < FEW_SAMPLES:
-        warnings.warn(
-            f"Few effective samples: {numbers['effective_samples']:.1f} of {num_samples} draws in the "
-            "median example. -log p(x) is smaller than this NLL, maybe by nats. Take more draws, or "
-            "evaluation.annealed_log_prob.",
-            stacklevel=4,
-        )
     return numbers
+
+
+def _warn_of_few(numbers: dict, num_samples: int) -> None:
+    effective = numbers.get("effective_samples", FEW_SAMPLES)
+    if num_samples >= MANY_DRAWS and effective < FEW_SAMPLES:
+        warnings.warn(
+            f"Few effective samples: {effective:.1f} of {num_samples} draws in the median example. -log "
+            "p(x) is smaller than this NLL, maybe by nats. Take more draws, or "
+            "evaluation.annealed_log_prob.",
+            stacklevel=4,  # who called the function that calls this one
+        )
 
 
 def _num_counted(vae: VAE) -> Callable | None:
@@ -191,6 +196,7 @@ def nll(
     Data and warning as in `evaluate`; of the examples, four bytes each are kept.
     """
     found = _importance(vae, x, num_samples, batch_size, seed, verbose)
+    _warn_of_few(found, num_samples)
     return Estimate(found["nll"], found["nll_error"])
 
 
