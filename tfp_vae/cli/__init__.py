@@ -23,7 +23,6 @@ from tfp_vae.cli.names import parse_condition, parse_likelihood
 from tfp_vae.cli.report import (
     busy,
     card,
-    caution,
     console,
     dataset_of,
     draw,
@@ -34,7 +33,7 @@ from tfp_vae.cli.report import (
     judge_annealed,
     load_data,
     relative,
-    table,
+    show,
     tracked,
 )
 from tfp_vae.cli.runs import Options, Run, open_vae, written_whole
@@ -82,12 +81,7 @@ def evaluate(
     with busy("Judging codes, samples and predictions"):
         more = judged.numbers(wishes, other)
     metrics = judge(vae, splits, num_samples, batch_size, seed) | by_annealing
-    shown = table(metrics, f"{splits.name}: {metrics['num_examples']} test examples")
-    for row in judging.rows(more):
-        shown.add_row(*row)
-    console.print(shown)
-    if sentence := caution(metrics):
-        console.print(sentence)
+    show(metrics, splits, judging.rows(more))
     if run and dataset is None:
         asked = {"annealed": annealed, **dataclasses.asdict(wishes)}
         asked = {name: str(value) for name, value in asked.items() if value}

@@ -13,7 +13,6 @@ from tfp_vae.cli.failures import in_words
 from tfp_vae.cli.report import (
     busy,
     card,
-    caution,
     console,
     draw,
     errors,
@@ -21,7 +20,7 @@ from tfp_vae.cli.report import (
     program,
     quote,
     relative,
-    table,
+    show,
 )
 from tfp_vae.cli.runs import Run
 from tfp_vae.cli.trackers import Tracker
@@ -51,9 +50,7 @@ def finish(
         )
         metrics |= _of_training(run, splits, history)
         run.write("metrics", metrics)  # it says that the training is finished
-        console.print(table(metrics, f"{splits.name}: {metrics['num_examples']} test examples"))
-        if sentence := caution(metrics):
-            console.print(sentence)
+        show(metrics, splits)
     with _going_on(failures, "pictures", f"plot {folder}"), busy("Drawing pictures"):
         draw(run.folder / "pictures", vae, splits, history, run.options.seed)
     _report(run, metrics, followers)

@@ -258,8 +258,17 @@ def labels_of(
     return (name, values) if values.ndim == 1 and len(values) == num_examples(splits.test) else None
 
 
-def table(metrics: dict, title: str) -> rich.table.Table:
-    """Show numbers in the terminal."""
+def show(metrics: dict, splits: datasets.Splits, more: Iterable[tuple[str, str]] = ()) -> None:
+    """Show numbers in the terminal, with more rows below them, and whether to trust the NLL."""
+    shown = _table(metrics, f"{splits.name}: {metrics['num_examples']} test examples")
+    for row in more:
+        shown.add_row(*row)
+    console.print(shown)
+    if sentence := caution(metrics):
+        console.print(sentence)
+
+
+def _table(metrics: dict, title: str) -> rich.table.Table:
     table = rich.table.Table(title=title)
     table.add_column("quantity")
     table.add_column("value", justify="right")
