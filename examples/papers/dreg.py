@@ -14,6 +14,7 @@ The same command goes on after an interruption: each estimator and seed is writt
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import keras
@@ -132,20 +133,9 @@ def main(arguments: list[str] | None = None) -> dict:
     options = {"k": k.tolist(), "number": number, "distance": given.distance}
     ratios = {}
     for name in LABELS:
-        of_seeds = [
-            stages.once(
-                given.output / f"{name} {seed}.json",
-                options,
-                measure,
-                name,
-                k,
-                seed,
-                number,
-                given.distance,
-            )
-            for seed in range(seeds)
-        ]
-        ratios[name] = np.array([run["numbers"] for run in of_seeds])
+        make = functools.partial(measure, name, k, number=number, distance=given.distance)
+        runs = stages.of_seeds(given.output, name, seeds, options, make)
+        ratios[name] = np.array([run["numbers"] for run in runs])
     tail = k >= (k[0] if given.smoke else FIRST)
     slopes = {name: slope(k[tail], values[:, tail]) for name, values in ratios.items()}
     for name, (mean, error) in slopes.items():

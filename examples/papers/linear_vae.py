@@ -13,6 +13,7 @@ The same command goes on after an interruption: each model and seed is written d
 """
 
 import argparse
+import functools
 import math
 import warnings
 from pathlib import Path
@@ -150,29 +151,17 @@ def main(arguments: list[str] | None = None) -> dict:
     counts = (3,) if given.smoke else (9, 7, 5, 3, 1, 0)
     above = [2 * exact.eigenvalues[0], *exact.eigenvalues]
     of_fixed = epochs if given.smoke else epochs // 5
+    options = {"latent": latent, "epochs": epochs}
     models: dict[str, tuple[float | None, int]] = {"learned": (None, epochs)}
     for count in counts:
         noise = float((above[count] * above[count + 1]) ** 0.5)
         models[f"noise {noise:.4f}"] = (noise, of_fixed)
     runs, results = [], {"optimum": exact.nll(exact.best_noise())}
     for name, model in models.items():
-        of_seeds = [
-            stages.once(
-                given.output / f"{name} {seed}.json",
-                {"latent": latent, "epochs": epochs},
-                train,
-                x,
-                exact,
-                *model,
-                seed,
-            )
-            for seed in range(seeds)
-        ]
+        make = functools.partial(train, x, exact, *model)
+        of_seeds = stages.of_seeds(given.output, name, seeds, options, make)
         results[name] = stages.summary([run["numbers"] for run in of_seeds])
-        print(
-            f"{name:12} "
-            + "  ".join(f"{key} {a:.3f} +- {b:.3f}" for key, (a, b) in results[name].items())
-        )
+        print(f"{name:12} {stages.in_words(results[name])}")
         runs += of_seeds
     print(f"probabilistic PCA {results['optimum']:.3f}")
     stages.write(given.output / "results.json", results)

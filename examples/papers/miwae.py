@@ -13,6 +13,7 @@ The same command goes on after an interruption: each table and seed is written d
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import keras
@@ -124,22 +125,11 @@ def main(arguments: list[str] | None = None) -> dict:
     options = {"steps": steps, "num_samples": num_samples}
     results = {}
     for name in tables:
-        of_seeds = [
-            stages.once(
-                given.output / f"{name} {seed}.json",
-                options,
-                errors,
-                name,
-                seed,
-                steps,
-                num_samples,
-            )
-            for seed in range(seeds)
-        ]
-        results[name] = stages.summary([run["numbers"] for run in of_seeds])
+        make = functools.partial(errors, name, steps=steps, num_samples=num_samples)
+        runs = stages.of_seeds(given.output, name, seeds, options, make)
+        results[name] = stages.summary([run["numbers"] for run in runs])
     for name, numbers in results.items():
-        shown = (f"{method} {mean:.3f} +- {error:.3f}" for method, (mean, error) in numbers.items())
-        print(f"{name}:  " + "  ".join(shown))
+        print(f"{name}:  {stages.in_words(numbers)}")
     stages.write(given.output / "results.json", results)
     draw(given.output / "miwae.png", results)
     return results

@@ -12,6 +12,7 @@ The same command goes on after an interruption: each model and seed is written d
 """
 
 import argparse
+import functools
 import math
 import warnings
 from pathlib import Path
@@ -129,18 +130,14 @@ def main(arguments: list[str] | None = None) -> dict:
         given |= {"epochs": 15, "hidden": 64, "num_samples": 20}
         names, seeds = ["sigma 1.0", "learned"], 1
     splits = load(given["dataset"])
-    rows, pictures = {name: [] for name in names}, {"data": splits.test[:NUM_PICTURES]}
+    results, pictures = {}, {"data": splits.test[:NUM_PICTURES]}
     for name in names:
-        for seed in range(seeds):
-            path = folder / f"{name} {seed}.json"
-            known = stages.once(path, given, train, splits, name, seed, given)
-            rows[name].append(known["numbers"])
-            pictures.setdefault(name, np.array(known["samples"]))
-    results = {name: stages.summary(numbers) for name, numbers in rows.items()}
+        make = functools.partial(train, splits, name, options=given)
+        runs = stages.of_seeds(folder, name, seeds, given, make)
+        results[name] = stages.summary([run["numbers"] for run in runs])
+        pictures[name] = np.array(runs[0]["samples"])
     for name, numbers in results.items():
-        print(
-            f"{name:12}" + "  ".join(f"{key} {a:.3f} +- {b:.3f}" for key, (a, b) in numbers.items())
-        )
+        print(f"{name:12}{stages.in_words(numbers)}")
     stages.write(folder / "results.json", results)
     draw(folder / "sigma_vae.png", pictures, results)
     return results

@@ -5,6 +5,7 @@ file, which holds the weights and the optimizer, is all that a later call needs.
 no way to do this here: it finds out where to go on when `fit` has got its batches already.
 """
 
+import functools
 import json
 import math
 import time
@@ -112,8 +113,18 @@ def judge_once(
     return results
 
 
-def once(path: Path, options: dict, make: Callable[..., dict], *arguments) -> dict:
-    """Return the dict that `make(*arguments)` makes, from its file if there is one.
+def of_seeds(
+    folder: Path, name: str, seeds: int, options: dict, make: Callable[..., dict]
+) -> list[dict]:
+    """Return the dict that `make(seed=...)` makes of each seed, each once."""
+    return [
+        once(folder / f"{name} {seed}.json", options, functools.partial(make, seed=seed))
+        for seed in range(seeds)
+    ]
+
+
+def once(path: Path, options: dict, make: Callable[[], dict]) -> dict:
+    """Return the dict that `make()` makes, from its file if there is one.
 
     Raises:
         ValueError: if the file is of other options.
@@ -122,7 +133,7 @@ def once(path: Path, options: dict, make: Callable[..., dict], *arguments) -> di
         known = json.loads(path.read_text())
         _expect_same(path, known["options"], options)
         return known
-    made = {"options": options, **make(*arguments)}
+    made = {"options": options, **make()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, made)
     print(path.stem, made["numbers"], flush=True)
@@ -139,6 +150,13 @@ def write(path: Path, content) -> None:
 def summary(rows: list[dict[str, float]]) -> dict[str, Estimate]:
     """Return the mean of each number over the seeds, with its standard error."""
     return {name: mean_of(np.array([row[name] for row in rows])) for name in rows[0]}
+
+
+def in_words(numbers: dict[str, Estimate]) -> str:
+    """Return numbers and their standard errors in a line."""
+    return "  ".join(
+        f"{name} {value:.3f} +- {error:.3f}" for name, (value, error) in numbers.items()
+    )
 
 
 def draw(path: Path, curves: dict[str, list[dict[str, float]]], name: str, label: str) -> None:

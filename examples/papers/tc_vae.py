@@ -13,6 +13,7 @@ The same command goes on after an interruption: each model and seed is written d
 """
 
 import argparse
+import functools
 import math
 from pathlib import Path
 
@@ -118,13 +119,12 @@ def main(arguments: list[str] | None = None) -> dict:
     rows = {name: [] for name in names}
     for seed in range(seeds):
         for name in names:
-            path, of_model = folder / f"{name} {seed}.json", (splits, factors, name, seed, given)
-            rows[name].append(stages.once(path, given, train, *of_model)["numbers"])
+            make = functools.partial(train, splits, factors, name, seed, given)
+            made = stages.once(folder / f"{name} {seed}.json", given, make)
+            rows[name].append(made["numbers"])
     results = {name: stages.summary(numbers) for name, numbers in rows.items()}
     for name, numbers in results.items():
-        print(
-            f"{name:20}" + "  ".join(f"{key} {a:.3f} +- {b:.3f}" for key, (a, b) in numbers.items())
-        )
+        print(f"{name:20}{stages.in_words(numbers)}")
     stages.write(folder / "results.json", results)
     draw(folder / "tc_vae.png", rows)
     return results
